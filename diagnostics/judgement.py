@@ -1,0 +1,187 @@
+"""What looks wrong with a run, in sentences: which items, which value, which threshold, and what to do.
+
+An unremarkable run has no complaints. The thresholds stand here, in one place, with their reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.special import gammaincinv
+
+from cogen.diagnostics.evidence import has_evidence
+from cogen.diagnostics.groups import attributes, group, has_group, parameters, statistic
+from cogen.diagnostics.report import has_populations, item_summary
+from cogen.diagnostics.weights import chain_weights
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FEW_DRAWS = 100  # effective draws: a standard error of a tenth of the posterior's sd (Vehtari et al. 2021 ask 100 a chain)
+RHAT_GOOD, RHAT_BAD = 1.01, 1.05  # Vehtari et al. (2021), and where the disagreement is beyond a lack of patience
+FEW_CHAINS = 0.1  # share of the chains that must be effective by weight
+ONE_CHAIN = 0.9  # share of the weight on a single chain
+EVIDENCE_SPREAD = 1.0  # nats between populations: beyond it the delta-method error means nothing
+LOW_ACCEPTANCE, HIGH_ACCEPTANCE = 0.4, 0.98  # around the 0.65 to 0.8 that HMC wants
+DIVERGING = 0.01  # share of diverging transitions beyond which it is more than a stray one
+CHANCE = 0.01  # false alarms of the nested R-hat, per item
+
+
+def complaints(posterior: Any) -> list[str]:
+    """Everything suspicious about a run, a sentence each; an empty list when there is nothing to say."""
+    table = item_summary(posterior)
+    found: list[str] = []
+    for check in (_masks, _evidence_kind, _ancestors, _weights, _populations, _rhat, _draws, _divergences, _acceptance):
+        found += check(posterior, table)
+    return found
+
+
+def _name(table: pd.DataFrame, wrong: np.ndarray) -> str:
+    """'items 0, 3 and 5', 'all 16 items', or 'the run' for a general model."""
+    labels = [str(label) for label in table.index[wrong]]
+    if list(table.index) == ["all"]:
+        return "the run"
+    if len(labels) == len(table) and len(labels) > 1:
+        return f"all {len(labels)} items"
+    if len(labels) == 1:
+        return f"item {labels[0]}"
+    shown = labels[:8]
+    if len(labels) > 8:
+        return f"{len(labels)} of {len(table)} items (first {', '.join(shown)})"
+    return f"items {', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _sentence(
+    table: pd.DataFrame,
+    wrong: Any,
+    values: Any,
+    worst: Callable[[np.ndarray], Any],
+    what: str,
+    remedy: str,
+    form: str = ".3g",
+) -> list[str]:
+    """One sentence for all wrong items, or none. `what` takes {value}, the worst of their values."""
+    wrong = np.asarray(wrong, dtype=bool)
+    if not wrong.any():
+        return []
+    value = format(float(worst(np.asarray(values, dtype=float)[wrong])), form)
+    at_worst = "at worst " if wrong.sum() > 1 else ""
+    return [f"{_name(table, wrong)}: {at_worst}{what.format(value=value)}. {remedy}."]
+
+
+def _masks(posterior: Any, table: pd.DataFrame) -> list[str]:
+    if not has_group(posterior, "constant_data"):
+        return []
+    found = []
+    for name, mask in group(posterior, "constant_data").data_vars.items():
+        if not str(name).endswith("_mask") or "item" not in mask.dims:
+            continue
+        view = str(name).removesuffix("_mask")
+        shown = mask.astype(bool).transpose("item", ...).values.reshape(mask.sizes["item"], -1).mean(axis=1)
+        everything = f"the mask of view '{view}' shows everything ({{value}} of the pixels), so nothing is left to complete"
+        found += _sentence(table, shown == 1, shown, np.max, everything, "Hide some pixels", ".0%")
+        nothing = f"the mask of view '{view}' hides everything ({{value}} of the pixels seen), so the posterior is the prior"
+        found += _sentence(table, shown == 0, shown, np.max, nothing, "Show some pixels", ".0%")
+    return found
+
+
+def _evidence_kind(posterior: Any, table: pd.DataFrame) -> list[str]:
+    if not (has_evidence(posterior) and int(attributes(posterior).get("adapted", 0))):
+        return []
+    return [
+        "the evidence comes from a run whose step size adapted during the annealing (adapted = 1, want 0), so weights "
+        "and evidence may be biased. Run again with the step sizes frozen as this run recorded them."
+    ]
+
+
+def _ancestors(posterior: Any, table: pd.DataFrame) -> list[str]:
+    few = table["ancestors"].values
+    what = "every chain descends from {value} ancestor, less than 2: the run sees one mode at most"
+    remedy = "Use more chains, more temperatures, a larger noise scale, or a lower resampling threshold"
+    return _sentence(table, (few < 2) & (table["chains"].values > 1), few, np.min, what, remedy, ".0f")
+
+
+def _weights(posterior: Any, table: pd.DataFrame) -> list[str]:
+    if statistic(posterior, "log_weight") is None or int(table["chains"].iloc[0]) < 2:
+        return []
+    heaviest = np.broadcast_to(chain_weights(posterior).max("chain").values, (len(table),))
+    single = heaviest > ONE_CHAIN
+    remedy = "Use more temperatures (num_warmup), or resample along the way"
+    one = f"{{value}} of the weight is on one chain, above {ONE_CHAIN:.0%}: the posterior is one chain's story"
+    found = _sentence(table, single, heaviest, np.max, one, remedy, ".1%")
+    share = table["weight_ess"].values / table["chains"].values
+    few = f"the weights leave {{value}} of the chains effective, below {FEW_CHAINS:.0%}"
+    return found + _sentence(table, (share < FEW_CHAINS) & ~single, share, np.min, few, remedy, ".1%")
+
+
+def nested_rhat_threshold(posterior: Any) -> float:
+    """What nested R-hat of independent particles exceeds, for the worst latent of an item, with probability `CHANCE`.
+
+    Each of K populations has M chains (taken not to move between their few draws, to be on the safe side), so that
+    between / within is about chi^2_(K-1) / ((K - 1) M) for every latent even when all is well; the largest of D latents
+    exceeds its 1 - CHANCE / D quantile with probability CHANCE at most. On top comes the usual allowance of 1.01 squared.
+    """
+    populations = int(attributes(posterior).get("num_populations", 1))
+    sampled = parameters(posterior)
+    latents = sum(int(v.size / v.sizes["chain"] / v.sizes["draw"] / v.sizes.get("item", 1)) for v in sampled.data_vars.values())
+    freedom = max(populations - 1, 1)
+    quantile = 2 * gammaincinv(freedom / 2, 1 - CHANCE / max(latents, 1))
+    chains = max(sampled.sizes["chain"] / populations, 1)
+    return float(np.sqrt(RHAT_GOOD**2 + quantile / (freedom * chains)))
+
+
+def _populations(posterior: Any, table: pd.DataFrame) -> list[str]:
+    remedy = "Use more chains per population, more temperatures, or more draws at beta = 1"
+    found = []
+    spread = table["log_evidence_spread"].values
+    what = f"the populations' log evidences spread by {{value}} nats, above {EVIDENCE_SPREAD:g}: the standard error says little"
+    found += _sentence(table, spread > EVIDENCE_SPREAD, spread, np.max, what, remedy)
+    if has_populations(posterior):
+        nested = table["nested_rhat_max"].values
+        threshold = nested_rhat_threshold(posterior)
+        single = np.isinf(nested) & ~(table["ancestors"].values < 2)  # one ancestor has been complained about
+        alone = "all weight descends from one population (nested R-hat {value}), so the populations cannot be compared"
+        found += _sentence(table, single, nested, np.max, alone, remedy)
+        apart = (
+            f"the populations disagree: nested R-hat {{value}}, above {threshold:.3f} (what independent particles "
+            f"reach once in {1 / CHANCE:.0f} items)"
+        )
+        found += _sentence(table, np.isfinite(nested) & (nested > threshold), nested, np.max, apart, remedy, ".3f")
+    return found
+
+
+def _rhat(posterior: Any, table: pd.DataFrame) -> list[str]:
+    if "rhat_max" not in table or statistic(posterior, "log_weight") is not None:
+        return []
+    worst = table["rhat_max"].values
+    bad, mild = worst > RHAT_BAD, (worst > RHAT_GOOD) & (worst <= RHAT_BAD)
+    remedy = "Run longer, or anneal (AnnealedHMC) where there are several modes"
+    what = f"the chains disagree: R-hat {{value}}, above {RHAT_BAD}"
+    found = _sentence(table, bad, worst, np.max, what, remedy, ".3f")
+    what = f"the chains have not quite mixed: R-hat {{value}}, above {RHAT_GOOD}"
+    return found + _sentence(table, mild, worst, np.max, what, "Run longer", ".3f")
+
+
+def _draws(posterior: Any, table: pd.DataFrame) -> list[str]:
+    if has_populations(posterior) or statistic(posterior, "log_weight") is not None:
+        return []  # annealed draws are judged by weights, ancestors and populations; their chains are short by design
+    ess = table["ess_min"].values
+    what = f"{{value}} effective draws for the slowest latent, below {FEW_DRAWS}"
+    return _sentence(table, ess < FEW_DRAWS, ess, np.min, what, "Draw more samples", ".0f")
+
+
+def _divergences(posterior: Any, table: pd.DataFrame) -> list[str]:
+    sampled = group(posterior, "posterior").sizes
+    share = table["divergences"].values / (sampled["chain"] * sampled["draw"])
+    what = f"{{value}} of the transitions diverged, above {DIVERGING:.0%}"
+    return _sentence(table, share > DIVERGING, share, np.max, what, "Use a smaller step size or a larger noise scale", ".1%")
+
+
+def _acceptance(posterior: Any, table: pd.DataFrame) -> list[str]:
+    rate = table["acceptance_rate"].values
+    low = f"acceptance {{value}}, below {LOW_ACCEPTANCE}: most proposals are thrown away"
+    high = f"acceptance {{value}}, above {HIGH_ACCEPTANCE}: the steps are needlessly small"
+    found = _sentence(table, rate < LOW_ACCEPTANCE, rate, np.min, low, "Use a smaller step size", ".2f")
+    return found + _sentence(table, rate > HIGH_ACCEPTANCE, rate, np.max, high, "Use a larger step size", ".2f")

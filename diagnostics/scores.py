@@ -1,0 +1,146 @@
+"""How good is a completion, when the truth is known: CRPS, interval coverage, squared error, PSNR.
+
+The continuous ranked probability score judges the whole posterior of a pixel, not one draw. With F the weighted
+distribution of the draws and y the truth,
+
+    CRPS = integral (F(x) - 1{x >= y})^2 dx = sum_i w_i |x_i - y| - sum_k F_k (1 - F_k) (x_(k+1) - x_(k))
+
+where x_(k) are the sorted draws and F_k their cumulative weights: exact, O(n log n) (Gneiting and Raftery, 2007,
+"Strictly proper scoring rules", eq. 20-21). It is in the units of the pixel; for one draw, or equal draws, it is the
+absolute error.
+
+Draws have the axes (chain, draw, item, ...), truth and mask (item, ...), log weights (chain, draw, item). Arrays and
+DataArrays in this order are both taken. The mask says which pixels COUNT (True = judged: say, hidden and not
+saturated); means over it are per item, NaN where it is empty. The truth of a noisy pixel is generator output plus
+noise: add the noise to the draws first (`with_noise`), or coverage counts the noise as error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from cogen.diagnostics.weights import normalise, quantile_of_sorted
+
+
+def masked_mean(values: Any, mask: Any = None) -> np.ndarray:
+    """Mean over the counted pixels (all when mask is None), values (item, ...) -> (item,); NaN where none counts."""
+    array = np.asarray(values, dtype=np.float64)
+    counted = _counted(mask, array.shape)
+    axes = tuple(range(1, array.ndim))
+    number = counted.sum(axis=axes)
+    total = np.where(counted, array, 0.0).sum(axis=axes)
+    return np.divide(total, number, out=np.full(array.shape[0], np.nan), where=number > 0)
+
+
+def _counted(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+    if mask is None:
+        return np.ones(shape, dtype=bool)
+    array = np.asarray(mask)
+    if array.dtype != bool:
+        raise TypeError(f"the mask has dtype {array.dtype}; it must be boolean, True where a pixel counts")
+    if array.shape not in (shape, shape[1:]):
+        raise ValueError(f"the mask has shape {array.shape}; the values have {shape}: give {shape} or {shape[1:]}")
+    return np.broadcast_to(array, shape)
+
+
+def with_noise(draws: Any, scale: float, seed: int = 0) -> np.ndarray:
+    """Draws of what would be observed: draws plus independent normal noise of standard deviation `scale`."""
+    if scale < 0:
+        raise ValueError(f"noise scale {scale} is negative; give the standard deviation of the pixel noise, 0 or more")
+    array = np.asarray(draws)
+    noise = np.random.default_rng(seed).standard_normal(array.shape, dtype=np.float32)
+    return array + np.float32(scale) * noise
+
+
+def crps_pixels(draws: Any, truth: Any, log_weight: Any = None) -> np.ndarray:
+    """CRPS of every pixel, (item, ...); NaN where the truth is NaN."""
+
+    def score(ordered: np.ndarray, cumulative: np.ndarray, weight: np.ndarray, target: np.ndarray) -> np.ndarray:
+        error = (weight * np.abs(ordered - target)).sum(axis=0)
+        below = cumulative[:-1]
+        return error - (below * (1 - below) * np.diff(ordered, axis=0)).sum(axis=0)
+
+    return _per_item(score, draws, truth, log_weight)
+
+
+def crps(draws: Any, truth: Any, mask: Any = None, log_weight: Any = None) -> np.ndarray:
+    """Mean CRPS of the counted pixels, (item,)."""
+    return masked_mean(crps_pixels(draws, truth, log_weight), mask)
+
+
+def covered_pixels(draws: Any, truth: Any, level: float, log_weight: Any = None) -> np.ndarray:
+    """Whether the central interval of the draws holds the truth, pixel by pixel (item, ...).
+
+    The interval is [Q((1 - level) / 2), Q((1 + level) / 2)] with the weighted quantiles of `weights`, ends included.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"interval level {level} is not between 0 and 1: say 0.5 or 0.9")
+
+    def inside(ordered: np.ndarray, cumulative: np.ndarray, weight: np.ndarray, target: np.ndarray) -> np.ndarray:
+        low = quantile_of_sorted(ordered, cumulative, (1 - level) / 2)
+        high = quantile_of_sorted(ordered, cumulative, (1 + level) / 2)
+        return (low <= target) & (target <= high)
+
+    return _per_item(inside, draws, truth, log_weight).astype(bool)
+
+
+def coverage(draws: Any, truth: Any, mask: Any = None, level: float = 0.9, log_weight: Any = None) -> np.ndarray:
+    """Share of the counted pixels inside the central interval, (item,): `level` on average when calibrated."""
+    return masked_mean(covered_pixels(draws, truth, level, log_weight), mask)
+
+
+def _per_item(score: Callable[..., np.ndarray], draws: Any, truth: Any, log_weight: Any) -> np.ndarray:
+    """Sort the draws of each item by pixel and hand (ordered, cumulative weights, weights, truth) to `score`."""
+    values, target = np.asarray(draws), np.asarray(truth)
+    if values.ndim < 3 or values.shape[2:] != target.shape:
+        raise ValueError(
+            f"draws have shape {values.shape}, the truth {target.shape}: draws must be (chain, draw, *truth.shape)"
+        )
+    if log_weight is None:
+        weight = np.full(values.shape[:3], 1.0 / (values.shape[0] * values.shape[1]))
+    else:
+        weight = normalise(log_weight)
+        if weight.shape != values.shape[:3]:
+            raise ValueError(f"log_weight has shape {weight.shape}, the draws (chain, draw, item) = {values.shape[:3]}")
+    answers = np.empty(target.shape)
+    for item in range(target.shape[0]):  # item by item, so that memory stays at one item's draws
+        share = weight[:, :, item].reshape(-1)
+        pixels = values[:, :, item].reshape(share.size, -1)[share > 0].astype(np.float64)
+        order = np.argsort(pixels, axis=0)
+        ordered = np.take_along_axis(pixels, order, axis=0)
+        weight_ordered = share[share > 0][order]
+        cumulative = np.cumsum(weight_ordered, axis=0)
+        answer = score(ordered, cumulative, weight_ordered, target[item].reshape(-1).astype(np.float64))
+        answers[item] = answer.reshape(target.shape[1:])
+    return answers
+
+
+def mse(estimate: Any, truth: Any, mask: Any = None) -> np.ndarray:
+    """Mean squared error over the counted pixels, (item, ...) -> (item,)."""
+    first, second = _pair(estimate, truth)
+    return masked_mean((first - second) ** 2, mask)
+
+
+def psnr(estimate: Any, truth: Any, value_range: tuple[float, float], mask: Any = None) -> np.ndarray:
+    """Peak signal-to-noise ratio of the counted pixels in dB, 10 log10((high - low)^2 / mse); inf without error."""
+    peak = peak_to_peak(value_range)
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(peak**2 / mse(estimate, truth, mask))
+
+
+def peak_to_peak(value_range: tuple[float, float]) -> float:
+    """high - low of a value range such as (-1, 1)."""
+    low, high = (float(value) for value in value_range)
+    if not low < high:
+        raise ValueError(f"value range ({low}, {high}) is empty: give (low, high), e.g. (-1, 1), of the generator's pixels")
+    return high - low
+
+
+def _pair(estimate: Any, truth: Any) -> tuple[np.ndarray, np.ndarray]:
+    first, second = np.asarray(estimate, dtype=np.float64), np.asarray(truth, dtype=np.float64)
+    if first.shape != second.shape:
+        raise ValueError(f"the estimate has shape {first.shape}, the truth {second.shape}; both must be (item, ...)")
+    return first, second

@@ -1,0 +1,218 @@
+"""Weighted draws: what ArviZ does not have.
+
+An annealed run gives every chain c of an item an importance weight, `sample_stats["log_weight"]`; the draws of the
+chain share it. With w normalised over chain x draw,
+
+    mean = sum_i w_i x_i,   sd^2 = sum_i w_i (x_i - mean)^2,
+    Q(q) = min { x : F(x) >= q },   F(x) = sum_i w_i 1{x_i <= x}
+
+(Q is the inverse of the weighted empirical distribution, numpy's "inverted_cdf" when the weights are equal). An object
+without log weights is equally weighted. A weight of zero (log weight -inf, a particle that died) is fine, and its
+values, even NaN, are not looked at; an item whose weights are all zero is an error.
+
+References: Kong, Liu and Wong (1994) for the effective sample size 1 / sum w^2; Vehtari, Simpson, Gelman, Yao and Gabry
+(2024), "Pareto smoothed importance sampling", with the estimator of Zhang and Stephens (2009), for k.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from cogen.diagnostics.groups import DRAWS, all_groups, assemble, group, item_labels, statistic
+
+
+def log_weights(posterior: Any) -> xr.DataArray:
+    """Unnormalised log weights, dims (chain, draw[, item]), float64; zeros for a run without weights."""
+    recorded = statistic(posterior, "log_weight")
+    if recorded is not None:
+        return recorded.astype(np.float64)
+    draws = group(posterior, "posterior")
+    dims = [dim for dim in (*DRAWS, "item") if dim in draws.dims]
+    coords = {dim: draws[dim] for dim in dims if dim in draws.coords}
+    return xr.DataArray(np.zeros([draws.sizes[dim] for dim in dims]), coords, dims, name="log_weight")
+
+
+def normalise(log_weight: np.ndarray) -> np.ndarray:
+    """Weights that sum to one over the first two axes (chain, draw), for every item.
+
+    Raises ValueError for weights that are NaN or +inf, and for an item that has no positive weight.
+    """
+    log_weight = np.asarray(log_weight, dtype=np.float64)
+    if np.isnan(log_weight).any() or np.isposinf(log_weight).any():
+        raise ValueError("log_weight holds NaN or +inf: a log density overflowed. Use a smaller step size")
+    highest = log_weight.max(axis=(0, 1), keepdims=True)
+    if np.isneginf(highest).any():
+        dead = np.flatnonzero(np.isneginf(highest))
+        raise ValueError(
+            f"every log_weight of item(s) {dead.tolist()} is -inf: all particles died (the observation has zero "
+            "density under every one). Use more temperatures, a larger noise scale, or drop these items"
+        )
+    weights = np.exp(log_weight - highest)
+    return weights / weights.sum(axis=(0, 1), keepdims=True)
+
+
+def draw_weights(posterior: Any) -> xr.DataArray:
+    """Normalised weights, dims (chain, draw[, item]); they sum to one over chain x draw for every item."""
+    log_weight = log_weights(posterior)
+    return log_weight.copy(data=normalise(log_weight.values)).rename("weight")
+
+
+def chain_weights(posterior: Any) -> xr.DataArray:
+    """Normalised weight of each chain (chain[, item]): the sum over its draws."""
+    return draw_weights(posterior).sum("draw")
+
+
+def _alive(values: xr.DataArray, weight: xr.DataArray) -> xr.DataArray:
+    """Values with zeros where the weight is zero, so that NaN of dead particles cannot leak (0 * NaN = NaN)."""
+    return values.where(weight > 0, 0.0) if bool((weight == 0).any()) else values
+
+
+def weighted_mean(values: xr.DataArray, weight: xr.DataArray) -> xr.DataArray:
+    """Mean over chain x draw of values (chain, draw[, item], ...) under normalised weights (chain, draw[, item])."""
+    return xr.dot(_alive(values.astype(np.float64), weight), weight, dim=DRAWS)
+
+
+def weighted_sd(values: xr.DataArray, weight: xr.DataArray) -> xr.DataArray:
+    """Standard deviation over chain x draw, without a small-sample correction."""
+    centred = _alive(values.astype(np.float64), weight) - weighted_mean(values, weight)
+    return np.sqrt(xr.dot(centred**2, weight, dim=DRAWS))
+
+
+def quantile_of_sorted(ordered: np.ndarray, cumulative: np.ndarray, q: float) -> np.ndarray:
+    """Q(q) along the first axis of sorted values, given their cumulative weights (same shape)."""
+    reached = cumulative >= max(q - 1e-12, np.finfo(float).tiny)  # tiny: a weight of zero never answers, not even for q = 0
+    reached[-1] = True  # the sum of the weights may miss one by rounding
+    first = reached.argmax(axis=0)
+    return np.take_along_axis(ordered, first[np.newaxis], axis=0)[0]
+
+
+def weighted_quantile(values: xr.DataArray, q: float | tuple[float, ...], weight: xr.DataArray) -> xr.DataArray:
+    """Quantiles over chain x draw: the smallest value whose cumulative weight reaches q (see the module's formula).
+
+    For a tuple q the answer has a leading dimension `quantile`. Raises ValueError for q outside [0, 1].
+    """
+    probabilities = (q,) if isinstance(q, int | float) else tuple(q)
+    outside = [p for p in probabilities if not 0 <= p <= 1]
+    if outside:
+        raise ValueError(f"quantile {outside[0]} is outside [0, 1]")
+    stacked = values.transpose(*DRAWS, ...)
+    spread_out = weight.broadcast_like(stacked).transpose(*stacked.dims).values
+    flat = stacked.values.reshape(-1, *stacked.shape[2:])
+    flat_weight = spread_out.reshape(flat.shape)
+    # Dead particles go to the front, whatever their value: their cumulative weight there is zero.
+    order = np.argsort(np.where(flat_weight > 0, flat, -np.inf), axis=0, kind="stable")
+    ordered = np.take_along_axis(flat, order, axis=0)
+    cumulative = np.cumsum(np.take_along_axis(flat_weight, order, axis=0), axis=0)
+    answers = np.stack([quantile_of_sorted(ordered, cumulative, p) for p in probabilities])
+    template = stacked.isel(chain=0, draw=0, drop=True)
+    result = xr.DataArray(
+        answers, {"quantile": list(probabilities), **template.coords}, ("quantile", *template.dims), name=values.name
+    )
+    return result if isinstance(q, tuple) else result.isel(quantile=0)
+
+
+def weight_ess(posterior: Any) -> xr.DataArray:
+    """Effective number of chains 1 / sum_c w_c^2, per item: between 1 (one chain has it all) and the number of chains.
+
+    Counted in chains and not in draws, because the draws of a chain share its weight.
+    """
+    return (1.0 / (chain_weights(posterior) ** 2).sum("chain")).rename("weight_ess")
+
+
+def pareto_k(posterior: Any) -> xr.DataArray:
+    """Tail index of the chains' weights, per item: below 0.5 the weights behave, above 0.7 their mean does not settle.
+
+    The largest min(C / 5, 3 sqrt(C)) of the C weights are fitted by a generalised Pareto distribution. NaN where fewer
+    than five distinct weights stand in the tail (few chains, or equal weights after a resampling: nothing to fit).
+    """
+    shares = chain_weights(posterior)
+    shares = shares.transpose("chain", ...)
+    flat = shares.values.reshape(shares.sizes["chain"], -1)
+    ks = np.array([_tail_index(column) for column in flat.T]).reshape(shares.shape[1:])
+    return shares.isel(chain=0, drop=True).copy(data=ks).rename("pareto_k")
+
+
+def _tail_index(weight: np.ndarray) -> float:
+    count = int(np.ceil(min(0.2 * weight.size, 3 * np.sqrt(weight.size))))
+    ordered = np.sort(weight)
+    if weight.size < 6 or count < 5:
+        return np.nan
+    cutoff = max(ordered[-count - 1], np.finfo(float).tiny)
+    tail = ordered[ordered > cutoff] - cutoff
+    if tail.size < 5 or tail[-1] <= 1e-10 * cutoff:
+        return np.nan
+    return _generalised_pareto_shape(tail)
+
+
+def _generalised_pareto_shape(exceedances: np.ndarray) -> float:
+    """Zhang and Stephens (2009): quasi-Bayesian on a grid; shrunk to 0.5 as Vehtari et al. (2024) do."""
+    size = exceedances.size
+    grid_size = 30 + int(np.sqrt(size))
+    quartile = exceedances[int(size / 4 + 0.5) - 1]
+    grid = (1 - np.sqrt(grid_size / (np.arange(1, grid_size + 1) - 0.5))) / (3 * quartile) + 1 / exceedances[-1]
+    shape = np.log1p(-grid[:, None] * exceedances).mean(axis=1)
+    profile = size * (np.log(-grid / shape) - shape - 1)
+    posterior_weight = 1 / np.exp(profile - profile[:, None]).sum(axis=1)
+    posterior_weight[posterior_weight < 10 * np.finfo(float).eps] = 0
+    theta = (grid * posterior_weight).sum() / posterior_weight.sum()
+    k = np.log1p(-theta * exceedances).mean()
+    return float((size * k + 5) / (size + 10))
+
+
+def systematic_indices(weight: np.ndarray, count: int, uniform: float) -> np.ndarray:
+    """Systematic resampling: `count` sorted indices; index i is drawn floor or ceil of count * weight_i times."""
+    cumulative = np.cumsum(weight)
+    positions = (np.arange(count) + uniform) / count * cumulative[-1]
+    last_alive = np.flatnonzero(weight)[-1]  # rounding must not select a dead particle behind it
+    return np.minimum(np.searchsorted(cumulative, positions, side="right"), last_alive)
+
+
+def resample(posterior: Any, num_draws: int | None = None, seed: int = 0) -> Any:
+    """The same run, equally weighted, for ArviZ functions that know no weights.
+
+    Chains are resampled (systematically, for each item by itself) in proportion to their weight, so that a chain stays
+    a chain; a heavy chain then stands several times, and ESS or R-hat of the result must not be believed. `num_draws`
+    keeps that many evenly spaced draws of each chain (all when None). The object comes back as the kind it was; its
+    log weights are zero. A run without weights is only thinned.
+    """
+    draws = group(posterior, "posterior")
+    num_chains, available = draws.sizes["chain"], draws.sizes["draw"]
+    if num_draws is not None and not 1 <= num_draws <= available:
+        raise ValueError(f"num_draws is {num_draws}; the run has {available} draws per chain: ask for 1 to {available}")
+    kept = np.arange(available) if num_draws is None else np.linspace(0, available - 1, num_draws).round().astype(int)
+    weighted = statistic(posterior, "log_weight") is not None
+    indices = None
+    if weighted:
+        share = chain_weights(posterior).transpose("chain", ...).values.reshape(num_chains, -1)
+        starts = np.random.default_rng(seed).random(share.shape[1])
+        columns = [systematic_indices(share[:, i], num_chains, u) for i, u in enumerate(starts)]
+        indices = np.stack(columns, axis=1)  # (chain, item)
+    chosen = {}
+    for name, dataset in all_groups(posterior).items():
+        if set(DRAWS) <= set(dataset.dims) and not name.startswith(("warmup", "prior")):
+            dataset = dataset.isel(draw=kept)
+            dataset = dataset if indices is None else _take_chains(dataset, indices, per_item=item_labels(posterior) != ["all"])
+            if name == "sample_stats" and weighted:
+                dataset["log_weight"] = xr.zeros_like(dataset["log_weight"])
+        chosen[name] = dataset
+    return assemble(posterior, chosen)
+
+
+def _take_chains(dataset: xr.Dataset, indices: np.ndarray, per_item: bool) -> xr.Dataset:
+    """Variables with an item dimension take chain indices[:, item]; others (a general model's) the first column."""
+    taken = {}
+    for name, variable in dataset.data_vars.items():
+        if "chain" not in variable.dims or (per_item and "item" not in variable.dims):
+            taken[name] = variable
+        elif not per_item:
+            taken[name] = variable.isel(chain=indices[:, 0]).drop_vars("chain", errors="ignore")
+        else:
+            ordered = variable.transpose("chain", "item", ...)
+            picked = ordered.values[indices, np.arange(indices.shape[1])]
+            taken[name] = xr.DataArray(picked, dims=ordered.dims, attrs=variable.attrs).transpose(*variable.dims)
+    coords = {name: value for name, value in dataset.coords.items() if name not in ("chain",)}
+    result = xr.Dataset(taken, attrs=dataset.attrs).assign_coords(coords)
+    return result.assign_coords(chain=np.arange(indices.shape[0]))

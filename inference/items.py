@@ -1,0 +1,83 @@
+"""Finding the items of a conditioned model.
+
+A model of independent items (sixteen images, a thousand rows) is not one posterior: a plate over items inside HMC would
+share one accept decision among them. A model that knows its items says so by the `ItemModel` protocol, and `infer` runs it
+item by item, vectorised. Handlers that condition such a model (``pyro.condition``, ``numpyro.handlers.condition``) are opened
+to find it. Any other model is one item.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+
+@runtime_checkable
+class ItemModel(Protocol):
+    """A conditioned model whose items are independent. ``data`` arguments carry the item axis first."""
+
+    @property
+    def item_data(self) -> Mapping[str, Any]:
+        """What is observed: a mapping of arrays with a leading item axis, filled where hidden."""
+        ...
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        """Names of the dimensions of a site's value for one item, as {"z": ("latent",)}."""
+        ...
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one item's x."""
+        ...
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """What the results should remember about the model (numbers, strings, lists of numbers)."""
+        ...
+
+    def condition(self, **data: Any) -> ItemModel: ...
+
+    def __call__(self, data: Mapping[str, Any] | None = None) -> Any:
+        """The Pyro model of the items in ``data``."""
+        ...
+
+    def numpyro(self, data: Mapping[str, Any] | None = None) -> Any:
+        """The NumPyro model of the items in ``data``."""
+        ...
+
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        """The whole x of latents: (batch, latent) -> (batch, *event)."""
+        ...
+
+    def simulate(self, x: np.ndarray, sites: Mapping[str, np.ndarray], *, seed: int) -> dict[str, np.ndarray]:
+        """One draw of every view for each x: (batch, *event) -> {view: (batch, ...)}."""
+        ...
+
+    def result_groups(self) -> Mapping[str, Mapping[str, tuple[tuple[str, ...], np.ndarray]]]:
+        """Groups of the results that only the model knows: observed_data and constant_data, as (dims, values)."""
+        ...
+
+
+def find_items(model: Callable) -> ItemModel | None:
+    """The conditioned `ItemModel` inside handlers that condition it, or None for any other model."""
+    data: dict[str, Any] = {}
+    inner: Any = model
+    while not isinstance(inner, ItemModel):
+        if isinstance(inner, functools.partial) and len(inner.args) == 2 and hasattr(inner.args[0], "data"):
+            messenger, inner_model = inner.args  # Pyro keeps (ConditionMessenger, fn)
+            conditions = messenger.data
+        elif type(inner).__name__ == "condition" and getattr(inner, "data", None) is not None:
+            conditions, inner_model = inner.data, inner.fn  # a NumPyro handler
+        elif isinstance(getattr(inner, "__self__", None), ItemModel):
+            conditions, inner_model = {}, inner.__self__  # the method model.numpyro
+        else:
+            return None
+        if not isinstance(conditions, Mapping):
+            return None
+        data = {**conditions, **data}
+        inner = inner_model
+    return inner.condition(**data) if data else inner

@@ -1,0 +1,76 @@
+"""From draws of the latent to what they say about x.
+
+Without ``keep_x`` only the weighted mean and standard deviation of x per item are kept, accumulated draw by draw in float64,
+so that memory does not grow with the number of draws. With it, every x and one predictive draw of every view are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from cogen.inference.items import ItemModel
+from cogen.inference.results import Group
+
+_AT_ONCE = 4096
+"""How many latents are decoded at once."""
+
+
+def predictive_groups(
+    items: ItemModel, groups: Mapping[str, Group], *, keep_x: bool, seed: int
+) -> dict[str, dict[str, tuple[tuple[str, ...], np.ndarray]]]:
+    """The groups ``predictions`` (x_mean, x_sd per item), with ``keep_x`` also x and ``posterior_predictive``.
+
+    ``groups["posterior"]["z"]`` is (chain, draw, item, latent).
+    """
+    posterior = {name: values for name, (_, values) in groups["posterior"].items()}
+    z = posterior["z"]
+    chains, draws, count = z.shape[:3]
+    weight = _chain_weights(groups, chains, count)  # (chain, item)
+    kept, views = [], []
+    total = square = 0.0
+    for draw in range(draws):
+        x = _decode(items, z[:, draw].reshape(chains * count, -1)).reshape(chains, count, *items.event_shape)
+        total = total + np.einsum("ci,ci...->i...", weight, x, dtype=np.float64)
+        square = square + np.einsum("ci,ci...->i...", weight, np.square(x, dtype=np.float64))
+        if keep_x:
+            kept.append(x)
+            flat = {name: v[:, draw].reshape(chains * count, *v.shape[3:]) for name, v in posterior.items()}
+            views.append(items.simulate(x.reshape(chains * count, *x.shape[2:]), flat, seed=seed * 1_000_003 + draw))
+    mean = total / draws
+    deviation = np.sqrt(np.maximum(square / draws - mean**2, 0.0))
+    event = items.dims["x"]
+    result: dict[str, dict] = {
+        "predictions": {
+            "x_mean": (("item", *event), mean.astype(np.float32)),
+            "x_sd": (("item", *event), deviation.astype(np.float32)),
+        }
+    }
+    if keep_x:
+        lead = ("chain", "draw", "item")
+        result["posterior"] = {**groups["posterior"], "x": ((*lead, *event), np.stack(kept, axis=1))}
+        result["posterior_predictive"] = {
+            name: (
+                (*lead, *items.dims[name]),
+                np.stack([v[name].reshape(chains, count, *v[name].shape[1:]) for v in views], axis=1),
+            )
+            for name in views[0]
+        }
+    return result
+
+
+def _decode(items: ItemModel, z: np.ndarray) -> np.ndarray:
+    return np.concatenate([items.decode(z[k : k + _AT_ONCE]) for k in range(0, len(z), _AT_ONCE)])
+
+
+def _chain_weights(groups: Mapping[str, Group], chains: int, count: int) -> np.ndarray:
+    if "log_weight" not in groups["sample_stats"]:
+        return np.full((chains, count), 1.0 / chains)
+    log_weight = np.asarray(groups["sample_stats"]["log_weight"][1][:, 0], dtype=np.float64)
+    best = log_weight.max(axis=0)
+    if not np.isfinite(best).all():
+        lost = np.flatnonzero(~np.isfinite(best)).tolist()
+        raise ValueError(f"items {lost}: no chain has a finite weight (the likelihood is zero or not finite at every start)")
+    weight = np.exp(log_weight - best)
+    return weight / weight.sum(axis=0)

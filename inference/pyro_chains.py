@@ -1,0 +1,180 @@
+"""Pyro's own kernels: one chain of one item at a time.
+
+Pyro's HMC and NUTS are scalar (a batched potential raises), so items and chains run one after another, and a run of many
+items takes long. How long is measured on a few gradients and said before it starts.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from cogen.inference.items import ItemModel, find_items
+from cogen.inference.predictions import predictive_groups
+from cogen.inference.results import to_arviz
+
+
+def infer_with_pyro(
+    model: Callable,
+    kernel: Any,
+    num_warmup: int,
+    num_samples: int,
+    num_chains: int,
+    *,
+    seed: int,
+    progress: bool,
+    keep_x: bool,
+) -> Any:
+    """`infer` for a Pyro kernel class or a ``functools.partial`` of one."""
+    import torch
+
+    factory = kernel.func if isinstance(kernel, functools.partial) else kernel
+    if not isinstance(factory, type):
+        raise TypeError(
+            f"this {type(factory).__name__} was made with a model of its own: pass the class, or"
+            f" functools.partial({type(factory).__name__}, ...), and infer gives it the model"
+        )
+    items = find_items(model)
+    if items is not None and not items.item_data:
+        raise ValueError("nothing is observed: condition the model first, as in model.condition(visible=pixels)")
+    slices = [_item(items, k) for k in range(_count(items))] if items is not None else [None]
+    target = (lambda data: items(data)) if items is not None else (lambda data: model())
+    start = time.perf_counter()
+    runs = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        per_gradient = _seconds_per_gradient(target, slices[0])
+        total = (num_warmup + num_samples) * num_chains * len(slices)
+        if progress:
+            _announce(factory.__name__, kernel, total, len(slices), num_chains, per_gradient)
+        with tqdm(total=total, disable=not progress, unit="transition") as bar:
+            for index, data in enumerate(slices):
+                for chain in range(num_chains):
+                    torch.manual_seed(int(np.random.SeedSequence([seed, index, chain]).generate_state(1)[0]))
+                    runs.append(_chain(kernel, target, data, num_warmup, num_samples, bar))
+    groups = _groups(items, runs, num_chains)
+    if items is not None:
+        groups.update(predictive_groups(items, groups, keep_x=keep_x, seed=seed))
+    gradients = np.array([run["gradients"] for run in runs]).reshape(-1, num_chains).sum(axis=1)
+    attributes = {
+        "inference_library": "pyro",
+        "kernel": factory.__name__,
+        "num_warmup": num_warmup,
+        "seed": seed,
+        "num_populations": 0,
+        "adapted": 0,
+        "evidence_kind": "",
+        "gradient_evaluations": gradients.tolist(),
+        "seconds": time.perf_counter() - start,
+        "compile_seconds": 0.0,
+        **(dict(items.attributes) if items is not None else {}),
+    }
+    return to_arviz(groups, attributes)
+
+
+def _count(items: ItemModel) -> int:
+    return len(next(iter(_leaves(items.item_data))))
+
+
+def _leaves(tree: Any) -> list[np.ndarray]:
+    return [leaf for value in tree.values() for leaf in _leaves(value)] if isinstance(tree, Mapping) else [tree]
+
+
+def _item(items: ItemModel, index: int) -> Any:
+    def cut(tree: Any) -> Any:
+        if isinstance(tree, Mapping):
+            return {name: cut(value) for name, value in tree.items()}
+        return tree[index : index + 1]
+
+    return cut(items.item_data)
+
+
+def _seconds_per_gradient(target: Callable, data: Any, repeats: int = 5) -> float:
+    from pyro.infer.mcmc.util import initialize_model
+
+    init, potential, _, _ = initialize_model(target, model_args=(data,))
+    init = {name: value.detach().requires_grad_() for name, value in init.items()}
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        potential(init).backward()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def _announce(name: str, kernel: Any, total: int, items: int, chains: int, per_gradient: float) -> None:
+    steps = getattr(kernel, "keywords", {}).get("num_steps", 10)
+    most = f"with {steps} gradients a transition" + (" (a NUTS tree may take up to 1,023)" if name == "NUTS" else "")
+    tqdm.write(
+        f"Pyro's {name} runs {items} x {chains} chains one after another: {total:,} transitions at"
+        f" {1e3 * per_gradient:.1f} ms a gradient, about {total * steps * per_gradient / 60:.1f} minutes {most}"
+    )
+
+
+def _chain(kernel: Any, target: Callable, data: Any, num_warmup: int, num_samples: int, bar: Any) -> dict[str, Any]:
+    """One chain of one item, with the statistics that Pyro's HMC keeps."""
+    from pyro.infer import MCMC
+
+    rates: list[float] = []
+    log_densities: list[float] = []
+    gradients = 0
+
+    def counted(data: Any) -> Any:
+        nonlocal gradients
+        gradients += 1
+        return target(data)
+
+    def hook(running: Any, parameters: Any, stage: str, i: int) -> None:
+        bar.update(1)
+        if stage == "Warmup":
+            return
+        rates.append(float(getattr(running, "_mean_accept_prob", np.nan)))
+        potential = getattr(running, "_potential_energy_last", None)
+        log_densities.append(np.nan if potential is None else -float(potential))
+
+    bound = kernel(counted)
+    mcmc = MCMC(bound, num_samples=num_samples, warmup_steps=num_warmup, disable_progbar=True, hook_fn=hook)
+    mcmc.run(data)
+    diagnostics = mcmc.diagnostics()
+    diverging = np.zeros(num_samples, dtype=bool)
+    diverging[list(diagnostics.get("divergences", {}).get("chain 0", []))] = True
+    return {
+        "sites": {name: value[0].cpu().numpy() for name, value in mcmc.get_samples(group_by_chain=True).items()},
+        "diverging": diverging,
+        "acceptance_rate": np.array(rates, dtype=np.float32),
+        "lp": np.array(log_densities, dtype=np.float32),
+        "step_size": np.full(num_samples, float(getattr(bound, "step_size", np.nan)), dtype=np.float32),
+        "gradients": gradients,
+    }
+
+
+def _groups(items: ItemModel | None, runs: list[dict[str, Any]], num_chains: int) -> dict[str, dict]:
+    """Runs in the order (item, chain) to groups with the dims (chain, draw, item, ...)."""
+    lead = ("chain", "draw") if items is None else ("chain", "draw", "item")
+
+    def gather(values: list[np.ndarray]) -> np.ndarray:
+        array = np.stack(values).reshape(-1, num_chains, *values[0].shape)  # (item, chain, draw, ...)
+        array = np.moveaxis(array, 0, 2)
+        return array if items is not None else array[:, :, 0]
+
+    posterior = {}
+    for name in runs[0]["sites"]:
+        values = gather([run["sites"][name] for run in runs])
+        if items is not None:
+            values = values.squeeze(3) if values.shape[3] == 1 else values
+        rest = values.ndim - len(lead)
+        named = tuple(items.dims.get(name, ())) if items is not None else ()
+        dims = named if len(named) == rest else tuple(f"{name}_dim_{k}" for k in range(rest))
+        posterior[name] = ((*lead, *dims), values)
+    statistics = {
+        name: (lead, gather([run[name] for run in runs])) for name in ("acceptance_rate", "lp", "step_size", "diverging")
+    }
+    groups = {"posterior": posterior, "sample_stats": statistics}
+    if items is not None:
+        groups.update({name: dict(group) for name, group in items.result_groups().items()})
+    return groups

@@ -1,0 +1,90 @@
+"""Masks: boolean arrays of an event's shape, True = seen. One for all items, or one per item with the item axis first."""
+
+from __future__ import annotations
+
+import numpy as np
+
+Shape = tuple[int, ...]
+
+
+def half(shape: Shape, side: str) -> np.ndarray:
+    """See one half of an image: ``side`` is "top", "bottom", "left" or "right"; ``shape`` ends in (height, width).
+
+    >>> half((1, 2, 2), "top")[0].tolist()
+    [[True, True], [False, False]]
+    """
+    height, width = _image(shape)
+    mask = np.zeros(shape, dtype=bool)
+    sides = {
+        "top": np.s_[..., : height // 2, :],
+        "bottom": np.s_[..., height // 2 :, :],
+        "left": np.s_[..., : width // 2],
+        "right": np.s_[..., width // 2 :],
+    }
+    if side not in sides:
+        raise ValueError(f"side {side!r} is none of {', '.join(sides)}")
+    mask[sides[side]] = True
+    return mask
+
+
+def box(shape: Shape, top: int, left: int, height: int, width: int) -> np.ndarray:
+    """Hide a box of ``height`` x ``width`` pixels whose upper left pixel is (top, left); see the rest.
+
+    >>> box((1, 2, 3), 0, 1, 2, 1)[0].tolist()
+    [[True, False, True], [True, False, True]]
+    """
+    rows, columns = _image(shape)
+    if height < 1 or width < 1 or top < 0 or left < 0 or top + height > rows or left + width > columns:
+        raise ValueError(f"a box of {height} x {width} at ({top}, {left}) does not lie in an image of {rows} x {columns}")
+    mask = np.ones(shape, dtype=bool)
+    mask[..., top : top + height, left : left + width] = False
+    return mask
+
+
+def centre(shape: Shape, size: int) -> np.ndarray:
+    """Hide the central ``size`` x ``size`` pixels."""
+    height, width = _image(shape)
+    return box(shape, (height - size) // 2, (width - size) // 2, size, size)
+
+
+def random(shape: Shape, seen: float, *, seed: int, items: int | None = None) -> np.ndarray:
+    """See each pixel with probability ``seen`` in (0, 1), the same for all channels; one mask per item if asked for."""
+    if not 0.0 < seen < 1.0:
+        raise ValueError(f"seen={seen}: the share of seen pixels lies between 0 and 1")
+    height, width = _image(shape)
+    lead = () if items is None else (items,)
+    pixels = np.random.default_rng(seed).random((*lead, *(1,) * (len(shape) - 2), height, width)) < seen
+    return np.broadcast_to(pixels, (*lead, *shape)).copy()
+
+
+def free_form(shape: Shape, *, strokes: int = 3, thickness: int = 4, seed: int, items: int | None = None) -> np.ndarray:
+    """Hide brush strokes: each a random walk of a round brush (the masks of free-form inpainting, Yu et al. 2019).
+
+    ``thickness`` is the brush's diameter in pixels; each stroke has four to eight segments of up to a quarter of the side.
+    """
+    if strokes < 1 or thickness < 1:
+        raise ValueError(f"strokes={strokes}, thickness={thickness}: at least one stroke of at least one pixel")
+    height, width = _image(shape)
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:height, :width]
+
+    def draw() -> np.ndarray:
+        hidden = np.zeros((height, width), dtype=bool)
+        for _ in range(strokes):
+            point, angle = rng.uniform((0, 0), (height, width)), rng.uniform(0, 2 * np.pi)
+            for _ in range(rng.integers(4, 9)):
+                angle += rng.normal(0, 0.7)
+                length = rng.uniform(0, min(height, width) / 4)
+                end = np.clip(point + length * np.array([np.sin(angle), np.cos(angle)]), 0, (height - 1, width - 1))
+                for y, x in np.linspace(point, end, max(2, int(2 * length))):
+                    hidden |= (rows - y) ** 2 + (columns - x) ** 2 <= (thickness / 2) ** 2
+                point = end
+        return np.broadcast_to(~hidden, shape)
+
+    return draw().copy() if items is None else np.stack([draw() for _ in range(items)])
+
+
+def _image(shape: Shape) -> tuple[int, int]:
+    if len(shape) < 2:
+        raise ValueError(f"shape {shape} is not an image's: it must end in (height, width)")
+    return shape[-2], shape[-1]

@@ -1,0 +1,191 @@
+"""Small architectures: generators, critics, and the encoder of a variational autoencoder.
+
+A generator maps (batch, latent_dim) to (batch, *event_shape); a critic maps an event to one number; an encoder maps it
+to the mean and the log standard deviation of a Gaussian over the latent. They are written for inference as much as for
+training: Hamiltonian dynamics runs *through* a generator, so activations are smooth (SiLU) where the architecture
+leaves the choice.
+
+References:
+    Radford, Metz, Chintala. Unsupervised representation learning with deep convolutional GANs. ICLR 2016 (section 3:
+        transposed convolutions, batch norm in the generator, leaky ReLU in the critic, tanh at the end).
+    Elfwing, Uchibe, Doya. Sigmoid-weighted linear units. Neural Networks 2018 (SiLU).
+Departures: the DCGAN here has two upsampling stages (28 = 7 * 2 * 2) and its critic has no batch norm, because a
+penalty on the critic's gradient at one example must not see the others.
+"""
+
+import math
+from collections.abc import Sequence
+from copy import deepcopy
+from itertools import pairwise
+from typing import cast
+
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_linear_bn_eval
+
+
+class DenseGenerator(nn.Module):
+    """Multilayer perceptron: latent -> hidden layers with SiLU -> event, with tanh at the end when `bounded`.
+
+    Args:
+        latent_dim: size of z.
+        event_shape: shape of one output, images as (channel, height, width).
+        hidden: widths of the hidden layers.
+        bounded: tanh at the end, so that values lie in (-1, 1); otherwise the output is linear.
+        normalize: batch norm after each hidden linear layer, for training; `folded` takes it out again.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        event_shape: Sequence[int],
+        hidden: Sequence[int] = (256, 256),
+        bounded: bool = True,
+        normalize: bool = False,
+    ) -> None:
+        super().__init__()
+        self.event_shape = tuple(event_shape)
+        widths = [latent_dim, *hidden]
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise(widths):
+            layers.append(_unit_variance(nn.Linear(inputs, outputs)))
+            layers += [nn.BatchNorm1d(outputs), nn.SiLU()] if normalize else [nn.SiLU()]
+        layers.append(_unit_variance(nn.Linear(widths[-1], math.prod(self.event_shape))))
+        if bounded:
+            layers.append(nn.Tanh())
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z (batch, latent_dim) -> (batch, *event_shape)."""
+        return self.layers(z).reshape(-1, *self.event_shape)
+
+    def folded(self) -> "DenseGenerator":
+        """The same function in evaluation mode, batch norm absorbed by the linear layers: fewer operations."""
+        copy = deepcopy(self).eval()
+        layers: list[nn.Module] = []
+        for layer in copy.layers:
+            if isinstance(layer, nn.BatchNorm1d):
+                layers[-1] = fuse_linear_bn_eval(cast(nn.Linear, layers[-1]), layer)
+            else:
+                layers.append(layer)
+        copy.layers = nn.Sequential(*layers)
+        return copy
+
+
+class DcganGenerator(nn.Module):
+    """A linear layer to a quarter-size feature map, then two transposed convolutions; values in (-1, 1).
+
+    Args:
+        latent_dim: size of z.
+        event_shape: (channel, height, width); height and width divisible by four.
+        channels: feature maps at a quarter and at half of the full size.
+    """
+
+    def __init__(self, latent_dim: int, event_shape: Sequence[int], channels: Sequence[int] = (64, 32)) -> None:
+        super().__init__()
+        colours, height, width = _image_shape(event_shape)
+        first, second = channels
+        self.project = nn.Sequential(
+            nn.Linear(latent_dim, first * (height // 4) * (width // 4)),
+            nn.Unflatten(1, (first, height // 4, width // 4)),
+            nn.BatchNorm2d(first),
+            nn.SiLU(),
+        )
+        self.upsample = nn.Sequential(
+            nn.ConvTranspose2d(first, second, kernel_size=4, stride=2, padding=1),
+            nn.BatchNorm2d(second),
+            nn.SiLU(),
+            nn.ConvTranspose2d(second, colours, kernel_size=4, stride=2, padding=1),
+            nn.Tanh(),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z (batch, latent_dim) -> (batch, channel, height, width)."""
+        return self.upsample(self.project(z))
+
+
+class DenseCritic(nn.Module):
+    """Multilayer perceptron from an event of any shape to one unbounded number per event."""
+
+    def __init__(self, event_shape: Sequence[int], hidden: Sequence[int] = (256, 256)) -> None:
+        super().__init__()
+        widths = [math.prod(event_shape), *hidden]
+        layers: list[nn.Module] = [nn.Flatten()]
+        for inputs, outputs in pairwise(widths):
+            layers += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.2)]
+        layers.append(nn.Linear(widths[-1], 1))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (batch, *event_shape) -> (batch,)."""
+        return self.layers(x).squeeze(-1)
+
+
+class ConvolutionalCritic(nn.Module):
+    """Two strided convolutions and two linear layers: the DCGAN discriminator without batch norm.
+
+    `outputs` > 1 turns it into a classifier: `features` (batch, width) feeds its last layer.
+    """
+
+    def __init__(
+        self, event_shape: Sequence[int], channels: Sequence[int] = (32, 64), width: int = 128, outputs: int = 1
+    ) -> None:
+        super().__init__()
+        colours, height, width_in = _image_shape(event_shape)
+        first, second = channels
+        self.features = nn.Sequential(
+            nn.Conv2d(colours, first, kernel_size=4, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(first, second, kernel_size=4, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Flatten(),
+            nn.Linear(second * (height // 4) * (width_in // 4), width),
+            nn.LeakyReLU(0.2),
+        )
+        self.last = nn.Linear(width, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (batch, channel, height, width) -> (batch,), or (batch, outputs) for a classifier."""
+        return self.last(self.features(x)).squeeze(-1)
+
+
+class DenseEncoder(nn.Module):
+    """Mean and log standard deviation of q(z | x) = Normal(mean, exp(log_sd)), by a multilayer perceptron."""
+
+    def __init__(self, latent_dim: int, event_shape: Sequence[int], hidden: Sequence[int] = (512, 256)) -> None:
+        super().__init__()
+        widths = [math.prod(event_shape), *hidden]
+        layers: list[nn.Module] = [nn.Flatten()]
+        for inputs, outputs in pairwise(widths):
+            layers += [nn.Linear(inputs, outputs), nn.SiLU()]
+        layers.append(nn.Linear(widths[-1], 2 * latent_dim))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x (batch, *event_shape) -> mean (batch, latent_dim), log_sd (batch, latent_dim)."""
+        mean, log_sd = self.layers(x).chunk(2, dim=-1)
+        return mean, log_sd
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of trainable weights of a module."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def _unit_variance(layer: nn.Linear) -> nn.Linear:
+    """Initial weights that keep the variance of a signal (He et al. 2015, equation 10).
+
+    torch's default shrinks it about threefold a layer: a generator then starts as a constant, and collapses early.
+    """
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _image_shape(event_shape: Sequence[int]) -> tuple[int, int, int]:
+    if len(event_shape) != 3 or event_shape[1] % 4 or event_shape[2] % 4:
+        raise ValueError(
+            f"event_shape {tuple(event_shape)}: a convolutional network here needs (channel, height, width) with "
+            "height and width divisible by four; pad the images, or take a dense network"
+        )
+    colours, height, width = event_shape
+    return colours, height, width

@@ -1,0 +1,2 @@
+"""Co-generation as posterior inference."""
+

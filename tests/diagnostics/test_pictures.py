@@ -1,0 +1,104 @@
+"""The pictures: the right panels, pixels where they belong, no pyplot state."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from synthetic import annealed_run, plain_run
+
+from cogen.diagnostics import annealing, completions, energy_plot, rank_plot, trace_plot
+from cogen.diagnostics.pictures import HIDDEN_COLOUR
+
+
+def panels(figure):
+    """Image panels by row: {row's vertical place: [arrays from left to right]}."""
+    rows = {}
+    for axes in figure.axes:
+        if axes.images:
+            rows.setdefault(round(axes.get_position().y0, 3), []).append((axes.get_position().x0, axes.images[0]))
+    return [[image.get_array() for _, image in sorted(row, key=lambda p: p[0])] for _, row in sorted(rows.items())[::-1]]
+
+
+def test_completions_show_seen_truth_mean_draws_and_deviation(tmp_path):
+    run, made = annealed_run(items=3, keep_x=True)
+    figure = completions(run, truth=made.truth, num_draws=2)
+    assert isinstance(figure, Figure)
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == ["seen", "truth", "mean", "draw 1", "draw 2", "sd"]
+    rows = panels(figure)
+    assert [len(row) for row in rows] == [6, 6, 6]
+    seen, truth, _, draw, _, deviation = rows[1]
+    np.testing.assert_allclose(seen[-1, -1], HIDDEN_COLOUR)
+    np.testing.assert_allclose(seen[0, 0], (made.truth[1, 0, 0, 0] + 1) / 2, rtol=1e-6)
+    np.testing.assert_allclose(truth, (made.truth[1, 0] + 1) / 2, rtol=1e-6)
+    x = (run["posterior"]["x"].values[:, :, 1, 0] + 1) / 2
+    assert np.isclose(x, draw).all(axis=(2, 3)).any()
+    assert deviation.max() == pytest.approx(0.3)
+    figure.savefig(tmp_path / "completions.png")
+
+
+def test_completions_in_colour_in_two_bands_and_without_x():
+    run, _ = annealed_run(items=9, channels=3)
+    figure = completions(run)
+    rows = panels(figure)
+    assert [len(row) for row in rows] == [6, 6, 6, 6, 3]  # seen, mean, sd, twice
+    assert rows[0][1].shape == (12, 12, 3)
+    given = completions(run, draws=np.zeros((5, 9, 3, 12, 12)), num_draws=3, items=[8, 0])
+    assert [len(row) for row in panels(given)] == [6, 6]
+
+
+def test_draws_are_picked_by_weight():
+    run, _ = annealed_run(items=1, keep_x=True)
+    run["sample_stats"]["log_weight"].values[:5] = -np.inf
+    run["sample_stats"]["log_weight"].values[6:] = -np.inf
+    shown = panels(completions(run, num_draws=3))[0][2:5]
+    allowed = (run["posterior"]["x"].values[5, :, 0, 0] + 1) / 2
+    for draw in shown:
+        assert np.isclose(allowed, draw).all(axis=(1, 2)).any()
+
+
+def test_annealing_has_a_line_per_item_and_the_median():
+    run, _ = annealed_run(items=5)
+    figure = annealing(run)
+    assert len(figure.axes) == 5
+    assert all(len(axes.lines) == 6 for axes in figure.axes)
+    assert figure.axes[2].get_yscale() == "log"
+    with pytest.raises(ValueError, match="NUTS has recorded no annealing path"):
+        annealing(plain_run())
+
+
+@pytest.mark.parametrize("run", [annealed_run(weights="random", draws=20)[0], plain_run(draws=60)])
+def test_arviz_plots_leave_no_pyplot_figure(run, tmp_path):
+    from matplotlib import pyplot
+
+    for number, plot in enumerate((trace_plot, rank_plot, energy_plot)):
+        figure = plot(run)
+        assert isinstance(figure, Figure)
+        figure.savefig(tmp_path / f"{number}.png")
+        assert (tmp_path / f"{number}.png").stat().st_size > 5_000
+    assert pyplot.get_fignums() == []
+
+
+def test_bad_requests_are_named():
+    run, made = annealed_run()
+    with pytest.raises(ValueError, match=r"items \[3\]"):
+        completions(run, items=[3])
+    with pytest.raises(ValueError, match="the truth has shape"):
+        completions(run, truth=made.truth[:1])
+    with pytest.raises(ValueError, match="empty"):
+        completions(run, value_range=(1, 0))
+    with pytest.raises(ValueError, match="no predictions"):
+        completions(plain_run())
+    with pytest.raises(ValueError, match="no item 7"):
+        trace_plot(run, item=7)
+    with pytest.raises(ValueError, match="no latent"):
+        rank_plot(run, latents=[99])
+
+
+def test_importing_the_wing_loads_no_plotting_and_no_samplers():
+    heavy = {"arviz", "matplotlib", "torch", "jax", "cogen.inference", "cogen.models", "scipy.stats"}
+    code = f"import sys, cogen.diagnostics; print(sorted({heavy!r} & set(sys.modules)))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"

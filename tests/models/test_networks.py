@@ -1,0 +1,115 @@
+"""Shapes, ranges and the training steps of the small architectures."""
+
+import pytest
+import torch
+
+from cogen.models import gan, vae
+from cogen.models.networks import ConvolutionalCritic, DcganGenerator, DenseCritic, DenseEncoder, DenseGenerator
+
+SHAPE = (1, 8, 12)
+
+
+@pytest.mark.parametrize("make", [lambda: DenseGenerator(5, SHAPE, hidden=(16,)), lambda: DcganGenerator(5, SHAPE, (8, 4))])
+def test_generators_make_events_in_range_one_by_one(make):
+    torch.manual_seed(0)
+    generator = make().eval()
+    z = 3 * torch.randn(7, 5)
+    x = generator(z)
+    assert x.shape == (7, *SHAPE)
+    assert x.abs().max() <= 1
+    # In evaluation mode an output depends on its own latent alone.
+    torch.testing.assert_close(generator(z[2:3]), x[2:3], rtol=1e-4, atol=1e-5)
+
+
+def test_an_unbounded_generator_is_linear_at_the_end_and_takes_any_event_shape():
+    generator = DenseGenerator(2, (2,), hidden=(), bounded=False)
+    z = torch.randn(4, 2)
+    torch.testing.assert_close(generator(2 * z), 2 * generator(z))
+
+
+def test_a_fresh_dense_generator_passes_its_signal_on():
+    torch.manual_seed(0)
+    spread = DenseGenerator(64, SHAPE, hidden=(128, 128), bounded=False)(torch.randn(512, 64)).std(0).mean()
+    assert 0.4 < spread < 1.5
+
+
+def test_folding_batch_norm_away_changes_nothing():
+    torch.manual_seed(0)
+    generator = DenseGenerator(5, SHAPE, hidden=(16, 8), normalize=True)
+    for _ in range(20):
+        generator(2 + torch.randn(64, 5))
+    z = torch.randn(7, 5)
+    folded = generator.folded()
+    plain = DenseGenerator(5, SHAPE, hidden=(16, 8))
+    plain.load_state_dict(folded.state_dict())
+    torch.testing.assert_close(plain(z), generator.eval()(z), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("critic", [DenseCritic(SHAPE, (16,)), ConvolutionalCritic(SHAPE, (4, 8), 16)])
+def test_critics_give_one_number_an_event(critic):
+    assert critic(torch.randn(3, *SHAPE)).shape == (3,)
+
+
+def test_a_classifier_has_features_and_classes():
+    classifier = ConvolutionalCritic(SHAPE, (4, 8), width=16, outputs=10)
+    x = torch.randn(3, *SHAPE)
+    assert classifier.features(x).shape == (3, 16)
+    assert classifier(x).shape == (3, 10)
+
+
+def test_convolutional_networks_name_a_size_they_cannot_make():
+    with pytest.raises(ValueError, match=r"event_shape \(1, 30, 28\).*divisible by four"):
+        DcganGenerator(5, (1, 30, 28))
+    with pytest.raises(ValueError, match=r"event_shape \(7,\)"):
+        ConvolutionalCritic((7,))
+
+
+def test_squared_gradient_of_a_linear_critic_is_the_square_of_its_weights():
+    critic = DenseCritic(SHAPE, hidden=())
+    expected = critic.layers[-1].weight.square().sum().detach()
+    torch.testing.assert_close(gan.squared_gradient(critic, torch.randn(3, *SHAPE)), expected.expand(3))
+
+
+@pytest.mark.parametrize("objective", [gan.NonSaturating(gamma=0.1), gan.NonSaturating(gamma=0.0), gan.Wasserstein()])
+def test_adversarial_training_moves_a_generator_to_its_data(objective):
+    torch.manual_seed(0)
+    generator, critic = DenseGenerator(2, (2,), (16,), bounded=False), DenseCritic((2,), (32,))
+    optimizers = tuple(torch.optim.Adam(m.parameters(), lr=5e-3, betas=(0.5, 0.9)) for m in (generator, critic))
+    centre = torch.tensor([2.0, -1.0])
+    for iteration in range(120):
+        real = centre + 0.3 * torch.randn(32 * objective.critic_steps, 2)
+        losses = gan.step(objective, generator, critic, optimizers, real, 2, iteration)
+    assert all(map(torch.isfinite, map(torch.tensor, losses.values())))
+    assert all(p.requires_grad for p in critic.parameters())
+    with torch.no_grad():
+        assert (generator(torch.randn(512, 2)).mean(0) - centre).norm() < 0.8
+
+
+def test_kl_and_elbo_agree_with_closed_forms():
+    mean, log_sd = torch.randn(6, 3), torch.randn(6, 3)
+    q = torch.distributions.Normal(mean, log_sd.exp())
+    expected = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum(-1)
+    torch.testing.assert_close(vae.kl_to_standard_normal(mean, log_sd), expected)
+
+    # A decoder that ignores z and returns zero: the reconstruction is the density of x at its own root mean square.
+    x = torch.randn(50, *SHAPE)
+    decoder = DenseGenerator(3, SHAPE, hidden=(), bounded=False)
+    torch.nn.init.zeros_(decoder.layers[-1].weight)
+
+    class Prior(torch.nn.Module):
+        def forward(self, x):
+            return torch.zeros(len(x), 3), torch.zeros(len(x), 3)
+
+    loss, scale = vae.negative_elbo(Prior(), decoder, x)
+    torch.testing.assert_close(scale, x.square().mean().sqrt())
+    expected = -torch.distributions.Normal(0.0, scale).log_prob(x).flatten(1).sum(-1).mean()
+    torch.testing.assert_close(loss, expected)
+
+
+def test_variational_steps_lower_the_loss():
+    torch.manual_seed(0)
+    encoder, decoder = DenseEncoder(2, SHAPE, (32,)), DenseGenerator(2, SHAPE, (32,))
+    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=3e-3)
+    x = DenseGenerator(2, SHAPE, (16,)).requires_grad_(False)(torch.randn(128, 2))
+    losses = [vae.step(encoder, decoder, [optimizer], x)["negative_elbo"] for _ in range(200)]
+    assert losses[-1] < losses[0] - 20
