@@ -107,7 +107,9 @@ class Inference:
         self.items = find_items(model)
         self.num_warmup, self.num_chains, self.seed, self.progress = num_warmup, num_chains, seed, progress
         if self.items is None:
-            self._model, self._data, self.num_items = model, (), 1
+            self._model: Callable = model
+            self._data: tuple = ()
+            self.num_items = 1
         else:
             if not self.items.item_data:
                 raise ValueError("nothing is observed: condition the model first, as in model.condition(visible=pixels)")

@@ -7,6 +7,7 @@ of distinct initial chains that still have descendants says how much of the post
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 import jax
@@ -26,7 +27,8 @@ class Weighted(Protocol):
     @property
     def log_weight(self) -> Sum: ...
 
-    def _replace(self, **fields: Any) -> Any: ...
+    @property
+    def _replace(self) -> Callable[..., Any]: ...
 
 
 W = TypeVar("W", bound=Weighted)

@@ -6,6 +6,7 @@ ArviZ 0.23 (InferenceData) and 1.x (xarray's DataTree) is the container.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,6 @@ Group = Mapping[str, tuple[tuple[str, ...], np.ndarray]]
 
 def to_arviz(groups: Mapping[str, Group], attributes: Mapping[str, Any]) -> Any:
     """An ArviZ object of groups, each a mapping from variable to (dims, values); attributes go to the posterior."""
-    import arviz
     import xarray
 
     datasets = {}
@@ -29,6 +29,9 @@ def to_arviz(groups: Mapping[str, Group], attributes: Mapping[str, Any]) -> Any:
             coords={dim: np.arange(size) for dim, size in sizes.items()},
         )
     datasets["posterior"].attrs.update(attributes)
-    if hasattr(arviz, "InferenceData"):
-        return arviz.InferenceData(**datasets)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # ArviZ 0.x announces 1.0 when it is imported
+        import arviz
+    if arviz.__version__.startswith("0."):
+        return arviz.InferenceData(**datasets)  # type: ignore[arg-type]
     return xarray.DataTree.from_dict(datasets)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cogen.models.likelihoods import to_numpyro
+from cogen.models.likelihoods import need_pyro, to_numpyro
 from cogen.models.views import View
 
 Data = Mapping[str, Mapping[str, Any]]
@@ -32,7 +32,7 @@ class CoGenerator:
         function of the same kind.
     :param views: the views by name; names become sample sites.
     :param latent_dim: size of z; read off ``generator.config`` where it has one.
-    :param prior: a torch or Pyro distribution with event shape (latent_dim,); default standard normal.
+    :param prior: a Pyro distribution with event shape (latent_dim,); default standard normal.
 
     Raises ValueError for a missing latent size, a view that does not fit x, a mask of another shape or one that shows
     everything, and a name that is taken ("z", "x").
@@ -59,6 +59,8 @@ class CoGenerator:
         self.prior = prior
         self.value_range = getattr(config, "value_range", None)
         self.name = getattr(config, "name", "") or type(generator).__name__
+        if prior is not None:
+            need_pyro("prior", prior)
         if prior is not None and tuple(prior.batch_shape + prior.event_shape) != (latent_dim,):
             raise ValueError(f"the prior has shape {tuple(prior.batch_shape + prior.event_shape)}, z has ({latent_dim},)")
         self._jax: dict[str, Callable] = {}
@@ -106,9 +108,10 @@ class CoGenerator:
         self._need_torch("as a Pyro model")
         data = self._data if data is None else data
         items = _count(data) if data else num_items
-        prior = self.prior
+        prior: Any = self.prior
         if prior is None:
             prior = dist.Normal(torch.zeros(self.latent_dim), 1.0).to_event(1)
+        scale: Any
         with pyro.plate("item", items, dim=-1):
             z = pyro.sample("z", prior)
             x = pyro.deterministic("x", self.generator(z), event_dim=len(self.event_shape))

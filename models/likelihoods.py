@@ -14,7 +14,8 @@ Scale = float | Tensor | torch.distributions.Distribution
 
 
 class Likelihood(Protocol):
-    scale: Any
+    @property
+    def scale(self) -> Any: ...
 
     def pyro(self, location: Tensor, scale: Any) -> Any: ...
 
@@ -27,6 +28,7 @@ class Likelihood(Protocol):
 
 def _check_scale(name: str, scale: Scale) -> None:
     if isinstance(scale, torch.distributions.Distribution):
+        need_pyro(name, scale)
         if scale.batch_shape + scale.event_shape != torch.Size([]):
             raise ValueError(f"{name}: a distribution over the scale must be over one number")
     elif not bool(torch.all(torch.isfinite(torch.as_tensor(scale)) & (torch.as_tensor(scale) > 0))):
@@ -88,6 +90,15 @@ class Bernoulli:
     def check(self, values: np.ndarray) -> str | None:
         wrong = values[(values != 0) & (values != 1)]
         return f"Bernoulli data are 0 or 1, and there is a {wrong[0]:g}" if wrong.size else None
+
+
+def need_pyro(name: str, distribution: torch.distributions.Distribution) -> None:
+    """Raise TypeError for a plain torch distribution, which cannot be a sample site."""
+    from pyro.distributions import TorchDistribution
+
+    if not isinstance(distribution, TorchDistribution):
+        kind = type(distribution).__name__
+        raise TypeError(f"{name}: {kind} is torch's own distribution; a sample site takes pyro.distributions.{kind}")
 
 
 def to_numpyro(distribution: torch.distributions.Distribution) -> Any:

@@ -272,7 +272,7 @@ def _to_jax(value: Any) -> Any:
     array = value.detach().cpu().resolve_conj().resolve_neg()
     if array.is_floating_point():
         wide = array.double() if array.dtype == torch.float64 else array.float()  # numpy has no bfloat16
-        return jnp.asarray(wide.numpy(), _jax_dtype(value.dtype), copy=True)
+        return jnp.asarray(wide.numpy().astype(_jax_dtype(value.dtype), copy=True))
     return array.numpy().copy()
 
 

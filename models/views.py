@@ -59,7 +59,7 @@ class View(nn.Module):
         super().__init__()
         if scale is not None and likelihood is not None:
             raise ValueError("give a view a scale (of Gaussian noise) or a likelihood, not both")
-        self._likelihood = Normal(scale) if scale is not None else likelihood
+        self._likelihood: Likelihood | None = Normal(scale) if scale is not None else likelihood
 
     @property
     def likelihood(self) -> Likelihood:
@@ -140,6 +140,8 @@ class Columns(View):
     [[3.0, 1.0]]
     """
 
+    index: Tensor
+
     def __init__(
         self,
         names: Sequence[str],
@@ -166,6 +168,8 @@ class Columns(View):
 
 class Linear(View):
     """A linear map of the flattened x: y = M x, M of shape (outputs, size of x) (compressed sensing, blur, tomography)."""
+
+    matrix: Tensor
 
     def __init__(
         self, matrix: np.ndarray | Tensor, *, scale: Scale | None = None, likelihood: Likelihood | None = None

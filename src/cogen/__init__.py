@@ -1,2 +1,1 @@
 """Co-generation as posterior inference."""
-

@@ -1,0 +1,179 @@
+"""What annealed HMC costs, as ratios of interleaved pairs in one run.
+
+    python benchmarks/speed.py --output docs/speed.json
+
+Each ratio is the median over rounds; in a round the two sides run one right after the other, so that a noisy machine
+slows both. Compilation is apart. What is asked for:
+
+    annealed HMC / bare compiled loop over the same gradients, dense generator               <= 1.15
+    annealed HMC / bare series of compiled calls, convolutional generator                    <= 1.15
+    annealed HMC / NumPyro's HMC, same steps, items and chains                               <= 1.05
+    Pyro's HMC, chain by chain / annealed HMC, 16 chains, per gradient                       >= 10
+    annealed HMC / batched eager torch, convolutional generator, per gradient                <= 1
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.infer
+import pyro.infer
+import torch
+import tyro
+from tqdm.auto import tqdm
+
+from cogen.inference import AnnealedHMC, Inference, infer
+from cogen.models import CoGenerator, as_jax, load_generator, shipped_images, views
+
+
+@dataclass
+class Options:
+    dense: str = "mnist"
+    convolutional: str = "mnist_dcgan"
+    items: int = 16
+    chains: int = 32
+    leapfrog: int = 10
+    transitions: int = 20
+    """Transitions per side and round."""
+    rounds: int = 7
+    output: Path | None = None
+
+
+def conditioned(name: str, items: int) -> tuple[CoGenerator, np.ndarray]:
+    generator = load_generator(name)
+    shape = tuple(generator.config.event_shape)
+    images = shipped_images("mnist")[0][:items]
+    mask = views.Mask(views.half(shape, "top"), scale=generator.config.noise_scale)
+    return CoGenerator(generator, views={"seen": mask}).condition(seen=images), images
+
+
+def through_inference(seen: CoGenerator, kernel: Any, chains: int, transitions: int) -> Callable[[], None]:
+    """A function that makes so many transitions in the driver, after the warm-up."""
+    run = Inference(seen, kernel, num_warmup=20, num_chains=chains, seed=0, progress=False)
+    run.draw(1)
+    return lambda: run._run(transitions, "path", tqdm(disable=True)) and None
+
+
+def bare(seen: CoGenerator, images: np.ndarray, chains: int, gradients: int, *, loop: bool) -> Callable[[], None]:
+    """The same gradients and nothing else: u += 1e-6 * gradient of the log joint, for all items and chains."""
+    generator = as_jax(seen.generator, (seen.latent_dim,))
+    mask = jnp.asarray(views.half(seen.event_shape, "top"))
+    scale = float(seen.views["seen"].likelihood.scale)
+    pixels = jnp.repeat(jnp.asarray(images), chains, axis=0)
+
+    def log_joint(z: jax.Array) -> jax.Array:
+        residual = jnp.where(mask, generator(z) - pixels, 0.0)
+        return -0.5 * (z**2).sum() - 0.5 * (residual**2).sum() / scale**2
+
+    def step(z: jax.Array) -> jax.Array:
+        return z + 1e-6 * jax.grad(log_joint)(z)
+
+    z = jax.random.normal(jax.random.key(0), (len(images) * chains, seen.latent_dim))
+    if loop:
+        compiled = jax.jit(lambda z: jax.lax.fori_loop(0, gradients, lambda _, u: step(u), z)).lower(z).compile()
+        return lambda: jax.block_until_ready(compiled(z)) and None
+    once = jax.jit(step).lower(z).compile()
+
+    def series() -> None:
+        u = z
+        for _ in range(gradients):
+            u = once(u)
+        jax.block_until_ready(u)
+
+    return series
+
+
+def eager_torch(seen: CoGenerator, images: np.ndarray, chains: int, gradients: int) -> Callable[[], None]:
+    mask = torch.as_tensor(views.half(seen.event_shape, "top"))
+    scale = float(seen.views["seen"].likelihood.scale)
+    pixels = torch.from_numpy(images).repeat_interleave(chains, dim=0)
+    start = torch.randn(len(pixels), seen.latent_dim)
+
+    def run() -> None:
+        z = start.clone()
+        for _ in range(gradients):
+            z.requires_grad_()
+            residual = (seen.generator(z) - pixels) * mask
+            energy = 0.5 * (z**2).sum() + 0.5 * (residual**2).sum() / scale**2
+            z = (z - 1e-6 * torch.autograd.grad(energy, z)[0]).detach()
+
+    return run
+
+
+def ratio(one: Callable[[], None], other: Callable[[], None], rounds: int) -> tuple[float, list[float]]:
+    """The median over rounds of time(one) / time(other), and all of them; the order alternates."""
+    one(), other()
+    ratios = []
+    for turn in range(rounds):
+        times = {}
+        for name, function in (("one", one), ("other", other))[:: 1 if turn % 2 else -1]:
+            start = time.perf_counter()
+            function()
+            times[name] = time.perf_counter() - start
+        ratios.append(times["one"] / times["other"])
+    return float(np.median(ratios)), ratios
+
+
+def pyro_seconds_per_gradient(seen: CoGenerator, leapfrog: int) -> float:
+    kernel = functools.partial(
+        pyro.infer.HMC, step_size=0.01, num_steps=leapfrog, adapt_step_size=False, adapt_mass_matrix=False
+    )
+    posterior = infer(seen, kernel, num_warmup=0, num_samples=20, num_chains=2, seed=0, progress=False)
+    attributes = posterior["posterior"].attrs
+    return attributes["seconds"] / float(np.sum(attributes["gradient_evaluations"]))
+
+
+def main(options: Options) -> None:
+    rows: dict[str, tuple[float, float, list[float]]] = {}
+    gradients = options.transitions * options.leapfrog
+    kernel = AnnealedHMC(num_leapfrog=options.leapfrog)
+
+    seen, images = conditioned(options.dense, options.items)
+    annealed = through_inference(seen, kernel, options.chains, options.transitions)
+    loop = bare(seen, images, options.chains, gradients, loop=True)
+    rows["annealed HMC / bare compiled loop, dense"] = (1.15, *ratio(annealed, loop, options.rounds))
+    hmc = functools.partial(
+        numpyro.infer.HMC, step_size=0.01, num_steps=options.leapfrog, trajectory_length=None, adapt_step_size=False
+    )
+    library = through_inference(seen, hmc, options.chains, options.transitions)
+    rows["annealed HMC / NumPyro's HMC, dense"] = (1.05, *ratio(annealed, library, options.rounds))
+
+    few, _ = conditioned(options.dense, 1)
+    sixteen = through_inference(few, AnnealedHMC(num_leapfrog=options.leapfrog), 16, options.transitions)
+    sixteen()
+    speedups = []
+    for _ in range(options.rounds):
+        start = time.perf_counter()
+        sixteen()
+        ours = (time.perf_counter() - start) / (gradients * 16)
+        speedups.append(pyro_seconds_per_gradient(few, options.leapfrog) / ours)
+    rows["Pyro's HMC / annealed HMC, 16 chains, per gradient"] = (10.0, float(np.median(speedups)), speedups)
+
+    seen, images = conditioned(options.convolutional, min(4, options.items))
+    annealed = through_inference(seen, kernel, options.chains, options.transitions)
+    series = bare(seen, images, options.chains, gradients, loop=False)
+    rows["annealed HMC / bare series of calls, convolutional"] = (1.15, *ratio(annealed, series, options.rounds))
+    eager = eager_torch(seen, images, options.chains, gradients)
+    rows["annealed HMC / eager torch, convolutional"] = (1.0, *ratio(annealed, eager, options.rounds))
+
+    print(f"\n{'ratio':56} {'asked':>8} {'measured':>9}   range")
+    for name, (asked, median, ratios) in rows.items():
+        sign = ">=" if asked == 10.0 else "<="
+        print(f"{name:56} {sign} {asked:5.2f} {median:9.2f}   {min(ratios):.2f} to {max(ratios):.2f}")
+    if options.output:
+        record = {name: {"asked": a, "measured": m, "rounds": r} for name, (a, m, r) in rows.items()}
+        settings = {name: str(value) for name, value in vars(options).items()}
+        options.output.write_text(json.dumps({"options": settings, "ratios": record}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

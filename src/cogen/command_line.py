@@ -1,0 +1,115 @@
+"""The command line: `cogen complete`, `cogen diagnose`, `cogen generators`.
+
+Options are dataclasses that tyro reads; strings become objects in `completion`. What a user can get wrong ends in one line and
+exit code 2. Nothing heavy is imported before it is needed, so that `cogen --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass
+class Complete:
+    """Complete images of which a part is seen: draws from p(z | seen part), pushed through a generator."""
+
+    generator: str = "mnist"
+    """A shipped generator (see `cogen generators`), or the path of a .safetensors file with its .json beside it."""
+    images: Path | None = None
+    """A picture, a folder of pictures, or an .npy/.npz array; the default is the sixteen test digits that are shipped."""
+    count: int = 16
+    """How many images to complete at the most."""
+    view: Literal["half", "box", "centre", "random", "thumbnail", "gray"] = "half"
+    """What is seen: the top half; all but a box or the centre; a random quarter of the pixels; a thumbnail; the luma."""
+    algorithm: Literal["annealed-hmc", "hmc", "nuts", "gradient-descent", "importance"] = "annealed-hmc"
+    """How the posterior is computed."""
+    backend: Literal["numpyro", "pyro"] = "numpyro"
+    """Pyro runs its own HMC and NUTS, one chain after another."""
+    chains: int = 32
+    """Chains per image."""
+    warmup: int = 300
+    """Transitions of warm-up: the annealing from the prior to the posterior, or adaptation, or descent."""
+    samples: int = 20
+    """Draws per chain."""
+    noise: float | Literal["fit"] | None = None
+    """Standard deviation of the noise of the seen part, in the generator's units; `fit` estimates it from what is seen;
+    the default is the generator's own, from held-out reconstructions."""
+    seed: int = 0
+    """Every number of the run follows from it."""
+    output: Path = Path("cogen-output")
+    """Folder for posterior.nc, completions.png, annealing.png and metrics.json; those of an earlier run are replaced."""
+
+
+@dataclass
+class Diagnose:
+    """Print the summary of a posterior that was written, and say in words what looks wrong."""
+
+    posterior: tyro.conf.Positional[Path]
+    """A posterior.nc of `cogen complete`, or any NetCDF file of an ArviZ object that `infer` returned."""
+
+
+@dataclass
+class Generators:
+    """List the generators that are shipped, with size, data and licence."""
+
+
+Command = (
+    Annotated[Complete, tyro.conf.subcommand("complete")]
+    | Annotated[Diagnose, tyro.conf.subcommand("diagnose")]
+    | Annotated[Generators, tyro.conf.subcommand("generators")]
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; exit with 2 for what the user got wrong, 130 after Ctrl-C."""
+    command = tyro.cli(Command, prog="cogen", args=arguments, description="Co-generation as posterior inference.")  # type: ignore[call-overload]
+    try:
+        _run(command)
+    except KeyboardInterrupt:
+        sys.exit(_complain("interrupted; nothing was written", 130))
+    except (ValueError, TypeError, OSError) as error:
+        if os.environ.get("COGEN_TRACEBACK"):
+            raise
+        sys.exit(_complain(_one_line(error), 2))
+
+
+def _run(command: Complete | Diagnose | Generators) -> None:
+    import warnings
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="arviz")
+    warnings.showwarning = lambda message, *_, **__: _complain(f"warning: {message}", 0)  # type: ignore[assignment]
+    match command:
+        case Complete():
+            from cogen.completion import complete
+
+            complete(command)
+        case Diagnose():
+            from cogen.completion import diagnose
+
+            diagnose(command.posterior)
+        case Generators():
+            from cogen.models.generators import shipped_generators
+
+            for name, config in shipped_generators().items():
+                shape = " x ".join(map(str, config.event_shape))
+                print(
+                    f"{name:12} {config.bytes / 2**20:.2f} MiB, latent {config.latent_dim}, makes {shape}: {config.description}"
+                )
+                print(f"{'':12} trained on {config.training_data}; licence: {config.licence}")
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"cogen: {message}", file=sys.stderr)
+    return code
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,334 @@
+"""`cogen complete` and `cogen diagnose`: from options to a posterior, pictures and figures on disk."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from cogen.command_line import Complete
+
+SATURATED = 0.01
+"""A pixel within this share of an end of the value range is saturated: its interval has no width to be judged by."""
+
+_SCORED = 1000
+"""At most so many draws per image are decoded to be scored."""
+
+
+def complete(options: Complete) -> None:
+    """Run `cogen complete`: everything is computed first, then written; on an error nothing is.
+
+    Raises ValueError or OSError for what the user can get wrong.
+    """
+    for name in ("count", "chains", "samples"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name} {getattr(options, name)}: it must be at least 1")
+    if options.warmup < 0:
+        raise ValueError(f"--warmup {options.warmup}: it must not be negative")
+    if isinstance(options.noise, float) and not (np.isfinite(options.noise) and options.noise > 0):
+        raise ValueError(f"--noise {options.noise:g}: a noise scale is a positive number")
+    kernel = _kernel(options)
+    with _workplace(options.output) as folder:
+        from cogen.inference import infer
+        from cogen.models.generators import load_generator
+
+        generator = load_generator(options.generator)
+        images = _images(options, generator)
+        model, seen = _condition(options, generator, images)
+        posterior = infer(
+            seen,
+            kernel,
+            num_warmup=options.warmup,
+            num_samples=options.samples,
+            num_chains=options.chains,
+            seed=options.seed,
+        )
+        draws, log_weight = _decoded(model, posterior)
+        metrics = _metrics(options, model, seen, posterior, images, draws, log_weight)
+        _write(Path(folder), options, posterior, images, draws, metrics)
+    _report(options, posterior, metrics)
+
+
+def diagnose(path: Path) -> None:
+    """Print the tables of a written posterior, then what looks wrong with it."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    posterior = _read(path)
+    from cogen.diagnostics import complaints, item_summary, summary
+
+    attributes = posterior["posterior"].attrs
+    print(f"{path}: {attributes.get('kernel', 'unknown kernel')}, seed {attributes.get('seed', '?')}\n")
+    print(item_summary(posterior).to_string(float_format=lambda v: f"{v:.3g}"), "\n")
+    if "item" not in posterior["posterior"].dims:
+        print(summary(posterior).to_string(float_format=lambda v: f"{v:.3g}"), "\n")
+    _print_complaints(complaints(posterior))
+
+
+# --- from options to objects ---------------------------------------------------------------------------------------
+
+
+def _kernel(options: Complete) -> Any:
+    if options.backend == "pyro":
+        if options.algorithm not in ("hmc", "nuts"):
+            raise ValueError(f"--algorithm {options.algorithm} does not run on Pyro yet: use --backend numpyro, or hmc or nuts")
+        import pyro.infer
+
+        return functools.partial(pyro.infer.HMC, num_steps=10) if options.algorithm == "hmc" else pyro.infer.NUTS
+    import numpyro.infer
+
+    from cogen.inference import AnnealedHMC, GradientDescent, ImportanceResampling
+
+    return {
+        "annealed-hmc": AnnealedHMC(),
+        "hmc": functools.partial(numpyro.infer.HMC, num_steps=10, trajectory_length=None),
+        "nuts": numpyro.infer.NUTS,
+        "gradient-descent": GradientDescent(),
+        "importance": ImportanceResampling(),
+    }[options.algorithm]
+
+
+def _images(options: Complete, generator: Any) -> np.ndarray:
+    from cogen.models.datasets import load_images
+    from cogen.models.generators import shipped_images
+
+    config = generator.config
+    if options.images is not None:
+        return load_images(options.images, config.event_shape, config.value_range)[: options.count]
+    images, _ = shipped_images("mnist")
+    if images.shape[1:] != tuple(config.event_shape) or tuple(config.value_range) != (-1.0, 1.0):
+        raise ValueError(f"generator {options.generator} makes {config.event_shape}, not digits: give --images")
+    return images[: options.count]
+
+
+def _condition(options: Complete, generator: Any, images: np.ndarray) -> tuple[Any, Any]:
+    from cogen.models.cogenerator import CoGenerator
+    from cogen.models.noise import fit_scale
+
+    scale = options.noise if isinstance(options.noise, float) else generator.config.noise_scale
+
+    def build(scale: float) -> tuple[Any, Any]:
+        view = _view(options, tuple(generator.config.event_shape), scale)
+        model = CoGenerator(generator, views={"seen": view})
+        return model, model.condition(seen=_observe(view, images))
+
+    model, seen = build(scale)
+    return build(fit_scale(seen, seed=options.seed)) if options.noise == "fit" else (model, seen)
+
+
+def _view(options: Complete, shape: tuple[int, ...], scale: float) -> Any:
+    from cogen.models import views
+
+    height, width = shape[-2:]
+    match options.view:
+        case "half":
+            return views.Mask(views.half(shape, "top"), scale=scale)
+        case "box":
+            return views.Mask(views.box(shape, height // 2, width // 4, height // 3, width // 3), scale=scale)
+        case "centre":
+            return views.Mask(views.centre(shape, min(height, width) // 2), scale=scale)
+        case "random":
+            return views.Mask(views.random(shape, 0.25, seed=options.seed), scale=scale)
+        case "thumbnail":
+            return views.Thumbnail(4, scale=scale)
+        case "gray":
+            if shape[0] == 1:
+                raise ValueError("--view gray: this generator makes gray images, so nothing would be hidden")
+            return views.Grayscale(scale=scale)
+
+
+def _observe(view: Any, images: np.ndarray) -> np.ndarray:
+    import torch
+
+    return view(torch.from_numpy(images)).numpy()
+
+
+# --- scores --------------------------------------------------------------------------------------------------------
+
+
+def _decoded(model: Any, posterior: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """x of the draws (chain, draw, item, ...), thinned along draws, and the log weights that go with them."""
+    z = posterior["posterior"]["z"].values
+    z = z[:, :: max(1, z.shape[0] * z.shape[1] // _SCORED)]
+    x = np.concatenate([model.decode(part.reshape(-1, z.shape[-1])) for part in z])
+    log_weight = posterior["sample_stats"].get("log_weight")
+    weights = None if log_weight is None else log_weight.values[:, : z.shape[1]]
+    return x.reshape(*z.shape[:3], *x.shape[1:]), weights
+
+
+def _metrics(
+    options: Complete,
+    model: Any,
+    seen: Any,
+    posterior: Any,
+    images: np.ndarray,
+    draws: np.ndarray,
+    log_weight: np.ndarray | None,
+) -> dict[str, Any]:
+    from cogen.diagnostics import coverage, crps, hidden_ssim, item_summary, mse, psnr, with_noise
+
+    view, entry = model.views["seen"], seen.item_data["seen"]
+    hidden = ~entry["mask"] if "mask" in entry else np.ones(images.shape, dtype=bool)
+    low, high = model.value_range
+    margin = SATURATED * (high - low)
+    graded = hidden & (images > low + margin) & (images < high - margin)
+    scale = float(view.likelihood.scale)
+    noisy = with_noise(draws, scale, options.seed)
+    mean = posterior["predictions"]["x_mean"].values
+    looked = _observe(view, draws.reshape(-1, *draws.shape[3:])).reshape(*draws.shape[:3], *entry["value"].shape[1:])
+    weight = _weights(draws.shape[:3], log_weight)
+    per_item = {
+        "hidden_crps": crps(draws, images, hidden, log_weight),
+        "hidden_coverage_50": coverage(noisy, images, graded, 0.5, log_weight),
+        "hidden_coverage_90": coverage(noisy, images, graded, 0.9, log_weight),
+        "hidden_mse": _mean_square(draws, images, hidden, weight),
+        "hidden_mse_posterior_mean": mse(mean, images, hidden),
+        "observed_mse": _mean_square(looked, entry["value"], entry.get("mask"), weight),
+        "psnr": psnr(mean, images, (low, high), hidden),
+        "ssim": hidden_ssim(mean, images, hidden, (low, high)),
+    }
+    table = item_summary(posterior)
+
+    def column(name: str) -> np.ndarray:
+        return table[name].to_numpy(dtype=float) if name in table else np.full(len(images), np.nan)
+
+    attributes = posterior["posterior"].attrs
+    return {
+        **{name: float(np.nanmean(values)) for name, values in per_item.items()},
+        "acceptance_rate": float(np.nanmean(column("acceptance_rate"))),
+        "step_size": float(np.nanmean(column("step_size"))),
+        "ess_min": float(np.nanmin(column("ess_min"))),
+        "nested_rhat_max": float(np.max(column("nested_rhat_max"))),
+        "weight_ess": float(np.nanmin(column("weight_ess"))),
+        "ancestors_min": float(np.nanmin(column("ancestors"))),
+        "log_evidence": column("log_evidence").tolist(),
+        "log_evidence_standard_error": column("log_evidence_se").tolist(),
+        "gradient_evaluations": int(np.sum(attributes["gradient_evaluations"])),
+        "seconds": float(attributes["seconds"]),
+        "compile_seconds": float(attributes["compile_seconds"]),
+        "noise": scale,
+        "seed": options.seed,
+        "options": {name: str(value) for name, value in vars(options).items()},
+        "versions": {name: version(name) for name in ("cogen-ppl", "torch", "pyro-ppl", "jax", "numpyro", "arviz")},
+        "per_item": {name: np.asarray(values).tolist() for name, values in per_item.items()},
+    }
+
+
+def _weights(shape: tuple[int, ...], log_weight: np.ndarray | None) -> np.ndarray:
+    """Normalised weights of the draws, (chain, draw, item)."""
+    logs = np.zeros(shape) if log_weight is None else log_weight.astype(float)
+    weight = np.exp(logs - logs.max(axis=(0, 1)))
+    return weight / weight.sum(axis=(0, 1))
+
+
+def _mean_square(draws: np.ndarray, truth: np.ndarray, mask: np.ndarray | None, weight: np.ndarray) -> np.ndarray:
+    """The mean over draws of each single draw's squared error, per item."""
+    axes = tuple(range(3, draws.ndim))
+    where = np.ones(truth.shape, dtype=bool) if mask is None else np.broadcast_to(mask, truth.shape)
+    square = np.square(np.where(where, draws - truth, 0.0)).sum(axis=axes) / where.sum(axis=tuple(a - 2 for a in axes))
+    return (weight * square).sum(axis=(0, 1))
+
+
+# --- files and words -----------------------------------------------------------------------------------------------
+
+
+class _workplace:
+    """A folder beside the output that disappears unless its files were moved: nothing is ever half-written."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+
+    def __enter__(self) -> str:
+        if self.output.exists() and not self.output.is_dir():
+            raise ValueError(f"--output {self.output}: there is a file of that name")
+        parent = next(p for p in (self.output, *self.output.absolute().parents) if p.is_dir())
+        if not os.access(parent, os.W_OK):
+            raise PermissionError(13, "cannot be written", str(parent))
+        self._folder = tempfile.TemporaryDirectory(prefix=".cogen-", dir=parent)
+        return self._folder.__enter__()
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is None:
+            self.output.mkdir(parents=True, exist_ok=True)
+            for path in Path(self._folder.name).iterdir():
+                os.replace(path, self.output / path.name)
+        self._folder.__exit__(kind, error, trace)
+
+
+def _write(
+    folder: Path, options: Complete, posterior: Any, images: np.ndarray, draws: np.ndarray, metrics: dict[str, Any]
+) -> None:
+    from cogen.diagnostics import annealing, completions
+
+    chosen = np.random.default_rng(options.seed).choice(draws.shape[0], size=min(4, draws.shape[0]), replace=False)
+    completions(posterior, truth=images, draws=draws[chosen, -1]).savefig(folder / "completions.png")
+    if "warmup_sample_stats" in _groups(posterior):
+        annealing(posterior).savefig(folder / "annealing.png")
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=True) + "\n", encoding="utf-8")
+    posterior.to_netcdf(str(folder / "posterior.nc"), engine="h5netcdf")
+
+
+def _groups(posterior: Any) -> list[str]:
+    groups = posterior.groups() if callable(posterior.groups) else posterior.groups
+    return [name.strip("/") for name in groups]
+
+
+def _read(path: Path) -> Any:
+    try:
+        import arviz
+
+        if arviz.__version__.startswith("0."):
+            return arviz.from_netcdf(str(path), engine="h5netcdf")
+        import xarray
+
+        return xarray.open_datatree(path, engine="h5netcdf")
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} is not a posterior that infer wrote ({error})") from None
+
+
+def _report(options: Complete, posterior: Any, metrics: dict[str, Any]) -> None:
+    from cogen.diagnostics import complaints
+
+    count = posterior["posterior"].sizes["item"]
+    print(
+        f"\n{count} images, {options.view} seen, {options.algorithm}: {options.chains} chains x {options.samples} draws each\n"
+    )
+    rows = [
+        ("hidden part", "CRPS", metrics["hidden_crps"]),
+        ("", "coverage of 50 % intervals", metrics["hidden_coverage_50"]),
+        ("", "coverage of 90 % intervals", metrics["hidden_coverage_90"]),
+        ("", "squared error of a draw", metrics["hidden_mse"]),
+        ("", "squared error of the mean", metrics["hidden_mse_posterior_mean"]),
+        ("", "PSNR of the mean (dB)", metrics["psnr"]),
+        ("", "SSIM of the mean", metrics["ssim"]),
+        ("seen part", "squared error of a draw", metrics["observed_mse"]),
+        ("", "squared noise scale", metrics["noise"] ** 2),
+        ("sampling", "acceptance", metrics["acceptance_rate"]),
+        ("", "least effective draws", metrics["ess_min"]),
+        ("", "greatest nested R-hat", metrics["nested_rhat_max"]),
+        ("", "fewest distinct ancestors", metrics["ancestors_min"]),
+        ("", "log evidence, mean", float(np.mean(metrics["log_evidence"]))),
+        ("cost", "gradient evaluations", float(metrics["gradient_evaluations"])),
+        ("", "seconds", metrics["seconds"]),
+        ("", "of them compiling", metrics["compile_seconds"]),
+    ]
+    for part, label, value in rows:
+        if np.isfinite(value):
+            shown = f"{value:,.0f}" if label == "gradient evaluations" else f"{value:.4g}"
+            print(f"  {part:<12} {label:<28} {shown:>12}")
+    print()
+    _print_complaints(complaints(posterior))
+    print(f"\nwritten to {options.output}: posterior.nc, completions.png, annealing.png, metrics.json")
+
+
+def _print_complaints(sentences: list[str]) -> None:
+    if not sentences:
+        print("nothing looks wrong")
+    for sentence in sentences:
+        print(f"! {sentence}")
