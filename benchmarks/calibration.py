@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from cogen.diagnostics import coverage, crps, item_summary
+from cogen.diagnostics import coverage, crps, item_summary, with_noise
 from cogen.inference import AnnealedHMC, ConstantGain, Sigmoid, infer
-from cogen.models import CoGenerator, load_generator, views
+from cogen.models import CoGenerator, load_generator, load_idx_folder, views
+from cogen.models.datasets import from_bytes
 
 
 @dataclass
@@ -34,8 +35,11 @@ class Options:
     highs: tuple[float, ...] = (4.0,)
     targets: tuple[float, ...] = (0.8,)
     """Acceptance that the step size aims at."""
-    noise: float | None = None
-    """Noise scale; the generator's own by default."""
+    noises: tuple[float, ...] = ()
+    """Noise scales; by default the generator's own."""
+    images: Path | None = None
+    """A folder of MNIST's idx files: complete the last training digits (held out from training) instead of simulated ones.
+    There the truth is no draw from the model, and the noise scale matters."""
     samples: int = 20
     seed: int = 1
     output: Path | None = None
@@ -44,18 +48,29 @@ class Options:
 def run(options: Options) -> list[dict[str, float]]:
     generator = load_generator(options.generator)
     shape = tuple(generator.config.event_shape)
-    scale = options.noise or generator.config.noise_scale
     mask = views.half(shape, "top")
-    model = CoGenerator(generator, views={"seen": views.Mask(mask, scale=scale)})
-    rng = np.random.default_rng(options.seed)
-    truth = model.decode(rng.standard_normal((options.items, model.latent_dim)).astype(np.float32))
-    seen = model.condition(seen=truth + scale * rng.standard_normal(truth.shape).astype(np.float32))
-    low, high = model.value_range
-    graded = ~mask & (truth > low + 0.01 * (high - low)) & (truth < high - 0.01 * (high - low))
+    if options.images is not None:
+        training = load_idx_folder(options.images)[0]
+        truth = from_bytes(training[-options.items :], generator.config.value_range)[:, None]
     rows = []
-    for chains, warmup, threshold, low, high, target in itertools.product(
-        options.chains, options.warmup, options.thresholds, options.lows, options.highs, options.targets
+    for scale, chains, warmup, threshold, low, high, target in itertools.product(
+        options.noises or (generator.config.noise_scale,),
+        options.chains,
+        options.warmup,
+        options.thresholds,
+        options.lows,
+        options.highs,
+        options.targets,
     ):
+        model = CoGenerator(generator, views={"seen": views.Mask(mask, scale=scale)})
+        if options.images is None:
+            rng = np.random.default_rng(options.seed)
+            truth = model.decode(rng.standard_normal((options.items, model.latent_dim)).astype(np.float32))
+            seen = model.condition(seen=truth + scale * rng.standard_normal(truth.shape).astype(np.float32))
+        else:
+            seen = model.condition(seen=truth)
+        margin = 0.01 * (model.value_range[1] - model.value_range[0])
+        graded = ~mask & (truth > model.value_range[0] + margin) & (truth < model.value_range[1] - margin)
         kernel = AnnealedHMC(schedule=Sigmoid(low, high), resample_threshold=threshold, step_size=ConstantGain(target=target))
         posterior = infer(
             seen,
@@ -71,9 +86,10 @@ def run(options: Options) -> list[dict[str, float]]:
         table = item_summary(posterior)
         for weights in ("weighted", "equal") if threshold == 0 else ("weighted",):
             log_weight = posterior["sample_stats"]["log_weight"].values[:, ::4] if weights == "weighted" else None
-            noisy = x[:, :, :, None, ...][:, :, :, 0]
+            noisy = x if options.images is None else with_noise(x, scale, options.seed)
             rows.append(
                 {
+                    "noise": scale,
                     "chains": chains,
                     "warmup": warmup,
                     "threshold": threshold,

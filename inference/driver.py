@@ -199,10 +199,12 @@ class Inference:
             states = jax.vmap(transition)(states, data)
             return states, jax.vmap(record)(states, data)
 
+        traced = jax.jit(step)  # traced once, for its shapes and in the chunk
+
         def chunk(states: Any, data: tuple, buffer: Any, count: Array) -> tuple[Any, Any]:
             def body(k: Array, carry: tuple) -> tuple:
                 states, buffer = carry
-                states, kept = step(states, data)
+                states, kept = traced(states, data)
                 return states, jax.tree.map(lambda b, r: b.at[k].set(r), buffer, kept)
 
             return jax.lax.fori_loop(0, count, body, (states, buffer))
@@ -210,11 +212,13 @@ class Inference:
         context = nullcontext() if self._by_host else compiled_loop()
         with context:
             items = jnp.arange(self.num_items)
-            self._states = jax.jit(jax.vmap(init))(items, keys, self._data)
+            # It runs once, so that it is not worth the compiler's optimisation.
+            once = jax.jit(jax.vmap(init), compiler_options={"xla_backend_optimization_level": 0})
+            self._states = once(items, keys, self._data)
             if self._by_host:
                 self._step = jax.jit(step, donate_argnums=0).lower(self._states, self._data).compile()
             else:
-                shapes = jax.eval_shape(step, self._states, self._data)[1]
+                shapes = jax.eval_shape(traced, self._states, self._data)[1]
                 self._chunk_size = int(np.clip((self.num_warmup or 100) // 20, 1, 50))
                 self._buffer = jax.tree.map(lambda s: jnp.zeros((self._chunk_size, *s.shape), s.dtype), shapes)
                 lowered = jax.jit(chunk, donate_argnums=(0, 2)).lower(self._states, self._data, self._buffer, 1)

@@ -119,7 +119,7 @@ class CoGenerator:
                 view, seen = self.views[name], data.get(name, {})
                 scale = view.likelihood.scale
                 if isinstance(scale, torch.distributions.Distribution):
-                    scale = pyro.sample(f"{name}_scale", scale)
+                    scale = pyro.sample(f"{name}_scale", scale)  # type: ignore[arg-type]
                     scale = scale.reshape(-1, *(1,) * len(self.shapes[name]))
                 noise = view.likelihood.pyro(view(x), scale)
                 mask = seen.get("mask", view.mask)
