@@ -40,8 +40,8 @@ class GeneratorConfig:
         latent_dim: size of z.
         event_shape: shape of one output, images as (channel, height, width).
         value_range: least and greatest value an output takes; loaders, metrics and pictures use it.
-        noise_scale: how far real data lie off the generator, as the root mean square residual of held-out
-        reconstructions. name, training_data, licence, description: for people.
+        noise_scale: standard deviation of the noise to condition with, unless one knows better; it stands for what the
+        generator cannot make, and is chosen on held-out data. name, training_data, licence, description: for people.
         figures: what was measured when it was trained.
         bytes: size of the weights on disk; filled in on loading, not stored.
     """
