@@ -200,7 +200,10 @@ def _start(latent: dict, initial: dist.Distribution | Mapping[str, dist.Distribu
     started = {}
     for name, distribution in initial.items():
         shape, wanted = distribution.batch_shape + distribution.event_shape, jnp.shape(latent[name]["value"])
-        if len(shape) > len(wanted) or jnp.broadcast_shapes(shape, wanted) != wanted:
+        fits = len(shape) <= len(wanted) and all(
+            have in (1, want) for have, want in zip(shape[::-1], wanted[::-1], strict=False)
+        )
+        if not fits:
             raise ValueError(f"initial for site {name!r} has shape {shape}, the site has {wanted}")
         started[name] = distribution.expand(wanted[: len(wanted) - distribution.event_dim])
     return started

@@ -61,8 +61,10 @@ class CoGenerator:
         self.name = getattr(config, "name", "") or type(generator).__name__
         if prior is not None:
             need_pyro("prior", prior)
-        if prior is not None and tuple(prior.batch_shape + prior.event_shape) != (latent_dim,):
-            raise ValueError(f"the prior has shape {tuple(prior.batch_shape + prior.event_shape)}, z has ({latent_dim},)")
+            if tuple(prior.batch_shape + prior.event_shape) != (latent_dim,):
+                raise ValueError(f"the prior has shape {tuple(prior.batch_shape + prior.event_shape)}, z has ({latent_dim},)")
+            if prior.batch_shape:
+                raise ValueError("the prior is a batch of distributions over numbers; z is one event: use prior.to_event(1)")
         self._jax: dict[str, Callable] = {}
         self._event_shape = self._probe()
         if not views:

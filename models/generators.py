@@ -41,7 +41,8 @@ class GeneratorConfig:
         event_shape: shape of one output, images as (channel, height, width).
         value_range: least and greatest value an output takes; loaders, metrics and pictures use it.
         noise_scale: standard deviation of the noise to condition with, unless one knows better; it stands for what the
-        generator cannot make, and is chosen on held-out data. name, training_data, licence, description: for people.
+            generator cannot make, and is chosen on held-out data.
+        name, training_data, licence, description: for people.
         figures: what was measured when it was trained.
         bytes: size of the weights on disk; filled in on loading, not stored.
     """

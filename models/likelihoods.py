@@ -94,9 +94,9 @@ class Bernoulli:
 
 def need_pyro(name: str, distribution: torch.distributions.Distribution) -> None:
     """Raise TypeError for a plain torch distribution, which cannot be a sample site."""
-    from pyro.distributions import TorchDistribution
+    from pyro.distributions.torch_distribution import TorchDistributionMixin
 
-    if not isinstance(distribution, TorchDistribution):
+    if not isinstance(distribution, TorchDistributionMixin):
         kind = type(distribution).__name__
         raise TypeError(f"{name}: {kind} is torch's own distribution; a sample site takes pyro.distributions.{kind}")
 

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 SATURATED = 0.01
 """A pixel within this share of an end of the value range is saturated: its interval has no width to be judged by."""
+
+_FILES = ("posterior.nc", "completions.png", "annealing.png", "metrics.json")
 
 _SCORED = 1000
 """At most so many draws per image are decoded to be scored."""
@@ -61,6 +64,8 @@ def diagnose(path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     posterior = _read(path)
+    if "posterior" not in _groups(posterior):
+        raise ValueError(f"{path} is not a posterior that infer wrote (it has no group 'posterior')")
     from cogen.diagnostics import complaints, item_summary, summary
 
     attributes = posterior["posterior"].attrs
@@ -200,13 +205,13 @@ def _metrics(
 
     attributes = posterior["posterior"].attrs
     return {
-        **{name: float(np.nanmean(values)) for name, values in per_item.items()},
-        "acceptance_rate": float(np.nanmean(column("acceptance_rate"))),
-        "step_size": float(np.nanmean(column("step_size"))),
-        "ess_min": float(np.nanmin(column("ess_min"))),
+        **{name: _over_items(np.mean, values) for name, values in per_item.items()},
+        "acceptance_rate": _over_items(np.mean, column("acceptance_rate")),
+        "step_size": _over_items(np.mean, column("step_size")),
+        "ess_min": _over_items(np.min, column("ess_min")),
         "nested_rhat_max": float(np.max(column("nested_rhat_max"))),
-        "weight_ess": float(np.nanmin(column("weight_ess"))),
-        "ancestors_min": float(np.nanmin(column("ancestors"))),
+        "weight_ess": _over_items(np.min, column("weight_ess")),
+        "ancestors_min": _over_items(np.min, column("ancestors")),
         "log_evidence": column("log_evidence").tolist(),
         "log_evidence_standard_error": column("log_evidence_se").tolist(),
         "gradient_evaluations": int(np.sum(attributes["gradient_evaluations"])),
@@ -218,6 +223,13 @@ def _metrics(
         "versions": {name: version(name) for name in ("cogen-ppl", "torch", "pyro-ppl", "jax", "numpyro", "arviz")},
         "per_item": {name: np.asarray(values).tolist() for name, values in per_item.items()},
     }
+
+
+def _over_items(choose: Callable[[np.ndarray], Any], values: np.ndarray) -> float:
+    """One number for all items, of those that have one; NaN where none has."""
+    known = np.asarray(values, dtype=float)
+    known = known[~np.isnan(known)]
+    return float(choose(known)) if known.size else float("nan")
 
 
 def _weights(shape: tuple[int, ...], log_weight: np.ndarray | None) -> np.ndarray:
@@ -247,7 +259,9 @@ class _workplace:
     def __enter__(self) -> str:
         if self.output.exists() and not self.output.is_dir():
             raise ValueError(f"--output {self.output}: there is a file of that name")
-        parent = next(p for p in (self.output, *self.output.absolute().parents) if p.is_dir())
+        parent = next(p for p in (self.output, *self.output.absolute().parents) if p.exists())
+        if not parent.is_dir():
+            raise ValueError(f"--output {self.output}: {parent} is a file, not a folder")
         if not os.access(parent, os.W_OK):
             raise PermissionError(13, "cannot be written", str(parent))
         self._folder = tempfile.TemporaryDirectory(prefix=".cogen-", dir=parent)
@@ -256,6 +270,8 @@ class _workplace:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if kind is None:
             self.output.mkdir(parents=True, exist_ok=True)
+            for name in _FILES:  # an earlier run may have written more
+                (self.output / name).unlink(missing_ok=True)
             for path in Path(self._folder.name).iterdir():
                 os.replace(path, self.output / path.name)
         self._folder.__exit__(kind, error, trace)
@@ -268,7 +284,7 @@ def _write(
 
     chosen = np.random.default_rng(options.seed).choice(draws.shape[0], size=min(4, draws.shape[0]), replace=False)
     completions(posterior, truth=images, draws=draws[chosen, -1]).savefig(folder / "completions.png")
-    if "warmup_sample_stats" in _groups(posterior):
+    if "warmup_sample_stats" in _groups(posterior) and "beta" in posterior["warmup_sample_stats"]:
         annealing(posterior).savefig(folder / "annealing.png")
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=True) + "\n", encoding="utf-8")
     posterior.to_netcdf(str(folder / "posterior.nc"), engine="h5netcdf")
@@ -324,7 +340,7 @@ def _report(options: Complete, posterior: Any, metrics: dict[str, Any]) -> None:
             print(f"  {part:<12} {label:<28} {shown:>12}")
     print()
     _print_complaints(complaints(posterior))
-    print(f"\nwritten to {options.output}: posterior.nc, completions.png, annealing.png, metrics.json")
+    print(f"\nwritten to {options.output}: {', '.join(name for name in _FILES if (options.output / name).exists())}")
 
 
 def _print_complaints(sentences: list[str]) -> None:

@@ -245,7 +245,8 @@ def test_every_shipped_generator_makes_what_it_says(name):
     assert config.name == name
     assert config.training_data
     assert config.licence
-    assert 0.02 < config.noise_scale < 0.5
+    assert 0.02 < config.figures["rms_whole"] < 0.3
+    assert config.figures["rms_whole"] <= config.noise_scale < 1  # independent noise has to stand for misfit that is not
     assert {"command", "rms_whole", "rms_seen_half", "frechet"} <= config.figures.keys()
     x = generator(torch.randn(64, config.latent_dim))
     assert x.shape == (64, *config.event_shape)

@@ -1,0 +1,288 @@
+"""`cogen`: the files it writes, the words it says, and bad input in one line with nothing written."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cogen import completion
+from cogen.command_line import main
+from cogen.models.generators import GeneratorConfig, save_generator, shipped_images
+from cogen.models.networks import DenseGenerator
+
+TINY = ["complete", "--count", "2", "--chains", "8", "--warmup", "20", "--samples", "2", "--noise", "0.2"]
+METRICS = {
+    *("hidden_crps", "hidden_coverage_50", "hidden_coverage_90", "hidden_mse", "hidden_mse_posterior_mean", "observed_mse"),
+    *("psnr", "ssim", "acceptance_rate", "step_size", "ess_min", "nested_rhat_max", "weight_ess", "ancestors_min"),
+    *("log_evidence", "log_evidence_standard_error", "gradient_evaluations", "seconds", "compile_seconds", "seed", "versions"),
+}
+FILES = {"posterior.nc", "completions.png", "annealing.png", "metrics.json"}
+
+
+@pytest.fixture(autouse=True)
+def warnings_as_they_were(monkeypatch):
+    """The command line shows warnings its own way; in the tests they stay errors."""
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "out" / "deep"
+    main([*TINY, "--output", str(folder)])
+    return folder
+
+
+# --- what is written -----------------------------------------------------------------------------------------------
+
+
+def test_files(written):
+    assert names(written) == FILES
+    assert names(written.parent) == {"deep"}
+    for picture in ("completions.png", "annealing.png"):
+        with Image.open(written / picture) as opened:
+            assert min(opened.size) > 100
+
+
+def test_metrics(written):
+    metrics = json.loads((written / "metrics.json").read_text())
+    assert set(metrics) >= METRICS
+    for name in METRICS - {"log_evidence", "log_evidence_standard_error", "versions", "ess_min", "nested_rhat_max"}:
+        assert np.isfinite(metrics[name]), name
+    assert len(metrics["log_evidence"]) == len(metrics["log_evidence_standard_error"]) == 2
+    assert metrics["gradient_evaluations"] % (2 * 8) == 0
+    assert metrics["observed_mse"] < metrics["hidden_mse"]
+    assert {"torch", "jax", "numpyro", "arviz", "cogen-ppl"} <= set(metrics["versions"])
+
+
+def test_diagnose(written, capsys):
+    main(["diagnose", str(written / "posterior.nc")])
+    said = capsys.readouterr().out
+    assert "AnnealedHMC" in said
+    assert "log_evidence" in said
+    assert "\n! " in said  # eight chains of twenty temperatures are too few, and that is said
+    assert "adapt" in said
+
+
+def test_generators(capsys):
+    main(["generators"])
+    said = capsys.readouterr().out
+    assert "mnist " in said
+    assert "MiB" in said
+    assert "licence" in said
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--algorithm", "gradient-descent", "--view", "thumbnail"],
+        ["--algorithm", "importance", "--view", "box"],
+        ["--algorithm", "nuts", "--view", "centre", "--warmup", "5"],
+        ["--algorithm", "hmc", "--backend", "pyro", "--view", "random", "--warmup", "2", "--chains", "1", "--samples", "4"],
+    ],
+    ids=lambda options: options[1],
+)
+def test_another_algorithm_replaces_an_earlier_run(options, tmp_path, capsys):
+    for name in FILES:
+        (tmp_path / name).write_text("old")
+    (tmp_path / "notes.txt").write_text("mine")
+    main([*TINY, *options, "--count", "1", "--output", str(tmp_path)])
+    assert FILES - {"annealing.png"} <= names(tmp_path) <= FILES | {"notes.txt"}
+    assert all((tmp_path / name).read_bytes() != b"old" for name in names(tmp_path) - {"notes.txt"})
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert set(metrics) >= METRICS
+    said = capsys.readouterr()
+    assert "Warning" not in said.err
+    assert ("annealing.png" in said.out) == (tmp_path / "annealing.png").exists()
+
+
+def test_one_s_own_pictures_and_generator(tmp_path):
+    torch.manual_seed(0)
+    config = GeneratorConfig(
+        architecture="DenseGenerator",
+        arguments={"latent_dim": 3, "event_shape": (3, 12, 12), "hidden": (8,)},
+        latent_dim=3,
+        event_shape=(3, 12, 12),
+        value_range=(-1, 1),
+        noise_scale=0.2,
+    )
+    path = save_generator(tmp_path / "toy", DenseGenerator(3, (3, 12, 12), (8,)), config)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for k in range(3):
+        pixels = np.random.default_rng(k).integers(0, 255, size=(12, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(pictures / f"{k}.png")
+    options = ["--generator", str(path), "--images", str(pictures), "--view", "gray", "--noise", "fit"]
+    main([*TINY, *options, "--output", str(tmp_path / "out")])
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert len(metrics["log_evidence"]) == 2
+    assert metrics["noise"] > 0.2  # the pictures are noise, and far from the generator
+
+
+# --- bad input -----------------------------------------------------------------------------------------------------
+
+
+def spoil(place: tuple[int, ...], value: float) -> np.ndarray:
+    images = shipped_images("mnist")[0][:2].copy()
+    images[place] = value
+    return images
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bad")
+    np.save(folder / "size.npy", np.zeros((2, 27, 28), np.float32))
+    np.save(folder / "nan.npy", spoil((1, 0, 3, 3), np.nan))
+    np.save(folder / "infinite.npy", spoil((1, 0, 3, 3), np.inf))
+    Image.new("L", (10, 10)).save(folder / "small.png")
+    (folder / "corrupt.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"nonsense" * 9)
+    (folder / "corrupt.npy").write_bytes(b"\x93NUMPY nonsense")
+    (folder / "empty").mkdir()
+    torch.save({"w": torch.zeros(3)}, folder / "weights.pt")
+    shipped = Path(completion.__file__).parents[2] / "models" / "shipped"
+    for suffix in (".safetensors", ".json"):
+        content = (shipped / f"mnist{suffix}").read_bytes()
+        (folder / f"truncated{suffix}").write_bytes(content[:5000] if suffix == ".safetensors" else content)
+    (folder / "file").write_text("a file")
+    return folder
+
+
+BAD = {
+    "wrong size": (["--images", "{bad}/size.npy"], "27"),
+    "wrong size of a picture": (["--images", "{bad}/small.png"], "10"),
+    "nan where seen": (["--images", "{bad}/nan.npy"], "nan|NaN|finite"),
+    "infinite where seen": (["--images", "{bad}/infinite.npy"], "inf|finite|range"),
+    "missing file": (["--images", "{bad}/none.png"], "none.png"),
+    "corrupt picture": (["--images", "{bad}/corrupt.png"], "corrupt.png"),
+    "corrupt array": (["--images", "{bad}/corrupt.npy"], "corrupt.npy"),
+    "empty folder": (["--images", "{bad}/empty"], "no picture"),
+    "truncated weights": (["--generator", "{bad}/truncated.safetensors"], "truncated"),
+    "a pickle": (["--generator", "{bad}/weights.pt"], "weights.pt"),
+    "unknown generator": (["--generator", "nonesuch"], "nonesuch"),
+    "no image": (["--count", "0"], "--count 0"),
+    "no chain": (["--chains", "0"], "--chains 0"),
+    "chains that do not divide": (["--chains", "6"], "num_chains=6"),
+    "no draw": (["--samples", "0"], "--samples 0"),
+    "negative warm-up": (["--warmup", "-1"], "--warmup -1"),
+    "no warm-up": (["--warmup", "0"], "num_warmup=0"),
+    "negative noise": (["--noise", "-0.1"], "--noise -0.1"),
+    "no noise": (["--noise", "0"], "--noise 0"),
+    "noise that is no number": (["--noise", "nan"], "--noise nan"),
+    "gray of gray": (["--view", "gray"], "nothing would be hidden"),
+    "annealing in Pyro": (["--backend", "pyro"], "annealed-hmc"),
+    "a file for output": (["--output", "{bad}/file"], "file"),
+    "a file above the output": (["--output", "{bad}/file/out"], "file"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_nothing_is_written(case, bad, tmp_path, capsys):
+    options, said = BAD[case]
+    before = sorted(bad.rglob("*"))
+    output = [] if "--output" in options else ["--output", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as exit_:
+        main([*TINY, *output, *(option.format(bad=bad) for option in options)])
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert error.startswith("cogen: ")
+    assert len(error.strip().splitlines()) == 1
+    assert any(part in error for part in said.split("|")), error
+    assert not list(tmp_path.iterdir())
+    assert sorted(bad.rglob("*")) == before
+    assert (bad / "file").read_text() == "a file"
+
+
+def test_what_is_wrong_with_the_output_is_said_before_the_work(bad, monkeypatch, capsys):
+    monkeypatch.setattr("cogen.inference.infer", lambda *_, **__: pytest.fail("it ran first"))
+    with pytest.raises(SystemExit) as exit_:
+        main([*TINY, "--output", str(bad / "file" / "out")])
+    assert exit_.value.code == 2
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_unwritable_folder(tmp_path, capsys):
+    tmp_path.chmod(0o500)
+    with pytest.raises(SystemExit) as exit_:
+        main([*TINY, "--output", str(tmp_path / "out")])
+    tmp_path.chmod(0o700)
+    assert exit_.value.code == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--view", "sideways"], ["--chains", "many"], ["--nonsense"]])
+def test_options_that_do_not_parse(options, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main([*TINY, *options])
+    assert exit_.value.code == 2
+
+
+@pytest.mark.parametrize("content", [None, b"nonsense", "other groups", "a folder"])
+def test_diagnose_what_is_no_posterior(content, tmp_path, capsys):
+    path = tmp_path / "posterior.nc"
+    if content == "a folder":
+        path.mkdir()
+    elif content == "other groups":
+        import xarray
+
+        xarray.Dataset({"a": ("k", np.ones(3))}).to_netcdf(path, engine="h5netcdf")
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SystemExit) as exit_:
+        main(["diagnose", str(path)])
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert len(error.strip().splitlines()) == 1
+    assert "posterior.nc" in error
+
+
+# --- interruptions -------------------------------------------------------------------------------------------------
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("where", ["cogen.inference.infer", "cogen.diagnostics.completions", "cogen.completion.load_images"])
+def test_control_c_leaves_what_was_there(where, tmp_path, monkeypatch, capsys):
+    for name in FILES:
+        (tmp_path / name).write_text("old")
+    if where.endswith("completions"):  # while the files are written
+        monkeypatch.setattr(completion, "_write", lambda folder, *_: ((folder / "metrics.json").write_text("{"), interrupt()))
+        monkeypatch.setattr(completion, "_metrics", lambda *_: {})
+        monkeypatch.setattr(completion, "_decoded", lambda *_: (None, None))
+        monkeypatch.setattr("cogen.inference.infer", lambda *_, **__: None)
+    elif where.endswith("load_images"):
+        monkeypatch.setattr(completion, "_images", interrupt)
+    else:
+        monkeypatch.setattr(where, interrupt)
+    with pytest.raises(SystemExit) as exit_:
+        main([*TINY, "--output", str(tmp_path)])
+    assert exit_.value.code == 130
+    assert capsys.readouterr().err.strip().count("\n") == 0
+    assert names(tmp_path) == FILES
+    assert all((tmp_path / name).read_text() == "old" for name in FILES)
+
+
+# --- the door ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["complete", "--help"]])
+def test_help_imports_nothing_heavy(arguments):
+    script = (
+        "import sys\nfrom cogen.command_line import main\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit as done:\n    assert done.code in (0, None)\n"
+        "print('HEAVY', sorted({'torch', 'jax', 'numpyro', 'pyro', 'arviz', 'matplotlib', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "HEAVY []" in done.stdout, done.stdout[-300:] + done.stderr[-2000:]
+    assert "complete" in done.stdout
