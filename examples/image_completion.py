@@ -13,7 +13,8 @@ Fashion-MNIST, 28 pixels, sixteen images, dense generators of 0.2 million weight
     python examples/image_completion.py --output examples/results/image_completion
     python examples/image_completion.py --generators mnist_vae --views half --output examples/results/image_completion_vae
     python examples/image_completion.py --generators out/mnist-2000 out/mnist-4000 out/mnist-8000 out/mnist \
-        --views block thumbnail --noise 0.75 --count 8 --chains 16 --warmup 100 --samples 10 --output examples/results/training_mnist
+        --views block thumbnail --noise 0.75 --count 8 --chains 16 --warmup 100 --samples 10 \
+        --output examples/results/training_mnist
 
 where out/ holds the snapshots of ``train_mnist.py --iterations 16000 --snapshots 2000 4000 8000``.
 """

@@ -37,7 +37,7 @@ from cogen.inference.populations import (
     resample,
 )
 from cogen.inference.schedules import Schedule, Sigmoid, inverse_temperatures
-from cogen.inference.step_size import ConstantGain, Fixed, StepSizeRule
+from cogen.inference.step_size import ConstantGain, Fixed, Recorded, StepSizeRule
 from cogen.inference.sums import Sum
 from cogen.inference.targets import Point, Target, evaluate, gradient_at, numpyro_target
 
@@ -112,6 +112,7 @@ class AnnealedHMC(EnsembleKernel):
     """
 
     chain_fields = AnnealedState._fields[1:-3]
+    gradients_to_start = 1
 
     def __init__(
         self,
@@ -154,6 +155,10 @@ class AnnealedHMC(EnsembleKernel):
             raise ValueError(
                 f"num_warmup={num_warmup}: the annealing is the warm-up, so it takes a positive multiple of"
                 f" moves_per_temperature={self.moves_per_temperature} transitions to reach beta = 1"
+            )
+        if isinstance(self.step_size, Recorded) and len(self.step_size.steps) != self._num_items:
+            raise ValueError(
+                f"the step sizes of {len(self.step_size.steps)} items were recorded, and this run has {self._num_items}"
             )
         self._populations = population_count(num_chains, self.num_populations, self.resample_threshold > 0)
         self._beta = inverse_temperatures(self.schedule, num_warmup // self.moves_per_temperature)

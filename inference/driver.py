@@ -119,7 +119,7 @@ class Inference:
             self.num_items = jax.tree.leaves(data)[0].shape[0]
         # Outside of any tracing: what is wrong with the model is said here, and a generator is translated here.
         numpyro_target(self._model, jax.tree.map(lambda a: a[0], self._data))
-        self.kernel = _bind(kernel, self._model)
+        self.kernel = _bind(kernel, self._model, self.num_items)
         if isinstance(self.kernel, EnsembleKernel):
             self.kernel.prepare(num_warmup, num_chains)
         self._states: Any = None
@@ -162,8 +162,7 @@ class Inference:
         keys = jax.vmap(lambda item: jax.random.fold_in(jax.random.key(self.seed), item))(jnp.arange(self.num_items))
         keys = jax.vmap(lambda key: jax.random.split(key, self.num_chains))(keys)
         example = jax.tree.map(lambda a: a[0], self._data)
-        with compiled_loop():
-            self._by_host = isinstance(self.kernel, EnsembleKernel) and _convolves(self._model, example)
+        self._by_host = isinstance(self.kernel, EnsembleKernel) and _convolves(self._model, example)
         if self._by_host:
             self.kernel = self.kernel.unrolled()
         ours = isinstance(self.kernel, EnsembleKernel)
@@ -224,7 +223,7 @@ class Inference:
                 lowered = jax.jit(chunk, donate_argnums=(0, 2)).lower(self._states, self._data, self._buffer, 1)
                 self._chunk = lowered.compile()
         if ours:
-            self.gradient_evaluations += self.num_chains
+            self.gradient_evaluations += self.num_chains * self.kernel.gradients_to_start
         self.compile_seconds += time.perf_counter() - start
 
     def _run(self, count: int, keep: str, bar: Any, every: int = 1) -> list[dict[str, np.ndarray]]:
@@ -308,9 +307,9 @@ def _is_pyro(kernel: Any) -> bool:
     return any(base.__module__.partition(".")[0] == "pyro" for base in kind.__mro__)
 
 
-def _bind(kernel: Any, model: Callable) -> Any:
+def _bind(kernel: Any, model: Callable, num_items: int) -> Any:
     if isinstance(kernel, EnsembleKernel):
-        return kernel.bind(model)
+        return kernel.bind(model, num_items)
     if isinstance(kernel, MCMCKernel):
         raise TypeError(
             f"this {type(kernel).__name__} was made with a model of its own: pass the class, or"

@@ -36,22 +36,26 @@ class EnsembleKernel(MCMCKernel):
     chain_fields: tuple[str, ...] = ("z",)
     evidence_kind = ""
     """What the weights of a run are ("annealed", "importance"), or nothing where there is no evidence."""
+    gradients_to_start = 0
+    """Gradient evaluations per chain before the first transition."""
 
     def __init__(self, model: Callable | None) -> None:
         self._model = model
         self._item: Array | int = 0
+        self._num_items = 1
         self._unroll = False
 
     @property
     def model(self) -> Callable | None:
         return self._model
 
-    def bind(self, model: Callable) -> Self:
-        """A copy of this kernel for ``model``. Raises ValueError if it has one already."""
+    def bind(self, model: Callable, num_items: int = 1) -> Self:
+        """A copy of this kernel for ``model`` and so many items. Raises ValueError if it has one already."""
         if self._model is not None:
             raise ValueError(f"{type(self).__name__} was made with a model of its own: make it without one for infer")
         bound = copy.copy(self)
         bound._model = model
+        bound._num_items = num_items
         return bound
 
     def for_item(self, item: Array | int) -> Self:

@@ -108,8 +108,10 @@ def _seconds_per_gradient(target: Callable, data: Any, repeats: int = 5) -> floa
 
 
 def _announce(name: str, kernel: Any, total: int, items: int, chains: int, per_gradient: float) -> None:
-    steps = getattr(kernel, "keywords", {}).get("num_steps", 10)
-    most = f"with {steps} gradients a transition" + (" (a NUTS tree may take up to 1,023)" if name == "NUTS" else "")
+    options = getattr(kernel, "keywords", {})
+    steps = options.get("num_steps") or max(1, round(options.get("trajectory_length", 10.0) / options.get("step_size", 1.0)))
+    most = f"at {steps} gradients a transition" + (" (a NUTS tree may take up to 1,023)" if name == "NUTS" else "")
+    most += "; adaptation changes that number"
     tqdm.write(
         f"Pyro's {name} runs {items} x {chains} chains one after another: {total:,} transitions at"
         f" {1e3 * per_gradient:.1f} ms a gradient, about {total * steps * per_gradient / 60:.1f} minutes {most}"

@@ -128,7 +128,10 @@ class Recorded:
     @classmethod
     def of(cls, pilot: Any) -> Recorded:
         """The record that `infer` left in a run of `AnnealedHMC` (its ``warmup_sample_stats``)."""
-        path = pilot["warmup_sample_stats"]
+        try:
+            path = pilot["warmup_sample_stats"]
+        except KeyError:
+            path = {}
         if "beta" not in path:
             raise ValueError("Recorded.of: this run was not annealed, so there is no step size as a function of beta")
         beta, steps = np.asarray(path["beta"].values), np.asarray(path["step_size"].values)

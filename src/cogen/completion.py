@@ -85,7 +85,11 @@ def _kernel(options: Complete) -> Any:
             raise ValueError(f"--algorithm {options.algorithm} does not run on Pyro yet: use --backend numpyro, or hmc or nuts")
         import pyro.infer
 
-        return functools.partial(pyro.infer.HMC, num_steps=10) if options.algorithm == "hmc" else pyro.infer.NUTS
+        return (
+            functools.partial(pyro.infer.HMC, step_size=0.1, trajectory_length=1.0)
+            if options.algorithm == "hmc"
+            else pyro.infer.NUTS
+        )
     import numpyro.infer
 
     from cogen.inference import AnnealedHMC, GradientDescent, ImportanceResampling
@@ -196,7 +200,9 @@ def _metrics(
         "hidden_mse_posterior_mean": mse(mean, images, hidden),
         "observed_mse": _mean_square(looked, entry["value"], entry.get("mask"), weight),
         "psnr": psnr(mean, images, (low, high), hidden),
-        "ssim": hidden_ssim(mean, images, hidden, (low, high)),
+        "ssim": hidden_ssim(mean, images, hidden, (low, high))
+        if min(images.shape[-2:]) >= 11
+        else np.full(len(images), np.nan),
     }
     table = item_summary(posterior)
 
@@ -286,8 +292,17 @@ def _write(
     completions(posterior, truth=images, draws=draws[chosen, -1]).savefig(folder / "completions.png")
     if "warmup_sample_stats" in _groups(posterior) and "beta" in posterior["warmup_sample_stats"]:
         annealing(posterior).savefig(folder / "annealing.png")
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=True) + "\n", encoding="utf-8")
+    (folder / "metrics.json").write_text(json.dumps(_strict(metrics), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     posterior.to_netcdf(str(folder / "posterior.nc"), engine="h5netcdf")
+
+
+def _strict(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, dict):
+        return {name: _strict(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_strict(inner) for inner in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _groups(posterior: Any) -> list[str]:

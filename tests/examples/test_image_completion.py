@@ -9,7 +9,8 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "image_completion.py"
 
 
 def test_it_compares_all_methods_at_the_same_cost(tmp_path: Path) -> None:
-    tiny = "--views half --count 2 --chains 8 --warmup 4 --samples 1 --leapfrog 2 --starts 3 --generators mnist_vae".split(" ")
+    tiny = ["--views", "half", "--count", "2", "--chains", "8", "--warmup", "4", "--samples", "1", "--leapfrog", "2"]
+    tiny += ["--starts", "3", "--generators", "mnist_vae"]
     command = [sys.executable, str(SCRIPT), *tiny, "--output", str(tmp_path / "result")]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert "annealed HMC" in printed
