@@ -7,7 +7,7 @@ from cogen.diagnostics.image_quality import hidden_ssim, ms_ssim, ssim
 from cogen.diagnostics.judgement import complaints
 from cogen.diagnostics.pictures import annealing, completions
 from cogen.diagnostics.report import item_summary, summary
-from cogen.diagnostics.scores import coverage, crps, mse, psnr, with_noise
+from cogen.diagnostics.scores import coverage, crps, mean_of_draws, mse, mse_of_draws, psnr, with_noise
 from cogen.diagnostics.weights import (
     draw_weights,
     pareto_k,
@@ -32,8 +32,10 @@ __all__ = [
     "hidden_ssim",
     "item_summary",
     "log_evidence",
+    "mean_of_draws",
     "ms_ssim",
     "mse",
+    "mse_of_draws",
     "nested_rhat",
     "pareto_k",
     "psnr",

@@ -99,12 +99,7 @@ def _per_item(score: Callable[..., np.ndarray], draws: Any, truth: Any, log_weig
         raise ValueError(
             f"draws have shape {values.shape}, the truth {target.shape}: draws must be (chain, draw, *truth.shape)"
         )
-    if log_weight is None:
-        weight = np.full(values.shape[:3], 1.0 / (values.shape[0] * values.shape[1]))
-    else:
-        weight = normalise(log_weight)
-        if weight.shape != values.shape[:3]:
-            raise ValueError(f"log_weight has shape {weight.shape}, the draws (chain, draw, item) = {values.shape[:3]}")
+    weight = _shares(values, log_weight)
     answers = np.empty(target.shape)
     for item in range(target.shape[0]):  # item by item, so that memory stays at one item's draws
         share = weight[:, :, item].reshape(-1)
@@ -116,6 +111,32 @@ def _per_item(score: Callable[..., np.ndarray], draws: Any, truth: Any, log_weig
         answer = score(ordered, cumulative, weight_ordered, target[item].reshape(-1).astype(np.float64))
         answers[item] = answer.reshape(target.shape[1:])
     return answers
+
+
+def _shares(draws: np.ndarray, log_weight: Any) -> np.ndarray:
+    """The normalised weights of the draws (chain, draw, item): equal ones without log weights."""
+    if log_weight is None:
+        return np.full(draws.shape[:3], 1.0 / (draws.shape[0] * draws.shape[1]))
+    weight = normalise(log_weight)
+    if weight.shape != draws.shape[:3]:
+        raise ValueError(f"log_weight has shape {weight.shape}, the draws (chain, draw, item) = {draws.shape[:3]}")
+    return weight
+
+
+def mean_of_draws(draws: Any, log_weight: Any = None) -> np.ndarray:
+    """The weighted mean over chains and draws: (chain, draw, item, ...) -> (item, ...)."""
+    values = np.asarray(draws)
+    return np.einsum("cdi,cdi...->i...", _shares(values, log_weight), values)
+
+
+def mse_of_draws(draws: Any, truth: Any, mask: Any = None, log_weight: Any = None) -> np.ndarray:
+    """The weighted mean over draws of each single draw's squared error over the counted pixels, (item,).
+
+    It is the squared error of the mean plus the variance of the draws: printed, not judged by.
+    """
+    values = np.asarray(draws)
+    error = np.stack([[mse(draw, truth, mask) for draw in chain] for chain in values])
+    return (_shares(values, log_weight) * error).sum(axis=(0, 1))
 
 
 def mse(estimate: Any, truth: Any, mask: Any = None) -> np.ndarray:

@@ -32,7 +32,7 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 
-from cogen.diagnostics import coverage, crps, ms_ssim, mse, with_noise
+from cogen.diagnostics import coverage, crps, mean_of_draws, ms_ssim, mse, mse_of_draws, with_noise
 from cogen.inference import AnnealedHMC, GradientDescent, infer
 from cogen.models import CoGenerator, load_generator, load_idx_folder, shipped_images, views
 from cogen.models.datasets import from_bytes
@@ -82,22 +82,15 @@ def judge(model: CoGenerator, seen: CoGenerator, images: np.ndarray, z: np.ndarr
     x = model.decode(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:3], *images.shape[1:])
     repeats = max(1, 200 // (z.shape[0] * z.shape[1]))
     noisy = with_noise(np.repeat(x, repeats, axis=1), float(view.likelihood.scale), seed=0)
-    weights = np.zeros(z.shape[:3]) if log_weight is None else log_weight
-    many = np.repeat(weights, repeats, axis=1)
-    share = np.exp(weights - weights.max(axis=(0, 1)))
-    share /= share.sum(axis=(0, 1))
-    mean = np.einsum("cdi,cdi...->i...", share, x)
+    many = None if log_weight is None else np.repeat(log_weight, repeats, axis=1)
+    mean = mean_of_draws(x, log_weight)
     looked = view(torch.from_numpy(x.reshape(-1, *x.shape[3:]))).numpy().reshape(*x.shape[:3], *entry["value"].shape[1:])
-    where = np.broadcast_to(entry.get("mask", np.ones(entry["value"].shape, dtype=bool)), entry["value"].shape)
-    axes = tuple(range(1, where.ndim))
-    square = np.where(where, looked - entry["value"], 0.0) ** 2
-    seen_error = (share * square.sum(axis=tuple(range(3, square.ndim)))).sum(axis=(0, 1)) / where.sum(axis=axes)
     return {
-        "hidden_crps": float(crps(x, images, hidden, weights).mean()),
+        "hidden_crps": float(crps(x, images, hidden, log_weight).mean()),
         "coverage_50": float(np.nanmean(coverage(noisy, images, graded, 0.5, many))),
         "coverage_90": float(np.nanmean(coverage(noisy, images, graded, 0.9, many))),
         "mse_of_mean": float(mse(mean, images, hidden).mean()),
-        "seen_error": float(seen_error.mean()),
+        "seen_error": float(mse_of_draws(looked, entry["value"], entry.get("mask"), log_weight).mean()),
         "ms_ssim_of_mean": float(ms_ssim(mean, images, (low, high)).mean()),
     }
 

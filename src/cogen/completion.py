@@ -180,7 +180,7 @@ def _metrics(
     draws: np.ndarray,
     log_weight: np.ndarray | None,
 ) -> dict[str, Any]:
-    from cogen.diagnostics import coverage, crps, hidden_ssim, item_summary, mse, psnr, with_noise
+    from cogen.diagnostics import coverage, crps, hidden_ssim, item_summary, mse, mse_of_draws, psnr, with_noise
 
     view, entry = model.views["seen"], seen.item_data["seen"]
     hidden = ~entry["mask"] if "mask" in entry else np.ones(images.shape, dtype=bool)
@@ -191,14 +191,13 @@ def _metrics(
     noisy = with_noise(draws, scale, options.seed)
     mean = posterior["predictions"]["x_mean"].values
     looked = _observe(view, draws.reshape(-1, *draws.shape[3:])).reshape(*draws.shape[:3], *entry["value"].shape[1:])
-    weight = _weights(draws.shape[:3], log_weight)
     per_item = {
         "hidden_crps": crps(draws, images, hidden, log_weight),
         "hidden_coverage_50": coverage(noisy, images, graded, 0.5, log_weight),
         "hidden_coverage_90": coverage(noisy, images, graded, 0.9, log_weight),
-        "hidden_mse": _mean_square(draws, images, hidden, weight),
+        "hidden_mse": mse_of_draws(draws, images, hidden, log_weight),
         "hidden_mse_posterior_mean": mse(mean, images, hidden),
-        "observed_mse": _mean_square(looked, entry["value"], entry.get("mask"), weight),
+        "observed_mse": mse_of_draws(looked, entry["value"], entry.get("mask"), log_weight),
         "psnr": psnr(mean, images, (low, high), hidden),
         "ssim": hidden_ssim(mean, images, hidden, (low, high))
         if min(images.shape[-2:]) >= 11
@@ -236,21 +235,6 @@ def _over_items(choose: Callable[[np.ndarray], Any], values: np.ndarray) -> floa
     known = np.asarray(values, dtype=float)
     known = known[~np.isnan(known)]
     return float(choose(known)) if known.size else float("nan")
-
-
-def _weights(shape: tuple[int, ...], log_weight: np.ndarray | None) -> np.ndarray:
-    """Normalised weights of the draws, (chain, draw, item)."""
-    logs = np.zeros(shape) if log_weight is None else log_weight.astype(float)
-    weight = np.exp(logs - logs.max(axis=(0, 1)))
-    return weight / weight.sum(axis=(0, 1))
-
-
-def _mean_square(draws: np.ndarray, truth: np.ndarray, mask: np.ndarray | None, weight: np.ndarray) -> np.ndarray:
-    """The mean over draws of each single draw's squared error, per item."""
-    axes = tuple(range(3, draws.ndim))
-    where = np.ones(truth.shape, dtype=bool) if mask is None else np.broadcast_to(mask, truth.shape)
-    square = np.square(np.where(where, draws - truth, 0.0)).sum(axis=axes) / where.sum(axis=tuple(a - 2 for a in axes))
-    return (weight * square).sum(axis=(0, 1))
 
 
 # --- files and words -----------------------------------------------------------------------------------------------

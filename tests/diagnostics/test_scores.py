@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cogen.diagnostics import coverage, crps, mse, psnr, with_noise
+from cogen.diagnostics import coverage, crps, mean_of_draws, mse, mse_of_draws, psnr, with_noise
 from cogen.diagnostics.scores import covered_pixels, crps_pixels, masked_mean
 
 
@@ -120,3 +120,16 @@ def test_bad_inputs_are_named():
         psnr(truth, truth, (1, -1))
     with pytest.raises(ValueError, match="the truth"):
         mse(truth, truth[:1])
+
+
+def test_error_of_draws_is_that_of_the_mean_plus_their_variance():
+    random = np.random.default_rng(0)
+    draws, truth = random.normal(size=(4, 3, 2, 1, 5, 5)), random.normal(size=(2, 1, 5, 5))
+    mask = random.random(truth.shape) < 0.5
+    log_weight = np.repeat(random.normal(size=(4, 1, 2)), 3, axis=1)
+    mean = mean_of_draws(draws, log_weight)
+    share = np.exp(log_weight) / np.exp(log_weight).sum(axis=(0, 1))
+    np.testing.assert_allclose(mean[1, 0, 2, 3], (share[:, :, 1] * draws[:, :, 1, 0, 2, 3]).sum())
+    variance = mean_of_draws((draws - mean) ** 2, log_weight)
+    expected = mse(mean, truth, mask) + np.array([variance[i][mask[i]].mean() for i in range(2)])
+    np.testing.assert_allclose(mse_of_draws(draws, truth, mask, log_weight), expected)
