@@ -68,7 +68,7 @@ def view_of(name: str, shape: tuple[int, ...], scale: float) -> views.View:
     if name == "block":
         return views.Mask(views.centre(shape, shape[-1] // 2), scale=scale)
     if name == "thumbnail":
-        return views.Thumbnail(4, scale=scale)
+        return views.Thumbnail(4, scale=scale / 4)  # the mean of sixteen pixels, each with that noise
     raise SystemExit(f"--views {name}: choose from half, block, thumbnail")
 
 

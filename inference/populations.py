@@ -64,7 +64,8 @@ def systematic(uniform: Array, log_weight: Array) -> Array:
     n = log_weight.shape[-1]
     cumulative = jnp.cumsum(jnp.exp(log_weight - jnp.max(log_weight)))
     points = (jnp.arange(n) + uniform) / n * cumulative[-1]
-    return jnp.clip((cumulative[None, :] < points[:, None]).sum(axis=1), 0, n - 1)
+    method = "compare_all" if n <= 256 else "scan"  # all pairs at once are faster to compile and to run while they are few
+    return jnp.clip(jnp.searchsorted(cumulative, points, method=method), 0, n - 1)
 
 
 def distinct(labels: Array) -> Array:

@@ -38,8 +38,8 @@ class Complete:
     samples: int = 20
     """Draws per chain."""
     noise: float | Literal["fit"] | None = None
-    """Standard deviation of the noise of the seen part, in the generator's units; `fit` estimates it from what is seen;
-    the default is the generator's own, from held-out reconstructions."""
+    """Standard deviation of the noise of a pixel, in the generator's units (a thumbnail's is smaller, as of a mean); `fit`
+    estimates it from the part that is seen; the default is the generator's own, chosen on held-out data."""
     seed: int = 0
     """Every number of the run follows from it."""
     output: Path = Path("cogen-output")

@@ -128,7 +128,10 @@ def _condition(options: Complete, generator: Any, images: np.ndarray) -> tuple[A
         return model, model.condition(seen=_observe(view, images))
 
     model, seen = build(scale)
-    return build(fit_scale(seen, seed=options.seed)) if options.noise == "fit" else (model, seen)
+    if options.noise != "fit":
+        return model, seen
+    fitted = fit_scale(seen, seed=options.seed)  # of the view; build takes the scale of a pixel
+    return build(fitted * scale / float(model.views["seen"].likelihood.scale))
 
 
 def _view(options: Complete, shape: tuple[int, ...], scale: float) -> Any:
@@ -145,11 +148,11 @@ def _view(options: Complete, shape: tuple[int, ...], scale: float) -> Any:
         case "random":
             return views.Mask(views.random(shape, 0.25, seed=options.seed), scale=scale)
         case "thumbnail":
-            return views.Thumbnail(4, scale=scale)
+            return views.Thumbnail(4, scale=scale / 4)  # the mean of sixteen pixels, each with that noise
         case "gray":
             if shape[0] == 1:
                 raise ValueError("--view gray: this generator makes gray images, so nothing would be hidden")
-            return views.Grayscale(scale=scale)
+            return views.Grayscale(scale=0.668 * scale)  # likewise: the root of the sum of the squared luma weights
 
 
 def _observe(view: Any, images: np.ndarray) -> np.ndarray:

@@ -79,5 +79,5 @@ def test_the_recorded_result_meets_its_targets(name):
     for row in record["iterations"].values():
         assert row["worst_share_difference"] < 0.01
         assert row["evidence_difference"] < 0.05
-        assert row["quadrature_change"] < 0.002
+        assert row["quadrature_change"] < 0.005  # when its cells are halved; the finer one is used
     assert record["command"].startswith("python examples/five_gaussians.py")
