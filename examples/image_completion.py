@@ -68,11 +68,13 @@ def view_of(name: str, shape: tuple[int, ...], scale: float) -> views.View:
     if name == "block":
         return views.Mask(views.centre(shape, shape[-1] // 2), scale=scale)
     if name == "thumbnail":
-        return views.Thumbnail(4, scale=scale / 4)  # the mean of sixteen pixels, each with that noise
+        return views.Thumbnail(4, scale=scale / 4)  # the mean of sixteen pixels, each with noise of that scale
     raise SystemExit(f"--views {name}: choose from half, block, thumbnail")
 
 
-def judge(model: CoGenerator, seen: CoGenerator, images: np.ndarray, z: np.ndarray, log_weight: Any = None) -> dict[str, float]:
+def judge(
+    model: CoGenerator, seen: CoGenerator, images: np.ndarray, noise: float, z: np.ndarray, log_weight: Any = None
+) -> dict[str, float]:
     """Scores of draws z (chain, draw, item, latent), their means over items."""
     view, entry = model.views["seen"], seen.item_data["seen"]
     hidden = ~entry["mask"] if "mask" in entry else np.ones(images.shape, dtype=bool)
@@ -81,7 +83,7 @@ def judge(model: CoGenerator, seen: CoGenerator, images: np.ndarray, z: np.ndarr
     graded = hidden & (images > low + margin) & (images < high - margin)
     x = model.decode(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:3], *images.shape[1:])
     repeats = max(1, 200 // (z.shape[0] * z.shape[1]))
-    noisy = with_noise(np.repeat(x, repeats, axis=1), float(view.likelihood.scale), seed=0)
+    noisy = with_noise(np.repeat(x, repeats, axis=1), noise, seed=0)
     many = None if log_weight is None else np.repeat(log_weight, repeats, axis=1)
     mean = mean_of_draws(x, log_weight)
     looked = view(torch.from_numpy(x.reshape(-1, *x.shape[3:]))).numpy().reshape(*x.shape[:3], *entry["value"].shape[1:])
@@ -137,7 +139,7 @@ def compare(options: Options, name: str, view: str, images: np.ndarray) -> list[
             "method": method,
             "noise": scale,
             "gradient_evaluations": cost,
-            **judge(model, seen, images, z, log_weight),
+            **judge(model, seen, images, scale, z, log_weight),
         }
         for method, (z, log_weight, cost) in runs.items()
     ]

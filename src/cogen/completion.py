@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 SATURATED = 0.01
 """A pixel within this share of an end of the value range is saturated: its interval has no width to be judged by."""
 
+NOISE_OF_VIEW = {"thumbnail": 1 / 4, "gray": 0.668}
+"""The noise of a view over that of a pixel, where pixels are averaged: of sixteen, and by the luma weights."""
+
 _FILES = ("posterior.nc", "completions.png", "annealing.png", "metrics.json")
 
 _SCORED = 1000
@@ -120,18 +123,14 @@ def _condition(options: Complete, generator: Any, images: np.ndarray) -> tuple[A
     from cogen.models.cogenerator import CoGenerator
     from cogen.models.noise import fit_scale
 
-    scale = options.noise if isinstance(options.noise, float) else generator.config.noise_scale
-
     def build(scale: float) -> tuple[Any, Any]:
         view = _view(options, tuple(generator.config.event_shape), scale)
         model = CoGenerator(generator, views={"seen": view})
         return model, model.condition(seen=_observe(view, images))
 
-    model, seen = build(scale)
-    if options.noise != "fit":
-        return model, seen
-    fitted = fit_scale(seen, seed=options.seed)  # of the view; build takes the scale of a pixel
-    return build(fitted * scale / float(model.views["seen"].likelihood.scale))
+    pixel = options.noise if isinstance(options.noise, float) else generator.config.noise_scale
+    model, seen = build(pixel * NOISE_OF_VIEW.get(options.view, 1.0))
+    return build(fit_scale(seen, seed=options.seed)) if options.noise == "fit" else (model, seen)
 
 
 def _view(options: Complete, shape: tuple[int, ...], scale: float) -> Any:
@@ -148,11 +147,11 @@ def _view(options: Complete, shape: tuple[int, ...], scale: float) -> Any:
         case "random":
             return views.Mask(views.random(shape, 0.25, seed=options.seed), scale=scale)
         case "thumbnail":
-            return views.Thumbnail(4, scale=scale / 4)  # the mean of sixteen pixels, each with that noise
+            return views.Thumbnail(4, scale=scale)
         case "gray":
             if shape[0] == 1:
                 raise ValueError("--view gray: this generator makes gray images, so nothing would be hidden")
-            return views.Grayscale(scale=0.668 * scale)  # likewise: the root of the sum of the squared luma weights
+            return views.Grayscale(scale=scale)
 
 
 def _observe(view: Any, images: np.ndarray) -> np.ndarray:
@@ -191,7 +190,7 @@ def _metrics(
     margin = SATURATED * (high - low)
     graded = hidden & (images > low + margin) & (images < high - margin)
     scale = float(view.likelihood.scale)
-    noisy = with_noise(draws, scale, options.seed)
+    noisy = with_noise(draws, scale / NOISE_OF_VIEW.get(options.view, 1.0), options.seed)
     mean = posterior["predictions"]["x_mean"].values
     looked = _observe(view, draws.reshape(-1, *draws.shape[3:])).reshape(*draws.shape[:3], *entry["value"].shape[1:])
     per_item = {
