@@ -14,7 +14,7 @@ from PIL import Image
 
 from cogen import completion
 from cogen.command_line import main
-from cogen.models.generators import GeneratorConfig, save_generator, shipped_images
+from cogen.models.generators import SHIPPED, GeneratorConfig, save_generator, shipped_images
 from cogen.models.networks import DenseGenerator
 
 TINY = ["complete", "--count", "2", "--chains", "8", "--warmup", "20", "--samples", "2", "--noise", "0.2"]
@@ -149,9 +149,8 @@ def bad(tmp_path_factory):
     (folder / "corrupt.npy").write_bytes(b"\x93NUMPY nonsense")
     (folder / "empty").mkdir()
     torch.save({"w": torch.zeros(3)}, folder / "weights.pt")
-    shipped = Path(completion.__file__).parents[2] / "models" / "shipped"
     for suffix in (".safetensors", ".json"):
-        content = (shipped / f"mnist{suffix}").read_bytes()
+        content = (SHIPPED / f"mnist{suffix}").read_bytes()
         (folder / f"truncated{suffix}").write_bytes(content[:5000] if suffix == ".safetensors" else content)
     (folder / "file").write_text("a file")
     return folder
