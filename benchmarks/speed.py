@@ -56,14 +56,14 @@ def conditioned(name: str, items: int) -> tuple[CoGenerator, np.ndarray]:
     return CoGenerator(generator, views={"seen": mask}).condition(seen=images), images
 
 
-def through_inference(seen: CoGenerator, kernel: Any, chains: int, transitions: int) -> Callable[[], None]:
+def through_inference(seen: CoGenerator, kernel: Any, chains: int, transitions: int) -> Callable[[], object]:
     """A function that makes so many transitions in the driver, after the warm-up."""
     run = Inference(seen, kernel, num_warmup=20, num_chains=chains, seed=0, progress=False)
     run.draw(1)
-    return lambda: run._run(transitions, "path", tqdm(disable=True)) and None
+    return lambda: run._run(transitions, "path", tqdm(total=transitions, disable=True))
 
 
-def bare(seen: CoGenerator, images: np.ndarray, chains: int, gradients: int, *, loop: bool) -> Callable[[], None]:
+def bare(seen: CoGenerator, images: np.ndarray, chains: int, gradients: int, *, loop: bool) -> Callable[[], object]:
     """The same gradients and nothing else: u += 1e-6 * gradient of the log joint, for all items and chains."""
     generator = as_jax(seen.generator, (seen.latent_dim,))
     mask = jnp.asarray(views.half(seen.event_shape, "top"))
@@ -80,7 +80,7 @@ def bare(seen: CoGenerator, images: np.ndarray, chains: int, gradients: int, *, 
     z = jax.random.normal(jax.random.key(0), (len(images) * chains, seen.latent_dim))
     if loop:
         compiled = jax.jit(lambda z: jax.lax.fori_loop(0, gradients, lambda _, u: step(u), z)).lower(z).compile()
-        return lambda: jax.block_until_ready(compiled(z)) and None
+        return lambda: jax.block_until_ready(compiled(z))
     once = jax.jit(step).lower(z).compile()
 
     def series() -> None:
@@ -92,7 +92,7 @@ def bare(seen: CoGenerator, images: np.ndarray, chains: int, gradients: int, *, 
     return series
 
 
-def eager_torch(seen: CoGenerator, images: np.ndarray, chains: int, gradients: int) -> Callable[[], None]:
+def eager_torch(seen: CoGenerator, images: np.ndarray, chains: int, gradients: int) -> Callable[[], object]:
     mask = torch.as_tensor(views.half(seen.event_shape, "top"))
     scale = float(seen.views["seen"].likelihood.scale)
     pixels = torch.from_numpy(images).repeat_interleave(chains, dim=0)
@@ -109,7 +109,7 @@ def eager_torch(seen: CoGenerator, images: np.ndarray, chains: int, gradients: i
     return run
 
 
-def ratio(one: Callable[[], None], other: Callable[[], None], rounds: int) -> tuple[float, list[float]]:
+def ratio(one: Callable[[], object], other: Callable[[], object], rounds: int) -> tuple[float, list[float]]:
     """The median over rounds of time(one) / time(other), and all of them; the order alternates."""
     one(), other()
     ratios = []

@@ -182,7 +182,7 @@ def annealing(posterior: Any) -> Figure:
         "ancestors": "distinct ancestors",
     }
     shown = {name: label for name, label in panels.items() if name in path}
-    transition = path["draw"].values if "draw" in path.coords else np.arange(path.sizes["draw"])
+    transition = path["transition"].values if "transition" in path else np.arange(path.sizes["draw"])
     figure = Figure(figsize=(2.5 * len(shown), 2.5), dpi=150, layout="constrained")
     for axes, (name, label) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
         lines = path[name].transpose("draw", ...).values.reshape(len(transition), -1).astype(float)

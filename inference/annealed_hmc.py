@@ -5,11 +5,11 @@ All chains of an item walk beta from 0 to 1 together. At every new temperature
     log w += (beta_t - beta_{t-1}) tilt(u),        tilt = log p(z, y) - log q0(z),
 
 the particles of a population whose effective sample size fell below a threshold are resampled (never: annealed importance
-sampling), and M trajectories of L leapfrog steps leave pi_beta = q0^(1 - beta) p(z, y)^beta invariant. logmeanexp(log w) is an
-unbiased estimate of the evidence p(y), in exp, when the step sizes were not adapted on the way.
+sampling), and M trajectories of L leapfrog steps leave pi_beta = q0^(1 - beta) p(z, y)^beta invariant. mean(w) is an
+unbiased estimate of the evidence p(y) when the step sizes were not adapted on the way.
 
     Neal (2001), Annealed importance sampling, Eqs. 3-8;
-    Fang and Schwing (2019), Co-generation with GANs using AIS based HMC, Algorithm 1 and Eq. 5;
+    Fang and Schwing (2019), Co-generation with GANs using AIS based HMC, section 3;
     Del Moral, Doucet and Jasra (2006), Sequential Monte Carlo samplers, section 3.3.1 (resampling).
 
 Departures from Fang and Schwing: the path ends at p(z) p(y | z), not at p(y | z) alone (theirs: ``flat_prior=True``); the

@@ -244,7 +244,7 @@ class Inference:
             kept += [{"transition": np.asarray(done + k)} | {n: v[k].copy() for n, v in values.items()} for k in chosen]
             done += size
             bar.update(size)
-            if values and keep == "path" and bar.n < bar.total:
+            if values and keep == "path" and not bar.disable:
                 shown = {n: f"{values[n][size - 1].mean():.3g}" for n in ("beta", "acceptance_rate", "lp") if n in values}
                 bar.set_postfix(shown, refresh=False)
         return kept

@@ -92,7 +92,7 @@ def numpyro_target(
     """The annealing path of a NumPyro model with these arguments.
 
     ``initial`` replaces the prior as q0: a distribution over the model's one latent site, or a mapping from the name of
-    every latent site to one. ``flat_prior`` leaves the prior out at beta = 1 (Fang and Schwing's own path, Eq. 5: pi_beta =
+    every latent site to one. ``flat_prior`` leaves the prior out at beta = 1 (Fang and Schwing's own path: pi_beta =
     p(z)^(1 - beta) p(y | z)^beta); the end point may then be improper and has no evidence.
 
     Raises ValueError for a model without latent or without observed sites, for a discrete latent site, and for an
