@@ -146,26 +146,37 @@ def compare(options: Options, name: str, view: str, images: np.ndarray) -> list[
 
 
 def figure_of(rows: list[dict[str, Any]]) -> Figure:
-    """Scores against training iterations, a column per view, a line per method (Figure 4 of the paper)."""
+    """Scores, a column per view: against training iterations (Figure 4 of the paper), or bars for one generator."""
     shown = [
         ("hidden_crps", "CRPS, hidden"),
         ("mse_of_mean", "squared error of the mean, hidden"),
         ("ms_ssim_of_mean", "MS-SSIM"),
     ]
-    columns = list(dict.fromkeys(row["view"] for row in rows))
-    figure = Figure(figsize=(4 * len(columns), 3 * len(shown)), layout="constrained")
+    columns, methods = (list(dict.fromkeys(row[key] for row in rows)) for key in ("view", "method"))
+    iterations = sorted({row["iterations"] or 0 for row in rows})
+    figure = Figure(figsize=(4 * len(columns), 2.6 * len(shown)), layout="constrained")
     axes = figure.subplots(len(shown), len(columns), squeeze=False)
-    methods = list(dict.fromkeys(row["method"] for row in rows))
     for column, view in enumerate(columns):
         for line, (score, label) in enumerate(shown):
-            for method in methods:
-                points = [(r["iterations"] or 0, r[score]) for r in rows if r["view"] == view and r["method"] == method]
-                axes[line, column].plot(*zip(*sorted(points), strict=True), "o-", label=method)
-            axes[line, column].set(title=view if line == 0 else "", ylabel=label if column == 0 else "")
-            if len({r["iterations"] for r in rows}) > 1:
-                axes[line, column].set_xscale("log")
-        axes[-1, column].set_xlabel("training iterations of the generator")
-    axes[0, -1].legend(fontsize=7)
+            panel = axes[line, column]
+            found = {(r["method"], r["iterations"] or 0): r[score] for r in rows if r["view"] == view}
+            for place, method in enumerate(methods):
+                values = [found[method, iteration] for iteration in iterations]
+                if len(iterations) == 1:
+                    panel.barh(place, values[0], color=f"C{place}")
+                else:
+                    panel.plot(range(len(values)), values, "o-", label=method)
+            if len(iterations) == 1:
+                panel.set_yticks(range(len(methods)), methods if column == 0 else [""] * len(methods))
+                panel.invert_yaxis()
+                panel.set(title=f"{view}: {label}" if line == 0 else label)
+            else:
+                panel.set_xticks(range(len(iterations)), [f"{n:,}" for n in iterations])
+                panel.set(title=view if line == 0 else "", ylabel=label if column == 0 else "")
+                if line == len(shown) - 1:
+                    panel.set_xlabel("training iterations of the generator")
+    if len(iterations) > 1:
+        axes[0, -1].legend(fontsize=7)
     return figure
 
 
