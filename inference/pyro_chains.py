@@ -123,6 +123,7 @@ def _chain(kernel: Any, target: Callable, data: Any, num_warmup: int, num_sample
     from pyro.infer import MCMC
 
     rates: list[float] = []
+    diverged: list[int] = []
     log_densities: list[float] = []
     gradients = 0
 
@@ -136,18 +137,16 @@ def _chain(kernel: Any, target: Callable, data: Any, num_warmup: int, num_sample
         if stage == "Warmup":
             return
         rates.append(float(getattr(running, "_mean_accept_prob", np.nan)))
+        diverged.append(len(getattr(running, "_divergences", ())))
         potential = getattr(running, "_potential_energy_last", None)
         log_densities.append(np.nan if potential is None else -float(potential))
 
     bound = kernel(counted)
     mcmc = MCMC(bound, num_samples=num_samples, warmup_steps=num_warmup, disable_progbar=True, hook_fn=hook)
     mcmc.run(data)
-    diagnostics = mcmc.diagnostics()
-    diverging = np.zeros(num_samples, dtype=bool)
-    diverging[list(diagnostics.get("divergences", {}).get("chain 0", []))] = True
     return {
         "sites": {name: value[0].cpu().numpy() for name, value in mcmc.get_samples(group_by_chain=True).items()},
-        "diverging": diverging,
+        "diverging": np.diff(diverged, prepend=0) > 0,
         "acceptance_rate": np.array(rates, dtype=np.float32),
         "lp": np.array(log_densities, dtype=np.float32),
         "step_size": np.full(num_samples, float(getattr(bound, "step_size", np.nan)), dtype=np.float32),

@@ -314,3 +314,13 @@ def test_importance_resampling_is_exact():
 def test_settings_out_of_range(make):
     with pytest.raises(ValueError, match="=0"):
         make()
+
+
+def test_pyro_gives_as_few_draws_as_asked():
+    def model():
+        z = pyro.sample("z", pyro.distributions.Normal(0.0, 1.0))
+        pyro.sample("y", pyro.distributions.Normal(z, 1.0), obs=torch.tensor(1.0))
+
+    posterior = infer(model, pyro.infer.HMC, num_warmup=2, num_samples=1, num_chains=2, seed=0, progress=False)
+    assert posterior["posterior"]["z"].shape == (2, 1)
+    assert posterior["sample_stats"]["diverging"].dtype == bool
