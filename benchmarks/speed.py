@@ -44,7 +44,7 @@ class Options:
     leapfrog: int = 10
     transitions: int = 20
     """Transitions per side and round."""
-    rounds: int = 7
+    rounds: int = 5
     output: Path | None = None
 
 
