@@ -16,7 +16,12 @@ Fashion-MNIST, 28 pixels, sixteen images, dense generators of 0.2 million weight
         --views block thumbnail --noise 0.75 --count 8 --chains 16 --warmup 100 --samples 10 \
         --output examples/results/training_mnist
 
-where out/ holds the snapshots of ``train_mnist.py --iterations 16000 --snapshots 2000 4000 8000``.
+    python examples/image_completion.py --generators out/fashion-500 out/fashion-1500 out/fashion-3000 out/fashion \
+        --views block thumbnail --noise 0.75 --count 8 --chains 16 --warmup 100 --samples 10 --images data/fashion_mnist \
+        --output examples/results/training_fashion
+
+where out/ holds the snapshots of ``train_mnist.py --iterations 16000 --snapshots 2000 4000 8000 --bf16 --threads 1`` and of
+``train_mnist.py --data data/fashion_mnist --output out/fashion --iterations 6000 --snapshots 500 1500 3000`` with the same.
 """
 
 from __future__ import annotations
@@ -149,7 +154,7 @@ def figure_of(rows: list[dict[str, Any]]) -> Figure:
     """Scores, a column per view: against training iterations (Figure 4 of the paper), or bars for one generator."""
     shown = [
         ("hidden_crps", "CRPS, hidden"),
-        ("mse_of_mean", "squared error of the mean, hidden"),
+        ("mse_of_mean", "error of the mean, hidden"),
         ("ms_ssim_of_mean", "MS-SSIM"),
     ]
     columns, methods = (list(dict.fromkeys(row[key] for row in rows)) for key in ("view", "method"))

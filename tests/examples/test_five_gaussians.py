@@ -1,9 +1,7 @@
 """The five-Gaussian example runs end to end with tiny arguments; its quadrature is right where the answer is known."""
 
-import importlib.util
 import json
 import math
-import sys
 from pathlib import Path
 
 import jax
@@ -15,16 +13,6 @@ from torch import nn
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "five_gaussians.py"
 RESULTS = SCRIPT.parent / "results"
-
-
-@pytest.fixture(scope="module")
-def script():
-    specification = importlib.util.spec_from_file_location("five_gaussians", SCRIPT)
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["five_gaussians"] = module  # dataclasses look their module up
-    specification.loader.exec_module(module)
-    yield module
-    del sys.modules["five_gaussians"]
 
 
 def test_quadrature_of_a_linear_generator(script):

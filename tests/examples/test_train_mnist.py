@@ -1,10 +1,8 @@
 """The training script runs end to end with tiny arguments, and its generator is ready to complete images with."""
 
 import gzip
-import importlib.util
 import json
 import struct
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +12,6 @@ from PIL import Image
 
 from cogen.models.datasets import IDX_FILES
 from cogen.models.generators import load_generator
-
-SCRIPT = Path(__file__).parents[2] / "examples" / "train_mnist.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    specification = importlib.util.spec_from_file_location("train_mnist", SCRIPT)
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["train_mnist"] = module  # dataclasses look their module up
-    specification.loader.exec_module(module)
-    yield module
-    del sys.modules["train_mnist"]
 
 
 @pytest.fixture
