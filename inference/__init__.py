@@ -1,23 +1,51 @@
 """How do we compute the posterior? Kernels, schedules, step sizes, and the driver `infer`."""
 
 from cogen.inference.annealed_hmc import AnnealedHMC
+from cogen.inference.blackjax_kernel import BlackJAX
+from cogen.inference.checkpoint import Checkpoint
+from cogen.inference.conditional_annealing import ConditionalAnnealedHMC
 from cogen.inference.driver import Inference, infer
 from cogen.inference.gradient_descent import GradientDescent
+from cogen.inference.guide_start import GuideStart
 from cogen.inference.importance_resampling import ImportanceResampling
-from cogen.inference.schedules import Geometric, Linear, Sigmoid
+from cogen.inference.langevin import Langevin
+from cogen.inference.parallel_tempering import ParallelTempering
+from cogen.inference.schedules import Adaptive, Geometric, Ladder, Linear, Sigmoid
 from cogen.inference.step_size import ConstantGain, Fixed, PaperRule, Recorded
+from cogen.inference.tempering import temper
+from cogen.inference.variational import SVI
 
 __all__ = [
+    "SVI",
+    "Adaptive",
     "AnnealedHMC",
+    "BlackJAX",
+    "Checkpoint",
+    "ConditionalAnnealedHMC",
     "ConstantGain",
     "Fixed",
     "Geometric",
     "GradientDescent",
+    "GuideStart",
     "ImportanceResampling",
     "Inference",
+    "Ladder",
+    "Langevin",
     "Linear",
     "PaperRule",
+    "ParallelTempering",
+    "PyroAnnealedHMC",
     "Recorded",
     "Sigmoid",
     "infer",
+    "temper",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """`PyroAnnealedHMC` brings torch and Pyro with it, so that it is imported when it is asked for."""
+    if name == "PyroAnnealedHMC":
+        from cogen.inference.pyro_annealed_hmc import PyroAnnealedHMC
+
+        return PyroAnnealedHMC
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

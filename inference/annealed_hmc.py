@@ -19,14 +19,17 @@ schedule starts at 0 and ends at 1; the weights are computed; chains can be resa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 
 from cogen.inference.ensemble_kernel import EnsembleKernel, chain_keys
+from cogen.inference.hamiltonian import trajectory, transition_noise
 from cogen.inference.populations import (
     add_log_weight,
     distinct,
@@ -36,15 +39,12 @@ from cogen.inference.populations import (
     population_evidence,
     resample,
 )
-from cogen.inference.schedules import Schedule, Sigmoid, inverse_temperatures
+from cogen.inference.schedules import Adaptive, Ladder, Schedule, Sigmoid, conditional_ess, inverse_temperatures
 from cogen.inference.step_size import ConstantGain, Fixed, Recorded, StepSizeRule
-from cogen.inference.sums import Sum
-from cogen.inference.targets import Point, Target, evaluate, gradient_at, numpyro_target
+from cogen.inference.sums import Sum, compensated_sum
+from cogen.inference.targets import GuideStart, Point, Target, evaluate, numpyro_target
 
 Array = jax.Array
-
-DIVERGENCE = 1000.0
-"""An energy error above this many nats is a divergence, as in NumPyro."""
 
 
 class Particles(NamedTuple):
@@ -57,10 +57,14 @@ class Particles(NamedTuple):
 
 
 class AnnealedState(NamedTuple):
-    """The state of all chains of one item. Every field but ``i``, ``adaptation`` and ``rng_key`` has a chain axis."""
+    """The state of all chains of one item. Every field has a chain axis but the first three and the last five."""
 
     i: Array
-    """Transitions made."""
+    """Transitions asked for."""
+    made: Array
+    """Transitions made: fewer where the item waited at beta = 1 for the end of the warm-up."""
+    arrived: Array
+    """Whether the annealing is over."""
     z: dict[str, Array]
     """Unconstrained values of the latent sites."""
     beta: Array
@@ -70,6 +74,8 @@ class AnnealedState(NamedTuple):
     step_size: Array
     diverging: Array
     """Whether the last trajectory's energy error passed 1000 nats or was not finite (it is rejected)."""
+    nonfinite: Array
+    """How many of the chain's trajectories, since the start, met a gradient or density that was no number (rejected)."""
     lp: Array
     """Log density at beta = 1, unnormalised, in unconstrained coordinates."""
     energy: Array
@@ -84,6 +90,10 @@ class AnnealedState(NamedTuple):
     population_log_evidence: Array
     """The evidence estimate of the population of this slot."""
     particles: Particles
+    conditional_ess: Array
+    """The fraction of the weighted particles that the last rise of beta left effective."""
+    extra: Any
+    """What a kind of this kernel carries along."""
     adaptation: Any
     rng_key: Array
 
@@ -95,13 +105,18 @@ class AnnealedHMC(EnsembleKernel):
     last step size. ``num_warmup`` must be a multiple of ``moves_per_temperature``.
 
     :param model: a conditioned NumPyro model, or None for a recipe that `infer` binds.
-    :param schedule: `Sigmoid`, `Linear`, `Geometric`, or any callable from T to T + 1 rising inverse temperatures.
+    :param schedule: `Sigmoid`, `Linear`, `Geometric`, or any callable from T to T + 1 rising inverse temperatures;
+        `Adaptive` chooses them as it runs, and `Ladder` holds what a pilot chose, item by item: with these two
+        ``num_warmup`` is a limit, and an item that has arrived at beta = 1 waits for the draws.
     :param num_leapfrog: gradient evaluations per transition, L >= 1.
     :param step_size: a rule (`ConstantGain`, `PaperRule`, `Recorded`) or a fixed positive number.
     :param moves_per_temperature: transitions at each temperature, M >= 1.
     :param resample_threshold: resample a population whose weight ESS, as a fraction, falls below this value in [0, 1];
         0 never does. Above 0, a last resampling at beta = 1 over all chains leaves equal weights.
-    :param initial: q0, a NumPyro distribution over the latent site (or a mapping over sites); default the prior.
+    :param initial: q0, a NumPyro distribution over the latent site (or a mapping over sites), or a `GuideStart`; default
+        the prior.
+    :param temper: names of the observed sites (``factor`` sites are such) to temper; the others count fully at every
+        beta, and the chains start weighted by them. Default: all.
     :param flat_prior: leave the prior out at beta = 1, as the paper does. Such a run has no evidence.
     :param num_populations: groups of chains that never exchange particles; default four.
     :param inverse_mass: None (identity), (dim,) a diagonal or (dim, dim) a dense inverse mass matrix.
@@ -111,19 +126,21 @@ class AnnealedHMC(EnsembleKernel):
     Raises ValueError for values out of these ranges.
     """
 
-    chain_fields = AnnealedState._fields[1:-3]
+    chain_fields = AnnealedState._fields[3:-5]
+    carried_fields = ("particles",)
     gradients_to_start = 1
 
     def __init__(
         self,
         model: Callable | None = None,
         *,
-        schedule: Schedule = Sigmoid(-10.0, 4.0),
+        schedule: Schedule | Adaptive = Sigmoid(-10.0, 4.0),
         num_leapfrog: int = 10,
         step_size: StepSizeRule | float = ConstantGain(),
         moves_per_temperature: int = 1,
         resample_threshold: float = 0.5,
-        initial: dist.Distribution | Mapping[str, dist.Distribution] | None = None,
+        initial: dist.Distribution | Mapping[str, dist.Distribution] | GuideStart | None = None,
+        temper: Sequence[str] | None = None,
         flat_prior: bool = False,
         num_populations: int | None = None,
         inverse_mass: Any = None,
@@ -143,6 +160,7 @@ class AnnealedHMC(EnsembleKernel):
         self.moves_per_temperature = moves_per_temperature
         self.resample_threshold = resample_threshold
         self.initial = initial
+        self.temper = None if temper is None else tuple(temper)
         self.flat_prior = flat_prior
         self.num_populations = num_populations
         self.inverse_mass = None if inverse_mass is None else jnp.asarray(inverse_mass, jnp.float32)
@@ -156,17 +174,34 @@ class AnnealedHMC(EnsembleKernel):
                 f"num_warmup={num_warmup}: the annealing is the warm-up, so it takes a positive multiple of"
                 f" moves_per_temperature={self.moves_per_temperature} transitions to reach beta = 1"
             )
-        if isinstance(self.step_size, Recorded) and len(self.step_size.steps) != self._num_items:
-            raise ValueError(
-                f"the step sizes of {len(self.step_size.steps)} items were recorded, and this run has {self._num_items}"
-            )
         self._populations = population_count(num_chains, self.num_populations, self.resample_threshold > 0)
-        self._beta = inverse_temperatures(self.schedule, num_warmup // self.moves_per_temperature)
+        self._beta = None
+        if not isinstance(self.schedule, Adaptive):
+            self._beta = inverse_temperatures(self.schedule, num_warmup // self.moves_per_temperature)
+        for what, recorded in (("step sizes", getattr(self.step_size, "steps", None)), ("ladders", self._item_ladders)):
+            if recorded is not None and len(recorded) != self._num_items:
+                raise ValueError(f"the {what} of {len(recorded)} items were recorded, and this run has {self._num_items}")
 
     def target(self, args: tuple, kwargs: dict | None) -> Target:
         if self._model is None:
             return super().target(args, kwargs)
-        return numpyro_target(self._model, args, kwargs, initial=self.initial, flat_prior=self.flat_prior)
+        initial = self.initial.for_item(self._item) if isinstance(self.initial, GuideStart) else self.initial
+        return numpyro_target(self._model, args, kwargs, initial=initial, temper=self.temper, flat_prior=self.flat_prior)
+
+    @property
+    def adapts(self) -> bool:
+        return self.step_size.adapts or isinstance(self.schedule, Adaptive)
+
+    def frozen(self, pilot: Any) -> Self:
+        """This kernel with the step sizes (and, where its schedule is `Adaptive`, the ladders) of a pilot run."""
+        copied = copy.copy(self)
+        copied.step_size = Recorded.of(pilot)
+        if isinstance(self.schedule, Adaptive):
+            copied.schedule = Ladder.of(pilot)
+        return copied
+
+    def warmed_up(self, state: AnnealedState) -> Array:
+        return state.arrived
 
     def path(self, state: AnnealedState) -> dict[str, Array]:
         relative = state.log_weight - jnp.max(state.log_weight)
@@ -174,9 +209,11 @@ class AnnealedHMC(EnsembleKernel):
             "beta": state.beta[0],
             "acceptance_rate": state.acceptance_rate.mean(),
             "step_size": state.step_size[0],
+            "conditional_ess": state.conditional_ess,
             "weight_ess": effective_fraction(relative),
             "ancestors": distinct(state.ancestor),
             "diverging": state.diverging.sum(),
+            "nonfinite": state.nonfinite.sum(),
             "log_evidence": log_mean_exp(state.population_log_evidence),
         }
 
@@ -193,56 +230,57 @@ class AnnealedHMC(EnsembleKernel):
         point = jax.vmap(lambda k: evaluate(target, target.draw(k)))(chain_keys(init_key, num_chains))
         chain = jnp.arange(num_chains)
         zeros = jnp.zeros(num_chains)
-        particles = Particles(point, Sum(zeros, zeros), chain, chain // (num_chains // self._populations))
+        weight = Sum(zeros, zeros)
+        if (start_weight := target.start_weight) is not None:
+            weight = jax.vmap(lambda u: compensated_sum(start_weight(u)))(point.u)
+        particles = Particles(point, weight, chain, chain // (num_chains // self._populations))
         adaptation = self.step_size.init(self._item)
         beta = jnp.float32(0.0)
         return self._state(
             target,
-            jnp.int32(0),
-            beta,
-            particles,
-            acceptance=zeros,
+            i=jnp.int32(0),
+            made=jnp.int32(0),
+            arrived=jnp.bool_(False),
+            beta=beta,
+            particles=particles,
+            acceptance_rate=zeros,
             step=self.step_size.step_size(adaptation, beta),
             diverging=zeros > 0,
+            nonfinite=jnp.zeros(num_chains, jnp.int32),
             energy=-jax.vmap(lambda p: p.log_density(beta))(point),
             n_steps=jnp.ones(num_chains, jnp.int32),
-            evidence=zeros,
+            population_log_evidence=population_evidence(particles, self._populations),
+            conditional_ess=jnp.float32(1.0),
+            extra=(),
             adaptation=adaptation,
             rng_key=rng_key,
         )
 
     def _sample(self, target: Target, state: AnnealedState) -> AnnealedState:
-        moves, warmup = self.moves_per_temperature, self._num_warmup
-        last = len(self._beta) - 1
-        level = jnp.minimum(state.i // moves + 1, last)
-        ladder = jnp.asarray(self._beta, jnp.float32)
-        rises = jnp.concatenate([jnp.zeros(1), jnp.asarray(jnp.diff(self._beta), jnp.float32)])
-        beta = ladder[level]
+        warmup, moves = self._num_warmup, self.moves_per_temperature
         annealing = state.i < warmup
-        new_temperature = annealing & (state.i % moves == 0)
+        waiting = annealing & state.arrived
+        new_temperature = annealing & (state.made % moves == 0)
         num_chains = state.particles.ancestor.shape[0]
-        momentum, uniform = _noise(jax.random.fold_in(state.rng_key, state.i), num_chains, target.dim)
+        momentum, uniform = transition_noise(jax.random.fold_in(state.rng_key, state.made), num_chains, target.dim)
 
-        rise = jnp.where(new_temperature, rises[level], 0.0)
-        particles = add_log_weight(state.particles, state.particles.point.tilt.times(rise))
+        beta, rise = self._next_temperature(state, new_temperature)
+        tilt, log_weight = state.particles.point.tilt, state.particles.log_weight
+        effective = jnp.where(new_temperature, conditional_ess(rise, tilt, log_weight.value), state.conditional_ess)
+        particles = add_log_weight(state.particles, tilt.times(rise))
         evidence = jnp.where(annealing, population_evidence(particles, self._populations), state.population_log_evidence)
         if self.resample_threshold > 0:
-            particles = resample(
-                uniform[:, 2],
-                particles,
-                self._populations,
-                jnp.where(new_temperature, self.resample_threshold, -1.0),
-                everyone=state.i == warmup,
-            )
+            threshold = jnp.where(new_temperature, self.resample_threshold, -1.0)
+            particles = self._resampled(uniform[:, 2], particles, threshold, everyone=state.i == warmup)
 
         step = self.step_size.step_size(state.adaptation, beta)
         step = jnp.where(annealing, step, state.step_size[0])
-        point, acceptance, diverging, energy = jax.vmap(
-            lambda normal, u, p: _trajectory(
+        moved = jax.vmap(
+            lambda normal, u, point: trajectory(
                 target,
                 normal,
                 u[0],
-                p,
+                point,
                 beta,
                 step * (1.0 + self.jitter * (2.0 * u[1] - 1.0)),
                 self.num_leapfrog,
@@ -250,123 +288,69 @@ class AnnealedHMC(EnsembleKernel):
                 self._unroll,
             )
         )(momentum, uniform, particles.point)
-        particles = particles._replace(point=point)
         adaptation = jax.tree.map(
             lambda new, old: jnp.where(annealing, new, old),
-            self.step_size.update(state.adaptation, acceptance.mean()),
+            self.step_size.update(state.adaptation, moved.acceptance.mean()),
             state.adaptation,
         )
-        return self._state(
+        new = self._state(
             target,
-            state.i + 1,
-            beta,
-            particles,
-            acceptance=acceptance,
+            i=state.i,
+            made=state.made + 1,
+            arrived=(beta == 1.0) & ((state.made + 1) % moves == 0),
+            beta=beta,
+            particles=particles._replace(point=self._moved(state, moved.point)),
+            acceptance_rate=moved.acceptance,
             step=step,
-            diverging=diverging,
-            energy=energy,
+            diverging=moved.diverging,
+            nonfinite=state.nonfinite + moved.nonfinite,
+            energy=moved.energy,
             n_steps=jnp.full(num_chains, self.num_leapfrog, jnp.int32),
-            evidence=evidence,
+            population_log_evidence=evidence,
+            conditional_ess=effective,
+            extra=state.extra,
             adaptation=adaptation,
             rng_key=state.rng_key,
         )
+        if isinstance(self.schedule, Adaptive | Ladder):
+            still = state._replace(n_steps=jnp.zeros_like(state.n_steps))
+            new = jax.tree.map(lambda moved, old: jnp.where(waiting, old, moved), new, still)
+        return new._replace(i=state.i + 1)
 
-    def _state(
-        self,
-        target: Target,
-        i: Array,
-        beta: Array,
-        particles: Particles,
-        *,
-        acceptance: Array,
-        step: Array,
-        diverging: Array,
-        energy: Array,
-        n_steps: Array,
-        evidence: Array,
-        adaptation: Any,
-        rng_key: Array,
-    ) -> AnnealedState:
+    def _next_temperature(self, state: AnnealedState, new_temperature: Array) -> tuple[Array, Array]:
+        """The inverse temperature of the coming transition, and its rise."""
+        now = state.beta[0]
+        if self._beta is None:
+            chosen = self.schedule.next(now, state.particles.point.tilt, state.particles.log_weight.value)  # type: ignore[union-attr]
+            last = state.i >= self._num_warmup - self.moves_per_temperature
+            beta = jnp.where(new_temperature, jnp.where(last, 1.0, chosen), now)
+            return beta, beta - now
+        level = jnp.minimum(state.made // self.moves_per_temperature + 1, self._beta.shape[-1] - 1)
+        rises = np.diff(self._beta, prepend=0.0, axis=-1)  # taken in float64
+        ladders = [jnp.asarray(values, jnp.float32) for values in (self._beta, rises)]
+        beta, rise = (values[level] if values.ndim == 1 else values[self._item][level] for values in ladders)
+        return beta, jnp.where(new_temperature, rise, 0.0)
+
+    def _resampled(self, uniform: Array, particles: Particles, threshold: Array, everyone: Array) -> Particles:
+        return resample(uniform, particles, self._populations, threshold, everyone=everyone)
+
+    def _moved(self, state: AnnealedState, point: Point) -> Point:
+        return point
+
+    @property
+    def _item_ladders(self) -> Any:
+        return self._beta if self._beta is not None and self._beta.ndim == 2 else None
+
+    def _state(self, target: Target, *, beta: Array, particles: Particles, step: Array, **fields: Any) -> AnnealedState:
         num_chains = particles.ancestor.shape[0]
         return AnnealedState(
-            i=i,
             z=jax.vmap(target.sites)(particles.point.u),
             beta=jnp.full(num_chains, beta),
-            acceptance_rate=acceptance,
             step_size=jnp.full(num_chains, step),
-            diverging=diverging,
             lp=jax.vmap(lambda p: p.log_density(jnp.float32(1.0)))(particles.point),
-            energy=energy,
-            n_steps=n_steps,
             log_weight=particles.log_weight.value,
             ancestor=particles.ancestor,
             population=particles.population,
-            population_log_evidence=evidence,
             particles=particles,
-            adaptation=adaptation,
-            rng_key=rng_key,
+            **fields,
         )
-
-
-def _noise(key: Array, num_chains: int, dim: int) -> tuple[Array, Array]:
-    """All randomness of one transition: (chain, dim) normals and (chain, 3) uniforms on (0, 1).
-
-    One call, because every call is compiled anew. A chain's numbers do not depend on how many chains there are.
-    """
-    tiny = jnp.finfo(jnp.float32).tiny
-    uniform = jax.random.uniform(key, (num_chains, dim + 3), minval=tiny)
-    normal = jnp.sqrt(2.0) * jax.scipy.special.erfinv(jnp.clip(2.0 * uniform[:, 3:] - 1.0, -1.0 + 1e-7, 1.0 - 1e-7))
-    return normal, uniform[:, :3]
-
-
-def _trajectory(
-    target: Target,
-    normal: Array,
-    uniform: Array,
-    start: Point,
-    beta: Array,
-    step: Array,
-    num_leapfrog: int,
-    inverse_mass: Array | None,
-    unroll: bool,
-) -> tuple[Point, Array, Array, Array]:
-    """One HMC transition of one chain at one temperature: the new point, acceptance, divergence, energy."""
-    momentum = _momentum(normal, inverse_mass)
-
-    def leap(_: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        u, p = carry
-        u = u + step * _velocity(p, inverse_mass)
-        return u, p + step * gradient_at(target, u, beta)
-
-    carry = (start.u, momentum + 0.5 * step * start.gradient(beta))
-    if unroll:
-        for i in range(num_leapfrog - 1):
-            carry = leap(i, carry)
-    else:
-        carry = jax.lax.fori_loop(0, num_leapfrog - 1, leap, carry)
-    u, p = carry
-    end = evaluate(target, u + step * _velocity(p, inverse_mass))
-    p = p + 0.5 * step * end.gradient(beta)
-
-    kinetic, kinetic_start = (0.5 * jnp.dot(q, _velocity(q, inverse_mass)) for q in (p, momentum))
-    gain = end.log_density_gain(start, beta) - (kinetic - kinetic_start)
-    diverging = ~(gain > -DIVERGENCE)
-    acceptance = jnp.where(jnp.isnan(gain), 0.0, jnp.minimum(1.0, jnp.exp(gain)))
-    accepted = uniform < acceptance
-    point = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), end, start)
-    energy = jnp.where(accepted, kinetic, kinetic_start) - point.log_density(beta)
-    return point, acceptance, diverging, energy
-
-
-def _momentum(normal: Array, inverse_mass: Array | None) -> Array:
-    if inverse_mass is None:
-        return normal
-    if inverse_mass.ndim == 1:
-        return normal / jnp.sqrt(inverse_mass)
-    return jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(inverse_mass), normal, trans=1, lower=True)
-
-
-def _velocity(momentum: Array, inverse_mass: Array | None) -> Array:
-    if inverse_mass is None:
-        return momentum
-    return inverse_mass * momentum if inverse_mass.ndim == 1 else inverse_mass @ momentum

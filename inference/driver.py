@@ -1,31 +1,32 @@
 """`infer`: one driver for every kernel.
 
-A NumPyro kernel (ours or the library's) runs with items and chains as vectorised axes: `vmap` over items of the kernel,
-which itself holds all chains (ours) or is mapped over them (the library's). What is compiled is one chunk of transitions,
-reused for the warm-up and for the draws, so that a progress bar moves and memory does not grow with the number of steps. On the
-CPU, a density with convolutions is not looped over in compiled code: the host dispatches one transition at a time (see
-`loops`). A Pyro kernel runs item by item and chain by chain (see `pyro_chains`).
+A NumPyro kernel (ours or the library's) runs with items and chains as vectorised axes, block after block of items (see
+`blocks`): `vmap` over items of the kernel, which itself holds all chains (ours) or is mapped over them (the library's). A
+Pyro kernel of the library runs item by item and chain by chain (see `pyro_chains`).
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import os
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.infer.mcmc import MCMCKernel
-from numpyro.infer.util import constrain_fn
 from tqdm.auto import tqdm
 
+from cogen.inference.blocks import BlockProgram, Records, items_per_block
+from cogen.inference.checkpoint import Checkpoint, fingerprint, tree_from_arrays, tree_to_arrays
 from cogen.inference.ensemble_kernel import EnsembleKernel
 from cogen.inference.items import ItemModel, find_items
-from cogen.inference.loops import compiled_loop, has_convolutions
 from cogen.inference.predictions import predictive_groups
 from cogen.inference.results import to_arviz
 from cogen.inference.targets import numpyro_target
@@ -34,14 +35,6 @@ Array = jax.Array
 
 PATH_POINTS = 200
 """At most so many points of the warm-up are kept."""
-
-_LIBRARY_FIELDS = {
-    "acceptance_rate": "accept_prob",
-    "step_size": "adapt_state.step_size",
-    "diverging": "diverging",
-    "energy": "energy",
-    "n_steps": "num_steps",
-}
 
 
 def infer(
@@ -54,6 +47,9 @@ def infer(
     seed: int,
     progress: bool = True,
     keep_x: bool = False,
+    pilot: int = 0,
+    checkpoint: str | os.PathLike | Checkpoint | None = None,
+    items_at_once: int | None = None,
 ) -> Any:
     """Draw from the posterior of a conditioned model and return an ArviZ object.
 
@@ -68,19 +64,75 @@ def infer(
     :param progress: show a progress bar.
     :param keep_x: keep x = G(z) and posterior predictive draws of every view; otherwise only the mean and standard
         deviation of x per item (group ``predictions``).
+    :param pilot: chains of a pilot run, which adapts; its step sizes (and, with `Adaptive`, its inverse temperatures) are
+        then frozen for the run itself, whose evidence is unbiased. 0: no pilot. The frozen values stay in the result:
+        ``Recorded.of`` and ``Ladder.of`` read them from it.
+    :param checkpoint: a folder (or a `Checkpoint`): a run that was killed goes on from there when it is called again.
+    :param items_at_once: the size of the blocks in which items run, >= 1; a last block is filled up, and a lone item costs as
+        much as a block. Results are the same bit for bit for one size, and but for rounding for another. Default: about 128
+        chains a block on a CPU, 4,096 elsewhere.
     :returns: ``arviz.InferenceData`` (ArviZ 0.x) or ``xarray.DataTree`` (1.x); ``["posterior"]["z"]`` has the dims (chain,
         draw, item, latent). A model that is one item has no item dimension.
 
-    Raises ValueError for counts out of range and for a model without anything latent or observed, TypeError for a kernel
-    that is none of the above.
+    Raises ValueError for counts out of range, for a model without anything latent or observed, and for a checkpoint of another
+    run; TypeError for a kernel that is none of the above. Warns of items that met gradients that are no numbers.
     """
     _check_counts(num_warmup, num_samples, num_chains)
+    if pilot < 0:
+        raise ValueError(f"pilot={pilot}: the number of the pilot's chains, 0 for none")
     if _is_pyro(kernel):
+        if pilot or checkpoint is not None:
+            raise ValueError("pilot= and checkpoint= need a NumPyro kernel; Pyro's kernels run without")
         from cogen.inference.pyro_chains import infer_with_pyro
 
         return infer_with_pyro(model, kernel, num_warmup, num_samples, num_chains, seed=seed, progress=progress, keep_x=keep_x)
-    run = Inference(model, kernel, num_warmup=num_warmup, num_chains=num_chains, seed=seed, progress=progress)
-    return run.draw(num_samples, keep_x=keep_x)
+    store = Checkpoint(checkpoint) if isinstance(checkpoint, str | os.PathLike) else checkpoint
+    before: Any = 0
+    if pilot:
+        if not isinstance(kernel, EnsembleKernel):
+            raise ValueError("pilot= needs one of our kernels that adapts, such as AnnealedHMC()")
+        pilot_seed = int(np.random.SeedSequence([seed, pilot]).generate_state(1)[0])
+        first = Inference(
+            model,
+            kernel,
+            num_warmup=num_warmup,
+            num_chains=pilot,
+            seed=pilot_seed,
+            progress=progress,
+            items_at_once=items_at_once,
+        )
+        kernel = kernel.frozen(first.draw(1, checkpoint=store and store.part("pilot")))
+        before = first.gradient_evaluations
+    run = Inference(
+        model,
+        kernel,
+        num_warmup=num_warmup,
+        num_chains=num_chains,
+        seed=seed,
+        progress=progress,
+        items_at_once=items_at_once,
+    )
+    run.gradient_evaluations += before
+    return run.draw(num_samples, keep_x=keep_x, checkpoint=store)
+
+
+@dataclass
+class _Block:
+    """Where one block of items is in its run."""
+
+    index: int
+    items: Array
+    """Indices of the items, filled up with the last one."""
+    count: int
+    """How many of them are not filling."""
+    states: Any = None
+    asked: int = 0
+    """Transitions of the warm-up asked for."""
+    warmed: bool = False
+    path: list[Records] = field(default_factory=list)
+    every: int = 1
+    draws: list[Records] = field(default_factory=list)
+    cost: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
 class Inference:
@@ -101,7 +153,15 @@ class Inference:
     """
 
     def __init__(
-        self, model: Callable, kernel: Any, *, num_warmup: int, num_chains: int, seed: int, progress: bool = True
+        self,
+        model: Callable,
+        kernel: Any,
+        *,
+        num_warmup: int,
+        num_chains: int,
+        seed: int,
+        progress: bool = True,
+        items_at_once: int | None = None,
     ) -> None:
         _check_counts(num_warmup, 1, num_chains)
         self.items = find_items(model)
@@ -118,158 +178,174 @@ class Inference:
             self._data = (data,)
             self.num_items = jax.tree.leaves(data)[0].shape[0]
         # Outside of any tracing: what is wrong with the model is said here, and a generator is translated here.
-        numpyro_target(self._model, jax.tree.map(lambda a: a[0], self._data))
         self.kernel = _bind(kernel, self._model, self.num_items)
+        one = jax.tree.map(lambda a: a[0], self._data)
         if isinstance(self.kernel, EnsembleKernel):
+            self.kernel.target(one, {})
             self.kernel.prepare(num_warmup, num_chains)
-        self._states: Any = None
-        self._path: list[dict[str, np.ndarray]] = []
-        self._warmed = False
+        else:
+            numpyro_target(self._model, one)
+        if items_at_once is not None and items_at_once < 1:
+            raise ValueError(f"items_at_once={items_at_once}: a block has at least one item")
+        size = 1 if self.items is None else items_at_once or items_per_block(num_chains)
+        self._blocks = [
+            _Block(
+                index,
+                jnp.minimum(jnp.arange(size) + index * size, self.num_items - 1),
+                min(size, self.num_items - index * size),
+                cost=np.zeros(size, dtype=np.int64),
+            )
+            for index in range(-(-self.num_items // size))
+        ]
+        self._program: BlockProgram | None = None
         self.gradient_evaluations = np.zeros(self.num_items, dtype=np.int64)
         self.seconds = self.compile_seconds = 0.0
 
     @property
     def last_state(self) -> Any:
-        """The kernel's state after the last transition, every array with a leading item axis."""
-        return self._states
+        """The kernel's state after the last transition, every array with a leading item axis; None before the first."""
+        if any(block.states is None for block in self._blocks):
+            return None
+        parts = [jax.tree.map(lambda a, n=block.count: a[:n], block.states) for block in self._blocks]
+        return jax.tree.map(lambda *each: jnp.concatenate(each), *parts)
 
-    def draw(self, num_samples: int, *, keep_x: bool = False) -> Any:
-        """``num_samples`` more draws per chain, after the warm-up if it has not run, as an ArviZ object."""
+    @property
+    def item_arguments(self) -> tuple:
+        """The model's arguments, every array with a leading item axis, then that of one item's own plate; () if it has none."""
+        return self._data
+
+    def draw(self, num_samples: int, *, keep_x: bool = False, checkpoint: Checkpoint | None = None) -> Any:
+        """``num_samples`` more draws per chain, after the warm-up if it has not run, as an ArviZ object.
+
+        ``checkpoint`` is for the first call: a run that was killed in it goes on from there.
+        """
         _check_counts(self.num_warmup, num_samples, self.num_chains)
         start = time.perf_counter()
-        if self._states is None:
-            self._compile()
-        bar = tqdm(total=num_samples + (0 if self._warmed else self.num_warmup), disable=not self.progress, unit="transition")
-        with bar:
-            if not self._warmed:
-                bar.set_description("warm-up")
-                keep_every = max(1, -(-self.num_warmup // PATH_POINTS))
-                self._path = self._run(self.num_warmup, "path", bar, keep_every)
-                self._warmed = True
-            bar.set_description("draws")
-            draws = self._run(num_samples, "draw", bar)
-        stacked = {name: np.stack([d[name] for d in draws]) for name in draws[0]}  # (draw, item, chain, ...)
-        groups = self._groups(stacked)
+        if self._program is None:
+            self._compile(num_samples, checkpoint)
+        elif checkpoint is not None:
+            raise ValueError("a checkpoint covers the first call of draw: this run has drawn already")
+        ahead = sum(num_samples + (0 if block.warmed else self.num_warmup) for block in self._blocks)
+        with tqdm(total=ahead, disable=not self.progress, unit="transition") as bar:
+            for block in self._blocks:
+                self._run_block(block, num_samples, bar, checkpoint)
+        groups = self._groups()
         if self.items is not None:
             groups.update(predictive_groups(self.items, groups, keep_x=keep_x, seed=self.seed))
+        self._warn_of_nonfinite(groups["sample_stats"].get("nonfinite"))
         self.seconds += time.perf_counter() - start
         return to_arviz(groups, self._attributes())
 
     # --- transitions -------------------------------------------------------------------------------------------
 
-    def _compile(self) -> None:
+    def _data_of(self, block: _Block) -> tuple:
+        return jax.tree.map(lambda a: a[block.items], self._data)
+
+    def _compile(self, num_samples: int, checkpoint: Checkpoint | None) -> None:
         start = time.perf_counter()
-        keys = jax.vmap(lambda item: jax.random.fold_in(jax.random.key(self.seed), item))(jnp.arange(self.num_items))
-        keys = jax.vmap(lambda key: jax.random.split(key, self.num_chains))(keys)
-        example = jax.tree.map(lambda a: a[0], self._data)
-        self._by_host = isinstance(self.kernel, EnsembleKernel) and _convolves(self._model, example)
-        if self._by_host:
-            self.kernel = self.kernel.unrolled()
-        ours = isinstance(self.kernel, EnsembleKernel)
-        ensemble = ours or self.kernel.is_ensemble_kernel
-
-        def init(item: Array, item_keys: Array, data: tuple) -> Any:
-            kernel = self.kernel.for_item(item) if ours else self.kernel
-
-            def of(key: Array) -> Any:
-                return kernel.init(key, self.num_warmup, None, model_args=data, model_kwargs={})
-
-            return of(item_keys) if ensemble else jax.vmap(of)(item_keys)
-
-        def transition(state: Any, data: tuple) -> Any:
-            def of(chain_state: Any) -> Any:
-                return self.kernel.sample(chain_state, data, {})
-
-            return of(state) if ensemble else jax.vmap(of)(state)
-
-        def record(state: Any, data: tuple) -> dict[str, dict[str, Array]]:
-            """What is kept of one item's transition: its draws and statistics per chain, and its path."""
-            sites = jax.vmap(lambda z: constrain_fn(self._model, data, {}, z))(getattr(state, self.kernel.sample_field))
-            statistics = _statistics(self.kernel, state)
-            path = self.kernel.path(state) if ours else _library_path(statistics)
-            steps = statistics.get("n_steps", jnp.zeros((), jnp.int32)).sum()
-            return {
-                "draw": {**_prefix("site", sites), **_prefix("stat", statistics)},
-                "path": path,
-                "cost": {"n": steps},
-            }
-
-        def step(states: Any, data: tuple) -> tuple[Any, dict]:
-            states = jax.vmap(transition)(states, data)
-            return states, jax.vmap(record)(states, data)
-
-        traced = jax.jit(step)  # traced once, for its shapes and in the chunk
-
-        def chunk(states: Any, data: tuple, buffer: Any, count: Array) -> tuple[Any, Any]:
-            def body(k: Array, carry: tuple) -> tuple:
-                states, buffer = carry
-                states, kept = traced(states, data)
-                return states, jax.tree.map(lambda b, r: b.at[k].set(r), buffer, kept)
-
-            return jax.lax.fori_loop(0, count, body, (states, buffer))
-
-        context = nullcontext() if self._by_host else compiled_loop()
-        with context:
-            items = jnp.arange(self.num_items)
-            # It runs once, so that it is not worth the compiler's optimisation.
-            once = jax.jit(jax.vmap(init), compiler_options={"xla_backend_optimization_level": 0})
-            self._states = once(items, keys, self._data)
-            if self._by_host:
-                self._step = jax.jit(step, donate_argnums=0).lower(self._states, self._data).compile()
-            else:
-                shapes = jax.eval_shape(traced, self._states, self._data)[1]
-                self._chunk_size = int(np.clip((self.num_warmup or 100) // 20, 1, 50))
-                self._buffer = jax.tree.map(lambda s: jnp.zeros((self._chunk_size, *s.shape), s.dtype), shapes)
-                lowered = jax.jit(chunk, donate_argnums=(0, 2)).lower(self._states, self._data, self._buffer, 1)
-                self._chunk = lowered.compile()
-        if ours:
+        block = self._blocks[0]
+        data = self._data_of(block)
+        program = BlockProgram(self.kernel, self._model, data, len(block.items), self.num_chains, self.num_warmup, self.seed)
+        self.kernel = program.kernel
+        if checkpoint is not None:
+            checkpoint.open(self._identity(program, num_samples))
+        program.compile(data)
+        self._program = program
+        if isinstance(self.kernel, EnsembleKernel):
             self.gradient_evaluations += self.num_chains * self.kernel.gradients_to_start
         self.compile_seconds += time.perf_counter() - start
 
-    def _run(self, count: int, keep: str, bar: Any, every: int = 1) -> list[dict[str, np.ndarray]]:
-        """``count`` transitions; of each ``every``-th (and the last) what ``keep`` names, as NumPy."""
-        kept: list[dict[str, np.ndarray]] = []
-        done = 0
-        while done < count:
-            size = 1 if self._by_host else min(self._chunk_size, count - done)
-            if self._by_host:
-                self._states, records = self._step(self._states, self._data)
-                records = jax.tree.map(lambda a: a[None], records)
+    def _run_block(self, block: _Block, num_samples: int, bar: Any, checkpoint: Checkpoint | None) -> None:
+        """The block's warm-up, if it has not run, and ``num_samples`` draws."""
+        program, data = self._program, self._data_of(block)
+        assert program is not None
+        block.draws, block.cost = [], np.zeros_like(block.cost)
+        if block.states is None:
+            block.states = program.start(block.items, data)
+            if checkpoint is not None:
+                _restore(block, checkpoint.load(block.index))
+                bar.update(block.asked + len(block.draws))
+        while not block.warmed or len(block.draws) < num_samples:
+            if not block.warmed and (block.asked >= self.num_warmup or program.warmed_up(block.states)):
+                bar.update(self.num_warmup - block.asked)
+                if block.asked < self.num_warmup:
+                    block.states = program.end_warmup(block.states)
+                block.warmed = True
+                continue
+            left = num_samples - len(block.draws) if block.warmed else self.num_warmup - block.asked
+            block.states, records, made = program.advance(
+                block.states, block.items, data, min(program.chunk_size, left), not block.warmed
+            )
+            block.cost += records["cost"]["n"].astype(np.int64).sum(axis=0)
+            if block.warmed:
+                block.draws += [{n: v[k] for n, v in records["draw"].items()} for k in range(made)]
             else:
-                self._states, self._buffer = self._chunk(self._states, self._data, self._buffer, size)
-                records = self._buffer
-            self.gradient_evaluations += np.asarray(records["cost"]["n"][:size], dtype=np.int64).sum(axis=0)
-            chosen = [k for k in range(size) if (done + k + 1) % every == 0 or done + k + 1 == count]
-            values = {name: np.asarray(value) for name, value in records[keep].items()}
-            kept += [{"transition": np.asarray(done + k)} | {n: v[k].copy() for n, v in values.items()} for k in chosen]
-            done += size
-            bar.update(size)
-            if values and keep == "path" and not bar.disable:
-                shown = {n: f"{values[n][size - 1].mean():.3g}" for n in ("beta", "acceptance_rate", "lp") if n in values}
-                bar.set_postfix(shown, refresh=False)
-        return kept
+                _extend_path(block, records["path"], made)
+            bar.update(made)
+            if not bar.disable:
+                bar.set_description(f"{'draws' if block.warmed else 'warm-up'} {block.index + 1}/{len(self._blocks)}")
+                shown = {n: records["path"][n][-1].mean() for n in ("beta", "acceptance_rate", "lp") if n in records["path"]}
+                bar.set_postfix({n: f"{value:.3g}" for n, value in shown.items()}, refresh=False)
+            finished = block.warmed and len(block.draws) == num_samples
+            if checkpoint is not None and (finished or checkpoint.due()):
+                checkpoint.save(block.index, _to_arrays(block))
+        first = block.index * len(block.items)
+        self.gradient_evaluations[first : first + block.count] += block.cost[: block.count]
+
+    def _identity(self, program: BlockProgram, num_samples: int) -> dict[str, Any]:
+        block = self._blocks[0]
+        return {
+            "kernel": type(self.kernel).__name__,
+            "seed": self.seed,
+            "num_warmup": self.num_warmup,
+            "num_samples": num_samples,
+            "num_chains": self.num_chains,
+            "num_items": self.num_items,
+            "device": jax.devices()[0].device_kind,
+            **{f"version of {name}": version(name) for name in ("jax", "numpyro")},
+            **fingerprint(program.program(block.items, self._data_of(block)), self._data),
+        }
+
+    def _warn_of_nonfinite(self, counts: Any) -> None:
+        if counts is None:
+            return
+        per_item = np.asarray(counts[1])[:, -1].sum(axis=0, keepdims=self.items is None)
+        suffered = np.flatnonzero(per_item)
+        if suffered.size:
+            shown = ", ".join(f"{k} ({per_item[k]})" for k in suffered[:8]) + (", ..." if suffered.size > 8 else "")
+            where = "the run" if self.items is None else f"item{'s' if suffered.size > 1 else ''} {shown}"
+            warnings.warn(
+                f"{int(per_item.sum())} trajectories met a gradient or a density that is no number, and were rejected: {where}",
+                stacklevel=3,
+            )
 
     # --- results -----------------------------------------------------------------------------------------------
 
-    def _groups(self, draws: dict[str, np.ndarray]) -> dict[str, dict[str, tuple[tuple[str, ...], np.ndarray]]]:
+    def _groups(self) -> dict[str, dict[str, tuple[tuple[str, ...], np.ndarray]]]:
         groups: dict[str, dict] = {"posterior": {}, "sample_stats": {}, "warmup_sample_stats": {}}
         item = () if self.items is None else ("item",)
-        for name, value in draws.items():
+
+        def gather(records: list[list[Records]], name: str) -> np.ndarray:
+            """(draw, item, ...): all blocks side by side."""
+            blocks = zip(self._blocks, records, strict=True)
+            return np.concatenate([np.stack([r[name][: block.count] for r in rs]) for block, rs in blocks], axis=1)
+
+        draws = [block.draws for block in self._blocks]
+        for name in self._blocks[0].draws[0]:
             kind, _, variable = name.partition(":")
+            value = np.moveaxis(gather(draws, name), 2, 0)  # (chain, draw, item, ...)
             if kind == "site":
-                value = np.moveaxis(value, 2, 0)  # (chain, draw, item, ...)
                 value = value[:, :, 0] if self.items is None else value[:, :, :, 0]  # the plate of one item
                 dims = _site_dims(self.items, variable, value.ndim - 2 - len(item))
                 groups["posterior"][variable] = (("chain", "draw", *item, *dims), value)
-            elif kind == "stat":
-                value = np.moveaxis(value, 2, 0)
-                groups["sample_stats"][variable] = (("chain", "draw", *item), value if item else value[:, :, 0])
-        for variable in self._path[0] if self._path else ():
-            value = np.stack([p[variable] for p in self._path])
-            if variable == "transition":
-                groups["warmup_sample_stats"][variable] = (("draw",), value)
             else:
-                groups["warmup_sample_stats"][variable] = (("draw", *item), value if item else value[:, 0])
+                groups["sample_stats"][variable] = (("chain", "draw", *item), value if item else value[:, :, 0])
+        transitions, paths = _common_path([block.path for block in self._blocks])
+        if transitions.size:
+            groups["warmup_sample_stats"]["transition"] = (("draw",), transitions)
+        for variable in paths[0][0].keys() - {"transition"} if transitions.size else ():
+            value = gather(paths, variable)
+            groups["warmup_sample_stats"][variable] = (("draw", *item), value if item else value[:, 0])
         if self.items is not None:
             groups.update({name: dict(group) for name, group in self.items.result_groups().items()})
         return groups
@@ -282,7 +358,8 @@ class Inference:
             "num_warmup": self.num_warmup,
             "seed": self.seed,
             "num_populations": getattr(self.kernel, "_populations", 0),
-            "adapted": int(getattr(getattr(self.kernel, "step_size", None), "adapts", False)),
+            "moves_per_temperature": getattr(self.kernel, "moves_per_temperature", 1),
+            "adapted": int(getattr(self.kernel, "adapts", False)),
             "evidence_kind": getattr(self.kernel, "evidence_kind", ""),
             "gradient_evaluations": self.gradient_evaluations.tolist(),
             "seconds": self.seconds,
@@ -324,41 +401,50 @@ def _bind(kernel: Any, model: Callable, num_items: int) -> Any:
     )
 
 
-def _convolves(model: Callable, data: tuple) -> bool:
-    def density(data: tuple) -> Array:
-        target = numpyro_target(model, data)
-        return target.tilt(jnp.zeros(target.dim)).sum()
-
-    return has_convolutions(density, data)
-
-
-def _statistics(kernel: Any, state: Any) -> dict[str, Array]:
-    """The statistics of a state that have a chain axis, under their ArviZ names."""
-    if isinstance(kernel, EnsembleKernel):
-        return {name: getattr(state, name) for name in kernel.chain_fields if name not in ("z", "beta")}
-    found = {}
-    for name, path in _LIBRARY_FIELDS.items():
-        value = state
-        for attribute in path.split("."):
-            value = getattr(value, attribute, None)
-        if value is not None and jnp.ndim(value) == 1:
-            found[name] = value
-    potential = getattr(state, "potential_energy", None)
-    if potential is not None:
-        found["lp"] = -potential
-    return found
+def _extend_path(block: _Block, path: Records, made: int) -> None:
+    """Keep every n-th point and the last; where there are too many, n doubles."""
+    if block.path and (block.asked % block.every):
+        block.path.pop()  # it was the last of the chunk before, and out of step
+    for k in range(made):
+        block.asked += 1
+        if block.asked % block.every == 0 or k == made - 1:
+            block.path.append({"transition": np.asarray(block.asked - 1), **{name: v[k].copy() for name, v in path.items()}})
+    while len(block.path) > PATH_POINTS:
+        block.every *= 2
+        block.path = [p for p in block.path[:-1] if (p["transition"] + 1) % block.every == 0] + block.path[-1:]
 
 
-def _library_path(statistics: Mapping[str, Array]) -> dict[str, Array]:
-    names = [name for name in ("acceptance_rate", "step_size") if name in statistics]
-    path = {name: statistics[name].mean() for name in names}
-    if "diverging" in statistics:
-        path["diverging"] = statistics["diverging"].sum()
-    return path
+def _common_path(paths: list[list[Records]]) -> tuple[np.ndarray, list[list[Records]]]:
+    """The points of all blocks at the same transitions; a block that was done earlier stands where it ended."""
+    numbers = [np.array([point["transition"] for point in path], dtype=np.int64) for path in paths]
+    common = max(numbers, key=lambda n: n[-1] if n.size else -1)  # the longest is thinned the most
+    places = [np.maximum(np.searchsorted(n, common, side="right") - 1, 0) for n in numbers]
+    return common, [[path[k] for k in place] for path, place in zip(paths, places, strict=True)]
 
 
-def _prefix(kind: str, values: Mapping[str, Array]) -> dict[str, Array]:
-    return {f"{kind}:{name}": value for name, value in values.items()}
+def _to_arrays(block: _Block) -> dict[str, np.ndarray]:
+    arrays = {f"state:{name}": value for name, value in tree_to_arrays(block.states).items()}
+    for kind, records in (("path", block.path), ("draw", block.draws)):
+        for name in records[0] if records else ():
+            arrays[f"{kind}:{name}"] = np.stack([record[name] for record in records])
+    progress = np.array([block.asked, block.warmed, block.every, len(block.path), len(block.draws)])
+    return {**arrays, "progress": progress, "cost": block.cost}
+
+
+def _restore(block: _Block, arrays: dict[str, np.ndarray] | None) -> None:
+    """Take a block to where its checkpoint was written; ``block.states`` gives the structure."""
+    if arrays is None:
+        return
+    asked, warmed, every, points, draws = arrays["progress"].tolist()
+    block.asked, block.warmed, block.every, block.cost = asked, bool(warmed), every, arrays["cost"]
+    found: dict[str, dict[str, np.ndarray]] = {"state": {}, "path": {}, "draw": {}}
+    for key, value in arrays.items():
+        kind, _, name = key.partition(":")
+        if kind in found:
+            found[kind][name] = value
+    block.states = tree_from_arrays(block.states, found["state"])
+    block.path = [{name: value[k] for name, value in found["path"].items()} for k in range(points)]
+    block.draws = [{name: value[k] for name, value in found["draw"].items()} for k in range(draws)]
 
 
 def _site_dims(items: ItemModel | None, site: str, count: int) -> tuple[str, ...]:

@@ -44,7 +44,9 @@ def population_count(num_chains: int, wanted: int | None, resampling: bool) -> i
     if resampling and num_chains // count < 2:
         raise ValueError(
             f"num_chains={num_chains} in {count} populations: one chain alone cannot be resampled. Use more chains, or"
-            " resample_threshold=0 (plain annealed importance sampling)"
+            " resample_threshold=0 (plain annealed importance sampling). NumPyro's chain_method='parallel' and 'sequential'"
+            " hand a kernel single chains: use chain_method='vectorized', and to run on several devices shard the keys'"
+            " chain axis (see cogen.inference.ensemble_kernel)"
         )
     return count
 
@@ -112,6 +114,23 @@ def resample(uniform: Array, particles: W, count: int, threshold: Array, everyon
     index = jnp.where(everyone, systematic(uniform[0], relative[0]), index)
     level = _level(anchor, relative)
     weight = Sum(*(jnp.where(everyone, new[0], old) for new, old in zip(level, weight, strict=True)))
+    return jax.tree.map(lambda a: a[index], particles)._replace(log_weight=weight)
+
+
+def resample_conditionally(uniform: Array, particles: W, count: int, threshold: Array) -> W:
+    """Resample within populations below the threshold, but for the first particle of each, which stays where it is: every
+    other is drawn from all by weight, one independent number of ``uniform`` (chain,) each."""
+    anchor, relative = _groups(particles.log_weight, count)
+    size = relative.shape[1]
+    cumulative = jnp.cumsum(jnp.exp(relative), axis=1)
+    points = uniform.reshape(count, size) * cumulative[:, -1:]
+    drawn = jnp.clip((points[:, :, None] > cumulative[:, None, :]).sum(axis=2), 0, size - 1).at[:, 0].set(0)
+    chosen = (effective_fraction(relative) < threshold)[:, None]
+    index = (jnp.where(chosen, drawn, jnp.arange(size)) + size * jnp.arange(count)[:, None]).ravel()
+    old = particles.log_weight
+    weight = Sum(
+        *(jnp.where(chosen, n, o.reshape(count, size)).ravel() for n, o in zip(_level(anchor, relative), old, strict=True))
+    )
     return jax.tree.map(lambda a: a[index], particles)._replace(log_weight=weight)
 
 

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cogen.inference.schedules import annealing_path
+
 Array = jax.Array
 
 
@@ -112,7 +114,8 @@ class Fixed:
 class Recorded:
     """The step sizes that a pilot used, per item, as a function of beta (interpolated in log step).
 
-    ``beta`` (points,) rises from above 0 to 1; ``steps`` (item, points), positive.
+    ``beta`` (points,), or (item, points) where items walked their own ladders, rises from above 0 to 1; ``steps`` (item,
+    points), positive.
     """
 
     beta: np.ndarray
@@ -120,30 +123,24 @@ class Recorded:
     adapts: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.steps.ndim != 2 or self.steps.shape[1:] != self.beta.shape:
+        if self.steps.ndim != 2 or self.beta.shape not in (self.steps.shape, self.steps.shape[1:]):
             raise ValueError(f"Recorded: steps {self.steps.shape} must be (item, points) for beta {self.beta.shape}")
-        if not (np.isfinite(self.steps).all() and (self.steps > 0).all() and (np.diff(self.beta) >= 0).all()):
+        if not (np.isfinite(self.steps).all() and (self.steps > 0).all() and (np.diff(self.beta, axis=-1) >= 0).all()):
             raise ValueError("Recorded: step sizes must be positive and their inverse temperatures must not fall")
 
     @classmethod
     def of(cls, pilot: Any) -> Recorded:
         """The record that `infer` left in a run of `AnnealedHMC` (its ``warmup_sample_stats``)."""
-        try:
-            path = pilot["warmup_sample_stats"]
-        except KeyError:
-            path = {}
-        if "beta" not in path:
-            raise ValueError("Recorded.of: this run was not annealed, so there is no step size as a function of beta")
-        beta, steps = np.asarray(path["beta"].values), np.asarray(path["step_size"].values)
-        beta = beta[:, 0] if beta.ndim == 2 else beta
-        steps = steps.T if steps.ndim == 2 else steps[None]
+        beta = annealing_path(pilot)
+        steps = np.atleast_2d(np.asarray(pilot["warmup_sample_stats"]["step_size"].values).T)
         return cls(beta.astype(np.float32), steps.astype(np.float32))
 
-    def init(self, item: Array | int) -> Array:
-        return jnp.log(jnp.asarray(self.steps))[item]
+    def init(self, item: Array | int) -> tuple[Array, Array]:
+        beta = jnp.broadcast_to(jnp.asarray(self.beta), self.steps.shape)
+        return beta[item], jnp.log(jnp.asarray(self.steps))[item]
 
-    def step_size(self, state: Array, beta: Array) -> Array:
-        return jnp.exp(jnp.interp(beta, jnp.asarray(self.beta), state))
+    def step_size(self, state: tuple[Array, Array], beta: Array) -> Array:
+        return jnp.exp(jnp.interp(beta, *state))
 
-    def update(self, state: Array, acceptance: Array) -> Array:
+    def update(self, state: tuple[Array, Array], acceptance: Array) -> tuple[Array, Array]:
         return state

@@ -8,22 +8,29 @@ with ``reference = log q0`` and ``tilt = log p(z, y) - log q0``, which is the lo
 two stay apart, so that a new beta costs no evaluation of the model, and each is given as the *terms* of its sum (one per
 pixel), which `compensated_sum` adds.
 
+Which observed sites are tempered can be named; the others then count fully at every beta, and a draw of the prior starts
+with their density as its weight. Discrete latent sites are summed out where NumPyro enumerates them (with funsor): the
+tilt then is the log of the sum, not a sum of tempered terms.
+
 Everything lives in unconstrained coordinates u, one flat vector for all latent sites; a site's density there carries the
 log Jacobian of NumPyro's ``biject_to(support)``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from jax.extend.core import Literal
 from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 from numpyro.distributions import biject_to
+from numpyro.infer.util import constrain_fn
 
+from cogen.inference.guide_start import GuideStart
 from cogen.inference.sums import Sum, compensated_sum
 
 Array = jax.Array
@@ -42,6 +49,8 @@ class Target(NamedTuple):
     """The terms of log p(z, y) - log q0: u -> (m,)."""
     sites: Callable[[Array], Sites]
     """u -> unconstrained values by site name."""
+    start_weight: Callable[[Array], Array] | None = None
+    """The terms of the log weight that an exact draw starts with, where that is not zero: u -> (k,)."""
 
 
 class Point(NamedTuple):
@@ -86,28 +95,40 @@ def numpyro_target(
     args: tuple = (),
     kwargs: Mapping[str, Any] | None = None,
     *,
-    initial: dist.Distribution | Mapping[str, dist.Distribution] | None = None,
+    initial: dist.Distribution | Mapping[str, dist.Distribution] | GuideStart | None = None,
+    temper: Sequence[str] | None = None,
     flat_prior: bool = False,
 ) -> Target:
     """The annealing path of a NumPyro model with these arguments.
 
-    ``initial`` replaces the prior as q0: a distribution over the model's one latent site, or a mapping from the name of
-    every latent site to one. ``flat_prior`` leaves the prior out at beta = 1 (Fang and Schwing's own path: pi_beta =
-    p(z)^(1 - beta) p(y | z)^beta); the end point may then be improper and has no evidence.
+    ``initial`` replaces the prior as q0: a distribution over the model's one latent site, a mapping from the name of every
+    latent site to one, or a guide mixed with the prior. ``temper`` names the observed sites to temper (default: all).
+    ``flat_prior`` leaves the prior out at beta = 1 (Fang and Schwing's own path: pi_beta = p(z)^(1 - beta) p(y | z)^beta);
+    the end point may then be improper and has no evidence.
 
-    Raises ValueError for a model without latent or without observed sites, for a discrete latent site, and for an
+    Raises ValueError for a model without latent or without observed sites, with an improper prior or with a subsampled plate,
+    for a discrete latent site that cannot be enumerated, for a name in ``temper`` that is no observed site, and for an
     ``initial`` whose sites or shapes are not the model's.
     """
     kwargs = dict(kwargs or {})
-    prototype = _trace(handlers.seed(model, jax.random.key(0)), args, kwargs)
-    latent = {name: site for name, site in prototype.items() if not site["is_observed"]}
-    _check_sites(prototype, latent)
-    start = _start(latent, initial)
+    prototype = _prototype(model, args, kwargs)
+    hidden = {name: site for name, site in prototype.items() if not site["is_observed"]}
+    discrete = [name for name, site in hidden.items() if site["fn"].support.is_discrete]
+    latent = {name: site for name, site in hidden.items() if name not in discrete}
+    nesting = max((-frame.dim for site in prototype.values() for frame in site["cond_indep_stack"]), default=0)
+    nesting = max((-frame.dim for site in prototype.values() for frame in site["cond_indep_stack"]), default=0)
+    _check_sites(prototype, hidden, latent)
+    tempered = _tempered(prototype, temper)
+    guide = initial if isinstance(initial, GuideStart) else None
+    start = {} if isinstance(initial, GuideStart) else _start(latent, initial)
 
-    def unconstrained(trace: dict) -> Sites:
-        return {name: biject_to(trace[name]["fn"].support).inv(trace[name]["value"]) for name in latent}
+    def unconstrained(values: Mapping[str, Array], trace: dict) -> Sites:
+        return {name: biject_to(trace[name]["fn"].support).inv(values[name]) for name in latent}
 
-    flat, unravel = ravel_pytree(unconstrained(prototype))
+    first = {name: latent[name]["value"] for name in latent}
+    flat, unravel = ravel_pytree(unconstrained(first, prototype))
+    if guide is not None:
+        guide.check({n: {**site, "unconstrained": unravel(flat)[n]} for n, site in latent.items()}, args, kwargs)
 
     def trace_at(u: Array) -> tuple[dict, Array]:
         values = unravel(u)
@@ -123,40 +144,131 @@ def numpyro_target(
         ]
         return trace, jnp.concatenate(jacobian)
 
-    def start_terms(trace: dict) -> Array:
-        return jnp.concatenate([_terms(start[name], trace[name]["value"]) for name in latent])
+    def start_terms(u: Array, trace: dict, jacobian: Array) -> Array:
+        if guide is None:
+            return jnp.concatenate([_terms(start[name], trace[name]["value"]) for name in latent])
+        values = {name: trace[name]["value"] for name in latent}
+        log_guide = guide.log_density(u, values, jacobian.sum(), args, kwargs) - jacobian.sum()
+        share = jnp.float32(guide.prior_share)
+        return jnp.logaddexp(jnp.log1p(-share) + log_guide, jnp.log(share) + prior_terms(trace).sum())[None]
 
     def prior_terms(trace: dict) -> Array:
         return jnp.concatenate([_site_terms(trace[name]) for name in latent])
 
+    def observed_terms(u: Array, trace: dict, chosen: bool) -> list[Array]:
+        if discrete:
+            values = {name: trace[name]["value"] for name in latent}
+            return [_enumerated(model, args, kwargs, values, latent, nesting)[None]] if chosen else []
+        return [_site_terms(site) for name, site in trace.items() if site["is_observed"] and (name in tempered) == chosen]
+
     def reference(u: Array) -> Array:
         trace, jacobian = trace_at(u)
-        return jnp.concatenate([prior_terms(trace) if initial is None else start_terms(trace), jacobian])
+        known = prior_terms(trace) if initial is None else start_terms(u, trace, jacobian)
+        return jnp.concatenate([known, jacobian, *observed_terms(u, trace, False)])
 
     def tilt(u: Array) -> Array:
-        trace, _ = trace_at(u)
-        parts = [_site_terms(site) for site in trace.values() if site["is_observed"]]
+        trace, jacobian = trace_at(u)
+        parts = observed_terms(u, trace, True)
         if initial is not None:
-            parts.append(-start_terms(trace))
+            parts.append(-start_terms(u, trace, jacobian))
             if not flat_prior:
                 parts.append(prior_terms(trace))
         elif flat_prior:
             parts.append(-prior_terms(trace))
         return jnp.concatenate(parts)
 
-    def draw(key: Array) -> Array:
-        if initial is None:
-            return ravel_pytree(unconstrained(_trace(handlers.seed(model, key), args, kwargs)))[0]
-        keys = dict(zip(latent, jax.random.split(key, len(latent)), strict=True))
-        values = {name: start[name].sample(keys[name]) for name in latent}
-        trace = _trace(handlers.seed(handlers.substitute(model, data=values), key), args, kwargs)
-        return ravel_pytree(unconstrained(trace))[0]
+    def start_weight(u: Array) -> Array:
+        return jnp.concatenate(observed_terms(u, trace_at(u)[0], False))
 
-    return Target(flat.size, draw, reference, tilt, unravel)
+    def prior_draw(key: Array) -> Array:
+        trace = _trace(handlers.seed(model, key), args, kwargs)
+        return ravel_pytree(unconstrained({name: trace[name]["value"] for name in latent}, trace))[0]
+
+    def from_values(key: Array, values: Mapping[str, Array]) -> Array:
+        trace = _trace(handlers.seed(handlers.substitute(model, data=dict(values)), key), args, kwargs)
+        return ravel_pytree(unconstrained(values, trace))[0]
+
+    def guide_draw(key: Array, start: GuideStart) -> Array:
+        which, prior_key, guide_key = jax.random.split(key, 3)
+        drawn = start.draw(guide_key, args, kwargs)
+        drawn = from_values(guide_key, drawn) if isinstance(drawn, dict) else drawn
+        return jnp.where(jax.random.uniform(which) < start.prior_share, prior_draw(prior_key), drawn)
+
+    def draw(key: Array) -> Array:
+        if guide is not None:
+            return guide_draw(key, guide)
+        if initial is None:
+            return prior_draw(key)
+        keys = dict(zip(latent, jax.random.split(key, len(latent)), strict=True))
+        return from_values(key, {name: start[name].sample(keys[name]) for name in latent})
+
+    if discrete:
+        jax.eval_shape(tilt, flat)  # what cannot be enumerated is said here
+    if discrete:
+        jax.eval_shape(tilt, flat)  # what cannot be enumerated is said here
+    apart = not discrete and any(site["is_observed"] and name not in tempered for name, site in prototype.items())
+    return Target(flat.size, draw, reference, tilt, unravel, start_weight if apart else None)
+
+
+def constrained_sites(
+    model: Callable, args: tuple, kwargs: Mapping[str, Any] | None, unconstrained: Sites, *, deterministic: bool = True
+) -> Sites:
+    """The values of a model's latent sites, and of its deterministic sites, at one unconstrained position.
+
+    A deterministic site that depends on a discrete latent that was summed out has no value, and is left out.
+    """
+    kwargs = dict(kwargs or {})
+    seeded = handlers.seed(model, jax.random.key(0))  # for discrete sites, which no position has
+    values = constrain_fn(seeded, args, kwargs, unconstrained, return_deterministic=deterministic)
+    undecided = _deterministic_of_discrete(model, args, kwargs) if deterministic else set()
+    return {name: value for name, value in values.items() if name not in undecided}
+
+
+def _deterministic_of_discrete(model: Callable, args: tuple, kwargs: dict) -> set[str]:
+    """The deterministic sites to which a path leads from a discrete latent site, in the program that the model traces to."""
+    trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
+    discrete = {n: s["value"] for n, s in trace.items() if _is_latent(s) and s["fn"].support.is_discrete}
+    names = [name for name, site in trace.items() if site["type"] == "deterministic"]
+    if not discrete or not names:
+        return set()
+
+    def values(discrete: Sites) -> list[Array]:
+        model_at = handlers.substitute(handlers.seed(model, jax.random.key(0)), data=discrete)
+        trace = handlers.trace(model_at).get_trace(*args, **kwargs)
+        return [jnp.asarray(trace[name]["value"]) for name in names]
+
+    program = jax.make_jaxpr(values)(discrete).jaxpr
+    reached = set(program.invars)
+    for equation in program.eqns:
+        if any(v in reached for v in equation.invars if not isinstance(v, Literal)):
+            reached.update(equation.outvars)
+    return {n for n, v in zip(names, program.outvars, strict=True) if not isinstance(v, Literal) and v in reached}
+
+
+def _is_latent(site: dict) -> bool:
+    return site["type"] == "sample" and not site["is_observed"]
 
 
 def _trace(model: Callable, args: tuple, kwargs: dict) -> dict:
     trace = handlers.trace(model).get_trace(*args, **kwargs)
+    return {name: site for name, site in trace.items() if site["type"] == "sample"}
+
+
+def _prototype(model: Callable, args: tuple, kwargs: dict) -> dict:
+    """The sites of one run of the model, which must have draws and be the same posterior in every run."""
+    try:
+        trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
+    except NotImplementedError as error:
+        raise ValueError(
+            "the model cannot be drawn from, and exact draws are where the chains start: does a latent site have an improper"
+            " prior (ImproperUniform)? Give it a proper one"
+        ) from error
+    for name, site in trace.items():
+        if site["type"] == "plate" and site["args"][1] is not None and site["args"][1] < site["args"][0]:
+            raise ValueError(
+                f"plate {name!r} draws a subsample of {site['args'][1]} of {site['args'][0]}, which is another posterior each"
+                " time: use it whole"
+            )
     return {name: site for name, site in trace.items() if site["type"] == "sample"}
 
 
@@ -172,20 +284,64 @@ def _site_terms(site: dict) -> Array:
     return terms if site.get("scale") is None else jnp.ravel(site["scale"] * terms)
 
 
-def _check_sites(prototype: dict, latent: dict) -> None:
-    if not latent:
+def _check_sites(prototype: dict, hidden: dict, latent: dict) -> None:
+    if not hidden:
         raise ValueError("the model has no latent site: there is nothing to infer (are all of its sites conditioned?)")
-    if len(latent) == len(prototype):
+    if len(hidden) == len(prototype):
         raise ValueError(
-            f"the model has no observed site (latent: {', '.join(latent)}): condition it first, as in"
+            f"the model has no observed site (latent: {', '.join(hidden)}): condition it first, as in"
             " model.condition(visible=pixels) or numpyro.handlers.condition(model, data=...)"
         )
-    for name, site in latent.items():
-        if site["fn"].support.is_discrete:
+    for name in hidden.keys() - latent.keys():
+        kind = type(hidden[name]["fn"]).__name__
+        if not hidden[name]["fn"].has_enumerate_support or hidden[name]["infer"].get("enumerate", "parallel") != "parallel":
             raise ValueError(
-                f"latent site {name!r} is discrete ({type(site['fn']).__name__}), and no gradient moves it: sum it out of"
+                f"latent site {name!r} is discrete ({kind}), no gradient moves it and it cannot be enumerated: sum it out of"
                 " the model, or observe it"
             )
+        try:
+            import funsor  # noqa: F401
+        except ImportError:
+            raise ValueError(
+                f"latent site {name!r} is discrete ({kind}): to have it summed out, install funsor (pip install funsor)"
+            ) from None
+    if not latent:
+        names = ", ".join(map(repr, hidden))
+        raise ValueError(f"latent site {names} is discrete, and there is no other: there is nothing for a gradient to move")
+
+
+def _tempered(prototype: dict, temper: Sequence[str] | None) -> set[str]:
+    observed = {name for name, site in prototype.items() if site["is_observed"]}
+    if temper is None:
+        return observed
+    if isinstance(temper, str) or not set(temper) or not set(temper) <= observed:
+        raise ValueError(f"temper={temper!r}: name one or more of the observed sites {sorted(observed)}")
+    if len(observed) < len(prototype) and any(
+        site["fn"].support.is_discrete and not site["is_observed"] for site in prototype.values()
+    ):
+        raise ValueError(
+            "temper= cannot name sites of a model whose discrete latents are summed out: their sum is tempered whole"
+        )
+    return set(temper)
+
+
+def _enumerated(model: Callable, args: tuple, kwargs: dict, values: Sites, latent: dict, nesting: int) -> Array:
+    """log p(y | continuous latents), the discrete latents summed out by NumPyro's funsor backend; ``nesting`` is the number of
+    nested plates, to the left of which it enumerates."""
+    from numpyro.contrib.funsor import config_enumerate, enum, log_density
+
+    seeded = handlers.seed(model, jax.random.key(0))
+    enumerated = enum(config_enumerate(seeded), first_available_dim=-nesting - 1)
+    inner = handlers.trace(handlers.substitute(enumerated, data=dict(values)))
+    # The continuous latents are hidden, so that their densities are not added, to be subtracted again with a rounding error.
+    log_likelihood, _ = log_density(handlers.block(inner, hide=list(latent)), args, kwargs, {})
+    for name, site in latent.items():
+        if inner.trace[name]["fn"].batch_shape != site["fn"].batch_shape:
+            raise ValueError(
+                f"latent site {name!r} depends on a discrete latent site, so its prior cannot be told apart: sum the discrete"
+                " site out of the model, as dist.MixtureSameFamily does"
+            )
+    return log_likelihood
 
 
 def _start(latent: dict, initial: dist.Distribution | Mapping[str, dist.Distribution] | None) -> dict:

@@ -17,7 +17,7 @@ from known import LinearCase, moments_p_value
 from torch import nn
 
 from cogen import completion
-from cogen.inference import AnnealedHMC, GradientDescent, ImportanceResampling, Inference, driver, infer
+from cogen.inference import AnnealedHMC, GradientDescent, ImportanceResampling, Inference, blocks, infer
 from cogen.models import CoGenerator, views
 
 RUN = {"num_warmup": 20, "num_samples": 3, "num_chains": 8, "seed": 0, "progress": False}
@@ -209,15 +209,15 @@ def test_a_density_that_convolves_in_a_loop_is_met():
         x = lax.conv_general_dilated(z, jnp.ones((1, 1, 3, 3)), (1, 1), "SAME")
         numpyro.sample("y", dist.Normal(x, 1.0).to_event(4), obs=jnp.zeros((1, 1, 4, 4)))
 
-    assert driver._convolves(convolving, ())
-    assert not driver._convolves(gauss, ())
+    assert blocks._convolves(convolving, ())
+    assert not blocks._convolves(gauss, ())
 
 
 @pytest.mark.parametrize("by_host", [True, False])
 def test_the_host_s_loop_and_the_compiled_one_have_the_same_posterior(by_host, monkeypatch):
     """Judged by `known.moments_p_value`; false alarms at most 1e-4 each, with fixed seeds."""
     generator, items = Convolving(), 24
-    monkeypatch.setattr(driver, "_convolves", lambda model, data: by_host)
+    monkeypatch.setattr(blocks, "_convolves", lambda model, data: by_host)
     case = object.__new__(LinearCase)
     with torch.no_grad():
         bias = generator(torch.zeros(1, 2)).reshape(-1).double().numpy()
@@ -241,7 +241,7 @@ def test_the_host_s_loop_and_the_compiled_one_have_the_same_posterior(by_host, m
         progress=False,
     )
     posterior = run.draw(2)
-    assert run._by_host == by_host
+    assert run._program.by_host == by_host
     assert moments_p_value(case, posterior) > 1e-4
     assert posterior["posterior"].attrs["gradient_evaluations"] == [32 * (1 + 3 * 42)] * items
     assert posterior["warmup_sample_stats"]["beta"].sizes["draw"] == 40

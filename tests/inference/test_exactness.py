@@ -110,22 +110,22 @@ def test_pyro_kernels_are_exact(kernel):
 
 
 def accepts_everything(monkeypatch):
-    right = annealed_hmc._trajectory
-    monkeypatch.setattr(annealed_hmc, "_trajectory", lambda t, normal, u, *rest: right(t, normal, 0.0 * u, *rest))
+    right = annealed_hmc.trajectory
+    monkeypatch.setattr(annealed_hmc, "trajectory", lambda t, normal, u, *rest: right(t, normal, 0.0 * u, *rest))
 
 
 def keeps_its_momentum(monkeypatch):
-    right, key = annealed_hmc._noise, jax.random.key(7)
-    monkeypatch.setattr(annealed_hmc, "_noise", lambda k, n, dim: (right(key, n, dim)[0], right(k, n, dim)[1]))
+    right, key = annealed_hmc.transition_noise, jax.random.key(7)
+    monkeypatch.setattr(annealed_hmc, "transition_noise", lambda k, n, dim: (right(key, n, dim)[0], right(k, n, dim)[1]))
 
 
 def starts_with_the_prior_s_gradient(monkeypatch):
-    right = annealed_hmc._trajectory
+    right = annealed_hmc.trajectory
 
     def stale(target, normal, u, start, *rest):
         return right(target, normal, u, start._replace(tilt_gradient=0.0 * start.tilt_gradient), *rest)
 
-    monkeypatch.setattr(annealed_hmc, "_trajectory", stale)
+    monkeypatch.setattr(annealed_hmc, "trajectory", stale)
 
 
 def resamples_and_keeps_the_weights(monkeypatch):

@@ -1,0 +1,149 @@
+"""Long runs survive being killed: what a run has done is written to a folder, and the same call goes on from there.
+
+A block of items is one file, replaced whole and at once, so that at any moment the folder holds a complete earlier state.
+Beside them stands the identity of the run (kernel, model and data, counts, seed, versions), so that a folder of another
+run is refused and says what differs. Going on repeats the same compiled transitions on the same numbers: on
+the same machine the result is the one of a run that was not interrupted, bit for bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import time
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+_IDENTITY = "run.json"
+
+
+class Checkpoint:
+    """A folder with the state of one run.
+
+    :param folder: made if it does not exist.
+    :param every: seconds between writes of the running block; 0 writes after every chunk of transitions.
+
+    Raises ValueError for a folder that holds something else or another run.
+    """
+
+    def __init__(self, folder: str | os.PathLike, *, every: float = 30.0) -> None:
+        if not every >= 0:
+            raise ValueError(f"every={every}: seconds between checkpoints, not negative")
+        self.folder, self.every = Path(folder), every
+        self._written = time.monotonic()
+
+    def part(self, name: str) -> Checkpoint:
+        """A checkpoint of its own inside this folder (a pilot's)."""
+        return Checkpoint(self.folder / name, every=self.every)
+
+    def open(self, identity: Mapping[str, Any]) -> None:
+        """Begin, or go on if the folder is this run's."""
+        identity = json.loads(json.dumps(identity))
+        path = self.folder / _IDENTITY
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"checkpoint {self.folder}: there is a file of that name")
+        if not path.exists():
+            strangers = [p.name for p in self.folder.iterdir() if not p.name.startswith(".")] if self.folder.exists() else []
+            if [name for name in strangers if name != "pilot"]:
+                raise ValueError(
+                    f"checkpoint {self.folder}: the folder holds {strangers[0]!r} but no {_IDENTITY}; give an empty one"
+                )
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._replace(path, json.dumps(identity, indent=1).encode())
+            return
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(found, dict):
+                raise ValueError("it holds no mapping")
+        except ValueError as error:
+            raise ValueError(f"checkpoint {self.folder}: {_IDENTITY} cannot be read ({error}); remove the folder") from None
+        for name, value in identity.items():
+            if found.get(name) != value:
+                raise ValueError(
+                    f"checkpoint {self.folder} is of another run: {name} was {found.get(name)!r} there and is {value!r} here;"
+                    " give another folder, or remove this one"
+                )
+
+    def due(self) -> bool:
+        """Whether it is time to write."""
+        return time.monotonic() - self._written >= self.every
+
+    def save(self, block: int, arrays: Mapping[str, np.ndarray]) -> None:
+        stream = io.BytesIO()
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+        self._replace(self.folder / f"block_{block:05d}.npz", stream.getvalue())
+        self._written = time.monotonic()
+
+    def load(self, block: int) -> dict[str, np.ndarray] | None:
+        """What was saved of a block, or None. Raises ValueError for a file that is damaged."""
+        path = self.folder / f"block_{block:05d}.npz"
+        if not path.exists():
+            return None
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+                return {name: stored[name] for name in stored.files}
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"checkpoint {self.folder}: {path.name} is damaged ({error}); remove this file to repeat its items"
+            ) from None
+
+    def _replace(self, path: Path, content: bytes) -> None:
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+
+
+def tree_to_arrays(tree: Any) -> dict[str, np.ndarray]:
+    """The leaves of a pytree of arrays, by number; random keys as their data."""
+    leaves = jax.tree.leaves(tree)
+    return {f"leaf:{k}": np.asarray(jax.random.key_data(a) if _is_key(a) else a) for k, a in enumerate(leaves)}
+
+
+def tree_from_arrays(template: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """The pytree of the shape ``template`` that `tree_to_arrays` took apart."""
+    leaves, structure = jax.tree.flatten(template)
+    found = [jnp.asarray(arrays[f"leaf:{k}"]) for k in range(len(leaves))]
+    restored = [jax.random.wrap_key_data(v) if _is_key(t) else v for t, v in zip(leaves, found, strict=True)]
+    return jax.tree.unflatten(structure, restored)
+
+
+def fingerprint(jaxpr: ClosedJaxpr, data: Any) -> dict[str, str]:
+    """Hashes of what a transition computes, with the constants in it (a generator's weights), and of its data."""
+    program, observed = hashlib.sha256(), hashlib.sha256()
+    program.update(re.sub(r" at 0x[0-9a-f]+", "", str(jaxpr.jaxpr)).encode())
+    _add_constants(jaxpr, program)
+    for leaf in jax.tree.leaves(data):
+        observed.update(np.asarray(leaf).tobytes())
+    return {"data": observed.hexdigest()[:16], "model and kernel": program.hexdigest()[:16]}
+
+
+def _add_constants(jaxpr: Any, digest: Any) -> None:
+    if isinstance(jaxpr, ClosedJaxpr):
+        for constant in jaxpr.consts:
+            digest.update(np.asarray(jax.random.key_data(constant) if _is_key(constant) else constant).tobytes())
+        jaxpr = jaxpr.jaxpr
+    for equation in jaxpr.eqns:
+        for variable in equation.invars:
+            if isinstance(variable, Literal) and not _is_key(variable.val):
+                digest.update(np.asarray(variable.val).tobytes())
+        for parameter in equation.params.values():
+            for inner in parameter if isinstance(parameter, tuple | list) else (parameter,):
+                if isinstance(inner, ClosedJaxpr | Jaxpr):
+                    _add_constants(inner, digest)
+
+
+def _is_key(value: Any) -> bool:
+    return hasattr(value, "dtype") and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
