@@ -1,7 +1,8 @@
 """The evidence log p(y) of every item, with a standard error that resampling does not fool.
 
 The chains of an item form P populations that never exchange particles, so their estimates Z_p of the evidence are
-independent and unbiased, whatever was resampled inside. With l_p = log Z_p and m = max_p l_p:
+independent and unbiased, whatever was resampled inside (those of parallel tempering are consistent). With l_p = log Z_p
+and m = max_p l_p:
 
     estimate       = log mean_p exp(l_p)
     standard error = sd_p(exp(l_p - m)) / (sqrt(P) mean_p exp(l_p - m))            (delta method, sd with P - 1)
@@ -9,7 +10,8 @@ independent and unbiased, whatever was resampled inside. With l_p = log Z_p and 
 
 The standard error cannot exceed one, however far the populations lie apart (one of them then has all the mass): read it
 together with the spread, and believe it only where the spread is below one nat or so. exp of the estimate is
-unbiased, so the estimate itself lies below log p(y) on average: it is a stochastic lower bound.
+unbiased, so the estimate itself lies below log p(y) on average: it is a stochastic lower bound (but for parallel tempering,
+whose estimate errs to either side).
 
 References: Neal (2001), "Annealed importance sampling"; Del Moral, Doucet and Jasra (2006), "Sequential Monte Carlo
 samplers".
@@ -37,9 +39,10 @@ def population_estimates(posterior: Any) -> xr.DataArray:
     if not has_evidence(posterior) or recorded is None:
         raise ValueError(
             f"a run of {attrs.get('kernel', 'this kernel')} has no evidence: its chains start at beta = 1. "
-            "Use AnnealedHMC or ImportanceResampling to estimate log p(y)"
+            "Use AnnealedHMC, ParallelTempering or ImportanceResampling to estimate log p(y)"
         )
-    slots = recorded.isel(draw=0, drop=True).transpose("chain", ...)
+    # Most kernels hold one value at every draw; parallel tempering's estimate grows with the draws, and the last is the answer.
+    slots = recorded.isel(draw=-1, drop=True).transpose("chain", ...)
     count = num_populations(posterior)
     if count < 1 or slots.sizes["chain"] % count:
         raise ValueError(
@@ -55,8 +58,8 @@ def log_evidence(posterior: Any) -> xr.Dataset:
     """Estimate and standard error of log p(y) per item, in nats.
 
     Returns a Dataset with the variables `estimate`, `standard_error` and `spread` (dims ([item]); the module says
-    what they are; the last two are NaN for a single population) and the attributes `kind` ("annealed" or
-    "importance"), `num_populations` and `adapted` (1 when the step size adapted along the annealing: the weights are
+    what they are; the last two are NaN for a single population) and the attributes `kind` ("annealed", "importance" or
+    "stepping-stone"), `num_populations` and `adapted` (1 when the step size adapted along the annealing: the weights are
     then not exact and the estimate may be biased). An item whose populations all died has the estimate -inf. Raises
     ValueError for a run without evidence.
     """

@@ -52,3 +52,11 @@ def test_runs_without_evidence_and_cut_runs_are_refused():
     run["posterior"].attrs["num_populations"] = 5
     with pytest.raises(ValueError, match="16 chains do not divide"):
         log_evidence(run)
+
+
+def test_an_estimate_that_grows_with_the_draws_is_read_at_the_last():
+    run, made = annealed_run(items=2)
+    recorded = run["sample_stats"]["population_log_evidence"]
+    recorded.values[:, :-1] += 5.0
+    z = np.exp(made.log_z + 100)
+    np.testing.assert_allclose(log_evidence(run)["estimate"], np.log(z.mean(axis=0)) - 100)
