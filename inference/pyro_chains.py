@@ -1,13 +1,15 @@
-"""Pyro's own kernels: one chain of one item at a time.
+"""Pyro kernels in `infer`: Pyro's own, one chain of one item at a time, and ours, all chains of all items at once.
 
 Pyro's HMC and NUTS are scalar (a batched potential raises), so items and chains run one after another, and a run of many
-items takes long. How long is measured on a few gradients and said before it starts.
+items takes long. How long is measured on a few gradients and said before it starts. `PyroAnnealedHMC` holds the chain and
+the item axis itself, and what comes out of it has the groups, dimensions and attributes of the JAX kernels' runs.
 """
 
 from __future__ import annotations
 
 import functools
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +19,9 @@ from tqdm.auto import tqdm
 from cogen.inference.items import ItemModel, find_items
 from cogen.inference.predictions import predictive_groups
 from cogen.inference.results import to_arviz
+
+PATH_POINTS = 200
+"""At most so many points of the warm-up are kept."""
 
 
 def infer_with_pyro(
@@ -30,10 +35,17 @@ def infer_with_pyro(
     progress: bool,
     keep_x: bool,
 ) -> Any:
-    """`infer` for a Pyro kernel class or a ``functools.partial`` of one."""
+    """`infer` for a Pyro kernel class, a ``functools.partial`` of one, or a `PyroAnnealedHMC` without a model."""
     import torch
 
+    from cogen.inference.pyro_annealed_hmc import PyroAnnealedHMC
+
     factory = kernel.func if isinstance(kernel, functools.partial) else kernel
+    if isinstance(factory, type) and issubclass(factory, PyroAnnealedHMC):
+        kernel = factory = kernel()
+    if isinstance(factory, PyroAnnealedHMC):
+        bound = factory.bind(model, num_chains)
+        return _infer_vectorised(bound, num_warmup, num_samples, seed=seed, progress=progress, keep_x=keep_x)
     if not isinstance(factory, type):
         raise TypeError(
             f"this {type(factory).__name__} was made with a model of its own: pass the class, or"
@@ -75,6 +87,90 @@ def infer_with_pyro(
         **(dict(items.attributes) if items is not None else {}),
     }
     return to_arviz(groups, attributes)
+
+
+def _infer_vectorised(kernel: Any, num_warmup: int, num_samples: int, *, seed: int, progress: bool, keep_x: bool) -> Any:
+    """A run of a kernel that holds all chains of all items."""
+    import torch
+
+    start = time.perf_counter()
+    every = max(1, -(-num_warmup // PATH_POINTS))
+    path, draws = [], []
+    with (
+        torch.random.fork_rng(devices=[]),
+        tqdm(total=num_warmup + num_samples, disable=not progress, unit="transition", desc="warm-up") as bar,
+    ):
+        torch.manual_seed(seed)
+        kernel.setup(num_warmup)
+        items = kernel.target.items
+        gradients = kernel.state.n_steps
+        for i in range(num_warmup + num_samples):
+            sites = kernel.sample()
+            gradients += kernel.state.n_steps
+            bar.update(1)
+            bar.set_postfix(kernel.logging(), refresh=False)
+            if i >= num_warmup:
+                draws.append({"site": _numpy(sites), "stat": _numpy(kernel.statistics())})
+            elif (i + 1) % every == 0 or i + 1 == num_warmup:
+                path.append({"transition": np.asarray(i), **_numpy(kernel.path())})
+            if i + 1 == num_warmup:
+                bar.set_description("draws")
+    _warn_of_nonfinite(kernel.state.nonfinite.sum(0).tolist(), items is not None)
+    lead = ("chain", "draw") if items is None else ("chain", "draw", "item")
+    posterior = {}
+    for name in draws[0]["site"]:
+        values = np.stack([draw["site"][name] for draw in draws], axis=1)
+        posterior[name] = ((*lead, *_dims(items, name, values.ndim - len(lead))), values)
+    statistics = {}
+    for name in draws[0]["stat"]:
+        values = np.stack([draw["stat"][name] for draw in draws], axis=1)  # (chain, draw, item)
+        statistics[name] = (lead, values if items is not None else values[..., 0])
+    warmup = {}
+    for name in path[0]:
+        values = np.stack([point[name] for point in path])
+        if name == "transition":
+            warmup[name] = (("draw",), values)
+        else:
+            warmup[name] = (("draw", *lead[2:]), values if items is not None else values[:, 0])
+    groups = {"posterior": posterior, "sample_stats": statistics, "warmup_sample_stats": warmup}
+    if items is not None:
+        groups.update({name: dict(group) for name, group in items.result_groups().items()})
+        groups.update(predictive_groups(items, groups, keep_x=keep_x, seed=seed))
+    attributes = {
+        "inference_library": "cogen",
+        "kernel": type(kernel).__name__,
+        "num_warmup": num_warmup,
+        "seed": seed,
+        "num_populations": kernel.num_populations_used,
+        "adapted": int(kernel.step_size.adapts),
+        "evidence_kind": kernel.evidence_kind,
+        "gradient_evaluations": [gradients * kernel.num_chains] * kernel.target.num_items,
+        "moves_per_temperature": kernel.moves_per_temperature,
+        "seconds": time.perf_counter() - start,
+        "compile_seconds": 0.0,
+        **(dict(items.attributes) if items is not None else {}),
+    }
+    return to_arviz(groups, attributes)
+
+
+def _warn_of_nonfinite(counts: list[int], items: bool) -> None:
+    suffered = {k: count for k, count in enumerate(counts) if count}
+    if suffered:
+        shown = ", ".join(f"{k} ({count})" for k, count in list(suffered.items())[:8]) + (", ..." if len(suffered) > 8 else "")
+        warnings.warn(
+            f"{sum(counts)} trajectories met a gradient or a density that is no number, and were rejected"
+            + (f": item{'s' if len(suffered) > 1 else ''} {shown}" if items else ""),
+            stacklevel=5,
+        )
+
+
+def _numpy(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy(force=True) for name, tensor in tensors.items()}
+
+
+def _dims(items: ItemModel | None, site: str, count: int) -> tuple[str, ...]:
+    named = tuple(items.dims.get(site, ())) if items is not None else ()
+    return named if len(named) == count else tuple(f"{site}_dim_{k}" for k in range(count))
 
 
 def _count(items: ItemModel) -> int:
@@ -168,10 +264,7 @@ def _groups(items: ItemModel | None, runs: list[dict[str, Any]], num_chains: int
         values = gather([run["sites"][name] for run in runs])
         if items is not None:
             values = values.squeeze(3) if values.shape[3] == 1 else values
-        rest = values.ndim - len(lead)
-        named = tuple(items.dims.get(name, ())) if items is not None else ()
-        dims = named if len(named) == rest else tuple(f"{name}_dim_{k}" for k in range(rest))
-        posterior[name] = ((*lead, *dims), values)
+        posterior[name] = ((*lead, *_dims(items, name, values.ndim - len(lead))), values)
     statistics = {
         name: (lead, gather([run[name] for run in runs])) for name in ("acceptance_rate", "lp", "step_size", "diverging")
     }

@@ -84,15 +84,19 @@ def diagnose(path: Path) -> None:
 
 def _kernel(options: Complete) -> Any:
     if options.backend == "pyro":
-        if options.algorithm not in ("hmc", "nuts"):
-            raise ValueError(f"--algorithm {options.algorithm} does not run on Pyro yet: use --backend numpyro, or hmc or nuts")
+        if options.algorithm not in ("annealed-hmc", "hmc", "nuts"):
+            raise ValueError(
+                f"--algorithm {options.algorithm} does not run on Pyro: use --backend numpyro, or annealed-hmc, hmc or nuts"
+            )
         import pyro.infer
 
-        return (
-            functools.partial(pyro.infer.HMC, step_size=0.1, trajectory_length=1.0)
-            if options.algorithm == "hmc"
-            else pyro.infer.NUTS
-        )
+        from cogen.inference.pyro_annealed_hmc import PyroAnnealedHMC
+
+        return {
+            "annealed-hmc": PyroAnnealedHMC(),
+            "hmc": functools.partial(pyro.infer.HMC, step_size=0.1, trajectory_length=1.0),
+            "nuts": pyro.infer.NUTS,
+        }[options.algorithm]
     import numpyro.infer
 
     from cogen.inference import AnnealedHMC, GradientDescent, ImportanceResampling

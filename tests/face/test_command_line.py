@@ -88,6 +88,7 @@ def test_generators(capsys):
         ["--algorithm", "gradient-descent", "--view", "thumbnail"],
         ["--algorithm", "importance", "--view", "box"],
         ["--algorithm", "nuts", "--view", "centre", "--warmup", "5"],
+        ["--algorithm", "annealed-hmc", "--backend", "pyro"],
         ["--algorithm", "hmc", "--backend", "pyro", "--view", "random", "--warmup", "2", "--chains", "1", "--samples", "4"],
     ],
     ids=lambda options: options[1],
@@ -178,7 +179,7 @@ BAD = {
     "no noise": (["--noise", "0"], "--noise 0"),
     "noise that is no number": (["--noise", "nan"], "--noise nan"),
     "gray of gray": (["--view", "gray"], "nothing would be hidden"),
-    "annealing in Pyro": (["--backend", "pyro"], "annealed-hmc"),
+    "descent in Pyro": (["--backend", "pyro", "--algorithm", "gradient-descent"], "gradient-descent does not run on Pyro"),
     "a file for output": (["--output", "{bad}/file"], "file"),
     "a file above the output": (["--output", "{bad}/file/out"], "file"),
 }

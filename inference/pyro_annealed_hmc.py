@@ -1,0 +1,454 @@
+"""Annealed Hamiltonian Monte Carlo for Pyro models, all chains of all items in one batch: the sister of `annealed_hmc`.
+
+The algorithm, its papers and its departures from them are those of `cogen.inference.AnnealedHMC`:
+
+    log w += (beta_t - beta_{t-1}) tilt(u),        tilt = log p(z, y) - log q0(z),
+
+then resampling where the weights' effective sample size fell below a threshold, then HMC that leaves pi_beta = q0^(1 - beta)
+p(z, y)^beta invariant. Pyro's own HMC moves one chain at a time; here the chain axis is inside the kernel, so that a
+generator in torch, translatable to JAX or not, sees one batch of (chain, item) per gradient, each chain with its own
+accept decision and each item with its own step size (Neal 2001; Fang and Schwing 2019; Del Moral, Doucet and Jasra 2006).
+
+What differs from the sister: sums, energies and log weights are float64; an item's random numbers are a function of the
+seed and the item for a given number of chains, since torch's generators are sequential.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
+from torch import Tensor
+
+from cogen.inference.populations import population_count
+from cogen.inference.pyro_targets import Initial, Point, PyroTarget
+from cogen.inference.schedules import Schedule, Sigmoid, inverse_temperatures
+from cogen.inference.step_size import ConstantGain, Fixed, Recorded, StepSizeRule
+
+DIVERGENCE = 1000.0
+"""An energy error above this many nats is a divergence, as in Pyro."""
+
+
+class AnnealedState(NamedTuple):
+    """All chains of all items after a transition."""
+
+    i: int
+    """Transitions made."""
+    point: Point
+    log_weight: Tensor
+    """(chain, item), float64; all of an item's equal after the last resampling."""
+    ancestor: Tensor
+    """(chain, item): the initial chain from which the particle descends."""
+    population: Tensor
+    """(chain, item): the population of that chain."""
+    population_log_evidence: Tensor
+    """(chain, item): the evidence estimate of the population of this slot."""
+    beta: Tensor
+    """(item,): the inverse temperature of the last transition."""
+    step_size: Tensor
+    """(item,)"""
+    acceptance_rate: Tensor
+    """(chain, item)"""
+    diverging: Tensor
+    """(chain, item): whether the last trajectory's energy error passed 1000 nats or was not finite (it is rejected)."""
+    energy: Tensor
+    n_steps: int
+    """Gradient evaluations per chain of the last transition."""
+    nonfinite: Tensor
+    """(chain, item): trajectories so far that met a gradient or a density that is not a number, and were rejected."""
+    adaptation: Any
+
+
+class PyroAnnealedHMC(MCMCKernel):
+    """Annealed HMC for any Pyro model, in ``cogen.inference.infer`` or in plain ``pyro.infer.MCMC``.
+
+    >>> import pyro, pyro.distributions as dist, torch
+    >>> from pyro.infer import MCMC
+    >>> from cogen.inference.pyro_annealed_hmc import PyroAnnealedHMC
+    >>> def model():
+    ...     z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    ...     pyro.sample("y", dist.Normal(z, 1.0), obs=torch.tensor(2.0))
+    >>> mcmc = MCMC(PyroAnnealedHMC(model, num_chains=64), num_samples=10, warmup_steps=50, disable_progbar=True)
+    >>> mcmc.run()
+    >>> mcmc.get_samples()["z"].shape  # (draw, chain, ...); with items (draw, chain, item, ...)
+    torch.Size([10, 64])
+
+    The warm-up transitions walk the schedule from exact draws of q0 to the posterior; the sample transitions stay at beta = 1
+    with the last step size. ``warmup_steps`` must be a positive multiple of ``moves_per_temperature``. The chains are in here:
+    leave ``MCMC(num_chains=1)``. Weights, ancestors and evidence stand in ``mcmc.diagnostics()``.
+
+    :param model: a conditioned Pyro model or `ItemModel` (such as a ``CoGenerator``), or None for a recipe that `infer` binds.
+    :param num_chains: chains per item, for ``pyro.infer.MCMC``; `infer` gives its own.
+    :param initial: q0, a torch or Pyro distribution over the latent site (or a mapping over sites); default the prior.
+
+    The other parameters (schedule, num_leapfrog, step_size, moves_per_temperature, resample_threshold, flat_prior,
+    num_populations, inverse_mass, jitter) are those of `cogen.inference.AnnealedHMC`. Inside an item the chains share one step
+    size, and no two items share anything. Draws follow torch's global seed.
+
+    Raises ValueError for values out of these ranges, TypeError for a schedule that is no function.
+    """
+
+    transforms: dict[str, Any] = {}  # noqa: RUF012 (for Pyro's MCMC: draws are constrained already)
+
+    def __init__(
+        self,
+        model: Callable | None = None,
+        *,
+        num_chains: int | None = None,
+        schedule: Schedule = Sigmoid(-10.0, 4.0),
+        num_leapfrog: int = 10,
+        step_size: StepSizeRule | float = ConstantGain(),
+        moves_per_temperature: int = 1,
+        resample_threshold: float = 0.5,
+        initial: Initial = None,
+        flat_prior: bool = False,
+        num_populations: int | None = None,
+        inverse_mass: Any = None,
+        jitter: float = 0.2,
+    ) -> None:
+        for name, value in (("num_leapfrog", num_leapfrog), ("moves_per_temperature", moves_per_temperature)):
+            if value < 1:
+                raise ValueError(f"{name}={value}: at least one is needed")
+        if num_chains is not None and num_chains < 1:
+            raise ValueError(f"num_chains={num_chains}: at least one is needed")
+        if not 0.0 <= resample_threshold <= 1.0:
+            raise ValueError(f"resample_threshold={resample_threshold}: a fraction of the chains, from 0 (never) to 1")
+        if not 0.0 <= jitter < 1.0:
+            raise ValueError(f"jitter={jitter}: it lies in [0, 1)")
+        if not callable(schedule):
+            raise TypeError(
+                f"schedule={schedule}: this kernel takes a function from T to T + 1 inverse temperatures, such as"
+                " Sigmoid(-10, 4) or the Ladder of another run; it does not choose them as it runs"
+            )
+        self.model = model
+        self.num_chains = num_chains
+        self.schedule = schedule
+        self.num_leapfrog = num_leapfrog
+        self.step_size: StepSizeRule = Fixed(float(step_size)) if isinstance(step_size, int | float) else step_size
+        self.moves_per_temperature = moves_per_temperature
+        self.resample_threshold = resample_threshold
+        self.initial = initial
+        self.flat_prior = flat_prior
+        self.num_populations = num_populations
+        self.inverse_mass = None if inverse_mass is None else torch.as_tensor(np.array(inverse_mass))
+        self.jitter = jitter
+        self.evidence_kind = "" if flat_prior else "annealed"
+
+    def bind(self, model: Callable, num_chains: int) -> Self:
+        """A copy of this recipe for a model and so many chains. Raises ValueError if it has a model or other chains already."""
+        if self.model is not None:
+            raise ValueError(f"{type(self).__name__} was made with a model of its own: make it without one for infer")
+        if self.num_chains not in (None, num_chains):
+            raise ValueError(f"num_chains={num_chains}, and the kernel was made for {self.num_chains}: leave one of them out")
+        bound = copy.copy(self)
+        bound.model, bound.num_chains = model, num_chains
+        return bound
+
+    # --- Pyro's contract -----------------------------------------------------------------------------------------------
+
+    def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
+        """Lay out a run: exact draws from q0, evaluated. Raises ValueError for settings that cannot run."""
+        if self.model is None:
+            raise ValueError(f"{type(self).__name__} has no model yet: give it one, or pass it to cogen.inference.infer")
+        if self.num_chains is None:
+            raise ValueError(f"how many chains? {type(self).__name__}(model, num_chains=64) holds all of them")
+        if warmup_steps < 1 or warmup_steps % self.moves_per_temperature:
+            raise ValueError(
+                f"warmup_steps={warmup_steps} (num_warmup): the annealing is the warm-up, so it takes a positive multiple of"
+                f" moves_per_temperature={self.moves_per_temperature} transitions to reach beta = 1"
+            )
+        self.num_populations_used = population_count(self.num_chains, self.num_populations, self.resample_threshold > 0)
+        self._warmup = warmup_steps
+        ladder = inverse_temperatures(self.schedule, warmup_steps // self.moves_per_temperature)
+        self.target = target = PyroTarget(
+            self.model, args, kwargs, num_chains=self.num_chains, initial=self.initial, flat_prior=self.flat_prior
+        )
+        items = target.num_items
+        if ladder.ndim == 2 and len(ladder) != items:
+            raise ValueError(f"the schedule has the inverse temperatures of {len(ladder)} items, and this run has {items}")
+        if isinstance(self.step_size, Recorded) and len(self.step_size.steps) != items:
+            raise ValueError(f"the step sizes of {len(self.step_size.steps)} items were recorded, and this run has {items}")
+        self._ladder = torch.as_tensor(
+            np.broadcast_to(np.atleast_2d(ladder), (items, ladder.shape[-1])).T.copy()
+        )  # (T + 1, item)
+        seeds = torch.randint(2**62, (2, items), device="cpu").tolist()
+        self._generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds[0]]
+        self._state = self._start(target.start(seeds[1]))
+
+    @property
+    def initial_params(self) -> dict[str, Tensor]:
+        return self._sites()
+
+    @initial_params.setter
+    def initial_params(self, params: Any) -> None:
+        raise ValueError(f"{type(self).__name__} starts from exact draws: initial_params would void its weights")
+
+    def sample(self, params: Any = None) -> dict[str, Tensor]:
+        """One transition of all chains. Returns the constrained latent sites, (chain, [item,] *shape)."""
+        self._state = self._transition(self._state)
+        return self._sites()
+
+    def logging(self) -> OrderedDict[str, str]:
+        state = self._state
+        return OrderedDict(
+            [
+                ("beta", f"{float(state.beta.mean()):.3g}"),
+                ("acc. prob", f"{float(state.acceptance_rate.mean()):.2f}"),
+                ("step size", f"{float(state.step_size.mean()):.2e}"),
+            ]
+        )
+
+    def diagnostics(self) -> dict[str, Any]:
+        """Of the last transition: beta (item,), and what `statistics` gives."""
+        return {"beta": self._state.beta, **self.statistics()}
+
+    # --- what infer keeps ----------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> AnnealedState:
+        """The state after the last transition."""
+        return self._state
+
+    def statistics(self) -> dict[str, Tensor]:
+        """The statistics of the last transition by their ArviZ names, each (chain, item)."""
+        state = self._state
+        return {
+            "acceptance_rate": state.acceptance_rate,
+            "step_size": state.step_size.expand_as(state.acceptance_rate),
+            "diverging": state.diverging,
+            "lp": state.point.reference + state.point.tilt,
+            "energy": state.energy,
+            "n_steps": torch.full_like(state.ancestor, state.n_steps),
+            "nonfinite": state.nonfinite,
+            "log_weight": state.log_weight,
+            "ancestor": state.ancestor,
+            "population": state.population,
+            "population_log_evidence": state.population_log_evidence,
+        }
+
+    def path(self) -> dict[str, Tensor]:
+        """What tells how the warm-up goes, each (item,)."""
+        state = self._state
+        slots = torch.zeros_like(state.ancestor).scatter_(0, state.ancestor, 1)
+        return {
+            "beta": state.beta,
+            "acceptance_rate": state.acceptance_rate.mean(0),
+            "step_size": state.step_size,
+            "weight_ess": effective_fraction(state.log_weight),
+            "ancestors": slots.sum(0),
+            "diverging": state.diverging.sum(0),
+            "nonfinite": state.nonfinite.sum(0),
+            "log_evidence": log_mean_exp(state.population_log_evidence),
+        }
+
+    def _sites(self) -> dict[str, Tensor]:
+        items = self.target.items is not None
+        return {name: value if items else value[:, 0] for name, value in self._state.point.values.items()}
+
+    # --- the algorithm -------------------------------------------------------------------------------------------------
+
+    def _start(self, point: Point) -> AnnealedState:
+        dim, (chains, items) = self.target.dim, point.tilt.shape
+        if self.inverse_mass is not None and tuple(self.inverse_mass.shape) not in ((dim,), (dim, dim)):
+            raise ValueError(
+                f"inverse_mass has shape {tuple(self.inverse_mass.shape)}, the model has {dim} unconstrained coordinates"
+            )
+        device = point.u.device
+        self._ladder = self._ladder.to(device)
+        self._mass = None if self.inverse_mass is None else self.inverse_mass.to(device, point.u.dtype)
+        # The rules are written for one item in JAX; both kernels use the same ones.
+        self._rule_step = jax.jit(jax.vmap(self.step_size.step_size))
+        self._rule_update = jax.jit(jax.vmap(self.step_size.update))
+        adaptation = jax.vmap(self.step_size.init)(jnp.arange(items))
+        zeros = torch.zeros_like(point.tilt)
+        chain = torch.arange(chains, device=device)[:, None].expand(chains, items)
+        beta = self._ladder[0]
+        return AnnealedState(
+            i=0,
+            point=point,
+            log_weight=zeros,
+            ancestor=chain,
+            population=chain // (chains // self.num_populations_used),
+            population_log_evidence=zeros,
+            beta=beta,
+            step_size=self._step(adaptation, beta),
+            acceptance_rate=zeros,
+            diverging=zeros > 0,
+            energy=-point.log_density(beta),
+            n_steps=1,
+            nonfinite=torch.zeros_like(chain),
+            adaptation=adaptation,
+        )
+
+    def _transition(self, state: AnnealedState) -> AnnealedState:
+        annealing = state.i < self._warmup
+        level = min(state.i // self.moves_per_temperature + 1, len(self._ladder) - 1)
+        beta = self._ladder[level]
+        momentum, uniform = _noise(self._generators, len(state.log_weight), self.target.dim, state.point.u)
+        populations = self.num_populations_used
+
+        new_temperature = annealing and state.i % self.moves_per_temperature == 0
+        if new_temperature:
+            grown = state.log_weight + (beta - state.beta) * state.point.tilt
+            state = state._replace(
+                log_weight=torch.where(grown.isfinite(), grown, -torch.inf)
+            )  # otherwise the particle is dead
+        if annealing:
+            state = state._replace(population_log_evidence=population_evidence(state.log_weight, populations))
+        if self.resample_threshold > 0 and new_temperature:
+            state = _resample(uniform[..., 2], state, populations, self.resample_threshold)
+        elif self.resample_threshold > 0 and state.i == self._warmup:
+            state = _resample(uniform[..., 2], state, 1, torch.inf)
+
+        step = self._step(state.adaptation, beta) if annealing else state.step_size
+        stretched = (step * (1.0 + self.jitter * (2.0 * uniform[..., 1] - 1.0))).to(state.point.u.dtype)
+        point, acceptance, diverging, energy, nonfinite = _trajectory(
+            self.target, momentum, uniform[..., 0], state.point, beta, stretched, self.num_leapfrog, self._mass
+        )
+        adaptation = state.adaptation
+        if annealing:
+            adaptation = self._rule_update(adaptation, jnp.asarray(acceptance.mean(0).cpu().numpy(), jnp.float32))
+        return state._replace(
+            i=state.i + 1,
+            point=point,
+            beta=beta,
+            step_size=step,
+            acceptance_rate=acceptance,
+            diverging=diverging,
+            energy=energy,
+            n_steps=self.num_leapfrog,
+            nonfinite=state.nonfinite + nonfinite,
+            adaptation=adaptation,
+        )
+
+    def _step(self, adaptation: Any, beta: Tensor) -> Tensor:
+        steps = self._rule_step(adaptation, jnp.asarray(beta.cpu().numpy(), jnp.float32))
+        return torch.from_numpy(np.array(steps)).to(beta.device)
+
+
+def _noise(generators: list[torch.Generator], num_chains: int, dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """All randomness of one transition: (chain, item, dim) normals and (chain, item, 3) uniforms on [0, 1)."""
+    cpu = torch.device("cpu")
+    normal = [torch.randn(num_chains, dim, generator=g, dtype=like.dtype, device=cpu) for g in generators]
+    uniform = [torch.rand(num_chains, 3, generator=g, dtype=torch.float64, device=cpu) for g in generators]
+    return torch.stack(normal, dim=1).to(like.device), torch.stack(uniform, dim=1).to(like.device)
+
+
+def _trajectory(
+    target: PyroTarget,
+    normal: Tensor,
+    uniform: Tensor,
+    start: Point,
+    beta: Tensor,
+    step: Tensor,
+    num_leapfrog: int,
+    inverse_mass: Tensor | None,
+) -> tuple[Point, Tensor, Tensor, Tensor, Tensor]:
+    """One HMC transition of every chain at its item's temperature: the new points, acceptance, divergence, energy, and whether
+    the trajectory met anything that is not finite. ``step`` and ``uniform`` are (chain, item)."""
+    momentum, step = _momentum(normal, inverse_mass), step[..., None]
+    u, p = start.u, momentum + 0.5 * step * start.gradient(beta)
+    lost = torch.zeros_like(uniform, dtype=torch.bool)
+    for leap in range(num_leapfrog):
+        u = u + step * _velocity(p, inverse_mass)
+        # A chain that is lost goes on from its start: one NaN makes torch.linalg raise for the whole batch.
+        lost = lost | ~u.isfinite().all(-1)
+        u = torch.where(lost[..., None], start.u, u)
+        if leap < num_leapfrog - 1:
+            p = p + step * target.gradient(u, beta)
+    end = target.evaluate(u)
+    p = p + 0.5 * step * end.gradient(beta)
+
+    kinetic, kinetic_start = (0.5 * (q * _velocity(q, inverse_mass)).sum(-1, dtype=torch.float64) for q in (p, momentum))
+    gain = (end.reference - start.reference) + beta * (end.tilt - start.tilt) - (kinetic - kinetic_start)
+    nonfinite = lost | gain.isnan() | ~p.isfinite().all(-1)
+    diverging = nonfinite | ~(gain > -DIVERGENCE)
+    acceptance = torch.where(nonfinite, 0.0, gain.exp().clamp(max=1.0))
+    accepted = uniform < acceptance
+
+    def chosen(new: Tensor, old: Tensor) -> Tensor:
+        return torch.where(accepted.reshape(accepted.shape + (1,) * (new.ndim - 2)), new, old)
+
+    point = end.map(chosen, start)
+    energy = torch.where(accepted, kinetic, kinetic_start) - point.log_density(beta)
+    return point, acceptance, diverging, energy, nonfinite
+
+
+def _momentum(normal: Tensor, inverse_mass: Tensor | None) -> Tensor:
+    if inverse_mass is None:
+        return normal
+    if inverse_mass.ndim == 1:
+        return normal / inverse_mass.sqrt()
+    flat = normal.reshape(-1, normal.shape[-1]).T
+    solved = torch.linalg.solve_triangular(torch.linalg.cholesky(inverse_mass).T, flat, upper=True)
+    return solved.T.reshape(normal.shape)
+
+
+def _velocity(momentum: Tensor, inverse_mass: Tensor | None) -> Tensor:
+    if inverse_mass is None:
+        return momentum
+    return inverse_mass * momentum if inverse_mass.ndim == 1 else momentum @ inverse_mass
+
+
+# --- weights, with the chain axis first (see `populations`) ------------------------------------------------------------
+
+
+def log_mean_exp(log_weight: Tensor) -> Tensor:
+    return log_weight.logsumexp(0) - np.log(len(log_weight))
+
+
+def effective_fraction(log_weight: Tensor) -> Tensor:
+    """Kish's effective sample size over the number of weights, in (0, 1]: (n, ...) -> (...)."""
+    relative = log_weight - log_weight.amax(0)
+    return (2.0 * relative.logsumexp(0) - (2.0 * relative).logsumexp(0)).exp() / len(log_weight)
+
+
+def population_evidence(log_weight: Tensor, count: int) -> Tensor:
+    """The evidence estimate of every slot's population: (chain, item)."""
+    grouped = log_weight.unflatten(0, (count, -1)).transpose(0, 1)  # (slot, population, item)
+    return log_mean_exp(grouped).repeat_interleave(len(grouped), dim=0)
+
+
+def systematic(uniform: Tensor, log_weight: Tensor) -> Tensor:
+    """Systematic resampling of each column: uniform (k,) and log weights (n, k) give the survivors' indices (n, k)."""
+    n = len(log_weight)
+    cumulative = (log_weight - log_weight.amax(0)).exp().cumsum(0).T.contiguous()
+    points = (torch.arange(n, device=uniform.device) + uniform[:, None]) / n * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, points).clamp(max=n - 1).T
+
+
+def _resample(uniform: Tensor, state: AnnealedState, count: int, threshold: float) -> AnnealedState:
+    """Resample within each of ``count`` populations whose effective fraction is below the threshold; the survivors' log
+    weights become the log-mean-exp of what they were drawn from. Of ``uniform`` (chain, item) each population uses one."""
+    chains, items = state.log_weight.shape
+    size = chains // count
+    grouped = state.log_weight.unflatten(0, (count, size)).transpose(0, 1)  # (slot, population, item)
+    below = effective_fraction(grouped) < threshold
+    if not below.any():
+        return state
+    index = systematic(uniform[::size].flatten(), grouped.reshape(size, -1)).reshape(grouped.shape)
+    slot = torch.arange(size, device=index.device)[:, None, None]
+    first = size * torch.arange(count, device=index.device)[:, None]
+
+    def by_chain(value: Tensor) -> Tensor:
+        return value.transpose(0, 1).reshape(chains, items)
+
+    index = by_chain(torch.where(below, index, slot) + first)
+    column = torch.arange(items, device=index.device)
+
+    def pick(value: Tensor) -> Tensor:
+        return value[index, column]
+
+    return state._replace(
+        point=state.point.map(pick),
+        log_weight=by_chain(torch.where(below, log_mean_exp(grouped), grouped)),
+        ancestor=pick(state.ancestor),
+        population=pick(state.population),
+    )
