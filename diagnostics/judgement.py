@@ -13,6 +13,7 @@ from scipy.special import gammaincinv
 
 from cogen.diagnostics.evidence import has_evidence
 from cogen.diagnostics.groups import attributes, group, has_group, parameters, statistic
+from cogen.diagnostics.predictive_checks import can_check, predictive_checks, tail_probability
 from cogen.diagnostics.report import has_populations, item_summary
 from cogen.diagnostics.weights import chain_weights
 
@@ -25,15 +26,29 @@ FEW_CHAINS = 0.1  # share of the chains that must be effective by weight
 ONE_CHAIN = 0.9  # share of the weight on a single chain
 EVIDENCE_SPREAD = 1.0  # nats between populations: beyond it the delta-method error means nothing
 LOW_ACCEPTANCE, HIGH_ACCEPTANCE = 0.4, 0.98  # around the 0.65 to 0.8 that HMC wants
+LARGE_RISE = 0.25  # conditional ESS of a step in beta below which its weights rest on few chains
 DIVERGING = 0.01  # share of diverging transitions beyond which it is more than a stray one
-CHANCE = 0.01  # false alarms of the nested R-hat, per item
+CHANCE = 0.01  # false alarms of the nested R-hat, and of the predictive checks of a view, per item
 
 
 def complaints(posterior: Any) -> list[str]:
     """Everything suspicious about a run, a sentence each; an empty list when there is nothing to say."""
     table = item_summary(posterior)
     found: list[str] = []
-    for check in (_masks, _evidence_kind, _ancestors, _weights, _populations, _rhat, _draws, _divergences, _acceptance):
+    for check in (
+        _masks,
+        _evidence_kind,
+        _ancestors,
+        _weights,
+        _populations,
+        _rhat,
+        _draws,
+        _divergences,
+        _nonfinite,
+        _rises,
+        _acceptance,
+        _predictions,
+    ):
         found += check(posterior, table)
     return found
 
@@ -165,7 +180,8 @@ def _rhat(posterior: Any, table: pd.DataFrame) -> list[str]:
 
 
 def _draws(posterior: Any, table: pd.DataFrame) -> list[str]:
-    if has_populations(posterior) or statistic(posterior, "log_weight") is not None:
+    stepping = attributes(posterior).get("evidence_kind", "") == "stepping-stone"  # its chains move at a fixed target
+    if not stepping and (has_populations(posterior) or statistic(posterior, "log_weight") is not None):
         return []  # annealed draws are judged by weights, ancestors and populations; their chains are short by design
     ess = table["ess_min"].values
     what = f"{{value}} effective draws for the slowest latent, below {FEW_DRAWS}"
@@ -179,9 +195,70 @@ def _divergences(posterior: Any, table: pd.DataFrame) -> list[str]:
     return _sentence(table, share > DIVERGING, share, np.max, what, "Use a smaller step size or a larger noise scale", ".1%")
 
 
+def _nonfinite(posterior: Any, table: pd.DataFrame) -> list[str]:
+    counted = statistic(posterior, "nonfinite")
+    if counted is None:
+        return []
+    counts = np.broadcast_to(counted.isel(draw=-1).sum("chain").values, (len(table),))
+    what = "{value} trajectories met a gradient or a density that is no number, and were rejected"
+    remedy = "Look at the generator and the likelihood where the chains went; a smaller step size may keep them away"
+    return _sentence(table, counts > 0, counts, np.max, what, remedy, ".0f")
+
+
+def _rises(posterior: Any, table: pd.DataFrame) -> list[str]:
+    path = group(posterior, "warmup_sample_stats") if has_group(posterior, "warmup_sample_stats") else {}
+    if "conditional_ess" not in path:
+        return []
+    least = np.broadcast_to(path["conditional_ess"].min("draw").values, (len(table),))
+    what = f"a single rise of beta left {{value}} of the weighted chains effective, below {LARGE_RISE:.0%}"
+    remedy = "Use more temperatures (num_warmup): an adaptive schedule takes all that is left in its last one"
+    return _sentence(table, least < LARGE_RISE, least, np.min, what, remedy, ".0%")
+
+
 def _acceptance(posterior: Any, table: pd.DataFrame) -> list[str]:
     rate = table["acceptance_rate"].values
     low = f"acceptance {{value}}, below {LOW_ACCEPTANCE}: most proposals are thrown away"
     high = f"acceptance {{value}}, above {HIGH_ACCEPTANCE}: the steps are needlessly small"
     found = _sentence(table, rate < LOW_ACCEPTANCE, rate, np.min, low, "Use a smaller step size", ".2f")
     return found + _sentence(table, rate > HIGH_ACCEPTANCE, rate, np.max, high, "Use a larger step size", ".2f")
+
+
+def _predictions(posterior: Any, table: pd.DataFrame) -> list[str]:
+    """Posterior predictive checks of the seen part, where the run has stored replicates (``keep_x=True``)."""
+    if not can_check(posterior):
+        return []
+    checks = predictive_checks(posterior)
+    tail, p_value = tail_probability(checks), checks["p_value"]
+    meanings = {
+        "rms": (
+            "the residuals are larger than the noise explains",
+            "Use a larger noise scale, or a better generator",
+            "the residuals are smaller than the noise asks for",
+            "Use a smaller noise scale, unless it was chosen for what the generator cannot make",
+        ),
+        "largest": (
+            "the largest residual is larger than the noise explains",
+            "Look for entries that the generator cannot make, or use a likelihood with heavier tails",
+            "even the largest residual is smaller than the noise asks for",
+            "Use a smaller noise scale, unless it was chosen for what the generator cannot make",
+        ),
+        "neighbours": (
+            "residuals of neighbouring entries go together, as noise does not",
+            "The generator cannot make these data: a better one, or a larger noise scale, keeps intervals honest",
+            "residuals of neighbouring entries have opposite signs, as noise has not",
+            "Look at what the view shows: the noise model does not describe it",
+        ),
+    }
+    found = []
+    for view in checks["view"].values:
+        p, two_sided = p_value.sel(view=view).values, tail.sel(view=view).values  # (statistic, item)
+        for side in (0, 2):
+            alarm = (two_sided < CHANCE / len(meanings)) & ((p < 0.5) if side == 0 else (p > 0.5))
+            said = np.zeros(len(table), dtype=bool)
+            for name, wrong, values in zip(checks["statistic"].values, alarm, two_sided, strict=True):
+                # One sentence for an item and a side: the first statistic that alarms speaks for those behind it.
+                meaning, remedy = meanings[str(name)][side : side + 2]
+                what = f"in the seen part of view '{view}' {meaning} (posterior predictive p = {{value}})"
+                found += _sentence(table, wrong & ~said, values, np.min, what, remedy)
+                said |= wrong
+    return found

@@ -1,0 +1,190 @@
+"""Posterior predictive checks: do the seen parts look as the model says that they should?
+
+Calibration on simulated items asks whether the sampler is right; this asks whether the model is, on the real ones. For draws
+z_s of the posterior a replicate y_s ~ p(y | z_s) is simulated, and a discrepancy T of data and draw is compared between the
+two:
+
+    p = P( T(y_rep, z) >= T(y, z) | y ),        T of the residuals r = y - A(G(z)) over the seen entries.
+
+    rms: sqrt(mean r^2)                      the chi-squared discrepancy; the noise level
+    largest: max |r|                         a few entries that the generator cannot make
+    neighbours: sum r_i r_j / sum r_i^2      over neighbouring seen entries; residuals that go together, not noise
+
+p near 0: the data exceed what the model makes (it fits too badly; the noise is too small), p near 1: they stay below it. Such
+a p-value is not uniform under the true model but nearer to 1/2, since the draws have seen the data: alarms are rarer than
+stated.
+
+    Gelman, Meng and Stern (1996), Posterior predictive assessment of model fitness via realized discrepancies, section 2.
+
+A(G(z)) comes from the model as the mean of a few further simulations; from a run with ``keep_x=True`` alone, x itself stands
+for it. Either is the same for data and replicate, so the comparison is fair for any view; it is the sharper the nearer to
+A(G(z)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from cogen.diagnostics.groups import DRAWS, group, has_group, item_labels
+from cogen.diagnostics.thinning import pick_draws, take_draws
+from cogen.diagnostics.weights import draw_weights
+
+CENTRE_DRAWS = 16
+"""Simulations whose mean stands for A(G(z)): residuals then are 3 % larger than the noise, in data and replicate alike."""
+
+STATISTICS = ("rms", "largest", "neighbours")
+
+
+def predictive_checks(posterior: Any, model: Callable | None = None, *, num_draws: int = 200, seed: int = 0) -> xr.Dataset:
+    """Posterior predictive p-values of the seen part, for every view and item.
+
+    :param posterior: a run of items; without ``model`` it must have been made with ``keep_x=True``, and views of another shape
+        than x are left out.
+    :param model: the model of the run, as `infer` took it; then draws are decoded and replicates simulated here.
+    :param num_draws: with a model, draws per item (by weight; all when the run has fewer). Stored replicates are all used.
+    :param seed: of the picks and the simulations.
+    :returns: a Dataset with ``p_value``, ``observed`` and ``replicated`` (the mean of T over draws), dims (view, statistic,
+        item), and ``effective_draws`` (item), of which a p-value cannot be finer than one part. NaN where an item shows no
+        entry (or no neighbours) of a view.
+
+    Raises ValueError for a run that has no observed views or, without a model, no stored replicates, and for a model that
+    knows no items.
+    """
+    observed = _observed(posterior)
+    if not observed:
+        raise ValueError(
+            "the run has no observed_data: predictive checks are for conditioned models of items, as a CoGenerator"
+        )
+    if model is None and not can_check(posterior):
+        raise ValueError(
+            "the run has stored no replicates of a view of x's shape: give the model, predictive_checks(posterior, seen), or"
+            " run infer(..., keep_x=True)"
+        )
+    items = len(item_labels(posterior))
+    if model is None:
+        views = _stored_views(posterior)
+        weight = draw_weights(posterior).transpose(*DRAWS, "item").values
+        triples, weight = _stored(posterior, views), np.moveaxis(weight, 1, 0).reshape(-1, items)
+    else:
+        views = list(observed)
+        draws = group(posterior, "posterior").sizes
+        num_draws = min(num_draws, draws["chain"] * draws["draw"])
+        triples, weight = _simulated(posterior, model, views, num_draws, seed), np.full((num_draws, items), 1 / num_draws)
+    made: dict[str, list[np.ndarray]] = {"observed": [], "replicated": []}
+    for centre, replicate in triples:
+        for name in made:
+            data = observed if name == "observed" else replicate
+            residuals = [_discrepancies(data[view] - centre[view], np.isfinite(observed[view])) for view in views]
+            made[name].append(np.stack(residuals))
+    # (draw, view, statistic, item); where a draw's weight is zero its values do not count, whatever they are
+    real, fake = (np.stack(values) for values in made.values())
+    shown = weight[:, None, None, :]
+    exceeds = (fake > real) + 0.5 * (fake == real)
+    nothing = (np.isnan(real) & (shown > 0)).any(axis=0)
+    p_value = np.where(nothing, np.nan, (shown * exceeds).sum(axis=0))
+    means = {
+        name: np.where(shown > 0, shown * values, 0.0).sum(axis=0)
+        for name, values in (("observed", real), ("replicated", fake))
+    }
+    dims = ("view", "statistic", "item")
+    return xr.Dataset(
+        {
+            "p_value": (dims, p_value),
+            **{name: (dims, values) for name, values in means.items()},
+            "effective_draws": (("item",), 1.0 / (weight**2).sum(axis=0)),
+        },
+        {"view": views, "statistic": list(STATISTICS), "item": item_labels(posterior)},
+    )
+
+
+def can_check(posterior: Any) -> bool:
+    """Whether the run has stored all that `predictive_checks` needs without a model."""
+    return bool(_stored_views(posterior))
+
+
+def tail_probability(checks: xr.Dataset) -> xr.DataArray:
+    """Two-sided p-values (view, statistic, item) that honour the number of draws: (p E + 1) / (E + 1) for E effective draws,
+    the smaller side doubled, so that a few draws cannot alarm (Phipson and Smyth 2010)."""
+    draws, p_value = checks["effective_draws"], checks["p_value"]
+    smaller = p_value.where(p_value < 0.5, 1 - p_value)
+    return (2 * (smaller * draws + 1) / (draws + 1)).clip(max=1.0)
+
+
+def _observed(posterior: Any) -> dict[str, np.ndarray]:
+    """Views (item, ...) with NaN where hidden."""
+    if not has_group(posterior, "observed_data"):
+        return {}
+    found = {str(name): values for name, values in group(posterior, "observed_data").data_vars.items() if "item" in values.dims}
+    return {name: values.transpose("item", ...).values.astype(np.float64) for name, values in found.items()}
+
+
+def _stored_views(posterior: Any) -> list[str]:
+    """Observed views that have replicates and the shape of x, where the run has x."""
+    draws = group(posterior, "posterior")
+    if "x" not in draws or "item" not in draws.dims or not has_group(posterior, "posterior_predictive"):
+        return []
+    shape = tuple(draws["x"].transpose(*DRAWS, "item", ...).shape[2:])
+    replicates = group(posterior, "posterior_predictive")
+    return [name for name, values in _observed(posterior).items() if name in replicates and values.shape == shape]
+
+
+Triple = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
+
+
+def _stored(posterior: Any, views: list[str]) -> Iterator[Triple]:
+    """Centre and replicate of every stored draw, each {view: (item, ...)}; draws outside, chains inside."""
+    x = group(posterior, "posterior")["x"].transpose(*DRAWS, "item", ...)
+    replicates = {view: group(posterior, "posterior_predictive")[view].transpose(*DRAWS, "item", ...) for view in views}
+    for draw in range(x.sizes["draw"]):
+        for chain in range(x.sizes["chain"]):
+            centre = x.values[chain, draw]
+            yield dict.fromkeys(views, centre), {view: values.values[chain, draw] for view, values in replicates.items()}
+
+
+def _simulated(posterior: Any, model: Callable, views: list[str], num_draws: int, seed: int) -> Iterator[Triple]:
+    """Centre and replicate of picked draws, decoded and simulated by the model."""
+    from cogen.inference.items import find_items
+
+    items = find_items(model)
+    if items is None:
+        raise ValueError(f"{model!r} is not a model of items: give the conditioned CoGenerator that infer took")
+    count = len(item_labels(posterior))
+    rng = np.random.default_rng(seed)
+    picks = pick_draws(posterior, num_draws, rng)
+    sites = {
+        str(name): take_draws(values, picks) for name, values in group(posterior, "posterior").data_vars.items() if name != "x"
+    }
+    for draw in range(num_draws):
+        one = {name: values[draw] for name, values in sites.items()}
+        many = {name: np.repeat(values, CENTRE_DRAWS + 1, axis=0) for name, values in one.items()}
+        x = np.repeat(items.decode(one["z"]), CENTRE_DRAWS + 1, axis=0)
+        simulated = items.simulate(x, many, seed=int(rng.integers(2**31)))
+        made = {view: simulated[view].reshape(count, CENTRE_DRAWS + 1, *simulated[view].shape[1:]) for view in views}
+        yield {view: values[:, 1:].mean(axis=1) for view, values in made.items()}, {view: v[:, 0] for view, v in made.items()}
+
+
+def _discrepancies(residual: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """The three T of residuals (item, ...) over seen entries: (statistic, item); NaN where nothing is seen."""
+    count = len(residual)
+    kept = np.where(seen, residual, 0.0)
+    entries = seen.reshape(count, -1).sum(axis=1)
+    square = (kept.reshape(count, -1) ** 2).sum(axis=1)
+    product = pairs = np.zeros(count)
+    for axis in range(max(1, residual.ndim - 2), residual.ndim):  # height and width; columns of a table
+        one, next_one = (np.take(kept, range(start, stop), axis=axis) for start, stop in _neighbours(residual.shape[axis]))
+        both = np.logical_and(*(np.take(seen, range(a, b), axis=axis) for a, b in _neighbours(residual.shape[axis])))
+        product = product + (one * next_one).reshape(count, -1).sum(axis=1)
+        pairs = pairs + both.reshape(count, -1).sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rms = np.where(entries > 0, np.sqrt(square / entries), np.nan)
+        largest = np.where(entries > 0, np.abs(kept).reshape(count, -1).max(axis=1), np.nan)
+        neighbours = np.where(pairs > 0, product / square, np.nan)
+    return np.stack([rms, largest, neighbours])
+
+
+def _neighbours(size: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    return (0, size - 1), (1, size)

@@ -1,0 +1,291 @@
+"""Simulation-based calibration over (z, mask): does a sampler draw from the posterior, whatever is hidden?
+
+For every simulation a mask is drawn, z ~ prior, x = G(z) and y ~ p(y | z, mask); then z is one more draw of p(z | y, mask), so
+that for any quantity f(z, y) the rank of the truth among L independent posterior draws
+
+    rank = #{f(z_l, y) < f(z, y)} + a uniform one of 0, ..., #{f(z_l, y) = f(z, y)}
+
+is uniform on 0, ..., L. All simulations are items of one run. The quantities:
+
+* ``log_likelihood``: log p(y | z). Ranks of z alone pass a sampler that returns the prior; this one does not.
+* ``projection_k``: z along fixed random directions, orthogonal to one another.
+* ``hidden_pixel``: ONE random hidden entry of x per simulation, noise-free in the truth as in the draws (more than one would be
+  dependent, and their ranks pooled are not uniform draws).
+* every other latent that is one number an item, such as a noise scale, by its name.
+
+    Talts, Betancourt, Simpson, Vehtari and Gelman (2018), Validating Bayesian inference algorithms with simulation-based
+    calibration; Modrak, Moon, Kim, Buerkner, Huurre, Faltejskova, Gelman and Vehtari (2023), Simulation-based calibration
+    checking for Bayesian computation: the choice of test quantities shapes sensitivity (quantities that depend on the data).
+
+Draws of one run are only nearly independent draws of the posterior: chains come from a finite ensemble (N is recorded),
+resampled ones share ancestors, weights are normalised by their sum. Take many more chains than ranks, and moves at beta = 1; a
+failure then is the sampler's at this N.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from cogen.diagnostics.groups import attributes, group, statistic
+from cogen.diagnostics.rank_uniformity import chi_squared_p_value, envelope_p_value
+from cogen.diagnostics.thinning import pick_draws, take_draws
+from cogen.diagnostics.weights import weight_ess
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cogen.inference.items import ItemModel
+
+Build = Callable[[np.ndarray], "ItemModel"]
+Masks = Mapping[str, "np.ndarray | Callable[[np.random.Generator], np.ndarray]"]
+
+POOLED = "all"
+"""The name of all strata together."""
+
+
+def simulation_based_calibration(
+    build: Build,
+    kernel: Any,
+    *,
+    masks: Masks,
+    num_simulations: int,
+    num_warmup: int,
+    num_samples: int,
+    num_chains: int,
+    seed: int,
+    num_ranks: int = 15,
+    num_projections: int = 2,
+    inferred: Build | None = None,
+    items_at_once: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Ranks of simulated truths among the draws of a kernel, by mask.
+
+    As in::
+
+        def build(masks):
+            return CoGenerator(generator, views={"visible": views.Mask(masks, scale=0.3)})
+
+        masks = {"top": views.half(shape, "top"), "random": lambda rng: views.random(shape, 0.5, seed=rng)}
+        found = simulation_based_calibration(
+            build, AnnealedHMC(), masks=masks, num_simulations=256, num_warmup=200, num_samples=5, num_chains=64, seed=0
+        )
+        calibration_p_value(found), calibration_table(found), rank_histograms(found)
+
+    :param build: from masks (item, *event_shape), boolean, True = seen, to a model that is not conditioned: a ``CoGenerator``
+        whose views use them. All its views are simulated and shown. It must have its NumPyro twin.
+    :param kernel: what `infer` takes.
+    :param masks: by label, a mask of the event's shape or a function that draws one from a NumPy generator. Simulations take
+        the labels in turn, and draw anew; the labels are the strata of the result.
+    :param num_simulations: simulated items, >= 1; some ten per bin and stratum tell something.
+    :param num_warmup, num_samples, num_chains, seed, items_at_once, progress: as in `infer`.
+    :param num_ranks: L, the draws that a truth is ranked among, at most num_chains x num_samples. Well below num_chains (and
+        below the weight ESS) every draw comes from another chain.
+    :param num_projections: directions of z, at most as many as z has dimensions are used.
+    :param inferred: builds the model that is inferred, where it is not the one that is simulated: a wrong noise level, say.
+    :returns: a Dataset with ``rank`` (quantity, simulation) and the coordinate ``stratum`` (simulation); the attributes say
+        what the sampler was given. Draws that are not a number count as smaller than the truth.
+
+    Raises ValueError for counts out of range, for masks that differ in shape, do not fit the model or hide nothing, and for an
+    inferred model with latents that the simulated one has not; TypeError for masks that are not boolean and for a model that
+    knows no items.
+    """
+    from cogen.inference.driver import infer
+    from cogen.inference.items import ItemModel
+
+    if num_simulations < 1 or num_projections < 0:
+        raise ValueError(f"num_simulations={num_simulations}, num_projections={num_projections}: at least 1 and 0")
+    if not 1 <= num_ranks <= num_chains * num_samples:
+        raise ValueError(
+            f"num_ranks={num_ranks}: {num_chains} chains x {num_samples} draws are {num_chains * num_samples} to rank among"
+        )
+    rng = np.random.default_rng(seed)
+    strata, shown = _draw_masks(masks, num_simulations, rng)
+    simulated = build(shown)
+    if not isinstance(simulated, ItemModel):
+        raise TypeError(f"build made a {type(simulated).__name__}: simulations are items of one model, as of a CoGenerator")
+    if simulated.event_shape != shown.shape[1:]:
+        raise ValueError(f"the masks have shape {shown.shape[1:]}, the model makes {simulated.event_shape}")
+    sites = _draw_prior(build(shown[:1]), num_simulations, int(rng.integers(2**31)))
+    x = simulated.decode(sites["z"])
+    data = simulated.simulate(x, sites, seed=int(rng.integers(2**31)))
+    truth = {name: value for name, value in sites.items() if name not in data}
+    model = (simulated if inferred is None else inferred(shown)).condition(**data)
+    posterior = infer(
+        model,
+        kernel,
+        num_warmup=num_warmup,
+        num_samples=num_samples,
+        num_chains=num_chains,
+        seed=seed,
+        items_at_once=items_at_once,
+        progress=progress,
+    )
+
+    picks = pick_draws(posterior, num_ranks, rng)
+    variables = group(posterior, "posterior").data_vars
+    unknown = [str(name) for name in variables if name not in truth]
+    if unknown:
+        raise ValueError(
+            f"the inferred model has the latents {unknown}, the simulated one only {sorted(truth)}: no truth to rank"
+        )
+    draws = {str(name): take_draws(values, picks) for name, values in variables.items()}  # (num_ranks, simulation, ...)
+    quantities = _quantities(model, draws, truth, x, shown, num_projections, rng)
+    ranks = {name: _ranks(among, true, rng) for name, (among, true) in quantities.items()}
+    weighted = statistic(posterior, "log_weight") is not None
+    return xr.Dataset(
+        {"rank": (("quantity", "simulation"), np.stack(list(ranks.values())))},
+        {"quantity": list(ranks), "simulation": np.arange(num_simulations), "stratum": ("simulation", strata)},
+        {
+            "kernel": str(attributes(posterior).get("kernel", type(kernel).__name__)),
+            "num_ranks": num_ranks,
+            "num_simulations": num_simulations,
+            "num_chains": num_chains,
+            "num_warmup": num_warmup,
+            "num_samples": num_samples,
+            "seed": seed,
+            "weight_ess": float(weight_ess(posterior).median()) if weighted else float(num_chains),
+            "adapted": int(attributes(posterior).get("adapted", 0)),
+        },
+    )
+
+
+def _draw_masks(masks: Masks, count: int, rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
+    """The label of every simulation, and its mask: (simulation, *event_shape)."""
+    if not masks:
+        raise ValueError("masks is empty: give at least one, as in masks={'top': views.half(shape, 'top')}")
+    if POOLED in masks:
+        raise ValueError(f"the label {POOLED!r} is taken by all masks together: give this one another name")
+    labels = [label for label, _ in zip(np.resize(list(masks), count), range(count), strict=True)]
+    drawn: list[np.ndarray] = []
+    for label in labels:
+        made: Any = masks[str(label)]
+        mask = np.asarray(made(rng) if callable(made) else made)
+        if mask.dtype != bool:
+            raise TypeError(f"mask {str(label)!r} is {mask.dtype}: a mask is boolean, True = seen")
+        if mask.all():
+            raise ValueError(f"mask {str(label)!r} hides nothing: calibration ranks a hidden pixel, so hide at least one")
+        if drawn and mask.shape != drawn[0].shape:
+            raise ValueError(f"mask {str(label)!r} has shape {mask.shape}, mask {str(labels[0])!r} has {drawn[0].shape}")
+        drawn.append(mask)
+    return [str(label) for label in labels], np.stack(drawn)
+
+
+def _draw_prior(one: ItemModel, count: int, seed: int) -> dict[str, np.ndarray]:
+    """``count`` draws of every random site of a model of one item that is not conditioned: (count, ...)."""
+    import jax
+    from numpyro import handlers
+
+    def draw(key: Any) -> dict:
+        trace = handlers.trace(handlers.seed(one.numpyro, key)).get_trace()
+        return {name: site["value"][0] for name, site in trace.items() if site["type"] == "sample"}
+
+    keys = jax.random.split(jax.random.key(seed), count)
+    return {name: np.asarray(value) for name, value in jax.jit(jax.vmap(draw))(keys).items()}
+
+
+def _log_likelihood(model: ItemModel) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+    """log p(y | z) of all items: from the values of the latents, (item, ...) each, to (item,)."""
+    import jax
+    import jax.numpy as jnp
+    from numpyro import handlers
+
+    @jax.jit
+    def of(sites: dict, data: dict) -> Any:
+        seeded = handlers.seed(model.numpyro, jax.random.key(0))
+        trace = handlers.trace(handlers.substitute(seeded, data=sites)).get_trace(data)
+        observed = [site for site in trace.values() if site["type"] == "sample" and site["is_observed"]]
+        terms = [site["fn"].log_prob(site["value"]) * (1.0 if site["scale"] is None else site["scale"]) for site in observed]
+        return sum(term.reshape(term.shape[0], -1).sum(axis=1) for term in terms)
+
+    data = jax.tree.map(jnp.asarray, dict(model.item_data))
+    return lambda sites: np.asarray(of(dict(sites), data))
+
+
+def _quantities(
+    model: ItemModel,
+    draws: Mapping[str, np.ndarray],
+    truth: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    shown: np.ndarray,
+    num_projections: int,
+    rng: np.random.Generator,
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Every quantity of the draws (num_ranks, simulation), and of the truth (simulation,)."""
+    count = len(x)
+    log_likelihood = _log_likelihood(model)
+    among = np.stack([log_likelihood({name: value[k] for name, value in draws.items()}) for k in range(len(draws["z"]))])
+    found = {"log_likelihood": (among, log_likelihood({name: truth[name] for name in draws}))}
+    size = truth["z"].shape[-1]
+    directions = np.linalg.qr(rng.standard_normal((size, min(num_projections, size))))[0]
+    for k, direction in enumerate(directions.T):
+        found[f"projection_{k}"] = (draws["z"] @ direction, truth["z"] @ direction)
+    hidden = ~shown.reshape(count, -1)
+    pixel = np.array([rng.choice(np.flatnonzero(row)) for row in hidden])
+    at = (np.arange(count), pixel)
+    completed = np.stack([model.decode(z).reshape(count, -1)[at] for z in draws["z"]])
+    found["hidden_pixel"] = (completed, x.reshape(count, -1)[at])
+    for name, value in draws.items():
+        if name != "z" and truth[name].size == count:
+            found[name] = (value.reshape(len(value), count), truth[name].reshape(count))
+    return found
+
+
+def _ranks(draws: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Ranks (simulation,) of the truth (simulation,) among draws (num_ranks, simulation), ties at random."""
+    below = ((draws < truth) | np.isnan(draws)).sum(axis=0)
+    return below + rng.integers(0, (draws == truth).sum(axis=0) + 1)
+
+
+def _strata(calibration: xr.Dataset) -> dict[str, np.ndarray]:
+    """The simulations of all masks together and, where there are several, of each: boolean (simulation,)."""
+    label = calibration["stratum"].values
+    found = {POOLED: np.ones(label.shape, dtype=bool)}
+    names = list(dict.fromkeys(label.tolist()))
+    return found if len(names) == 1 else {**found, **{name: label == name for name in names}}
+
+
+def stratum_ranks(calibration: xr.Dataset, stratum: str = POOLED) -> xr.DataArray:
+    """The ranks (quantity, simulation) of one stratum, or of all. Raises ValueError for one that is not there."""
+    strata = _strata(calibration)
+    if stratum not in strata:
+        raise ValueError(f"there is no stratum {stratum!r}; the calibration has {', '.join(strata)}")
+    return calibration["rank"].isel(simulation=np.flatnonzero(strata[stratum]))
+
+
+def calibration_table(calibration: xr.Dataset) -> pd.DataFrame:
+    """A row for every stratum and quantity: the p-values of the chi-squared and of the ECDF-envelope test, one by one.
+
+    Columns: ``simulations``; ``mean_rank``, as a share of its maximum (0.5 when all is well; above, the truth exceeds the
+    draws); ``chi_squared`` and ``envelope`` (see `rank_uniformity`; the first is NaN where simulations are too few for two
+    bins).
+    """
+    import pandas as pd
+
+    rows, most = {}, int(calibration.attrs["num_ranks"])
+    for stratum in _strata(calibration):
+        ranks = stratum_ranks(calibration, stratum)
+        for quantity, values in zip(ranks["quantity"].values, ranks.values, strict=True):
+            rows[stratum, str(quantity)] = {
+                "simulations": values.size,
+                "mean_rank": values.mean() / most,
+                "chi_squared": chi_squared_p_value(values, most),
+                "envelope": envelope_p_value(values, most),
+            }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index = pd.MultiIndex.from_tuples(list(rows), names=["stratum", "quantity"])
+    return table.astype({"simulations": int})
+
+
+def calibration_p_value(calibration: xr.Dataset) -> float:
+    """One p-value for the sampler: the smallest of the table, times their number (Bonferroni), at most 1.
+
+    An exact sampler of independent draws falls below a with probability a at most.
+    """
+    p = calibration_table(calibration)[["chi_squared", "envelope"]].values.ravel()
+    p = p[~np.isnan(p)]
+    return float(min(1.0, p.size * p.min()))
