@@ -140,8 +140,8 @@ class Ladder:
         rows = []
         moves = int(pilot["posterior"].attrs.get("moves_per_temperature", 1))
         for row in beta:
-            arrived = int(transition[np.argmax(row >= 1.0)]) + 1
-            at = np.arange(moves - 1, arrived, moves)  # the last transition of every temperature
+            levels = int(transition[np.argmax(row >= 1.0)]) // moves + 1
+            at = moves * np.arange(1, levels + 1) - 1  # the last transition of every temperature
             rows.append(np.concatenate([[0.0], np.interp(at, transition, row)]))
             rows[-1][-1] = 1.0
         longest = max(map(len, rows))

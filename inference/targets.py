@@ -116,7 +116,6 @@ def numpyro_target(
     discrete = [name for name, site in hidden.items() if site["fn"].support.is_discrete]
     latent = {name: site for name, site in hidden.items() if name not in discrete}
     nesting = max((-frame.dim for site in prototype.values() for frame in site["cond_indep_stack"]), default=0)
-    nesting = max((-frame.dim for site in prototype.values() for frame in site["cond_indep_stack"]), default=0)
     _check_sites(prototype, hidden, latent)
     tempered = _tempered(prototype, temper)
     guide = initial if isinstance(initial, GuideStart) else None
@@ -202,8 +201,6 @@ def numpyro_target(
         keys = dict(zip(latent, jax.random.split(key, len(latent)), strict=True))
         return from_values(key, {name: start[name].sample(keys[name]) for name in latent})
 
-    if discrete:
-        jax.eval_shape(tilt, flat)  # what cannot be enumerated is said here
     if discrete:
         jax.eval_shape(tilt, flat)  # what cannot be enumerated is said here
     apart = not discrete and any(site["is_observed"] and name not in tempered for name, site in prototype.items())

@@ -139,7 +139,7 @@ def a_guide_function():
     numpyro.sample("scale", dist.LogNormal(scale, 0.6))
 
 
-@pytest.mark.parametrize("guide", [AutoNormal, AutoMultivariateNormal, AutoLaplaceApproximation, None])
+@pytest.mark.parametrize("guide", [AutoMultivariateNormal, AutoLaplaceApproximation, None])
 def test_guides_of_several_constrained_sites(guide):
     if guide is None:
         start = GuideStart(a_guide_function, {"s": jnp.array(-0.1)}, prior_share=0.2)
