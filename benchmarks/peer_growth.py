@@ -1,0 +1,142 @@
+"""How seconds grow with items, chains and latent size: ours, and BlackJAX's tempered SMC with the same work.
+
+The work is fixed: 20 temperatures, one trajectory of five leapfrogs at each, so that everybody computes the same
+gradients of the same density; compilation is apart, and the second run is timed. Our items run as `infer` runs them, block
+after block, results and all; BlackJAX's as a compiled function mapped over items one after another.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import blackjax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from blackjax.smc.base import extend_params
+from blackjax.smc.resampling import systematic
+from peer_samplers import Program, annealed, model_of
+
+from cogen.inference import AnnealedHMC, Inference, Linear
+from cogen.inference.targets import numpyro_target
+from cogen.models import CoGenerator, load_generator, views
+from cogen.models.networks import DenseGenerator
+
+TEMPERATURES, LEAPFROGS, STEP = 20, 5, 0.02
+
+
+def kernel(chains: int) -> AnnealedHMC:
+    threshold = 0.5 if chains >= 8 else 0.0  # fewer cannot be resampled in four populations
+    return AnnealedHMC(schedule=Linear(), num_leapfrog=LEAPFROGS, step_size=STEP, resample_threshold=threshold)
+
+
+def tempered(seen: CoGenerator, particles: int) -> Callable:
+    """A function of a key and of one item's data."""
+
+    def run(key: jax.Array, data: Any) -> Any:
+        target = numpyro_target(lambda: seen.numpyro(data))
+        smc = blackjax.tempered_smc.build_kernel(
+            lambda u: target.reference(u).sum(),
+            lambda u: target.tilt(u).sum(),
+            blackjax.hmc.build_kernel(),
+            blackjax.hmc.init,
+            systematic,
+        )
+        parameters = {"step_size": STEP, "inverse_mass_matrix": jnp.ones(target.dim), "num_integration_steps": LEAPFROGS}
+        start_key, key = jax.random.split(key)
+        state = blackjax.tempered_smc.init(jax.vmap(target.draw)(jax.random.split(start_key, particles)))
+        state = state._replace(tempering_param=jnp.float32(0.0))
+
+        def one(k: jax.Array, state: Any) -> Any:
+            return smc(jax.random.fold_in(key, k), state, 1, (k + 1.0) / TEMPERATURES, extend_params(parameters))[0]
+
+        return jax.lax.fori_loop(0, TEMPERATURES, one, state)
+
+    return run
+
+
+def conditioned(generator: Any, items: int) -> CoGenerator:
+    """Simulated items, the top half seen with noise 0.75."""
+    model = CoGenerator(
+        generator, latent_dim=latent(generator), views={"seen": views.Mask(views.half((1, 28, 28), "top"), scale=0.75)}
+    )
+    rng = np.random.default_rng(0)
+    x = model.decode(rng.standard_normal((items, model.latent_dim)).astype(np.float32))
+    return model.condition(seen=x + 0.75 * rng.standard_normal(x.shape).astype(np.float32))
+
+
+def latent(generator: Any) -> int:
+    return generator.layers[0].in_features
+
+
+def ours_by_chains(seen: CoGenerator, chains: int) -> float:
+    program = Program(annealed(model_of(seen), chains, TEMPERATURES, lambda _: kernel(chains)), None)
+    program(0)
+    return program(1)[1]
+
+
+def ours_by_items(seen: CoGenerator, chains: int) -> float:
+    """What `infer` takes, results and all, but for the compilation."""
+    run = Inference(seen, kernel(chains), num_warmup=TEMPERATURES, num_chains=chains, seed=0, progress=False)
+    run.draw(1)
+    return run.seconds - run.compile_seconds
+
+
+def theirs(seen: CoGenerator, chains: int) -> float:
+    data = jax.tree.map(lambda a: jnp.asarray(a)[:, None], dict(seen.item_data))
+    items = jax.tree.leaves(data)[0].shape[0]
+    one = tempered(seen, chains)
+    mapped = jax.jit(lambda keys, data: jax.lax.map(lambda each: one(*each), (keys, data)))
+    keys = jax.random.split(jax.random.key(0), items)
+    compiled = mapped.lower(keys, data).compile()
+    for _ in range(2):
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(keys, data))
+        seconds = time.perf_counter() - start
+    return seconds
+
+
+def growth(name: str, picture: Path | None, *, quick: bool) -> dict[str, dict[str, list[float]]]:
+    generator = load_generator(name)
+    items = (1, 2) if quick else (1, 10, 100, 1_000)
+    chains = (1,) if quick else (1, 4, 16, 64, 256, 1_024, 4_096)
+    sizes = (2,) if quick else (2, 8, 32, 128, 512)
+    per_item = 4 if quick else 16
+    found: dict[str, dict[str, list[float]]] = {
+        axis: {"size": [], "cogen": [], "BlackJAX": []} for axis in ("items", "chains", "latent size")
+    }
+
+    def add(axis: str, size: int, ours: float, other: float) -> None:
+        for which, value in (("size", size), ("cogen", ours), ("BlackJAX", other)):
+            found[axis][which].append(value)
+        print(f"{axis} {size}: cogen {ours:.3f} s, BlackJAX {other:.3f} s", flush=True)
+
+    for count in items:
+        seen = conditioned(generator, count)
+        add("items", count, ours_by_items(seen, per_item), theirs(seen, per_item))
+    for count in chains:
+        seen = conditioned(generator, 1)
+        add("chains", count, ours_by_chains(seen, count), theirs(seen, count))
+    for size in sizes:
+        seen = conditioned(DenseGenerator(size, (1, 28, 28)).eval(), 1)
+        add("latent size", size, ours_by_chains(seen, 64 if not quick else 8), theirs(seen, 64 if not quick else 8))
+    if picture is not None:
+        draw(found, picture)
+    return found
+
+
+def draw(found: dict[str, dict[str, list[float]]], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    for axes, (axis, curves) in zip(np.ravel(figure.subplots(1, 3)), found.items(), strict=True):
+        for name, colour in (("cogen", "#1f5fa8"), ("BlackJAX", "#d9661f")):
+            axes.loglog(curves["size"], curves[name], "o-", color=colour, label=name)
+        axes.set(xlabel=axis, title=f"seconds against {axis}")
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("seconds, compiled")
+    figure.axes[0].legend()
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,235 @@
+"""The samplers that `peers.py` compares, each as one function of a key that is compiled whole.
+
+Everybody samples the same target, built once from the same generator and observation, and gives back the same `Outcome`.
+What a tuning varies without a new compilation (leapfrogs, the fraction of effective particles that decides the next inverse
+temperature, the step size and its rule) enters as numbers; what changes shapes or programs (particles, moves) is static.
+
+    annealed       AnnealedHMC, the kernel itself: warm-up to beta = 1, then one draw. Any kernel object can be given.
+    tempered       blackjax.adaptive_tempered_smc with blackjax.hmc, as BlackJAX's users write it: a loop of its steps until
+                   the tempering parameter is 1. The step size follows the acceptance by blackjax.smc.tuning's rule where
+                   the setting says so, and the inverse mass matrix is the variance of the particles where it says so.
+    tfp_annealed   tfp.mcmc.sample_annealed_importance_chain with its HMC: linear inverse temperatures, one step size.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import blackjax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from blackjax.smc.resampling import systematic
+from blackjax.smc.tuning.from_kernel_info import update_scale_from_acceptance_rate
+from jax.scipy.special import logsumexp
+
+from cogen.inference import Adaptive, AnnealedHMC, ConstantGain
+from cogen.inference.targets import Target, numpyro_target
+from cogen.models import CoGenerator
+
+Array = jax.Array
+
+LIMIT = 200
+"""At most so many temperatures are chosen."""
+
+
+class Outcome(NamedTuple):
+    """What a run of a sampler leaves."""
+
+    z: Array
+    """(particle, latent)."""
+    log_weight: Array
+    log_evidence: Array
+    gradients: Array
+    """Per particle."""
+    temperatures: Array
+
+
+class Numbers(NamedTuple):
+    """What is varied without a new compilation."""
+
+    leapfrog: Any
+    ess: Any
+    """The fraction of particles that a rise of the inverse temperature leaves effective."""
+    step: Any
+    """The step size, or where it starts."""
+    acceptance: Any
+    """What the step size is led to."""
+    follows: Any
+    """Whether it is led there, 1.0 or 0.0."""
+    mass: Any
+    """Whether BlackJAX's inverse mass matrix is the variance of the particles, 1.0 or 0.0."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One point of the grid."""
+
+    particles: int
+    moves: int
+    numbers: Numbers
+
+    def __str__(self) -> str:
+        n = self.numbers
+        rule = f"step to acceptance {n.acceptance:g}" if n.follows else f"step {n.step:g}"
+        mass = ", mass from particles" if n.mass else ""
+        return f"{self.particles} particles, {self.moves} moves of {n.leapfrog} leapfrogs, ESS {n.ess:g}, {rule}{mass}"
+
+
+class Program:
+    """A compiled sampler: seconds are measured around a call of it, and nothing else."""
+
+    def __init__(self, function: Callable, numbers: Numbers | None) -> None:
+        start = time.perf_counter()
+        key = jax.random.key(0)
+        self._compiled = jax.jit(function).lower(key, _arrays(numbers)).compile()
+        self.compile_seconds = time.perf_counter() - start
+        memory = self._compiled.memory_analysis()
+        self.peak_bytes = memory.temp_size_in_bytes + memory.output_size_in_bytes + memory.argument_size_in_bytes
+
+    def __call__(self, seed: int, numbers: Numbers | None = None) -> tuple[Outcome, float]:
+        key, arguments = jax.random.key(seed), _arrays(numbers)
+        start = time.perf_counter()
+        outcome = jax.block_until_ready(self._compiled(key, arguments))
+        return outcome, time.perf_counter() - start
+
+
+def _arrays(numbers: Numbers | None) -> Any:
+    if numbers is None:
+        return ()
+    return Numbers(jnp.int32(numbers.leapfrog), *(jnp.float32(value) for value in numbers[1:]))
+
+
+def model_of(seen: CoGenerator) -> Callable:
+    """The NumPyro model of a conditioned generator's one item."""
+    data = jax.tree.map(jnp.asarray, dict(seen.item_data))
+    return lambda: seen.numpyro(data)
+
+
+def target_of(seen: CoGenerator) -> Target:
+    return numpyro_target(model_of(seen))
+
+
+# --- ours ----------------------------------------------------------------------------------------------------------
+
+
+def annealed(model: Callable, particles: int, warmup: int, make: Callable[[Any], AnnealedHMC]) -> Callable:
+    """A function of a key and numbers; ``make`` gives the kernel (a recipe) of these numbers."""
+
+    def run(key: Array, numbers: Any) -> Outcome:
+        kernel = make(numbers).bind(model)
+        state = kernel.init(jax.random.split(key, particles), warmup, None, (), {})
+
+        def climbing(carry: tuple) -> Array:
+            return (carry[0].i < warmup) & ~kernel.warmed_up(carry[0])
+
+        def transition(carry: tuple) -> tuple:
+            state, cost = carry
+            state = kernel.sample(state, (), {})
+            return state, cost + state.n_steps[0]
+
+        state, cost = jax.lax.while_loop(climbing, transition, (state, state.n_steps[0]))
+        temperatures = state.made // kernel.moves_per_temperature
+        state, cost = transition((state._replace(i=jnp.int32(warmup)), cost))
+        evidence = logsumexp(state.population_log_evidence) - jnp.log(particles)
+        return Outcome(state.z["z"].reshape(particles, -1), state.log_weight, evidence, cost, temperatures)
+
+    return run
+
+
+def adaptive(moves: int, **settings: Any) -> Callable[[Numbers], AnnealedHMC]:
+    """The recipe of an adaptive AnnealedHMC whose numbers may be traced."""
+
+    def make(numbers: Numbers) -> AnnealedHMC:
+        kernel = AnnealedHMC(schedule=Adaptive(), moves_per_temperature=moves, **settings)
+        kernel.num_leapfrog = numbers.leapfrog
+        kernel.schedule = _with(Adaptive, conditional_ess=numbers.ess)
+        rule = {"initial": numbers.step, "target": numbers.acceptance, "gain": 0.25 * numbers.follows}
+        kernel.step_size = _with(ConstantGain, **rule)
+        return kernel
+
+    return make
+
+
+def _with(kind: type, **values: Any) -> Any:
+    """An instance without the check of its ranges, which a traced number cannot pass."""
+    made = object.__new__(kind)
+    for name, value in values.items():
+        object.__setattr__(made, name, value)
+    return made
+
+
+# --- theirs --------------------------------------------------------------------------------------------------------
+
+
+def tempered(target: Target, particles: int, moves: int) -> Callable:
+    step = blackjax.hmc.build_kernel()
+
+    def run(key: Array, numbers: Numbers) -> Outcome:
+        smc = blackjax.adaptive_tempered_smc.build_kernel(
+            lambda u: target.reference(u).sum(),
+            lambda u: target.tilt(u).sum(),
+            step,
+            blackjax.hmc.init,
+            systematic,
+            numbers.ess,
+        )
+        start_key, key = jax.random.split(key)
+        start = blackjax.adaptive_tempered_smc.init(jax.vmap(target.draw)(jax.random.split(start_key, particles)))
+        start = start._replace(tempering_param=jnp.float32(0.0))
+        zero = jnp.int32(0)
+
+        def climbing(carry: tuple) -> Array:
+            return (carry[0].tempering_param < 1.0) & (carry[4] < LIMIT)
+
+        def one(carry: tuple) -> tuple:
+            state, step_size, mass, evidence, k = carry
+            parameters = {"step_size": step_size, "inverse_mass_matrix": mass, "num_integration_steps": numbers.leapfrog[None]}
+            state, info = smc(jax.random.fold_in(key, k), state, moves, parameters)
+            rate = info.update_info.acceptance_rate.mean()[None]
+            followed = update_scale_from_acceptance_rate(step_size, rate, numbers.acceptance)
+            step_size = jnp.where(numbers.follows > 0, followed, step_size)
+            variance = _variance(state)
+            mass = jnp.where(numbers.mass > 0, jnp.maximum(variance, 1e-6), 1.0)[None]
+            return state, step_size, mass, evidence + info.log_likelihood_increment, k + 1
+
+        carry = (start, numbers.step[None], jnp.ones((1, target.dim)), jnp.float32(0.0), zero)
+        state, _, _, evidence, k = jax.lax.while_loop(climbing, one, carry)
+        return Outcome(state.particles, jnp.log(state.weights), evidence, k * (moves * numbers.leapfrog + 1), k)
+
+    return run
+
+
+def _variance(state: Any) -> Array:
+    mean = state.weights @ state.particles
+    return state.weights @ (state.particles - mean) ** 2
+
+
+def tfp_annealed(target: Target, particles: int, steps: int, leapfrog: int, step_size: float) -> Callable:
+    """Raises ImportError, or what TFP's import raises, where it does not work with this JAX."""
+    import tensorflow_probability.substrates.jax as tfp
+
+    def run(key: Array, _: Any) -> Outcome:
+        start_key, key = jax.random.split(key)
+        start = jax.vmap(target.draw)(jax.random.split(start_key, particles))
+        z, log_weight, _ = tfp.mcmc.sample_annealed_importance_chain(
+            num_steps=steps,
+            proposal_log_prob_fn=jax.vmap(lambda u: target.reference(u).sum()),
+            target_log_prob_fn=jax.vmap(lambda u: target.reference(u).sum() + target.tilt(u).sum()),
+            current_state=start,
+            make_kernel_fn=lambda density: tfp.mcmc.HamiltonianMonteCarlo(density, step_size, leapfrog),
+            seed=key,
+        )
+        evidence = logsumexp(log_weight) - jnp.log(particles)
+        return Outcome(z, log_weight, evidence, jnp.int32(steps * (leapfrog + 1)), jnp.int32(steps))
+
+    return run
+
+
+def effective(outcome: Outcome) -> float:
+    """The effective fraction of the particles, by their weights."""
+    weight = np.exp(np.asarray(outcome.log_weight, float) - np.max(outcome.log_weight))
+    return float(weight.sum() ** 2 / (weight**2).sum() / weight.size)

@@ -1,0 +1,489 @@
+"""Our samplers against those of NumPyro, BlackJAX, TensorFlow Probability and Pyro: seconds to the same error.
+
+    python benchmarks/peers.py --output docs/peers.json
+
+One generator, one observation, one machine, one run. Two cases: the GAN of five Gaussians with x2 = 0 seen, whose posterior
+and evidence are known by quadrature, and a shipped generator with the top half of a test digit seen, where they come from a
+long run (annealed HMC whose step sizes and temperatures a pilot chose and froze, so that its evidence is unbiased).
+
+Everything is compiled before it is timed. A sampler is tuned on a grid; ours and BlackJAX's on the same one, settings in the
+same random order, in turns, on seeds that are not the reported ones, each for the same number of seconds of running. The
+winner is the fastest whose error of the log evidence and whose distance to the posterior (root mean squares over seeds) are
+below `margin` times the asked ones; a setting slower than the best so far is left after its first run. The reported numbers
+are of new seeds; ours and BlackJAX's run in turns, and their ratio is the median over the pairs.
+
+Distance: on the toy the Wasserstein distance of x1 to quadrature (the integral of |F - F*|), on images the root mean square
+over hidden pixels of the posterior mean's error. HMC and NUTS have no evidence, and run as long as the options say.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import numpyro.infer
+import pyro.infer
+import torch
+import tyro
+from peer_growth import growth
+from peer_samplers import (
+    LIMIT,
+    Numbers,
+    Outcome,
+    Program,
+    Setting,
+    adaptive,
+    annealed,
+    effective,
+    model_of,
+    target_of,
+    tempered,
+    tfp_annealed,
+)
+
+from cogen.inference import Adaptive, AnnealedHMC, ConstantGain, PaperRule, Sigmoid, infer
+from cogen.models import CoGenerator, load_generator, shipped_images, views
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SAID: list[str] = []
+
+
+@dataclass
+class Options:
+    cases: tuple[str, ...] = ("five_gaussians", "image")
+    also: tuple[str, ...] = ("frozen", "infer", "fixed schedules", "NumPyro HMC", "NumPyro NUTS", "Pyro HMC")
+    """What is measured besides ours and BlackJAX's tuned samplers."""
+    image: str = "mnist"
+    digit: int = 0
+    toy_iterations: int = 2_500
+    """GAN iterations of the toy."""
+    toy_errors: tuple[float, float] = (0.1, 0.05)
+    """Asked of the toy: error of the log evidence, distance."""
+    image_errors: tuple[float, float] = (0.2, 0.04)
+    """Asked of the image."""
+    particles: tuple[int, ...] = (256, 1_024, 4_096)
+    moves: tuple[int, ...] = (1, 3, 8)
+    """Mutation steps per temperature."""
+    leapfrogs: tuple[int, ...] = (2, 5, 10)
+    ess: tuple[float, ...] = (0.3, 0.5, 0.7, 0.9)
+    """Ours: conditional ESS; BlackJAX: target ESS."""
+    acceptances: tuple[float, ...] = (0.65, 0.8, 0.9)
+    """Acceptances to which a step size is led, from 0.1."""
+    steps: tuple[float, ...] = (0.03, 0.1, 0.3)
+    """Step sizes that stay."""
+    tuning_seconds: float = 40.0
+    """Of running, for each sampler and case."""
+    tuning_seeds: int = 6
+    margin: float = 0.85
+    seeds: int = 16
+    """Reported seeds."""
+    reference_chains: int = 2_048
+    reference_runs: int = 4
+    chains: int = 16
+    """Of NumPyro's HMC and NUTS."""
+    warmup: int = 200
+    samples: int = 200
+    pyro_draws: int = 40
+    """Warm-up and draws of Pyro's HMC, two chains: it takes a chain and a step at a time."""
+    sizes: bool = True
+    """Growth with items, chains and latent size."""
+    quick: bool = False
+    """A run of seconds that shows that everything runs; its numbers mean nothing."""
+    output: Path | None = None
+    """A JSON file; the growth curves go into a PNG of the same name."""
+
+    def __post_init__(self) -> None:
+        if self.quick:
+            self.toy_iterations, self.particles, self.moves, self.leapfrogs = 3, (16,), (1,), (2,)
+            self.ess, self.acceptances, self.steps, self.tuning_seeds, self.seeds = (0.3,), (0.8,), (), 2, 2
+            self.toy_errors = self.image_errors = (50.0, 5.0)
+            self.reference_chains, self.reference_runs, self.tuning_seconds = 16, 1, 2.0
+            self.chains, self.warmup, self.samples, self.pyro_draws = 2, 2, 2, 2
+
+
+@dataclass
+class Case:
+    """A posterior with what is known of it."""
+
+    name: str
+    seen: CoGenerator
+    errors: tuple[float, float]
+    log_evidence: float
+    evidence_error: float
+    distance: Callable[[np.ndarray, np.ndarray], float]
+    """Of draws (n, latent) with normalised weights (n,)."""
+
+
+@dataclass
+class Candidate:
+    setting: Any
+    key: tuple
+    """Candidates with one key share a program."""
+    build: Callable[[], Callable]
+    numbers: Numbers | None = None
+
+
+@dataclass
+class Result:
+    """Errors and costs of one candidate."""
+
+    setting: Any
+    seconds: float
+    evidence_rmse: float
+    distance: float
+    gradients: float
+    temperatures: float
+    weight_ess: float
+    peak_megabytes: float
+    each: list[float] = field(default_factory=list)
+    """Seconds of every run."""
+
+    def within(self, errors: tuple[float, float], margin: float = 1.0) -> bool:
+        return self.evidence_rmse <= margin * errors[0] and self.distance <= margin * errors[1]
+
+
+# --- cases ---------------------------------------------------------------------------------------------------------
+
+
+def five_gaussians(options: Options) -> Case:
+    sys.path.insert(0, str(EXAMPLES))
+    import five_gaussians as toy
+
+    settings = toy.Options(iterations=(options.toy_iterations,))
+    generator = toy.train(settings)[options.toy_iterations]
+    edges = np.linspace(-2.5, 2.5, 1_001)
+    modes, toy.MODES = toy.MODES, {k: (edges[k], edges[k + 1]) for k in range(1_000)}
+    resolution = 4.0 if options.quick else 0.5
+    log_evidence, share = toy.quadrature(generator, settings.scale, resolution)
+    toy.MODES = modes
+    model = CoGenerator(generator, latent_dim=2, views={"x2": views.Columns(["x2"], of=toy.COLUMNS, scale=settings.scale)})
+    seen = model.condition(x2=np.zeros((1, 1), np.float32))
+
+    def distance(z: np.ndarray, weight: np.ndarray) -> float:
+        found, _ = np.histogram(model.decode(z)[:, 0], bins=edges, weights=weight)
+        return float(np.abs(np.cumsum(found - share)).sum() * (edges[1] - edges[0]))
+
+    return Case("five_gaussians", seen, options.toy_errors, log_evidence, 0.0, distance)
+
+
+def image(options: Options) -> Case:
+    generator = load_generator(options.image)
+    shape = tuple(generator.config.event_shape)
+    mask = views.half(shape, "top")
+    model = CoGenerator(generator, views={"seen": views.Mask(mask, scale=generator.config.noise_scale)})
+    seen = model.condition(seen=shipped_images(options.image)[0][options.digit : options.digit + 1])
+    start = time.perf_counter()
+    kernel = AnnealedHMC(schedule=Adaptive(0.3 if options.quick else 0.95), moves_per_temperature=3)
+    frozen = frozen_by_pilot(seen, kernel, min(256, options.reference_chains), seed=1_000)[0]
+    program = Program(annealed(model_of(seen), options.reference_chains, 3 * LIMIT, lambda _: frozen), None)
+    runs = [program(1_001 + k)[0] for k in range(options.reference_runs)]
+    log_z = np.array([float(run.log_evidence) for run in runs])
+    share = np.exp(log_z - log_z.max())
+    error = float(share.std(ddof=1) / share.mean() / np.sqrt(len(share))) if len(share) > 1 else float("nan")
+    hidden = ~np.broadcast_to(mask, shape)
+
+    def mean(z: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        return weight @ model.decode(z)[:, hidden]
+
+    each = [mean(*draws(run)) for run in runs]
+    reference = np.average(each, axis=0, weights=share)
+    own = np.sqrt(np.mean(np.var(each, axis=0) / max(1, len(each) - 1)))
+    log_evidence = float(log_z.max() + np.log(share.mean()))
+    say(
+        f"{options.image}: log evidence {log_evidence:.3f} (s.e. {error:.3f}) from {options.reference_runs} runs of"
+        f" {options.reference_chains} chains with {int(runs[0].gradients)} gradients each, the posterior mean to"
+        f" {own:.4f} a pixel, in {time.perf_counter() - start:.0f} s"
+    )
+    distance = lambda z, weight: float(np.sqrt(np.mean((mean(z, weight) - reference) ** 2)))  # noqa: E731
+    return Case("image", seen, options.image_errors, log_evidence, error, distance)
+
+
+def frozen_by_pilot(seen: CoGenerator, kernel: AnnealedHMC, chains: int, seed: int) -> tuple[AnnealedHMC, float]:
+    """The kernel with what a pilot of so many chains chose, and the pilot's seconds."""
+    warmup = LIMIT * kernel.moves_per_temperature
+    pilot = infer(seen, kernel, num_warmup=warmup, num_samples=1, num_chains=chains, seed=seed, progress=False)
+    attributes = pilot["posterior"].attrs
+    return kernel.frozen(pilot), attributes["seconds"] - attributes["compile_seconds"]
+
+
+def draws(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and normalised weights."""
+    weight = np.exp(np.asarray(outcome.log_weight, float) - np.max(outcome.log_weight))
+    return np.asarray(outcome.z), weight / weight.sum()
+
+
+# --- tuning --------------------------------------------------------------------------------------------------------
+
+
+def measure(case: Case, program: Program, candidate: Candidate, seeds: range, slowest: float = np.inf) -> Result:
+    """A candidate on these seeds; where its first run is slower than ``slowest``, on that one alone."""
+    errors, distances, seconds, outcome = [], [], [], None
+    for seed in seeds:
+        outcome, took = program(seed, candidate.numbers)
+        seconds.append(took)
+        if len(seconds) == 1 and took > slowest:
+            break
+        errors.append(float(outcome.log_evidence) - case.log_evidence)
+        distances.append(case.distance(*draws(outcome)))
+    assert outcome is not None
+    known = len(errors) > 0
+    return Result(
+        candidate.setting,
+        float(np.mean(seconds)),
+        float(np.sqrt(np.mean(np.square(errors)))) if known else np.inf,
+        float(np.sqrt(np.mean(np.square(distances)))) if known else np.inf,
+        float(outcome.gradients),
+        float(outcome.temperatures),
+        effective(outcome),
+        program.peak_bytes / 2**20,
+        seconds,
+    )
+
+
+class Best(NamedTuple):
+    """The best candidate of a side so far."""
+
+    candidate: Candidate
+    result: Result
+    program: Program
+    reached: bool
+
+
+def tune(case: Case, sides: Mapping[str, list[Candidate]], options: Options) -> dict[str, Best]:
+    """The best candidate of each side: the fastest within the errors, or where none is, the one that comes closest.
+
+    The sides take turns, and each stops after `tuning_seconds` of running.
+    """
+    programs: dict[tuple, Program] = {}
+    best: dict[str, Best] = {}
+    spent, tried = dict.fromkeys(sides, 0.0), dict.fromkeys(sides, 0)
+
+    def off(result: Result) -> float:
+        return max(result.evidence_rmse / case.errors[0], result.distance / case.errors[1])
+
+    for turn in itertools.zip_longest(*sides.values()):
+        for side, candidate in zip(sides, turn, strict=True):
+            if candidate is None or spent[side] > options.tuning_seconds:
+                continue
+            key = (side, candidate.key)
+            if key not in programs:
+                programs[key] = Program(candidate.build(), candidate.numbers)
+                programs[key](0, candidate.numbers)  # the first call of a program is slower
+            old = best.get(side)
+            slowest = old.result.seconds if old and old.reached else np.inf
+            found = measure(case, programs[key], candidate, range(100, 100 + options.tuning_seeds), slowest)
+            spent[side] += sum(found.each)
+            tried[side] += 1
+            reached = found.within(case.errors, options.margin)
+            if old is None or reached > old.reached:
+                better = True
+            else:
+                better = found.seconds < old.result.seconds if reached else not old.reached and off(found) < off(old.result)
+            if better:
+                best[side] = Best(candidate, found, programs[key], reached)
+    for side, (candidate, found, _, reached) in best.items():
+        say(
+            f"{case.name}: {side}: {tried[side]} of {len(sides[side])} settings in {spent[side]:.0f} s; {candidate.setting}"
+            f" ({found.seconds:.3f} s{'' if reached else ', not reached'})"
+        )
+    return best
+
+
+def grid(options: Options) -> list[Setting]:
+    """All settings, in a random order that is always the same."""
+    rules = [(0.1, acceptance, 1.0) for acceptance in options.acceptances] + [(step, 0.8, 0.0) for step in options.steps]
+    settings = [
+        Setting(particles, moves, Numbers(leapfrog, ess, step, acceptance, follows, 0.0))
+        for particles, moves, leapfrog, ess, (step, acceptance, follows) in itertools.product(
+            options.particles, options.moves, options.leapfrogs, options.ess, rules
+        )
+    ]
+    np.random.default_rng(0).shuffle(settings)  # type: ignore[arg-type]
+    return settings
+
+
+def ours_and_blackjax(case: Case, options: Options) -> dict[str, list[Candidate]]:
+    model, target = model_of(case.seen), target_of(case.seen)
+    ours, theirs = [], []
+    for k, s in enumerate(grid(options)):
+        key = (s.particles, s.moves)
+        build = functools.partial(annealed, model, s.particles, LIMIT * s.moves, adaptive(s.moves))
+        ours.append(Candidate(s, key, build, s.numbers))
+        s = replace(s, numbers=s.numbers._replace(mass=float(k % 2 and s.numbers.follows)))  # BlackJAX's alone, every other one
+        theirs.append(Candidate(s, key, functools.partial(tempered, target, s.particles, s.moves), s.numbers))
+    return {"annealed HMC, adaptive": ours, "BlackJAX adaptive tempered SMC": theirs}
+
+
+def fixed_schedules(case: Case, options: Options) -> dict[str, list[Candidate]]:
+    """AIS as published, resampling on a fixed schedule, and TFP's AIS, each on a grid of its own."""
+    model, target = model_of(case.seen), target_of(case.seen)
+    sides: dict[str, list[Candidate]] = {"AIS as published": [], "annealed HMC, resampled": [], "TFP AIS": []}
+    published = AnnealedHMC(schedule=Sigmoid(-10, 2), step_size=PaperRule(), resample_threshold=0, num_leapfrog=20)
+    temperatures = (2,) if options.quick else (50, 100, 200, 500, 1_000)
+    for particles, count in itertools.product(options.particles[:2], temperatures):
+        for name, kernel in (
+            ("AIS as published", published),
+            *(("annealed HMC, resampled", AnnealedHMC(num_leapfrog=leapfrog)) for leapfrog in options.leapfrogs[1:]),
+        ):
+            setting = f"{particles} particles, {count} temperatures, {kernel.num_leapfrog} leapfrogs"
+            build = functools.partial(annealed, model, particles, count, lambda _, kernel=kernel: kernel)
+            sides[name].append(Candidate(setting, (name, setting), build))
+        for leapfrog, step in itertools.product(options.leapfrogs[-1:], (0.02, 0.1)):
+            setting = f"{particles} particles, {count} temperatures, {leapfrog} leapfrogs, step {step:g}"
+            build = functools.partial(tfp_annealed, target, particles, count, leapfrog, step)
+            sides["TFP AIS"].append(Candidate(setting, ("TFP", setting), build))
+    try:
+        import tensorflow_probability.substrates.jax  # noqa: F401
+    except Exception as error:
+        say(f"TFP AIS: its JAX substrate does not import here ({type(error).__name__}: {error})")
+        del sides["TFP AIS"]
+    if options.quick:
+        sides = {name: side[:1] for name, side in sides.items()}
+    return sides
+
+
+# --- rows ----------------------------------------------------------------------------------------------------------
+
+
+def compare(case: Case, options: Options) -> list[dict[str, Any]]:
+    seeds = range(10_000, 10_000 + options.seeds)
+    best = tune(case, ours_and_blackjax(case, options), options)
+    programs = {}
+    for side, (candidate, *_) in best.items():  # compiled anew, with its numbers as constants
+        run, numbers = candidate.build(), candidate.numbers
+        constants = None if numbers is None else Numbers(np.int32(numbers.leapfrog), *map(np.float32, numbers[1:]))
+        programs[side] = Program(lambda key, _, run=run, c=constants: run(key, jax.tree.map(jax.numpy.asarray, c)), None)
+    found: dict[str, list[Result]] = {side: [] for side in best}
+    for seed in seeds:
+        for side in list(best)[:: 1 if seed % 2 else -1]:
+            one = replace(best[side].candidate, numbers=None)
+            found[side].append(measure(case, programs[side], one, range(seed, seed + 1)))
+    rows = [row(case, side, pooled(results)) for side, results in found.items()]
+    pairs = [theirs.seconds / ours.seconds for ours, theirs in zip(*found.values(), strict=True)]
+    say(
+        f"{case.name}: BlackJAX / ours, seconds to an evidence error of {case.errors[0]} and a distance of {case.errors[1]}:"
+        f" {np.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})"
+    )
+    rows[0]["ratio"] = {"median": float(np.median(pairs)), "pairs": pairs}
+
+    setting: Setting = best["annealed HMC, adaptive"].candidate.setting
+    n = setting.numbers
+    rule = ConstantGain(initial=n.step, target=n.acceptance) if n.follows else n.step
+    kernel = AnnealedHMC(schedule=Adaptive(n.ess), step_size=rule, num_leapfrog=n.leapfrog, moves_per_temperature=setting.moves)
+    if "frozen" in options.also:
+        frozen, pilot_seconds = frozen_by_pilot(case.seen, kernel, max(16, setting.particles // 8), seed=999)
+        build = functools.partial(annealed, model_of(case.seen), setting.particles, LIMIT * setting.moves, lambda _: frozen)
+        result = measure(case, Program(build(), None), Candidate(f"{setting}, frozen", (), build), seeds)
+        result.seconds += pilot_seconds
+        rows.append(row(case, "annealed HMC, frozen after a pilot", result))
+    if "infer" in options.also:
+        rows.append(through_infer(case, "annealed HMC, adaptive, by infer", kernel, options, setting))
+
+    sides = fixed_schedules(case, options) if "fixed schedules" in options.also else {}
+    for side, (candidate, _, program, _) in tune(case, sides, options).items():
+        rows.append(row(case, side, measure(case, program, candidate, seeds)))
+    hmc = functools.partial(numpyro.infer.HMC, num_steps=options.leapfrogs[-1], trajectory_length=None)
+    slow = functools.partial(pyro.infer.HMC, num_steps=options.leapfrogs[-1])
+    for name, each in (("NumPyro HMC", hmc), ("NumPyro NUTS", numpyro.infer.NUTS), ("Pyro HMC", slow)):
+        if name in options.also:
+            rows.append(through_infer(case, name, each, options))
+    return rows
+
+
+def through_infer(case: Case, name: str, kernel: Any, options: Options, setting: Setting | None = None) -> dict[str, Any]:
+    """A row of a run through `infer`, twice, the second timed: what it does once in a process is done by then."""
+    counts = {"num_warmup": options.warmup, "num_samples": options.samples, "num_chains": options.chains}
+    if name.startswith("Pyro"):
+        counts = {"num_warmup": options.pyro_draws, "num_samples": options.pyro_draws, "num_chains": 2}
+    if setting is not None:
+        counts = {"num_warmup": LIMIT * setting.moves, "num_samples": 1, "num_chains": setting.particles}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    errors, distances, seconds = [], [], []
+    for seed in range(1 if options.quick or name.startswith("Pyro") else 2):
+        posterior = infer(case.seen, kernel, seed=seed, progress=False, **counts)
+        attributes = posterior["posterior"].attrs
+        seconds.append(attributes["seconds"] - attributes.get("compile_seconds", 0.0))
+        z = posterior["posterior"]["z"].values[:, :, 0].reshape(-1, case.seen.latent_dim)
+        distances.append(case.distance(z, np.full(len(z), 1 / len(z))))
+        if "population_log_evidence" in posterior["sample_stats"]:
+            log_z = posterior["sample_stats"]["population_log_evidence"].values[:, -1, 0].astype(float)
+            errors.append(np.log(np.mean(np.exp(log_z - log_z.max()))) + log_z.max() - case.log_evidence)
+    gradients = float(np.mean(attributes["gradient_evaluations"])) / counts["num_chains"]
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    evidence = float(np.sqrt(np.mean(np.square(errors)))) if errors else float("nan")
+    label = str(setting) if setting else ", ".join(f"{value} {what[4:]}" for what, value in counts.items())
+    distance = float(np.sqrt(np.mean(np.square(distances))))
+    nan = float("nan")
+    return row(case, name, Result(label, seconds[-1], evidence, distance, gradients, nan, nan, grown, seconds))
+
+
+def pooled(results: list[Result]) -> Result:
+    """Several one-run results as one."""
+    mean = {name: float(np.mean([getattr(r, name) for r in results])) for name in ("gradients", "temperatures", "weight_ess")}
+    rmse = {name: float(np.sqrt(np.mean([getattr(r, name) ** 2 for r in results]))) for name in ("evidence_rmse", "distance")}
+    each = [r.seconds for r in results]
+    return Result(
+        results[0].setting, float(np.median(each)), each=each, peak_megabytes=results[0].peak_megabytes, **mean, **rmse
+    )
+
+
+def row(case: Case, method: str, result: Result) -> dict[str, Any]:
+    found = {"case": case.name, "method": method, **asdict(result), "setting": str(result.setting)}
+    found["reached"] = bool(result.within(case.errors))
+    if np.isnan(result.evidence_rmse):
+        found["reached"] = bool(result.distance <= case.errors[1])
+    return found
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| case | method | seconds | evidence error | distance | within both | gradients | weight ESS | MiB | setting |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        numbers = " | ".join(
+            "" if np.isnan(r[name]) else f"{r[name]:{form}}"
+            for name, form in (("seconds", ".3f"), ("evidence_rmse", ".3f"), ("distance", ".4f"))
+        )
+        reached = ("yes" if r["reached"] else "no") if not np.isnan(r["evidence_rmse"]) else "no evidence"
+        ess = "" if np.isnan(r["weight_ess"]) else f"{r['weight_ess']:.0%}"
+        lines.append(
+            f"| {r['case']} | {r['method']} | {numbers} | {reached} | {r['gradients']:,.0f} | {ess} | {r['peak_megabytes']:.1f}"
+            f" | {r['setting']} |"
+        )
+    return "\n".join(lines)
+
+
+def say(line: str) -> None:
+    SAID.append(line)
+    print(line, flush=True)
+
+
+def main(options: Options) -> dict[str, Any]:
+    torch.set_num_threads(1)  # two libraries that compute in one process contend for the cores
+    SAID.clear()
+    record: dict[str, Any] = {"options": {name: str(value) for name, value in vars(options).items()}, "rows": []}
+    for name in options.cases:
+        record["rows"] += compare({"five_gaussians": five_gaussians, "image": image}[name](options), options)
+    print("\n" + table(record["rows"]))
+    record["said"] = list(SAID)
+    if options.sizes:
+        picture = options.output.with_suffix(".png") if options.output else None
+        record["growth"] = growth(options.image, picture, quick=options.quick)
+    if options.output:
+        options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return record
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

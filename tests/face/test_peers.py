@@ -1,0 +1,84 @@
+"""The comparison with the peers: its tuning chooses as it says, its distances are right, and a tiny run goes through."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def peers():
+    sys.path.insert(0, str(FOLDER))
+    module = importlib.import_module("peers")
+    yield module
+    for name in [name for name in sys.modules if name.partition("_")[0] in ("peer", "peers") or name == "five_gaussians"]:
+        del sys.modules[name]
+    sys.path[:] = [path for path in sys.path if path not in (str(FOLDER), str(FOLDER.parent / "examples"))]
+
+
+def test_the_winner_is_the_fastest_within_the_errors(peers, monkeypatch):
+    """Named candidates with known seconds and errors; one that is slower than the best is not run a second time."""
+    known = {"slow": (3.0, 0.01), "wrong": (0.1, 5.0), "right": (2.0, 0.01), "later": (2.5, 0.01), "close": (9.0, 0.2)}
+    runs = []
+
+    class Program:
+        def __init__(self, name, numbers):
+            self.name, self.peak_bytes = name, 0
+
+        def __call__(self, seed, numbers=None):
+            runs.append((self.name, seed))
+            seconds, error = known[self.name]
+            z, one = np.zeros((4, 1)), np.float32(1.0)
+            return peers.Outcome(z, np.zeros(4), np.float32(error), one, one), seconds
+
+    monkeypatch.setattr(peers, "Program", Program)
+    case = peers.Case("case", None, (0.1, 0.1), 0.0, 0.0, lambda z, weight: 0.0)
+    options = peers.Options(tuning_seconds=100.0, tuning_seeds=3)
+
+    def side(*names):
+        return [peers.Candidate(name, (name,), lambda name=name: name) for name in names]
+
+    best = peers.tune(case, {"a": side("slow", "wrong", "right", "later"), "b": side("wrong", "close")}, options)
+    assert best["a"].candidate.setting == "right"
+    assert best["a"].reached
+    assert best["a"].result.seconds == 2.0
+    assert runs.count(("later", 100)) == 1
+    assert ("later", 101) not in runs
+    assert best["b"].candidate.setting == "close"  # nothing is within the errors, and it comes closest
+    assert not best["b"].reached
+    few = peers.tune(case, {"a": side("slow", "right")}, peers.Options(tuning_seconds=5.0, tuning_seeds=3))
+    assert few["a"].candidate.setting == "slow"  # its runs have used the time up
+
+
+def test_both_sides_are_tuned_on_the_same_settings(peers):
+    settings = peers.grid(peers.Options())
+    assert len(settings) == len(set(settings)) == 3 * 3 * 3 * 4 * 6
+    assert settings == peers.grid(peers.Options())
+    assert {(s.particles, s.moves, s.numbers.leapfrog) for s in settings[:100]} > {(256, 1, 2), (4096, 8, 10)}
+
+
+def test_a_tiny_run_goes_through(peers, tmp_path, capsys):
+    options = peers.Options(quick=True, sizes=False, cases=("five_gaussians",), output=tmp_path / "peers.json")
+    peers.main(options)
+    record = json.loads((tmp_path / "peers.json").read_text())
+    methods = {row["method"] for row in record["rows"]}
+    assert {
+        "annealed HMC, adaptive",
+        "BlackJAX adaptive tempered SMC",
+        "AIS as published",
+        "NumPyro NUTS",
+        "Pyro HMC",
+    } <= methods
+    assert record["rows"][0]["ratio"]["median"] > 0
+    for row in record["rows"]:
+        assert row["seconds"] > 0
+        assert 0 <= row["distance"] < 5  # x1 lies within 2.5 of zero
+        assert row["gradients"] > 0
+    said = capsys.readouterr().out
+    assert "BlackJAX / ours" in said
+    assert "| five_gaussians | annealed HMC, adaptive |" in said
