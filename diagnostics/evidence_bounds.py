@@ -18,7 +18,7 @@ simulated images does not carry over to real ones, which lie off the generator.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -26,8 +26,9 @@ import xarray as xr
 from cogen.diagnostics.evidence import log_evidence, population_estimates
 from cogen.diagnostics.report import distinct_ancestors
 from cogen.diagnostics.weights import pareto_k, weight_ess
-from cogen.inference import AnnealedHMC, ConditionalAnnealedHMC, Inference, infer
-from cogen.inference.items import find_items
+
+if TYPE_CHECKING:
+    from cogen.inference import AnnealedHMC
 
 
 def simulate(model: Any, num_items: int, *, seed: int) -> tuple[Any, dict[str, np.ndarray]]:
@@ -37,6 +38,8 @@ def simulate(model: Any, num_items: int, *, seed: int) -> tuple[Any, dict[str, n
     """
     import jax
     from numpyro import handlers
+
+    from cogen.inference.items import find_items
 
     items = find_items(model)
     if items is None:
@@ -76,6 +79,8 @@ def evidence_bounds(
 
     Raises ValueError for latents that are not the model's, and for a kernel that adapts without a pilot.
     """
+    from cogen.inference import ConditionalAnnealedHMC, Inference, infer
+
     if kernel.adapts and not pilot:
         raise ValueError("this kernel adapts as it runs, which biases both bounds: give pilot=, the number of a pilot's chains")
     options: dict[str, Any] = {"num_warmup": num_warmup, "progress": progress, "items_at_once": items_at_once}
@@ -111,6 +116,8 @@ def _flat(model: Callable, truth: Mapping[str, Any]) -> np.ndarray:
     import jax
     from jax.flatten_util import ravel_pytree
     from numpyro.infer.util import unconstrain_fn
+
+    from cogen.inference.items import find_items
 
     items = find_items(model)
     if items is None:
