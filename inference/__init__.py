@@ -1,5 +1,7 @@
 """How do we compute the posterior? Kernels, schedules, step sizes, and the driver `infer`."""
 
+from importlib import import_module
+
 from cogen.inference.annealed_hmc import AnnealedHMC
 from cogen.inference.blackjax_kernel import BlackJAX
 from cogen.inference.checkpoint import Checkpoint
@@ -35,6 +37,8 @@ __all__ = [
     "PaperRule",
     "ParallelTempering",
     "PyroAnnealedHMC",
+    "PyroGuideStart",
+    "PyroSVI",
     "Recorded",
     "Sigmoid",
     "infer",
@@ -42,10 +46,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """`PyroAnnealedHMC` brings torch and Pyro with it, so that it is imported when it is asked for."""
-    if name == "PyroAnnealedHMC":
-        from cogen.inference.pyro_annealed_hmc import PyroAnnealedHMC
+_FOR_PYRO = {
+    "PyroAnnealedHMC": "cogen.inference.pyro_annealed_hmc",
+    "PyroGuideStart": "cogen.inference.pyro_guide_start",
+    "PyroSVI": "cogen.inference.pyro_variational",
+}
 
-        return PyroAnnealedHMC
+
+def __getattr__(name: str) -> object:
+    """What brings torch and Pyro with it is imported when it is asked for."""
+    if name in _FOR_PYRO:
+        return getattr(import_module(_FOR_PYRO[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

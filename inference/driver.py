@@ -30,11 +30,9 @@ from cogen.inference.items import ItemModel, find_items
 from cogen.inference.predictions import predictive_groups
 from cogen.inference.results import to_arviz
 from cogen.inference.targets import numpyro_target
+from cogen.inference.warmup_path import WarmupPath, common_points
 
 Array = jax.Array
-
-PATH_POINTS = 200
-"""At most so many points of the warm-up are kept."""
 
 
 def infer(
@@ -80,18 +78,22 @@ def infer(
     _check_counts(num_warmup, num_samples, num_chains)
     if pilot < 0:
         raise ValueError(f"pilot={pilot}: the number of the pilot's chains, 0 for none")
-    if _is_pyro(kernel):
-        if pilot or checkpoint is not None:
-            raise ValueError("pilot= and checkpoint= need a NumPyro kernel; Pyro's kernels run without")
-        from cogen.inference.pyro_chains import infer_with_pyro
-
-        return infer_with_pyro(model, kernel, num_warmup, num_samples, num_chains, seed=seed, progress=progress, keep_x=keep_x)
-    store = Checkpoint(checkpoint) if isinstance(checkpoint, str | os.PathLike) else checkpoint
     before: Any = 0
+    pilot_seed = int(np.random.SeedSequence([seed, pilot]).generate_state(1)[0])
+    if _is_pyro(kernel):
+        if checkpoint is not None:
+            raise ValueError("checkpoint= needs a NumPyro kernel; a run of Pyro's cannot be taken up again")
+        from cogen.inference.pyro_chains import after_pilot, infer_with_pyro
+
+        options: dict[str, Any] = {"num_warmup": num_warmup, "progress": progress}
+        if pilot:
+            kernel, before = after_pilot(model, kernel, num_chains=pilot, seed=pilot_seed, **options)
+        options |= {"num_samples": num_samples, "num_chains": num_chains, "seed": seed, "keep_x": keep_x}
+        return infer_with_pyro(model, kernel, before=before, **options)
+    store = Checkpoint(checkpoint) if isinstance(checkpoint, str | os.PathLike) else checkpoint
     if pilot:
         if not isinstance(kernel, EnsembleKernel):
             raise ValueError("pilot= needs one of our kernels that adapts, such as AnnealedHMC()")
-        pilot_seed = int(np.random.SeedSequence([seed, pilot]).generate_state(1)[0])
         first = Inference(
             model,
             kernel,
@@ -126,11 +128,8 @@ class _Block:
     count: int
     """How many of them are not filling."""
     states: Any = None
-    asked: int = 0
-    """Transitions of the warm-up asked for."""
     warmed: bool = False
-    path: list[Records] = field(default_factory=list)
-    every: int = 1
+    path: WarmupPath = field(default_factory=WarmupPath)
     draws: list[Records] = field(default_factory=list)
     cost: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
@@ -264,15 +263,16 @@ class Inference:
             block.states = program.start(block.items, data)
             if checkpoint is not None:
                 _restore(block, checkpoint.load(block.index))
-                bar.update(block.asked + len(block.draws))
+                bar.update(block.path.asked + len(block.draws))
         while not block.warmed or len(block.draws) < num_samples:
-            if not block.warmed and (block.asked >= self.num_warmup or program.warmed_up(block.states)):
-                bar.update(self.num_warmup - block.asked)
-                if block.asked < self.num_warmup:
+            asked = block.path.asked
+            if not block.warmed and (asked >= self.num_warmup or program.warmed_up(block.states)):
+                bar.update(self.num_warmup - asked)
+                if asked < self.num_warmup:
                     block.states = program.end_warmup(block.states)
                 block.warmed = True
                 continue
-            left = num_samples - len(block.draws) if block.warmed else self.num_warmup - block.asked
+            left = num_samples - len(block.draws) if block.warmed else self.num_warmup - asked
             block.states, records, made = program.advance(
                 block.states, block.items, data, min(program.chunk_size, left), not block.warmed
             )
@@ -280,7 +280,7 @@ class Inference:
             if block.warmed:
                 block.draws += [{n: v[k] for n, v in records["draw"].items()} for k in range(made)]
             else:
-                _extend_path(block, records["path"], made)
+                block.path.extend(records["path"], made)
             bar.update(made)
             if not bar.disable:
                 bar.set_description(f"{'draws' if block.warmed else 'warm-up'} {block.index + 1}/{len(self._blocks)}")
@@ -340,7 +340,7 @@ class Inference:
                 groups["posterior"][variable] = (("chain", "draw", *item, *dims), value)
             else:
                 groups["sample_stats"][variable] = (("chain", "draw", *item), value if item else value[:, :, 0])
-        transitions, paths = _common_path([block.path for block in self._blocks])
+        transitions, paths = common_points([block.path for block in self._blocks])
         if transitions.size:
             groups["warmup_sample_stats"]["transition"] = (("draw",), transitions)
         for variable in paths[0][0].keys() - {"transition"} if transitions.size else ():
@@ -401,33 +401,13 @@ def _bind(kernel: Any, model: Callable, num_items: int) -> Any:
     )
 
 
-def _extend_path(block: _Block, path: Records, made: int) -> None:
-    """Keep every n-th point and the last; where there are too many, n doubles."""
-    if block.path and (block.asked % block.every):
-        block.path.pop()  # it was the last of the chunk before, and out of step
-    for k in range(made):
-        block.asked += 1
-        if block.asked % block.every == 0 or k == made - 1:
-            block.path.append({"transition": np.asarray(block.asked - 1), **{name: v[k].copy() for name, v in path.items()}})
-    while len(block.path) > PATH_POINTS:
-        block.every *= 2
-        block.path = [p for p in block.path[:-1] if (p["transition"] + 1) % block.every == 0] + block.path[-1:]
-
-
-def _common_path(paths: list[list[Records]]) -> tuple[np.ndarray, list[list[Records]]]:
-    """The points of all blocks at the same transitions; a block that was done earlier stands where it ended."""
-    numbers = [np.array([point["transition"] for point in path], dtype=np.int64) for path in paths]
-    common = max(numbers, key=lambda n: n[-1] if n.size else -1)  # the longest is thinned the most
-    places = [np.maximum(np.searchsorted(n, common, side="right") - 1, 0) for n in numbers]
-    return common, [[path[k] for k in place] for path, place in zip(paths, places, strict=True)]
-
-
 def _to_arrays(block: _Block) -> dict[str, np.ndarray]:
     arrays = {f"state:{name}": value for name, value in tree_to_arrays(block.states).items()}
-    for kind, records in (("path", block.path), ("draw", block.draws)):
+    for kind, records in (("path", block.path.points), ("draw", block.draws)):
         for name in records[0] if records else ():
             arrays[f"{kind}:{name}"] = np.stack([record[name] for record in records])
-    progress = np.array([block.asked, block.warmed, block.every, len(block.path), len(block.draws)])
+    path = block.path
+    progress = np.array([path.asked, block.warmed, path.every, len(path.points), len(block.draws)])
     return {**arrays, "progress": progress, "cost": block.cost}
 
 
@@ -436,14 +416,15 @@ def _restore(block: _Block, arrays: dict[str, np.ndarray] | None) -> None:
     if arrays is None:
         return
     asked, warmed, every, points, draws = arrays["progress"].tolist()
-    block.asked, block.warmed, block.every, block.cost = asked, bool(warmed), every, arrays["cost"]
+    block.warmed, block.cost = bool(warmed), arrays["cost"]
     found: dict[str, dict[str, np.ndarray]] = {"state": {}, "path": {}, "draw": {}}
     for key, value in arrays.items():
         kind, _, name = key.partition(":")
         if kind in found:
             found[kind][name] = value
     block.states = tree_from_arrays(block.states, found["state"])
-    block.path = [{name: value[k] for name, value in found["path"].items()} for k in range(points)]
+    path = [{name: value[k] for name, value in found["path"].items()} for k in range(points)]
+    block.path = WarmupPath(asked, every, path)
     block.draws = [{name: value[k] for name, value in found["draw"].items()} for k in range(draws)]
 
 

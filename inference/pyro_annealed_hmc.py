@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -29,8 +29,9 @@ from torch import Tensor
 
 from cogen.inference.populations import population_count
 from cogen.inference.pyro_targets import Initial, Point, PyroTarget
-from cogen.inference.schedules import Schedule, Sigmoid, inverse_temperatures
+from cogen.inference.schedules import Adaptive, Ladder, Schedule, Sigmoid, conditional_ess, inverse_temperatures
 from cogen.inference.step_size import ConstantGain, Fixed, Recorded, StepSizeRule
+from cogen.inference.sums import Sum
 
 DIVERGENCE = 1000.0
 """An energy error above this many nats is a divergence, as in Pyro."""
@@ -40,7 +41,9 @@ class AnnealedState(NamedTuple):
     """All chains of all items after a transition."""
 
     i: int
-    """Transitions made."""
+    """Transitions asked for."""
+    arrived: Tensor
+    """(item,): whether the annealing is over."""
     point: Point
     log_weight: Tensor
     """(chain, item), float64; all of an item's equal after the last resampling."""
@@ -59,10 +62,12 @@ class AnnealedState(NamedTuple):
     diverging: Tensor
     """(chain, item): whether the last trajectory's energy error passed 1000 nats or was not finite (it is rejected)."""
     energy: Tensor
-    n_steps: int
-    """Gradient evaluations per chain of the last transition."""
+    n_steps: Tensor
+    """(item,): gradient evaluations per chain of the last transition; none where the item waited at beta = 1."""
     nonfinite: Tensor
     """(chain, item): trajectories so far that met a gradient or a density that is not a number, and were rejected."""
+    conditional_ess: Tensor
+    """(item,): the fraction of the weighted particles that the last rise of beta left effective."""
     adaptation: Any
 
 
@@ -86,13 +91,14 @@ class PyroAnnealedHMC(MCMCKernel):
 
     :param model: a conditioned Pyro model or `ItemModel` (such as a ``CoGenerator``), or None for a recipe that `infer` binds.
     :param num_chains: chains per item, for ``pyro.infer.MCMC``; `infer` gives its own.
-    :param initial: q0, a torch or Pyro distribution over the latent site (or a mapping over sites); default the prior.
+    :param initial: q0, a torch or Pyro distribution over the latent site (or a mapping over sites), or a `PyroGuideStart`;
+        default the prior.
 
-    The other parameters (schedule, num_leapfrog, step_size, moves_per_temperature, resample_threshold, flat_prior,
+    The other parameters (schedule, num_leapfrog, step_size, moves_per_temperature, resample_threshold, temper, flat_prior,
     num_populations, inverse_mass, jitter) are those of `cogen.inference.AnnealedHMC`. Inside an item the chains share one step
     size, and no two items share anything. Draws follow torch's global seed.
 
-    Raises ValueError for values out of these ranges, TypeError for a schedule that is no function.
+    Raises ValueError for values out of these ranges.
     """
 
     transforms: dict[str, Any] = {}  # noqa: RUF012 (for Pyro's MCMC: draws are constrained already)
@@ -102,12 +108,13 @@ class PyroAnnealedHMC(MCMCKernel):
         model: Callable | None = None,
         *,
         num_chains: int | None = None,
-        schedule: Schedule = Sigmoid(-10.0, 4.0),
+        schedule: Schedule | Adaptive = Sigmoid(-10.0, 4.0),
         num_leapfrog: int = 10,
         step_size: StepSizeRule | float = ConstantGain(),
         moves_per_temperature: int = 1,
         resample_threshold: float = 0.5,
         initial: Initial = None,
+        temper: Sequence[str] | None = None,
         flat_prior: bool = False,
         num_populations: int | None = None,
         inverse_mass: Any = None,
@@ -122,11 +129,6 @@ class PyroAnnealedHMC(MCMCKernel):
             raise ValueError(f"resample_threshold={resample_threshold}: a fraction of the chains, from 0 (never) to 1")
         if not 0.0 <= jitter < 1.0:
             raise ValueError(f"jitter={jitter}: it lies in [0, 1)")
-        if not callable(schedule):
-            raise TypeError(
-                f"schedule={schedule}: this kernel takes a function from T to T + 1 inverse temperatures, such as"
-                " Sigmoid(-10, 4) or the Ladder of another run; it does not choose them as it runs"
-            )
         self.model = model
         self.num_chains = num_chains
         self.schedule = schedule
@@ -135,6 +137,7 @@ class PyroAnnealedHMC(MCMCKernel):
         self.moves_per_temperature = moves_per_temperature
         self.resample_threshold = resample_threshold
         self.initial = initial
+        self.temper = None if temper is None else tuple(temper)
         self.flat_prior = flat_prior
         self.num_populations = num_populations
         self.inverse_mass = None if inverse_mass is None else torch.as_tensor(np.array(inverse_mass))
@@ -151,6 +154,19 @@ class PyroAnnealedHMC(MCMCKernel):
         bound.model, bound.num_chains = model, num_chains
         return bound
 
+    @property
+    def adapts(self) -> bool:
+        """Whether the warm-up looks at what it weighs, so that its evidence is not unbiased."""
+        return self.step_size.adapts or isinstance(self.schedule, Adaptive)
+
+    def frozen(self, pilot: Any) -> Self:
+        """This kernel with the step sizes (and, where its schedule is `Adaptive`, the ladders) of a pilot run."""
+        copied = copy.copy(self)
+        copied.step_size = Recorded.of(pilot)
+        if isinstance(self.schedule, Adaptive):
+            copied.schedule = Ladder.of(pilot)
+        return copied
+
     # --- Pyro's contract -----------------------------------------------------------------------------------------------
 
     def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
@@ -166,18 +182,17 @@ class PyroAnnealedHMC(MCMCKernel):
             )
         self.num_populations_used = population_count(self.num_chains, self.num_populations, self.resample_threshold > 0)
         self._warmup = warmup_steps
-        ladder = inverse_temperatures(self.schedule, warmup_steps // self.moves_per_temperature)
-        self.target = target = PyroTarget(
-            self.model, args, kwargs, num_chains=self.num_chains, initial=self.initial, flat_prior=self.flat_prior
-        )
+        settings: dict[str, Any] = {"initial": self.initial, "temper": self.temper, "flat_prior": self.flat_prior}
+        self.target = target = PyroTarget(self.model, args, kwargs, num_chains=self.num_chains, **settings)
         items = target.num_items
-        if ladder.ndim == 2 and len(ladder) != items:
-            raise ValueError(f"the schedule has the inverse temperatures of {len(ladder)} items, and this run has {items}")
+        self._ladder = None
+        if not isinstance(self.schedule, Adaptive):
+            ladder = inverse_temperatures(self.schedule, warmup_steps // self.moves_per_temperature)
+            if ladder.ndim == 2 and len(ladder) != items:
+                raise ValueError(f"the ladders of {len(ladder)} items were recorded, and this run has {items}")
+            self._ladder = torch.as_tensor(np.broadcast_to(ladder, (items, ladder.shape[-1])).T.copy())  # (T + 1, item)
         if isinstance(self.step_size, Recorded) and len(self.step_size.steps) != items:
             raise ValueError(f"the step sizes of {len(self.step_size.steps)} items were recorded, and this run has {items}")
-        self._ladder = torch.as_tensor(
-            np.broadcast_to(np.atleast_2d(ladder), (items, ladder.shape[-1])).T.copy()
-        )  # (T + 1, item)
         seeds = torch.randint(2**62, (2, items), device="cpu").tolist()
         self._generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds[0]]
         self._state = self._start(target.start(seeds[1]))
@@ -216,6 +231,11 @@ class PyroAnnealedHMC(MCMCKernel):
         """The state after the last transition."""
         return self._state
 
+    @property
+    def cost(self) -> Tensor:
+        """(item,): gradient evaluations of the last transition, over all chains."""
+        return self._state.n_steps * len(self._state.log_weight)
+
     def statistics(self) -> dict[str, Tensor]:
         """The statistics of the last transition by their ArviZ names, each (chain, item)."""
         state = self._state
@@ -225,7 +245,7 @@ class PyroAnnealedHMC(MCMCKernel):
             "diverging": state.diverging,
             "lp": state.point.reference + state.point.tilt,
             "energy": state.energy,
-            "n_steps": torch.full_like(state.ancestor, state.n_steps),
+            "n_steps": state.n_steps.expand_as(state.ancestor),
             "nonfinite": state.nonfinite,
             "log_weight": state.log_weight,
             "ancestor": state.ancestor,
@@ -241,12 +261,22 @@ class PyroAnnealedHMC(MCMCKernel):
             "beta": state.beta,
             "acceptance_rate": state.acceptance_rate.mean(0),
             "step_size": state.step_size,
+            "conditional_ess": state.conditional_ess,
             "weight_ess": effective_fraction(state.log_weight),
             "ancestors": slots.sum(0),
             "diverging": state.diverging.sum(0),
             "nonfinite": state.nonfinite.sum(0),
             "log_evidence": log_mean_exp(state.population_log_evidence),
         }
+
+    @property
+    def warmed_up(self) -> bool:
+        """Whether no item needs more of the warm-up."""
+        return bool(self._state.arrived.all())
+
+    def end_warmup(self) -> None:
+        """Go on to the draws, where the warm-up ended before its limit."""
+        self._state = self._state._replace(i=self._warmup)
 
     def _sites(self) -> dict[str, Tensor]:
         items = self.target.items is not None
@@ -261,45 +291,59 @@ class PyroAnnealedHMC(MCMCKernel):
                 f"inverse_mass has shape {tuple(self.inverse_mass.shape)}, the model has {dim} unconstrained coordinates"
             )
         device = point.u.device
-        self._ladder = self._ladder.to(device)
+        self._ladder = None if self._ladder is None else self._ladder.to(device)
         self._mass = None if self.inverse_mass is None else self.inverse_mass.to(device, point.u.dtype)
-        # The rules are written for one item in JAX; both kernels use the same ones.
+        # The rules are written for one item in JAX, chains last; both kernels use the same ones.
         self._rule_step = jax.jit(jax.vmap(self.step_size.step_size))
         self._rule_update = jax.jit(jax.vmap(self.step_size.update))
+        self._rule_ess = jax.jit(jax.vmap(conditional_ess))
+        if isinstance(self.schedule, Adaptive):
+            self._rule_next = jax.jit(jax.vmap(self.schedule.next))
         adaptation = jax.vmap(self.step_size.init)(jnp.arange(items))
         zeros = torch.zeros_like(point.tilt)
         chain = torch.arange(chains, device=device)[:, None].expand(chains, items)
-        beta = self._ladder[0]
+        beta = torch.zeros(items, dtype=torch.float64, device=device)
+        weight = self.target.start_weight(point.u)
+        weight = torch.where(weight.isfinite(), weight, -torch.inf)
         return AnnealedState(
             i=0,
+            arrived=beta > 0,
             point=point,
-            log_weight=zeros,
+            log_weight=weight,
             ancestor=chain,
             population=chain // (chains // self.num_populations_used),
-            population_log_evidence=zeros,
+            population_log_evidence=population_evidence(weight, self.num_populations_used),
             beta=beta,
             step_size=self._step(adaptation, beta),
             acceptance_rate=zeros,
             diverging=zeros > 0,
             energy=-point.log_density(beta),
-            n_steps=1,
+            n_steps=torch.ones_like(chain[0]),
             nonfinite=torch.zeros_like(chain),
+            conditional_ess=torch.ones_like(beta),
             adaptation=adaptation,
         )
 
     def _transition(self, state: AnnealedState) -> AnnealedState:
         annealing = state.i < self._warmup
-        level = min(state.i // self.moves_per_temperature + 1, len(self._ladder) - 1)
-        beta = self._ladder[level]
-        momentum, uniform = _noise(self._generators, len(state.log_weight), self.target.dim, state.point.u)
-        populations = self.num_populations_used
+        waiting = state.arrived & (annealing and isinstance(self.schedule, Adaptive | Ladder))
+        if waiting.all():
+            return state._replace(i=state.i + 1, n_steps=torch.zeros_like(state.n_steps))
+        held = state
+        momentum, uniform = _noise(self._generators, waiting.tolist(), len(state.log_weight), self.target.dim, state.point.u)
+        populations, moves = self.num_populations_used, self.moves_per_temperature
 
-        new_temperature = annealing and state.i % self.moves_per_temperature == 0
+        beta = state.beta
+        new_temperature = annealing and state.i % moves == 0
         if new_temperature:
-            grown = state.log_weight + (beta - state.beta) * state.point.tilt
+            beta = self._next_temperature(state)
+            rise, tilt = beta - state.beta, state.point.tilt
+            effective = self._rule_ess(_jax(rise), _jax_sum(tilt.T), _jax(state.log_weight.T))
+            grown = state.log_weight + rise * tilt
             state = state._replace(
-                log_weight=torch.where(grown.isfinite(), grown, -torch.inf)
-            )  # otherwise the particle is dead
+                log_weight=torch.where(grown.isfinite(), grown, -torch.inf),  # otherwise the particle is dead
+                conditional_ess=_torch(effective, beta),
+            )
         if annealing:
             state = state._replace(population_log_evidence=population_evidence(state.log_weight, populations))
         if self.resample_threshold > 0 and new_temperature:
@@ -314,30 +358,83 @@ class PyroAnnealedHMC(MCMCKernel):
         )
         adaptation = state.adaptation
         if annealing:
-            adaptation = self._rule_update(adaptation, jnp.asarray(acceptance.mean(0).cpu().numpy(), jnp.float32))
-        return state._replace(
-            i=state.i + 1,
+            adaptation = self._rule_update(adaptation, _jax(acceptance.mean(0)))
+        new = state._replace(
+            arrived=(beta == 1.0) & ((state.i + 1) % moves == 0),
             point=point,
             beta=beta,
             step_size=step,
             acceptance_rate=acceptance,
             diverging=diverging,
             energy=energy,
-            n_steps=self.num_leapfrog,
+            n_steps=torch.full_like(state.n_steps, self.num_leapfrog),
             nonfinite=state.nonfinite + nonfinite,
             adaptation=adaptation,
         )
+        if waiting.any():
+            new = _held(waiting, held._replace(n_steps=torch.zeros_like(state.n_steps)), new)
+        return new._replace(i=state.i + 1)
+
+    def _next_temperature(self, state: AnnealedState) -> Tensor:
+        """The inverse temperatures (item,) of the coming transitions."""
+        if self._ladder is not None:
+            return self._ladder[min(state.i // self.moves_per_temperature + 1, len(self._ladder) - 1)]
+        if state.i >= self._warmup - self.moves_per_temperature:
+            return torch.ones_like(state.beta)
+        chosen = self._rule_next(_jax(state.beta), _jax_sum(state.point.tilt.T), _jax(state.log_weight.T))
+        return _torch(chosen, state.beta)
 
     def _step(self, adaptation: Any, beta: Tensor) -> Tensor:
-        steps = self._rule_step(adaptation, jnp.asarray(beta.cpu().numpy(), jnp.float32))
-        return torch.from_numpy(np.array(steps)).to(beta.device)
+        return _torch(self._rule_step(adaptation, _jax(beta)), beta)
 
 
-def _noise(generators: list[torch.Generator], num_chains: int, dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """All randomness of one transition: (chain, item, dim) normals and (chain, item, 3) uniforms on [0, 1)."""
+def _jax(value: Tensor) -> jax.Array:
+    return jnp.asarray(value.cpu().numpy(), jnp.float32)
+
+
+def _jax_sum(value: Tensor) -> Sum:
+    """A float64 tensor as two float32 numbers."""
+    high = value.float()
+    return Sum(_jax(high), _jax(value - high))
+
+
+def _torch(value: jax.Array, like: Tensor) -> Tensor:
+    return torch.from_numpy(np.array(value)).to(like)
+
+
+def _held(waiting: Tensor, old: AnnealedState, new: AnnealedState) -> AnnealedState:
+    """The new state, but for the items that wait at beta = 1."""
+
+    def by_item(stays: Tensor, moves: Tensor) -> Tensor:  # (chain, item, ...)
+        return torch.where(waiting.reshape(-1, *(1 for _ in stays.shape[2:])), stays, moves)
+
+    def by_row(stays: jax.Array, moves: jax.Array) -> jax.Array:  # (item, ...)
+        return jnp.where(rows.reshape(-1, *(1 for _ in stays.shape[1:])), stays, moves)
+
+    rows = jnp.asarray(waiting.cpu().numpy())
+    changed: dict[str, Any] = {  # all tensors but the point's are (item,) or (chain, item)
+        name: torch.where(waiting, stays, moves)
+        for (name, stays), moves in zip(old._asdict().items(), new, strict=True)
+        if isinstance(moves, Tensor)
+    }
+    adaptation = jax.tree.map(by_row, old.adaptation, new.adaptation)
+    return new._replace(**changed, point=old.point.map(by_item, new.point), adaptation=adaptation)
+
+
+def _noise(
+    generators: list[torch.Generator], waiting: list[bool], num_chains: int, dim: int, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """All randomness of one transition: (chain, item, dim) normals and (chain, item, 3) uniforms on [0, 1). Items that
+    wait draw nothing, so that their later draws do not depend on how long they waited."""
     cpu = torch.device("cpu")
-    normal = [torch.randn(num_chains, dim, generator=g, dtype=like.dtype, device=cpu) for g in generators]
-    uniform = [torch.rand(num_chains, 3, generator=g, dtype=torch.float64, device=cpu) for g in generators]
+    normal, uniform = [], []
+    for generator, waits in zip(generators, waiting, strict=True):
+        if waits:
+            normal.append(torch.zeros(num_chains, dim, dtype=like.dtype))
+            uniform.append(torch.zeros(num_chains, 3, dtype=torch.float64))
+        else:
+            normal.append(torch.randn(num_chains, dim, generator=generator, dtype=like.dtype, device=cpu))
+            uniform.append(torch.rand(num_chains, 3, generator=generator, dtype=torch.float64, device=cpu))
     return torch.stack(normal, dim=1).to(like.device), torch.stack(uniform, dim=1).to(like.device)
 
 

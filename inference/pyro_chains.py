@@ -19,33 +19,30 @@ from tqdm.auto import tqdm
 from cogen.inference.items import ItemModel, find_items
 from cogen.inference.predictions import predictive_groups
 from cogen.inference.results import to_arviz
-
-PATH_POINTS = 200
-"""At most so many points of the warm-up are kept."""
+from cogen.inference.warmup_path import WarmupPath
 
 
 def infer_with_pyro(
     model: Callable,
     kernel: Any,
+    *,
     num_warmup: int,
     num_samples: int,
     num_chains: int,
-    *,
     seed: int,
     progress: bool,
     keep_x: bool,
+    before: Any = 0,
 ) -> Any:
-    """`infer` for a Pyro kernel class, a ``functools.partial`` of one, or a `PyroAnnealedHMC` without a model."""
+    """`infer` for a Pyro kernel class, a ``functools.partial`` of one, or a `PyroAnnealedHMC` without a model; ``before`` are
+    gradient evaluations of its pilot."""
     import torch
 
-    from cogen.inference.pyro_annealed_hmc import PyroAnnealedHMC
-
     factory = kernel.func if isinstance(kernel, functools.partial) else kernel
-    if isinstance(factory, type) and issubclass(factory, PyroAnnealedHMC):
-        kernel = factory = kernel()
-    if isinstance(factory, PyroAnnealedHMC):
-        bound = factory.bind(model, num_chains)
-        return _infer_vectorised(bound, num_warmup, num_samples, seed=seed, progress=progress, keep_x=keep_x)
+    ours = _ours(kernel)
+    if ours is not None:
+        bound = ours.bind(model, num_chains)
+        return _infer_vectorised(bound, num_warmup, num_samples, seed=seed, progress=progress, keep_x=keep_x, before=before)
     if not isinstance(factory, type):
         raise TypeError(
             f"this {type(factory).__name__} was made with a model of its own: pass the class, or"
@@ -89,13 +86,37 @@ def infer_with_pyro(
     return to_arviz(groups, attributes)
 
 
-def _infer_vectorised(kernel: Any, num_warmup: int, num_samples: int, *, seed: int, progress: bool, keep_x: bool) -> Any:
+def after_pilot(model: Callable, kernel: Any, **options: Any) -> tuple[Any, np.ndarray]:
+    """A `PyroAnnealedHMC` with what a pilot run adapted, and the pilot's gradient evaluations by item."""
+    from cogen.inference.pyro_annealed_hmc import PyroAnnealedHMC
+
+    ours = _ours(kernel)
+    if not isinstance(ours, PyroAnnealedHMC):
+        raise ValueError("pilot= needs one of our kernels that adapts, such as PyroAnnealedHMC()")
+    pilot = infer_with_pyro(model, ours, num_samples=1, keep_x=False, **options)
+    return ours.frozen(pilot), np.array(pilot["posterior"].attrs["gradient_evaluations"])
+
+
+def _ours(kernel: Any) -> Any:
+    """The recipe, where the kernel holds all chains of all items: one of ours, a class of ours, or a ``functools.partial``."""
+    from cogen.inference.pyro_annealed_hmc import PyroAnnealedHMC
+    from cogen.inference.pyro_variational import PyroSVI
+
+    factory = kernel.func if isinstance(kernel, functools.partial) else kernel
+    if isinstance(factory, type) and issubclass(factory, PyroAnnealedHMC):
+        return kernel()
+    return kernel if isinstance(kernel, PyroAnnealedHMC | PyroSVI) else None
+
+
+def _infer_vectorised(
+    kernel: Any, num_warmup: int, num_samples: int, *, seed: int, progress: bool, keep_x: bool, before: Any
+) -> Any:
     """A run of a kernel that holds all chains of all items."""
     import torch
 
     start = time.perf_counter()
-    every = max(1, -(-num_warmup // PATH_POINTS))
-    path, draws = [], []
+    path = WarmupPath()
+    draws: list[dict[str, dict[str, np.ndarray]]] = []
     with (
         torch.random.fork_rng(devices=[]),
         tqdm(total=num_warmup + num_samples, disable=not progress, unit="transition", desc="warm-up") as bar,
@@ -103,19 +124,24 @@ def _infer_vectorised(kernel: Any, num_warmup: int, num_samples: int, *, seed: i
         torch.manual_seed(seed)
         kernel.setup(num_warmup)
         items = kernel.target.items
-        gradients = kernel.state.n_steps
-        for i in range(num_warmup + num_samples):
+        gradients = kernel.cost
+        while len(draws) < num_samples:
+            warming = kernel.state.i < num_warmup
+            if warming and kernel.warmed_up:
+                bar.update(num_warmup - kernel.state.i)
+                kernel.end_warmup()
+                continue
             sites = kernel.sample()
-            gradients += kernel.state.n_steps
+            gradients = gradients + kernel.cost
             bar.update(1)
             bar.set_postfix(kernel.logging(), refresh=False)
-            if i >= num_warmup:
+            if warming:
+                path.extend({name: value[None] for name, value in _numpy(kernel.path()).items()}, 1)
+            else:
+                bar.set_description("draws", refresh=False)
                 draws.append({"site": _numpy(sites), "stat": _numpy(kernel.statistics())})
-            elif (i + 1) % every == 0 or i + 1 == num_warmup:
-                path.append({"transition": np.asarray(i), **_numpy(kernel.path())})
-            if i + 1 == num_warmup:
-                bar.set_description("draws")
-    _warn_of_nonfinite(kernel.state.nonfinite.sum(0).tolist(), items is not None)
+    if (nonfinite := kernel.statistics().get("nonfinite")) is not None:
+        _warn_of_nonfinite(nonfinite.sum(0).tolist(), items is not None)
     lead = ("chain", "draw") if items is None else ("chain", "draw", "item")
     posterior = {}
     for name in draws[0]["site"]:
@@ -126,8 +152,8 @@ def _infer_vectorised(kernel: Any, num_warmup: int, num_samples: int, *, seed: i
         values = np.stack([draw["stat"][name] for draw in draws], axis=1)  # (chain, draw, item)
         statistics[name] = (lead, values if items is not None else values[..., 0])
     warmup = {}
-    for name in path[0]:
-        values = np.stack([point[name] for point in path])
+    for name in path.points[0]:
+        values = np.stack([point[name] for point in path.points])
         if name == "transition":
             warmup[name] = (("draw",), values)
         else:
@@ -142,9 +168,9 @@ def _infer_vectorised(kernel: Any, num_warmup: int, num_samples: int, *, seed: i
         "num_warmup": num_warmup,
         "seed": seed,
         "num_populations": kernel.num_populations_used,
-        "adapted": int(kernel.step_size.adapts),
+        "adapted": int(kernel.adapts),
         "evidence_kind": kernel.evidence_kind,
-        "gradient_evaluations": [gradients * kernel.num_chains] * kernel.target.num_items,
+        "gradient_evaluations": (gradients.numpy(force=True) + before).tolist(),
         "moves_per_temperature": kernel.moves_per_temperature,
         "seconds": time.perf_counter() - start,
         "compile_seconds": 0.0,

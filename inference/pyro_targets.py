@@ -38,11 +38,13 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, biject_to
 
 from cogen.inference.items import ItemModel, find_items
+from cogen.inference.pyro_guide_start import PyroGuideStart, check_sites
 
-Initial = Distribution | Mapping[str, Distribution] | None
+Initial = Distribution | Mapping[str, Distribution] | PyroGuideStart | None
 Message = Any
-Sums = tuple[Tensor, Tensor, dict[str, Tensor]]
-"""Reference, tilt and the constrained values by site: (row,), (row,), (row, *shape)."""
+Sums = tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]
+"""Reference, tilt, what of the reference is observed and not tempered, and the constrained values by site: (row,) thrice, (row,
+*shape)."""
 
 PIXELS_AT_ONCE = 200_000
 """Chains of an `ItemModel` are evaluated in blocks of about so many entries of x (256 digits), so that the memory of the
@@ -77,29 +79,42 @@ class Point(NamedTuple):
 class PyroTarget:
     """The annealing paths of a model's items for ``num_chains`` chains each.
 
-    :param initial: q0 in the place of the prior: a torch or Pyro distribution over the one latent site, or a mapping by site.
+    :param initial: q0 in the place of the prior: a torch or Pyro distribution over the one latent site, a mapping by site, or
+        a guide mixed with the prior.
+    :param temper: the observed sites to temper, by name (default: all); the others count fully at every beta.
     :param flat_prior: leave the prior out at beta = 1.
 
-    Raises ValueError where nothing is observed or latent, for a discrete latent site, a subsampled plate, and an ``initial``
-    whose sites or shapes are not the model's.
+    Raises ValueError where nothing is observed or latent, for a discrete latent site, a subsampled plate, a name in ``temper``
+    that is no observed site, and an ``initial`` whose sites or shapes are not the model's.
     """
 
     def __init__(
-        self, model: Callable, args: tuple, kwargs: dict, *, num_chains: int, initial: Initial = None, flat_prior: bool = False
+        self,
+        model: Callable,
+        args: tuple,
+        kwargs: dict,
+        *,
+        num_chains: int,
+        initial: Initial = None,
+        temper: Sequence[str] | None = None,
+        flat_prior: bool = False,
     ) -> None:
         self.items: ItemModel | None = None if args or kwargs else find_items(model)
         if self.items is not None and not self.items.item_data:
             raise ValueError("nothing is observed: condition the model first, as in model.condition(visible=pixels)")
-        self.num_chains, self.initial, self.flat_prior = num_chains, initial, flat_prior
+        self.num_chains, self.initial, self.temper, self.flat_prior = num_chains, initial, temper, flat_prior
         self._model = model if self.items is None else self.items
         self._args, self._kwargs = args, kwargs
         self.num_items, self._block = 1, num_chains
         if self.items is not None:
             self.num_items = _count(self.items.item_data)
             self._block = min(num_chains, max(1, PIXELS_AT_ONCE // (self.num_items * math.prod(self.items.event_shape))))
-            self._repeated = _take(self.items.item_data, np.tile(np.arange(self.num_items), self._block))
+            self._repeated = take(self.items.item_data, np.tile(np.arange(self.num_items), self._block))
         self._by_vmap = self.items is None
         self._sites: dict[str, torch.Size] = {}
+        """Of an item's unconstrained values."""
+        self._shapes: dict[str, torch.Size] = {}
+        """Of what a run of the model draws."""
 
     @property
     def dim(self) -> int:
@@ -134,10 +149,18 @@ class PyroTarget:
         """The gradient of log pi_beta alone, for the inner steps of a trajectory: (chain, item, dim)."""
         return torch.cat([self._gradient(block, beta) for block in u.split(self._block)])
 
+    def start_weight(self, u: Tensor) -> Tensor:
+        """The log weight of draws from q0 before anything is tempered, (chain, item): what is observed and not tempered."""
+        if self.temper is None:
+            return torch.zeros(u.shape[:2], dtype=torch.float64, device=u.device)
+        with torch.no_grad(), pyro.validation_enabled(False):
+            sums = [self._sums(block.reshape(-1, self.dim))[2] for block in u.split(self._block)]
+        return torch.cat(sums).reshape(u.shape[:2])
+
     def _evaluate(self, u: Tensor) -> Point:
         with torch.enable_grad(), pyro.validation_enabled(False):
             rows = u.detach().reshape(-1, self.dim).requires_grad_()
-            reference, tilt, values = self._sums(rows)
+            reference, tilt, _, values = self._sums(rows)
             reference_gradient = _gradient(reference, rows, keep=True)
             tilt_gradient = _gradient(tilt, rows, keep=False)
         lead = u.shape[:2]
@@ -151,46 +174,78 @@ class PyroTarget:
     def _gradient(self, u: Tensor, beta: Tensor) -> Tensor:
         with torch.enable_grad(), pyro.validation_enabled(False):
             rows = u.detach().reshape(-1, self.dim).requires_grad_()
-            reference, tilt, _ = self._sums(rows)
+            reference, tilt, _, _ = self._sums(rows)
             return _gradient(reference + beta.repeat(len(u)) * tilt, rows, keep=False).reshape(u.shape)
 
     def _sums(self, rows: Tensor) -> Sums:
         if self.items is not None:
-            data = self._repeated if len(rows) == self._block * self.num_items else _take(self._repeated, slice(len(rows)))
+            data = self._repeated if len(rows) == self._block * self.num_items else take(self._repeated, slice(len(rows)))
             return self._run(rows, data)
         if self._by_vmap:
             return torch.vmap(self._run)(rows)
-        reference, tilt, values = zip(*(self._run(row) for row in rows), strict=True)
-        return torch.stack(reference), torch.stack(tilt), {n: torch.stack([v[n] for v in values]) for n in values[0]}
+        *sums, values = zip(*(self._run(row) for row in rows), strict=True)
+        reference, tilt, apart = (torch.stack(each) for each in sums)
+        return reference, tilt, apart, {n: torch.stack([v[n] for v in values]) for n in values[0]}
 
     def _run(self, u: Tensor, data: Any = None) -> Sums:
         """The model at u: (row, dim) for an `ItemModel` with the rows' ``data``, (dim,) for any other."""
-        lead = u.shape[:-1]
+        lead, args = u.shape[:-1], self._args if data is None else (data,)
         parts = u.split([shape.numel() for shape in self._sites.values()], dim=-1)
         coordinates = {n: p.reshape(lead + s) for (n, s), p in zip(self._sites.items(), parts, strict=True)}
         with _Density(coordinates, self._initial_of, lead) as density:
-            self._model(*(self._args if data is None else (data,)), **self._kwargs)
-        new = density.jacobian + (density.prior if self.initial is None else density.start)
-        added = [*density.observed]
+            self._model(*args, **self._kwargs)
+        apart = [term for name, term in density.observed.items() if self.temper is not None and name not in self.temper]
+        known = density.prior if self.initial is None else density.start
+        if isinstance(self.initial, PyroGuideStart):
+            known = [self._guide_mixture(self.initial, u, density, args)]
+        new = density.jacobian + known + apart
+        added = [term for name, term in density.observed.items() if self.temper is None or name in self.temper]
         if self.initial is not None:
-            added += [-term for term in density.start] + ([] if self.flat_prior else density.prior)
+            added += [-term for term in known] + ([] if self.flat_prior else density.prior)
         elif self.flat_prior:
             added += [-term for term in density.prior]
-        return torch.stack(new).sum(0), torch.stack(added).sum(0), density.values
+        untempered = torch.stack(apart).sum(0) if apart else torch.zeros(lead, dtype=torch.float64, device=u.device)
+        return torch.stack(new).sum(0), torch.stack(added).sum(0), untempered, density.values
+
+    def _guide_mixture(self, start: PyroGuideStart, u: Tensor, density: _Density, args: tuple) -> Tensor:
+        """The log density of (1 - eps) guide + eps prior at the constrained values."""
+        jacobian, prior = torch.stack(density.jacobian).sum(0), torch.stack(density.prior).sum(0)
+        if start.function is None:
+            log_guide = start.log_density(u).double() - jacobian
+        else:
+            with _Given(density.values, u.shape[:-1]) as given:
+                start.function(*args, **self._kwargs)
+            log_guide = torch.stack(given.terms).sum(0)
+        share = torch.tensor(start.prior_share, dtype=torch.float64, device=u.device)
+        return torch.logaddexp(torch.log1p(-share) + log_guide, share.log() + prior)
 
     def _draw(self, item: int, seed: int) -> Tensor:
         """One item's draws from q0, (chain, dim); the sites are found and checked on the way."""
         torch.manual_seed(seed)
+        chains = self.num_chains
+        calls: list[tuple[tuple, dict]] = [(self._args, self._kwargs)] * chains
+        lead = torch.Size()
         if self.items is not None:
-            return self._draw_once(
-                (_take(self.items.item_data, np.full(self.num_chains, item)),), {}, torch.Size([self.num_chains])
-            )
-        return torch.stack([self._draw_once(self._args, self._kwargs, torch.Size()) for _ in range(self.num_chains)])
+            calls, lead = [((take(self.items.item_data, np.full(chains, item)),), {})], torch.Size([chains])
+        u = torch.stack([self._draw_once(*call, lead) for call in calls]).reshape(chains, -1)
+        if not isinstance(self.initial, PyroGuideStart):
+            return u
+        self.initial = start = self.initial.bind(self.num_items, self.dim)
+        if start.function is None:
+            guided = start.draw(item, chains)
+        else:
+            drawn = [self._draw_once(*call, lead, start.draw_values(*call[0], **call[1])) for call in calls]
+            guided = torch.stack(drawn).reshape(chains, -1)
+        return torch.where(torch.rand(chains, 1, device=u.device) < start.prior_share, u, guided.to(u))
 
-    def _draw_once(self, args: tuple, kwargs: dict, lead: torch.Size) -> Tensor:
-        with _Draw(self._initial_of, lead) as drawn:
+    def _draw_once(self, args: tuple, kwargs: dict, lead: torch.Size, given: dict[str, Tensor] | None = None) -> Tensor:
+        """A run of the model, its latent sites drawn from q0 or ``given``: their unconstrained values."""
+        if given is not None:
+            check_sites(given, self._shapes)
+        with _Draw(self._initial_of, lead, given or {}) as drawn:
             self._model(*args, **kwargs)
-        _check_sites(drawn, self.initial)
+        _check_sites(drawn, self.initial, self.temper)
+        self._shapes = drawn.shapes
         sites = {name: value.shape[len(lead) :] for name, value in drawn.values.items()}
         if self._sites and sites != self._sites:
             raise ValueError(
@@ -200,23 +255,28 @@ class PyroTarget:
         return torch.cat([value.reshape(*lead, -1) for value in drawn.values.values()], dim=-1)
 
     def _initial_of(self, name: str) -> Distribution | None:
+        if isinstance(self.initial, PyroGuideStart):
+            return None
         return self.initial.get(name) if isinstance(self.initial, Mapping) else self.initial
 
 
 class _Draw(Messenger):
-    """Draws the latent sites and keeps their unconstrained values."""
+    """Draws the latent sites, but for those that are given, and keeps their unconstrained values."""
 
-    def __init__(self, initial: Callable[[str], Distribution | None], lead: torch.Size) -> None:
+    def __init__(self, initial: Callable[[str], Distribution | None], lead: torch.Size, given: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.initial, self.lead = initial, lead
+        self.initial, self.lead, self.given = initial, lead, given
         self.values: dict[str, Tensor] = {}
-        self.observed = 0
+        self.shapes: dict[str, torch.Size] = {}
+        self.observed: set[str] = set()
 
     def _pyro_sample(self, msg: Message) -> None:
         if msg["is_observed"] or site_is_subsample(msg):
             return
         start = self.initial(msg["name"])
-        if start is not None:
+        if msg["name"] in self.given:
+            msg["value"] = self.given[msg["name"]]
+        elif start is not None:
             wanted = msg["fn"].shape()
             msg["value"] = _expanded(msg["name"], start, wanted, self.lead).sample()
 
@@ -228,7 +288,8 @@ class _Draw(Messenger):
                     f"plate {name!r} draws a subsample at every call, which is another posterior each time: use it whole"
                 )
         elif msg["is_observed"]:
-            self.observed += not msg["infer"].get("_deterministic", False)
+            if not msg["infer"].get("_deterministic", False):
+                self.observed.add(name)
         elif fn.support.is_discrete:
             raise ValueError(
                 f"latent site {name!r} is discrete ({type(fn).__name__}), and no gradient moves it: sum it out of the model, or"
@@ -236,6 +297,7 @@ class _Draw(Messenger):
             )
         else:
             self.values[name] = biject_to(fn.support).inv(msg["value"])
+            self.shapes[name] = msg["value"].shape
 
 
 class _Density(Messenger):
@@ -248,31 +310,50 @@ class _Density(Messenger):
         self.jacobian: list[Tensor] = []
         self.prior: list[Tensor] = []
         self.start: list[Tensor] = []
-        self.observed: list[Tensor] = []
+        self.observed: dict[str, Tensor] = {}
 
     def _pyro_sample(self, msg: Message) -> None:
         u = self.coordinates.get(msg["name"])
         if u is not None:
             transform = biject_to(msg["fn"].support)
             msg["value"] = self.values[msg["name"]] = transform(u)
-            self.jacobian.append(self._sum(msg, transform.log_abs_det_jacobian(u, msg["value"])))
+            self.jacobian.append(_row_sum(self.lead, msg, transform.log_abs_det_jacobian(u, msg["value"])))
 
     def _pyro_post_sample(self, msg: Message) -> None:
         if msg["name"] in self.values:
-            self.prior.append(self._sum(msg, _site_terms(msg)))
+            self.prior.append(_row_sum(self.lead, msg, _site_terms(msg)))
             start = self.initial(msg["name"])
             if start is not None:
-                self.start.append(self._sum(msg, _terms(start, msg["value"])))
+                self.start.append(_row_sum(self.lead, msg, _terms(start, msg["value"])))
         elif msg["is_observed"] and not site_is_subsample(msg) and not msg["infer"].get("_deterministic", False):
-            self.observed.append(self._sum(msg, _site_terms(msg)))
+            self.observed[msg["name"]] = _row_sum(self.lead, msg, _site_terms(msg))
 
-    def _sum(self, msg: Message, terms: Tensor) -> Tensor:
-        if terms.shape[: len(self.lead)] != self.lead:
-            raise ValueError(
-                f"site {msg['name']!r} has a log density of shape {tuple(terms.shape)} where the model runs"
-                f" {self.lead[0]} items: in an ItemModel every site stands in the plate over items"
-            )
-        return terms.reshape(*self.lead, -1).sum(-1, dtype=torch.float64)
+
+class _Given(Messenger):
+    """Runs a guide function with given values of its sites, and keeps their log densities, summed over the row."""
+
+    def __init__(self, values: Mapping[str, Tensor], lead: torch.Size) -> None:
+        super().__init__()
+        self.values, self.lead = values, lead
+        self.terms: list[Tensor] = []
+
+    def _pyro_sample(self, msg: Message) -> None:
+        if msg["name"] in self.values:
+            msg["value"] = self.values[msg["name"]]
+
+    def _pyro_post_sample(self, msg: Message) -> None:
+        if msg["name"] in self.values:
+            self.terms.append(_row_sum(self.lead, msg, _site_terms(msg)))
+
+
+def _row_sum(lead: torch.Size, msg: Message, terms: Tensor) -> Tensor:
+    """The sum over a row's terms, (row,) or ()."""
+    if terms.shape[: len(lead)] != lead:
+        raise ValueError(
+            f"site {msg['name']!r} has a log density of shape {tuple(terms.shape)} where the model runs {lead[0]} items: in an"
+            " ItemModel every site stands in the plate over items"
+        )
+    return terms.reshape(*lead, -1).sum(-1, dtype=torch.float64)
 
 
 def _gradient(sums: Tensor, rows: Tensor, keep: bool) -> Tensor:
@@ -319,7 +400,7 @@ def _site_terms(msg: Message) -> Tensor:
     return scale_and_mask(_terms(msg["fn"], msg["value"]), scale, mask)
 
 
-def _check_sites(drawn: _Draw, initial: Initial) -> None:
+def _check_sites(drawn: _Draw, initial: Initial, temper: Sequence[str] | None) -> None:
     latent = sorted(drawn.values)
     if not latent:
         raise ValueError("the model has no latent site: there is nothing to infer (are all of its sites conditioned?)")
@@ -328,10 +409,12 @@ def _check_sites(drawn: _Draw, initial: Initial) -> None:
             f"the model has no observed site (latent: {', '.join(latent)}): condition it first, as in"
             " model.condition(visible=pixels) or pyro.condition(model, data=...)"
         )
+    if temper is not None and (not set(temper) or not set(temper) <= drawn.observed):
+        raise ValueError(f"temper={temper!r}: name one or more of the observed sites {sorted(drawn.observed)}")
     if isinstance(initial, Mapping):
         if set(initial) != set(latent):
             raise ValueError(f"initial has the sites {sorted(initial)}, the model has the latent sites {latent}")
-    elif initial is not None and len(latent) != 1:
+    elif isinstance(initial, Distribution) and len(latent) != 1:
         raise ValueError(f"initial is one distribution, the model has the latent sites {latent}: give a mapping")
 
 
@@ -348,8 +431,8 @@ def _count(data: Any) -> int:
     return _count(next(iter(data.values()))) if isinstance(data, Mapping) else len(data)
 
 
-def _take(data: Any, index: np.ndarray | slice) -> Any:
+def take(data: Any, index: np.ndarray | slice) -> Any:
     """The items of these indices, as NumPy arrays."""
     if isinstance(data, Mapping):
-        return {name: _take(value, index) for name, value in data.items()}
+        return {name: take(value, index) for name, value in data.items()}
     return np.asarray(data)[index]

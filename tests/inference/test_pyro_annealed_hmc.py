@@ -14,7 +14,7 @@ from pyro.infer import MCMC
 from torch import nn
 
 from cogen.diagnostics import log_evidence
-from cogen.inference import PaperRule, Recorded, Sigmoid, infer, pyro_annealed_hmc
+from cogen.inference import Adaptive, Ladder, PaperRule, Recorded, Sigmoid, infer, pyro_annealed_hmc
 from cogen.inference.pyro_annealed_hmc import PyroAnnealedHMC
 from cogen.models import CoGenerator, views
 
@@ -416,6 +416,91 @@ def test_an_inverse_mass_leaves_the_posterior_as_it_is(kind):
     assert (beta[0::2] == beta[1::2]).all()
 
 
+# --- chosen as it runs, and a pilot ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def adaptive(case):
+    kernel = PyroAnnealedHMC(num_leapfrog=4, schedule=Adaptive(0.9), moves_per_temperature=2)
+    return run(case.conditioned, kernel, num_chains=64, num_warmup=120)
+
+
+def test_an_adaptive_schedule_arrives_and_says_so(case, adaptive):
+    path = adaptive["warmup_sample_stats"]
+    beta = path["beta"].values
+    assert (np.diff(beta, axis=0) >= 0).all()
+    assert (beta[-1] == 1).all()
+    assert path["transition"].values[-1] < 119  # sooner than its limit
+    rising = np.diff(beta, axis=0, prepend=0) > 0
+    last = beta == 1
+    np.testing.assert_allclose(path["conditional_ess"].values[rising & ~last], 0.9, atol=0.01)
+    assert adaptive["posterior"].attrs["adapted"] == 1
+    # an item that has arrived waits, and its gradients are not counted
+    arrived = (~last).sum(axis=0) + 2
+    gradients = np.array(adaptive["posterior"].attrs["gradient_evaluations"])
+    assert (gradients < 64 * (1 + 4 * (arrived + 2 + 2))).all()
+    assert np.ptp(gradients) > 0
+    assert np.abs(log_evidence(adaptive)["estimate"].values - case.log_evidence).mean() < 0.3
+
+
+def test_items_do_not_feel_how_long_others_take(case):
+    """The seeds of items are drawn together: of the first of three items as of the first of two. The others differ in noise."""
+    kernel = PyroAnnealedHMC(num_leapfrog=3, schedule=Adaptive(0.8))
+    pixels = case.conditioned.item_data["seen"]["value"]
+    results = []
+    for far in (1.0, 30.0):
+        seen = case.model.condition(seen=np.stack([pixels[0], far * pixels[1]]))
+        results.append(run(seen, kernel, num_chains=16, num_warmup=60))
+    first, second = (result["posterior"]["z"].values for result in results)
+    gradients = [result["posterior"].attrs["gradient_evaluations"] for result in results]
+    assert gradients[0][0] == gradients[1][0]
+    assert gradients[0][1] < gradients[1][1]
+    np.testing.assert_allclose(first[:, :, 0], second[:, :, 0], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("schedule", [Adaptive(0.9), Sigmoid(-6, 4)], ids=["adaptive", "fixed"])
+def test_a_pilot_is_frozen_and_the_run_is_exact(case, schedule):
+    kernel = PyroAnnealedHMC(num_leapfrog=4, schedule=schedule)
+    posterior = run(case.conditioned, kernel, num_chains=64, pilot=16)
+    assert posterior["posterior"].attrs["adapted"] == 0
+    assert moments_p_value(case, posterior) > FALSE_ALARM
+    again = PyroAnnealedHMC(num_leapfrog=4, step_size=Recorded.of(posterior), schedule=Ladder.of(posterior))
+    assert moments_p_value(case, run(case.conditioned, again, num_chains=64, seed=3)) > FALSE_ALARM
+
+
+def test_a_pilot_of_pyro_s_own_kernels_is_refused():
+    with pytest.raises(ValueError, match="pilot= needs one of our kernels"):
+        infer(gauss, pyro.infer.NUTS, num_warmup=2, **QUICK, pilot=4)
+
+
+def tempered_in_part():
+    """One observation tempered, one not: both normal, so that everything is known."""
+    z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    pyro.sample("first", dist.Normal(z, 0.8), obs=torch.tensor(1.0))
+    pyro.sample("second", dist.Normal(z, 0.8), obs=torch.tensor(-0.5))
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.7], ids=["ais", "resampling"])
+def test_what_is_not_tempered_weighs_the_start(threshold):
+    variance = 1 / (1 + 2 / 0.64)
+    mean = variance * (0.5 / 0.64)
+    covariance = torch.ones(2, 2) + 0.64 * torch.eye(2)
+    answer = float(dist.MultivariateNormal(torch.zeros(2), covariance).log_prob(torch.tensor([1.0, -0.5])))
+    kernel = PyroAnnealedHMC(num_leapfrog=3, step_size=0.3, temper=["first"], resample_threshold=threshold)
+    quantities = []
+    for seed in range(16):
+        posterior = run(tempered_in_part, kernel, num_warmup=20, num_chains=128, num_samples=1, seed=seed)
+        weight = np.exp(posterior["sample_stats"]["log_weight"].values[:, 0] - answer)
+        z = posterior["posterior"]["z"].values[:, 0]
+        quantities.append([(weight - 1).mean(), (weight * (z - mean)).mean(), (weight * ((z - mean) ** 2 - variance)).mean()])
+    assert repeated_means_p_value(np.array(quantities)) > FALSE_ALARM
+    assert np.abs(np.mean(quantities, axis=0)).max() < 0.05
+    start = PyroAnnealedHMC(tempered_in_part, num_chains=4, temper=["first"], resample_threshold=0)
+    start.setup(4)
+    second = dist.Normal(start.state.point.values["z"], 0.8).log_prob(torch.tensor(-0.5))
+    torch.testing.assert_close(start.state.log_weight.float(), second)
+
+
 # --- refusals ------------------------------------------------------------------------------------------------------
 
 
@@ -448,6 +533,7 @@ def test_settings_out_of_range(settings):
         ({"initial": dist.Normal(torch.zeros(3), 1)}, {}, "initial for site 'z'"),
         ({"initial": {"w": dist.Normal(0, 1)}}, {}, r"initial has the sites \['w'\]"),
         ({"num_chains": 4}, {}, "the kernel was made for 4"),
+        ({"temper": ["w"]}, {}, r"temper=\('w',\): name one or more of the observed sites \['y'\]"),
         ({"step_size": Recorded(np.array([0.5, 1.0]), np.ones((3, 2)))}, {}, "3 items were recorded"),
     ],
 )
@@ -498,8 +584,6 @@ def test_what_is_missing_is_said(odd):
         infer(gauss, PyroAnnealedHMC(gauss), num_warmup=10, **QUICK)
     with pytest.raises(ValueError, match="nothing is observed"):
         infer(CoGenerator(OddGenerator(), latent_dim=3, views=odd.views), PyroAnnealedHMC(), num_warmup=10, **QUICK)
-    with pytest.raises(TypeError, match="takes a function"):
-        PyroAnnealedHMC(schedule=0.5)
     with pytest.raises(ValueError, match="would void its weights"):
         MCMC(PyroAnnealedHMC(gauss, num_chains=8), 2, 4, initial_params={"z": torch.zeros(8, 2)}, disable_progbar=True).run()
 

@@ -1,0 +1,44 @@
+"""The path of a warm-up: scalars of every item after a transition, at most 200 points however long it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+POINTS = 200
+
+
+@dataclass
+class WarmupPath:
+    """Every n-th point and the last; where there are too many, n doubles."""
+
+    asked: int = 0
+    """Transitions of the warm-up so far."""
+    every: int = 1
+    points: list[dict[str, np.ndarray]] = field(default_factory=list)
+    """Each with its ``transition``."""
+
+    def extend(self, records: Mapping[str, np.ndarray], made: int) -> None:
+        """Add ``made`` transitions; ``records`` have them as their leading axis."""
+        if self.points and (self.asked % self.every):
+            self.points.pop()  # it was the last of those before, and out of step
+        for k in range(made):
+            self.asked += 1
+            if self.asked % self.every == 0 or k == made - 1:
+                self.points.append(
+                    {"transition": np.asarray(self.asked - 1), **{name: values[k].copy() for name, values in records.items()}}
+                )
+        while len(self.points) > POINTS:
+            self.every *= 2
+            kept = [point for point in self.points[:-1] if (point["transition"] + 1) % self.every == 0]
+            self.points = kept + self.points[-1:]
+
+
+def common_points(paths: list[WarmupPath]) -> tuple[np.ndarray, list[list[dict[str, np.ndarray]]]]:
+    """The points of several paths at the same transitions; one that was done earlier stands where it ended."""
+    numbers = [np.array([point["transition"] for point in path.points], dtype=np.int64) for path in paths]
+    common = max(numbers, key=lambda n: n[-1] if n.size else -1)  # the longest is thinned the most
+    places = [np.maximum(np.searchsorted(n, common, side="right") - 1, 0) for n in numbers]
+    return common, [[path.points[k] for k in place] for path, place in zip(paths, places, strict=True)]
