@@ -66,7 +66,7 @@ def through_inference(seen: CoGenerator, kernel: Any, chains: int, transitions: 
     def transit() -> None:
         left = transitions
         while left:
-            block.states, _, made = program.advance(block.states, block.items, data, min(left, program.chunk_size), False)
+            block.states, _, made, _ = program.advance(block.states, block.items, data, min(left, program.chunk_size), False)
             left -= made
 
     return transit

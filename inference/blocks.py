@@ -25,8 +25,11 @@ Array = jax.Array
 Records = dict[str, np.ndarray]
 
 LANES, LANES_OF_AN_ACCELERATOR = 128, 4096
-"""Chains times items of a block, about: fewer waste a dense generator's matrix products, more waste a lone item's time
-(measured per gradient and chain on two cores: 15 microseconds at 16 lanes, 9.1 at 128, 7.1 at 512)."""
+"""Chains times items of a block, at most: fewer waste a dense generator's matrix products (measured per gradient and chain on
+two cores: 15 microseconds at 16 lanes, 9.1 at 128, 7.1 at 512)."""
+
+MOST_ITEMS, MOST_ITEMS_ON_AN_ACCELERATOR = 8, 256
+"""More waste the time of a lone item, which costs as much as a block."""
 
 _LIBRARY_FIELDS = {
     "acceptance_rate": "accept_prob",
@@ -39,7 +42,9 @@ _LIBRARY_FIELDS = {
 
 def items_per_block(num_chains: int) -> int:
     """How many items run together: a function of the number of chains alone, or results would depend on the others."""
-    return max(1, (LANES if jax.default_backend() == "cpu" else LANES_OF_AN_ACCELERATOR) // num_chains)
+    on_cpu = jax.default_backend() == "cpu"
+    lanes, most = (LANES, MOST_ITEMS) if on_cpu else (LANES_OF_AN_ACCELERATOR, MOST_ITEMS_ON_AN_ACCELERATOR)
+    return min(most, max(1, lanes // num_chains))
 
 
 class BlockProgram:
@@ -54,7 +59,7 @@ class BlockProgram:
     ) -> None:
         self.kernel, self.size, self.num_warmup = kernel, size, num_warmup
         self._ours = isinstance(kernel, EnsembleKernel)
-        self._model, self._num_chains, self._seed = model, num_chains, seed
+        self._model, self._num_chains, self._key = model, num_chains, jax.random.key(seed)
         self.by_host = self._ours and _convolves(model, jax.tree.map(lambda a: a[0], data))
         if self.by_host:
             self.kernel = kernel.unrolled()
@@ -63,37 +68,29 @@ class BlockProgram:
         items = jnp.zeros(self.size, jnp.int32)
         with nullcontext() if self.by_host else compiled_loop():
             # It runs once a block, so that it is not worth the compiler's optimisation.
-            start = jax.jit(jax.vmap(self._start), compiler_options={"xla_backend_optimization_level": 0})
-            self._begin = start.lower(items, data).compile()
-            states = jax.eval_shape(jax.vmap(self._start), items, data)
-            if self.by_host:
-                self.chunk_size = 1
-                self._step = jax.jit(self._transitions, donate_argnums=0).lower(states, items, data, False).compile()
-            else:
-                traced = jax.jit(self._transitions)  # traced once, for its shapes and in the chunk
-                shapes = jax.eval_shape(traced, states, items, data, False)[1]
-                self.chunk_size = int(np.clip((self.num_warmup or 100) // 20, 1, 50))
-                self._buffer = jax.tree.map(lambda s: jnp.zeros((self.chunk_size, *s.shape), s.dtype), shapes)
-                chunk = jax.jit(self._loop(traced), donate_argnums=(0, 3))
-                self._chunk = chunk.lower(states, items, data, self._buffer, 1, False).compile()
+            start = jax.jit(self._starts, compiler_options={"xla_backend_optimization_level": 0}).lower(items, data, self._key)
+            states = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), start.out_info)
+            self._begin = start.compile()
+            self.chunk_size = 1 if self.by_host else int(np.clip((self.num_warmup or 100) // 20, 1, 50))
+            chunk = jax.jit(self._one if self.by_host else self._loop(states, items, data), donate_argnums=0)
+            self._chunk = chunk.lower(states, items, data, 1, False).compile()
 
     def start(self, items: Array, data: tuple) -> Any:
         """The states of these items' chains before the first transition."""
-        return self._begin(items, data)
+        return self._begin(items, data, self._key)
 
-    def advance(self, states: Any, items: Array, data: tuple, count: int, warming: bool) -> tuple[Any, dict[str, Records], int]:
-        """Up to ``count`` <= ``chunk_size`` transitions: new states, what to keep of each (transition, item, ...), and
-        how many were made: fewer where every item is done with its warm-up."""
-        if self.by_host:
-            states, records = self._step(states, items, data, warming)
-            return states, jax.tree.map(lambda a: np.asarray(a)[None], records), 1
-        states, self._buffer, made = self._chunk(states, items, data, self._buffer, count, warming)
+    def advance(
+        self, states: Any, items: Array, data: tuple, count: int, warming: bool
+    ) -> tuple[Any, dict[str, Records], int, bool]:
+        """Up to ``count`` <= ``chunk_size`` transitions: new states, what to keep of each (transition, item, ...), how many
+        were made (fewer where every item is done with its warm-up), and whether all of them are."""
+        states, kept, made, done = self._chunk(states, items, data, count, warming)
         made = int(made)
-        return states, jax.tree.map(lambda a: np.asarray(a[:made]), self._buffer), made
+        return states, jax.tree.map(lambda a: np.asarray(a)[:made], kept), made, bool(done)
 
     def warmed_up(self, states: Any) -> bool:
         """Whether no item of the block needs more of the warm-up."""
-        return self._ours and bool(jax.vmap(self.kernel.warmed_up)(states).all())
+        return bool(self._all_warmed_up(states))
 
     def end_warmup(self, states: Any) -> Any:
         """States that go on to the draws, where the warm-up ended before its limit."""
@@ -101,15 +98,17 @@ class BlockProgram:
 
     def program(self, items: Array, data: tuple) -> Any:
         """What one transition computes, as a jaxpr."""
-        states = jax.eval_shape(jax.vmap(self._start), items, data)
+        states = jax.eval_shape(self._starts, items, data, self._key)
         return jax.make_jaxpr(self._transitions)(states, items, data, False)
 
     # --- what is traced ----------------------------------------------------------------------------------------
 
-    def _start(self, item: Array, data: tuple) -> Any:
-        key = jax.random.fold_in(jax.random.key(self._seed), item)
-        keys = jax.random.split(key, self._num_chains)
-        return self._over_chains(lambda kernel, k: kernel.init(k, self.num_warmup, None, data, {}), item, keys)
+    def _starts(self, items: Array, data: tuple, key: Array) -> Any:
+        def one(item: Array, data: tuple) -> Any:
+            keys = jax.random.split(jax.random.fold_in(key, item), self._num_chains)
+            return self._over_chains(lambda kernel, k: kernel.init(k, self.num_warmup, None, data, {}), item, keys)
+
+        return jax.vmap(one)(items, data)
 
     def _over_chains(self, function: Callable, item: Array, argument: Any, warming: Array | None = None) -> Any:
         if self._ours:
@@ -153,21 +152,33 @@ class BlockProgram:
             found["lp"] = -potential
         return found
 
-    def _loop(self, traced: Callable) -> Callable:
-        def chunk(states: Any, items: Array, data: tuple, buffer: Any, count: Array, warming: Array) -> tuple:
+    def _all_warmed_up(self, states: Any) -> Array:
+        return jax.vmap(self.kernel.warmed_up)(states).all() if self._ours else jnp.bool_(False)
+
+    def _one(self, states: Any, items: Array, data: tuple, count: Array, warming: Array) -> tuple:
+        """A chunk of one transition, without a loop."""
+        states, kept = self._transitions(states, items, data, warming)
+        return states, jax.tree.map(lambda a: a[None], kept), jnp.int32(1), self._all_warmed_up(states)
+
+    def _loop(self, *shapes: Any) -> Callable:
+        traced = jax.jit(self._transitions)  # traced once, for the shapes of its records and in the chunk
+        records = jax.eval_shape(traced, *shapes, False)[1]
+
+        def chunk(states: Any, items: Array, data: tuple, count: Array, warming: Array) -> tuple:
             def go_on(carry: tuple) -> Array:
-                k, states, _ = carry
-                if not self._ours:
-                    return k < count
-                return (k < count) & ~(warming & jax.vmap(self.kernel.warmed_up)(states).all())
+                k, _, _, done = carry
+                return (k < count) & ~(warming & done)
 
             def body(carry: tuple) -> tuple:
-                k, states, buffer = carry
+                k, states, buffer, _ = carry
                 states, kept = traced(states, items, data, warming)
-                return k + 1, states, jax.tree.map(lambda b, r: b.at[k].set(r), buffer, kept)
+                buffer = jax.tree.map(lambda b, r: b.at[k].set(r), buffer, kept)
+                return k + 1, states, buffer, self._all_warmed_up(states)
 
-            made, states, buffer = jax.lax.while_loop(go_on, body, (jnp.int32(0), states, buffer))
-            return states, buffer, made
+            buffer = jax.tree.map(lambda r: jnp.zeros((self.chunk_size, *r.shape), r.dtype), records)
+            first = (jnp.int32(0), states, buffer, self._all_warmed_up(states))
+            made, states, buffer, done = jax.lax.while_loop(go_on, body, first)
+            return states, buffer, made, done
 
         return chunk
 

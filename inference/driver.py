@@ -67,8 +67,8 @@ def infer(
         ``Recorded.of`` and ``Ladder.of`` read them from it.
     :param checkpoint: a folder (or a `Checkpoint`): a run that was killed goes on from there when it is called again.
     :param items_at_once: the size of the blocks in which items run, >= 1; a last block is filled up, and a lone item costs as
-        much as a block. Results are the same bit for bit for one size, and but for rounding for another. Default: about 128
-        chains a block on a CPU, 4,096 elsewhere.
+        much as a block. Results are the same bit for bit for one size, and but for rounding for another. Default: at most
+        128 chains and 8 items a block on a CPU, 4,096 and 256 elsewhere.
     :returns: ``arviz.InferenceData`` (ArviZ 0.x) or ``xarray.DataTree`` (1.x); ``["posterior"]["z"]`` has the dims (chain,
         draw, item, latent). A model that is one item has no item dimension.
 
@@ -264,16 +264,17 @@ class Inference:
             if checkpoint is not None:
                 _restore(block, checkpoint.load(block.index))
                 bar.update(block.path.asked + len(block.draws))
+        arrived = program.warmed_up(block.states)
         while not block.warmed or len(block.draws) < num_samples:
             asked = block.path.asked
-            if not block.warmed and (asked >= self.num_warmup or program.warmed_up(block.states)):
+            if not block.warmed and (asked >= self.num_warmup or arrived):
                 bar.update(self.num_warmup - asked)
                 if asked < self.num_warmup:
                     block.states = program.end_warmup(block.states)
                 block.warmed = True
                 continue
             left = num_samples - len(block.draws) if block.warmed else self.num_warmup - asked
-            block.states, records, made = program.advance(
+            block.states, records, made, arrived = program.advance(
                 block.states, block.items, data, min(program.chunk_size, left), not block.warmed
             )
             block.cost += records["cost"]["n"].astype(np.int64).sum(axis=0)

@@ -7,15 +7,12 @@ from pathlib import Path
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"  # a third less to compile
 
-import jax
-
-jax.config.update("jax_disable_most_optimizations", True)
-
-_CACHE = Path(tempfile.gettempdir()) / f"cogen-tests-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
-jax.config.update("jax_compilation_cache_dir", str(_CACHE))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+# In the environment, so that workers, commands and examples do the same.
+_MINE = "JAX_COMPILATION_CACHE_DIR" not in os.environ
+_CACHE = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"cogen-tests-{os.getpid()}"))
+os.environ |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
 
 
 def pytest_sessionfinish(session):
-    if "PYTEST_XDIST_WORKER" not in os.environ:
+    if _MINE:
         shutil.rmtree(_CACHE, ignore_errors=True)

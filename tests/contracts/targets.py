@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jax.scipy.stats import norm
+import pyro
+import torch
 from scipy.special import logsumexp
 
 PRIOR = 3.0
@@ -30,41 +30,53 @@ _SEEN_LINEAR = np.array([0.4, -1.0, 0.8, 0.3, -0.2])
 _SEEN_NEURAL = np.array([0.5, -0.3, 0.9, 0.1, -0.7, 0.4])
 
 
-def _prior(z):
-    return norm.logpdf(z, 0.0, PRIOR).sum()
+# Every density is written once, for jax.numpy and for torch: m is the module, z (..., 2) its array.
 
 
-def _gaussian(z):
+def _normal(m, value, mean, sd):
+    """Normal log densities of arrays; sd a number or an array."""
+    log_sd = np.log(sd) if isinstance(sd, float) else m.log(sd)
+    return -0.5 * ((value - mean) / sd) ** 2 - log_sd - 0.5 * np.log(2 * np.pi)
+
+
+def _prior(m, z):
+    return _normal(m, z, 0.0, PRIOR).sum(-1)
+
+
+def _gaussian(m, z):
     rho = 0.8
-    a, b = (z[0] - 1.0) / 1.5, (z[1] + 1.0) / 0.7
-    return -0.5 * (a**2 - 2 * rho * a * b + b**2) / (1 - rho**2) - jnp.log(2 * jnp.pi * 1.5 * 0.7 * jnp.sqrt(1 - rho**2))
+    a, b = (z[..., 0] - 1.0) / 1.5, (z[..., 1] + 1.0) / 0.7
+    return -0.5 * (a**2 - 2 * rho * a * b + b**2) / (1 - rho**2) - np.log(2 * np.pi * 1.5 * 0.7 * np.sqrt(1 - rho**2))
 
 
-def _mixture(z):
+def _mixture(m, z):
     """Weights 0.8 and 0.2, seven standard deviations apart."""
-    left = jnp.log(0.8) + norm.logpdf(z, jnp.array([-2.0, 1.0]), 0.8).sum()
-    right = jnp.log(0.2) + norm.logpdf(z, jnp.array([3.5, -1.0]), 0.8).sum()
-    return jnp.logaddexp(left, right)
+    left = np.log(0.8) + _normal(m, z[..., 0], -2.0, 0.8) + _normal(m, z[..., 1], 1.0, 0.8)
+    right = np.log(0.2) + _normal(m, z[..., 0], 3.5, 0.8) + _normal(m, z[..., 1], -1.0, 0.8)
+    return m.logaddexp(left, right)
 
 
-def _funnel(z):
-    return norm.logpdf(z[0], 0.0, 1.2) + norm.logpdf(z[1], 0.0, jnp.exp(0.5 * z[0]))
+def _funnel(m, z):
+    return _normal(m, z[..., 0], 0.0, 1.2) + _normal(m, z[..., 1], 0.0, m.exp(0.5 * z[..., 0]))
 
 
-def _banana(z):
-    return norm.logpdf(z[0], 0.0, 1.5) + norm.logpdf(z[1], 0.5 * (z[0] ** 2 - 2.0), 0.7)
+def _banana(m, z):
+    return _normal(m, z[..., 0], 0.0, 1.5) + _normal(m, z[..., 1], 0.5 * (z[..., 0] ** 2 - 2.0), 0.7)
 
 
-def _linear(z):
-    return _prior(z) + norm.logpdf(_SEEN_LINEAR, z / PRIOR @ _LINEAR, _NOISE).sum()
+def _linear(m, z):
+    x = z / PRIOR @ m.asarray(_LINEAR, dtype=m.float32)
+    return _prior(m, z) + _normal(m, m.asarray(_SEEN_LINEAR, dtype=m.float32), x, _NOISE).sum(-1)
 
 
-def _neural(z):
-    return _prior(z) + norm.logpdf(_SEEN_NEURAL, jnp.tanh(z / PRIOR @ _HIDDEN) @ _OUT, _NOISE).sum()
+def _neural(m, z):
+    hidden, out = (m.asarray(weight, dtype=m.float32) for weight in (_HIDDEN, _OUT))
+    x = m.tanh(z / PRIOR @ hidden) @ out
+    return _prior(m, z) + _normal(m, m.asarray(_SEEN_NEURAL, dtype=m.float32), x, _NOISE).sum(-1)
 
 
 DENSITIES = (_gaussian, _mixture, _funnel, _banana, _linear, _neural)
-"""log p(z, y) of each, z (2,)."""
+"""log p(z, y) of each."""
 
 
 def statistics(z: np.ndarray) -> np.ndarray:
@@ -81,7 +93,7 @@ class Known:
         self.width = edges[1] - edges[0]
         centre = 0.5 * (edges[1:] + edges[:-1])
         self.grid = np.stack(np.meshgrid(centre, centre, indexing="ij"), axis=-1).reshape(-1, 2)
-        log_p = [np.asarray(jax.jit(jax.vmap(density))(self.grid.astype(np.float32)), float) for density in DENSITIES]
+        log_p = [np.asarray(density(jnp, self.grid.astype(np.float32)), float) for density in DENSITIES]
         self.log_evidence = np.array([logsumexp(p) + 2 * np.log(self.width) for p in log_p])
         self.mass = [np.exp(p - logsumexp(p)) for p in log_p]
         self.means = np.stack([mass @ statistics(self.grid) for mass in self.mass])
@@ -108,14 +120,19 @@ class Targets:
         return self
 
     def __call__(self, data: Any = None) -> None:
-        raise NotImplementedError
+        which = torch.as_tensor((self.item_data if data is None else data)["y"]["value"])
+        with pyro.plate("item", len(which), dim=-1):
+            z = pyro.sample("z", pyro.distributions.Normal(torch.zeros(2), PRIOR).to_event(1))
+            joint = torch.stack([density(torch, z) for density in DENSITIES], dim=-1)
+            pyro.factor("y", joint.gather(-1, which[:, None])[:, 0] - _prior(torch, z))
 
     def numpyro(self, data: Any = None) -> None:
         data = self.item_data if data is None else data
         with numpyro.plate("item", len(data["y"]["value"]), dim=-1):
             z = numpyro.sample("z", dist.Normal(jnp.zeros(2), PRIOR).to_event(1))
-            joint = jax.vmap(lambda k, v: jnp.stack([density(v) for density in DENSITIES])[k])(data["y"]["value"], z)
-            numpyro.factor("y", joint - jax.vmap(_prior)(z))
+            joint = jnp.stack([density(jnp, z) for density in DENSITIES], axis=-1)
+            chosen = jnp.take_along_axis(joint, data["y"]["value"][:, None], axis=-1)[:, 0]
+            numpyro.factor("y", chosen - _prior(jnp, z))
 
     def decode(self, z: np.ndarray) -> np.ndarray:
         return z

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.infer
 import pytest
+import torch
 from broken import BROKEN
 from scipy import stats
 from targets import DENSITIES, NAMES, Known, Targets
 
-from cogen.inference import AnnealedHMC
+from cogen.inference import AnnealedHMC, PyroAnnealedHMC, pyro_annealed_hmc
 from cogen.inference.targets import evaluate, numpyro_target
 
 FALSE_ALARM = 1e-4
@@ -31,21 +32,30 @@ CHAINS, TRANSITIONS = 4096, 4
 
 
 def invariance_p_value(known: Known, start_and_step) -> float:
-    """``start_and_step(model, args, z)`` runs chains at exact draws z (chain, 2) and returns where they end."""
+    """``start_and_step(model, z)`` runs chains at exact draws z (target, chain, 2) and returns where they end."""
     rng = np.random.default_rng(5)
     values = []
-    model = Targets(1)
-    exact = jnp.asarray(np.stack([known.draw(k, CHAINS, rng) for k in range(len(NAMES))]), jnp.float32)
-    data = {"y": {"value": jnp.arange(len(NAMES))[:, None]}}
-    after = np.asarray(jax.jit(jax.vmap(lambda item, z: start_and_step(model.numpyro, (item,), z)))(data, exact))
+    exact = np.stack([known.draw(k, CHAINS, rng) for k in range(len(NAMES))]).astype(np.float32)
+    after = start_and_step(Targets(1), exact)
     for k, density in enumerate(DENSITIES):
         fresh = known.draw(k, 4 * CHAINS, rng)
-        log_p = jax.jit(jax.vmap(density))
-        for new, old in (*zip(after[k].T, fresh.T, strict=True), (log_p(after[k]), log_p(fresh))):
+        log_p = [density(jnp, z.astype(np.float32)) for z in (after[k], fresh)]
+        for new, old in (*zip(after[k].T, fresh.T, strict=True), log_p):
             values.append(stats.ks_2samp(np.asarray(new), np.asarray(old)).pvalue)
     return min(1.0, len(values) * min(values))
 
 
+def for_every_target(run):
+    """From a function of one target's model, arguments and chains, in JAX."""
+
+    def start_and_step(model, exact):
+        data = {"y": {"value": jnp.arange(len(NAMES))[:, None]}}
+        return np.asarray(jax.jit(jax.vmap(lambda item, z: run(model.numpyro, (item,), z)))(data, exact))
+
+    return start_and_step
+
+
+@for_every_target
 def through_annealed_hmc(model, args, z):
     kernel = AnnealedHMC(model, num_leapfrog=3, step_size=1.3, resample_threshold=0.0)
     kernel.prepare(1, CHAINS)
@@ -57,7 +67,19 @@ def through_annealed_hmc(model, args, z):
     return state.particles.point.u
 
 
+def through_torch(model, z):
+    kernel = PyroAnnealedHMC(model, num_chains=CHAINS, num_leapfrog=3, step_size=1.3, resample_threshold=0.0)
+    kernel.setup(1)
+    beta = torch.ones(len(NAMES), dtype=torch.float64)
+    point = kernel.target.evaluate(torch.from_numpy(z).transpose(0, 1).contiguous())
+    kernel._state = kernel.state._replace(i=2, point=point, beta=beta, step_size=torch.full_like(kernel.state.step_size, 1.3))
+    for _ in range(TRANSITIONS):
+        kernel.sample()
+    return kernel.state.point.u.transpose(0, 1).numpy()
+
+
 def through_numpyro(kernel_class):
+    @for_every_target
     def run(model, args, z):
         kernel = kernel_class(model, step_size=0.35, adapt_step_size=False, adapt_mass_matrix=False)
         keys = jax.random.split(jax.random.key(3), CHAINS)
@@ -74,6 +96,16 @@ def through_numpyro(kernel_class):
 
 def test_annealed_hmc_leaves_the_posterior_invariant(known):
     assert invariance_p_value(known, through_annealed_hmc) > FALSE_ALARM
+
+
+def test_annealed_hmc_in_torch_leaves_the_posterior_invariant(known):
+    assert invariance_p_value(known, through_torch) > FALSE_ALARM
+
+
+def test_accepting_everything_in_torch_is_not_invariant(known, monkeypatch):
+    right = pyro_annealed_hmc._trajectory
+    monkeypatch.setattr(pyro_annealed_hmc, "_trajectory", lambda t, normal, u, *rest: right(t, normal, 0.0 * u, *rest))
+    assert invariance_p_value(known, through_torch) < FALSE_ALARM
 
 
 def test_nuts_leaves_the_posterior_invariant(known):

