@@ -83,8 +83,15 @@ class Options:
     """Acceptances to which a step size is led, from 0.1."""
     steps: tuple[float, ...] = (0.03, 0.1, 0.3)
     """Step sizes that stay."""
-    tuning_seconds: float = 75.0
+    image_particles: tuple[int, ...] = (256, 512, 1_024)
+    image_leapfrogs: tuple[int, ...] = (5, 10)
+    image_ess: tuple[float, ...] = (0.3, 0.5, 0.7)
+    image_steps: tuple[float, ...] = (0.1,)
+    """The grid of the image, where a run takes fifty times as long."""
+    tuning_seconds: float = 150.0
     """Of running, for each sampler and case. One that is slow gets fewer seeds: two at least, no more after half of this."""
+    fixed_seconds: float = 45.0
+    """The same for the samplers with fixed schedules."""
     tuning_seeds: int = 12
     margin: float = 0.85
     seeds: int = 12
@@ -109,7 +116,8 @@ class Options:
             self.toy_iterations, self.particles, self.moves, self.leapfrogs = 3, (16,), (1,), (2,)
             self.ess, self.acceptances, self.steps, self.tuning_seeds, self.seeds = (0.3,), (0.8,), (), 2, 2
             self.toy_errors = self.image_errors = (50.0, 5.0)
-            self.reference_chains, self.reference_runs, self.tuning_seconds = 16, 1, 2.0
+            self.image_particles, self.image_leapfrogs, self.image_ess, self.image_steps = (16,), (2,), (0.3,), ()
+            self.reference_chains, self.reference_runs, self.tuning_seconds, self.fixed_seconds = 16, 1, 2.0, 2.0
             self.chains, self.warmup, self.samples, self.pyro_draws = 2, 2, 2, 2
 
 
@@ -374,6 +382,10 @@ def fixed_schedules(case: Case, options: Options) -> dict[str, list[Candidate]]:
 
 def compare(case: Case, options: Options) -> list[dict[str, Any]]:
     seeds = range(10_000, 10_000 + options.seeds)
+    say(
+        f"{case.name}: the grid of ours and BlackJAX's: particles {options.particles}, moves {options.moves}, leapfrogs"
+        f" {options.leapfrogs}, ESS {options.ess}, step sizes led to acceptances {options.acceptances} or {options.steps}"
+    )
     best = tune(case, ours_and_blackjax(case, options), options)
     programs = {}
     for side, (candidate, *_) in best.items():  # compiled anew, with its numbers as constants
@@ -407,8 +419,9 @@ def compare(case: Case, options: Options) -> list[dict[str, Any]]:
         rows.append(through_infer(case, "annealed HMC, adaptive, by infer", kernel, options, setting))
 
     sides = fixed_schedules(case, options) if "fixed schedules" in options.also else {}
-    for side, (candidate, _, program, _) in tune(case, sides, options).items():
-        rows.append(row(case, side, measure(case, program, candidate, seeds, enough=options.tuning_seconds)))
+    short = replace(options, tuning_seconds=options.fixed_seconds)
+    for side, (candidate, _, program, _) in tune(case, sides, short).items():
+        rows.append(row(case, side, measure(case, program, candidate, seeds, enough=options.fixed_seconds)))
     hmc = functools.partial(numpyro.infer.HMC, num_steps=options.leapfrogs[-1], trajectory_length=None)
     slow = functools.partial(pyro.infer.HMC, num_steps=options.leapfrogs[-1])
     for name, each in (("NumPyro HMC", hmc), ("NumPyro NUTS", numpyro.infer.NUTS), ("Pyro HMC", slow)):
@@ -491,7 +504,11 @@ def main(options: Options) -> dict[str, Any]:
     SAID.clear()
     record: dict[str, Any] = {"options": {name: str(value) for name, value in vars(options).items()}, "rows": []}
     for name in options.cases:
-        record["rows"] += compare({"five_gaussians": five_gaussians, "image": image}[name](options), options)
+        chosen = options
+        if name == "image":
+            own = {key: getattr(options, f"image_{key}") for key in ("particles", "leapfrogs", "ess", "steps")}
+            chosen = replace(options, **own)
+        record["rows"] += compare({"five_gaussians": five_gaussians, "image": image}[name](chosen), chosen)
     print("\n" + table(record["rows"]))
     record["said"] = list(SAID)
     if options.sizes:

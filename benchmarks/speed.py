@@ -11,12 +11,15 @@ slows both. Compilation is apart. What is asked for:
     Pyro's HMC, chain by chain / annealed HMC, 16 chains, per gradient                       >= 10
     annealed HMC / batched eager torch, convolutional generator, per gradient                <= 1
     annealed HMC for Pyro / for NumPyro, convolutional generator                             <= 1
+
+and that the memory does not grow with the length of the warm-up.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,7 +61,8 @@ def conditioned(name: str, items: int) -> tuple[CoGenerator, np.ndarray]:
 
 def through_inference(seen: CoGenerator, kernel: Any, chains: int, transitions: int) -> Callable[[], object]:
     """A function that makes so many transitions of the driver's program, all items in one block, after the warm-up."""
-    run = Inference(seen, kernel, num_warmup=20, num_chains=chains, seed=0, progress=False, items_at_once=seen.num_items)
+    warmup = 20 if seen.generator.config.architecture.startswith("Dcgan") else 20 * transitions  # a chunk is a twentieth of it
+    run = Inference(seen, kernel, num_warmup=warmup, num_chains=chains, seed=0, progress=False, items_at_once=seen.num_items)
     run.draw(1)
     program, block = run._program, run._blocks[0]
     data = run._data_of(block)
@@ -74,9 +78,11 @@ def through_inference(seen: CoGenerator, kernel: Any, chains: int, transitions: 
 
 def through_pyro(seen: CoGenerator, chains: int, leapfrog: int, transitions: int) -> Callable[[], object]:
     """The same number of transitions of the kernel for Pyro."""
-    kernel = PyroAnnealedHMC(num_leapfrog=leapfrog, step_size=0.01)
-    options = {"num_warmup": transitions - 1, "num_samples": 1, "num_chains": chains, "seed": 0, "progress": False}
-    return lambda: infer(seen, kernel, **options)
+    kernel = PyroAnnealedHMC(seen, num_chains=chains, num_leapfrog=leapfrog)
+    kernel.setup(20)
+    for _ in range(20):
+        kernel.sample()
+    return lambda: [kernel.sample() for _ in range(transitions)]
 
 
 def bare(seen: CoGenerator, images: np.ndarray, chains: int, gradients: int, *, loop: bool) -> Callable[[], object]:
@@ -148,20 +154,40 @@ def pyro_seconds_per_gradient(seen: CoGenerator, leapfrog: int) -> float:
     return attributes["seconds"] / float(np.sum(attributes["gradient_evaluations"]))
 
 
+def more_memory(seen: CoGenerator, kernel: Any, chains: int) -> float:
+    """MiB by which the process's peak grows when the warm-up is twenty times as long."""
+
+    def peak(warmup: int) -> float:
+        Inference(seen, kernel, num_warmup=warmup, num_chains=chains, seed=0, progress=False).draw(1)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    peak(100)
+    before = peak(100)  # what a process needs once, it has by now
+    return peak(2_000) - before
+
+
 def main(options: Options) -> None:
     rows: dict[str, tuple[float, float, list[float]]] = {}
+    print(f"{'ratio':56} {'asked':>8} {'measured':>9}   range")
+
+    def add(name: str, asked: float, measured: tuple[float, list[float]]) -> None:
+        median, ratios = measured
+        rows[name] = asked, median, ratios
+        sign = ">=" if asked == 10.0 else "<="
+        print(f"{name:56} {sign} {asked:5.2f} {median:9.2f}   {min(ratios):.2f} to {max(ratios):.2f}", flush=True)
+
     gradients = options.transitions * options.leapfrog
     kernel = AnnealedHMC(num_leapfrog=options.leapfrog)
 
     seen, images = conditioned(options.dense, options.items)
     annealed = through_inference(seen, kernel, options.chains, options.transitions)
     loop = bare(seen, images, options.chains, gradients, loop=True)
-    rows["annealed HMC / bare compiled loop, dense"] = (1.05, *ratio(annealed, loop, options.rounds))
+    add("annealed HMC / bare compiled loop, dense", 1.05, ratio(annealed, loop, options.rounds))
     hmc = functools.partial(
         numpyro.infer.HMC, step_size=0.01, num_steps=options.leapfrog, trajectory_length=None, adapt_step_size=False
     )
     library = through_inference(seen, hmc, options.chains, options.transitions)
-    rows["annealed HMC / NumPyro's HMC, dense"] = (1.05, *ratio(annealed, library, options.rounds))
+    add("annealed HMC / NumPyro's HMC, dense", 1.05, ratio(annealed, library, options.rounds))
 
     few, _ = conditioned(options.dense, 1)
     sixteen = through_inference(few, AnnealedHMC(num_leapfrog=options.leapfrog), 16, options.transitions)
@@ -172,26 +198,27 @@ def main(options: Options) -> None:
         sixteen()
         ours = (time.perf_counter() - start) / (gradients * 16)
         speedups.append(pyro_seconds_per_gradient(few, options.leapfrog) / ours)
-    rows["Pyro's HMC / annealed HMC, 16 chains, per gradient"] = (10.0, float(np.median(speedups)), speedups)
+    add("Pyro's HMC / annealed HMC, 16 chains, per gradient", 10.0, (float(np.median(speedups)), speedups))
 
     seen, images = conditioned(options.convolutional, min(4, options.items))
     annealed = through_inference(seen, kernel, options.chains, options.transitions)
     series = bare(seen, images, options.chains, gradients, loop=False)
-    rows["annealed HMC / bare series of calls, convolutional"] = (1.15, *ratio(annealed, series, options.rounds))
+    add("annealed HMC / bare series of calls, convolutional", 1.15, ratio(annealed, series, options.rounds))
     eager = eager_torch(seen, images, options.chains, gradients)
-    rows["annealed HMC / eager torch, convolutional"] = (1.0, *ratio(annealed, eager, options.rounds))
+    add("annealed HMC / eager torch, convolutional", 1.0, ratio(annealed, eager, options.rounds))
 
     torch_side = through_pyro(seen, options.chains, options.leapfrog, options.transitions)
-    rows["annealed HMC for Pyro / for NumPyro, convolutional"] = (1.0, *ratio(torch_side, annealed, options.rounds))
+    add("annealed HMC for Pyro / for NumPyro, convolutional", 1.0, ratio(torch_side, annealed, options.rounds))
 
-    print(f"\n{'ratio':56} {'asked':>8} {'measured':>9}   range")
-    for name, (asked, median, ratios) in rows.items():
-        sign = ">=" if asked == 10.0 else "<="
-        print(f"{name:56} {sign} {asked:5.2f} {median:9.2f}   {min(ratios):.2f} to {max(ratios):.2f}")
+    seen, _ = conditioned(options.dense, 1)
+    grown = more_memory(seen, kernel, options.chains)
+    print(f"twenty times the warm-up takes {grown:.1f} MiB more")
     if options.output:
         record = {name: {"asked": a, "measured": m, "rounds": r} for name, (a, m, r) in rows.items()}
         settings = {name: str(value) for name, value in vars(options).items()}
-        options.output.write_text(json.dumps({"options": settings, "ratios": record}, indent=1) + "\n", encoding="utf-8")
+        options.output.write_text(
+            json.dumps({"options": settings, "ratios": record, "more_mebibytes": grown}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from cogen.inference.warmup_path import WarmupPath
+
 _IDENTITY = "run.json"
 
 
@@ -104,6 +106,29 @@ class Checkpoint:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+
+
+def pack(
+    state: Mapping[str, np.ndarray], path: WarmupPath, draws: list[dict[str, np.ndarray]], **more: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What is written of a run: its state, the path of its warm-up and its draws so far."""
+    arrays = {f"state:{name}": value for name, value in state.items()}
+    for kind, records in (("path", path.points), ("draw", draws)):
+        for name in records[0] if records else ():
+            arrays[f"{kind}:{name}"] = np.stack([record[name] for record in records])
+    return {**arrays, **more, "progress": np.array([path.asked, path.every, len(path.points), len(draws)])}
+
+
+def unpack(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], WarmupPath, list[dict[str, np.ndarray]]]:
+    """The state, the path and the draws that `pack` put together."""
+    asked, every, points, count = arrays["progress"].tolist()
+    found: dict[str, dict[str, np.ndarray]] = {"state": {}, "path": {}, "draw": {}}
+    for key, value in arrays.items():
+        kind, _, name = key.partition(":")
+        if kind in found:
+            found[kind][name] = value
+    path = WarmupPath(asked, every, [{name: value[k] for name, value in found["path"].items()} for k in range(points)])
+    return found["state"], path, [{name: value[k] for name, value in found["draw"].items()} for k in range(count)]
 
 
 def tree_to_arrays(tree: Any) -> dict[str, np.ndarray]:

@@ -24,7 +24,7 @@ from numpyro.infer.mcmc import MCMCKernel
 from tqdm.auto import tqdm
 
 from cogen.inference.blocks import BlockProgram, Records, items_per_block
-from cogen.inference.checkpoint import Checkpoint, fingerprint, tree_from_arrays, tree_to_arrays
+from cogen.inference.checkpoint import Checkpoint, fingerprint, pack, tree_from_arrays, tree_to_arrays, unpack
 from cogen.inference.ensemble_kernel import EnsembleKernel
 from cogen.inference.items import ItemModel, find_items
 from cogen.inference.predictions import predictive_groups
@@ -80,17 +80,16 @@ def infer(
         raise ValueError(f"pilot={pilot}: the number of the pilot's chains, 0 for none")
     before: Any = 0
     pilot_seed = int(np.random.SeedSequence([seed, pilot]).generate_state(1)[0])
+    store = Checkpoint(checkpoint) if isinstance(checkpoint, str | os.PathLike) else checkpoint
     if _is_pyro(kernel):
-        if checkpoint is not None:
-            raise ValueError("checkpoint= needs a NumPyro kernel; a run of Pyro's cannot be taken up again")
         from cogen.inference.pyro_chains import after_pilot, infer_with_pyro
 
         options: dict[str, Any] = {"num_warmup": num_warmup, "progress": progress}
         if pilot:
-            kernel, before = after_pilot(model, kernel, num_chains=pilot, seed=pilot_seed, **options)
+            first_store = store and store.part("pilot")
+            kernel, before = after_pilot(model, kernel, num_chains=pilot, seed=pilot_seed, checkpoint=first_store, **options)
         options |= {"num_samples": num_samples, "num_chains": num_chains, "seed": seed, "keep_x": keep_x}
-        return infer_with_pyro(model, kernel, before=before, **options)
-    store = Checkpoint(checkpoint) if isinstance(checkpoint, str | os.PathLike) else checkpoint
+        return infer_with_pyro(model, kernel, before=before, checkpoint=store, **options)
     if pilot:
         if not isinstance(kernel, EnsembleKernel):
             raise ValueError("pilot= needs one of our kernels that adapts, such as AnnealedHMC()")
@@ -262,7 +261,10 @@ class Inference:
         if block.states is None:
             block.states = program.start(block.items, data)
             if checkpoint is not None:
-                _restore(block, checkpoint.load(block.index))
+                if (arrays := checkpoint.load(block.index)) is not None:
+                    state, block.path, block.draws = unpack(arrays)
+                    block.states = tree_from_arrays(block.states, state)
+                    block.warmed, block.cost = bool(arrays["warmed"]), arrays["cost"]
                 bar.update(block.path.asked + len(block.draws))
         arrived = program.warmed_up(block.states)
         while not block.warmed or len(block.draws) < num_samples:
@@ -289,7 +291,9 @@ class Inference:
                 bar.set_postfix({n: f"{value:.3g}" for n, value in shown.items()}, refresh=False)
             finished = block.warmed and len(block.draws) == num_samples
             if checkpoint is not None and (finished or checkpoint.due()):
-                checkpoint.save(block.index, _to_arrays(block))
+                state = tree_to_arrays(block.states)
+                more = {"warmed": np.asarray(block.warmed), "cost": block.cost}
+                checkpoint.save(block.index, pack(state, block.path, block.draws, **more))
         first = block.index * len(block.items)
         self.gradient_evaluations[first : first + block.count] += block.cost[: block.count]
 
@@ -400,33 +404,6 @@ def _bind(kernel: Any, model: Callable, num_items: int) -> Any:
         f"{kernel!r} is no kernel: pass a NumPyro or Pyro kernel class, a functools.partial of one, or one of ours, such as"
         " AnnealedHMC(num_leapfrog=10)"
     )
-
-
-def _to_arrays(block: _Block) -> dict[str, np.ndarray]:
-    arrays = {f"state:{name}": value for name, value in tree_to_arrays(block.states).items()}
-    for kind, records in (("path", block.path.points), ("draw", block.draws)):
-        for name in records[0] if records else ():
-            arrays[f"{kind}:{name}"] = np.stack([record[name] for record in records])
-    path = block.path
-    progress = np.array([path.asked, block.warmed, path.every, len(path.points), len(block.draws)])
-    return {**arrays, "progress": progress, "cost": block.cost}
-
-
-def _restore(block: _Block, arrays: dict[str, np.ndarray] | None) -> None:
-    """Take a block to where its checkpoint was written; ``block.states`` gives the structure."""
-    if arrays is None:
-        return
-    asked, warmed, every, points, draws = arrays["progress"].tolist()
-    block.warmed, block.cost = bool(warmed), arrays["cost"]
-    found: dict[str, dict[str, np.ndarray]] = {"state": {}, "path": {}, "draw": {}}
-    for key, value in arrays.items():
-        kind, _, name = key.partition(":")
-        if kind in found:
-            found[kind][name] = value
-    block.states = tree_from_arrays(block.states, found["state"])
-    path = [{name: value[k] for name, value in found["path"].items()} for k in range(points)]
-    block.path = WarmupPath(asked, every, path)
-    block.draws = [{name: value[k] for name, value in found["draw"].items()} for k in range(draws)]
 
 
 def _site_dims(items: ItemModel | None, site: str, count: int) -> tuple[str, ...]:

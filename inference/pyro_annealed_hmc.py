@@ -28,13 +28,12 @@ from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from torch import Tensor
 
 from cogen.inference.populations import population_count
+from cogen.inference.pyro_hamiltonian import trajectory, transition_noise
+from cogen.inference.pyro_populations import effective_fraction, log_mean_exp, population_evidence, resampling_indices
 from cogen.inference.pyro_targets import Initial, Point, PyroTarget
 from cogen.inference.schedules import Adaptive, Ladder, Schedule, Sigmoid, conditional_ess, inverse_temperatures
 from cogen.inference.step_size import ConstantGain, Fixed, Recorded, StepSizeRule
 from cogen.inference.sums import Sum
-
-DIVERGENCE = 1000.0
-"""An energy error above this many nats is a divergence, as in Pyro."""
 
 
 class AnnealedState(NamedTuple):
@@ -185,17 +184,19 @@ class PyroAnnealedHMC(MCMCKernel):
         settings: dict[str, Any] = {"initial": self.initial, "temper": self.temper, "flat_prior": self.flat_prior}
         self.target = target = PyroTarget(self.model, args, kwargs, num_chains=self.num_chains, **settings)
         items = target.num_items
+        self.inverse_temperatures: np.ndarray | None = None
         self._ladder = None
         if not isinstance(self.schedule, Adaptive):
             ladder = inverse_temperatures(self.schedule, warmup_steps // self.moves_per_temperature)
             if ladder.ndim == 2 and len(ladder) != items:
                 raise ValueError(f"the ladders of {len(ladder)} items were recorded, and this run has {items}")
+            self.inverse_temperatures = ladder
             self._ladder = torch.as_tensor(np.broadcast_to(ladder, (items, ladder.shape[-1])).T.copy())  # (T + 1, item)
         if isinstance(self.step_size, Recorded) and len(self.step_size.steps) != items:
             raise ValueError(f"the step sizes of {len(self.step_size.steps)} items were recorded, and this run has {items}")
         seeds = torch.randint(2**62, (2, items), device="cpu").tolist()
-        self._generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds[0]]
-        self._state = self._start(target.start(seeds[1]))
+        self.generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds[0]]
+        self.state = self._start(target.start(seeds[1]))
 
     @property
     def initial_params(self) -> dict[str, Tensor]:
@@ -207,11 +208,11 @@ class PyroAnnealedHMC(MCMCKernel):
 
     def sample(self, params: Any = None) -> dict[str, Tensor]:
         """One transition of all chains. Returns the constrained latent sites, (chain, [item,] *shape)."""
-        self._state = self._transition(self._state)
+        self.state = self._transition(self.state)
         return self._sites()
 
     def logging(self) -> OrderedDict[str, str]:
-        state = self._state
+        state = self.state
         return OrderedDict(
             [
                 ("beta", f"{float(state.beta.mean()):.3g}"),
@@ -222,23 +223,18 @@ class PyroAnnealedHMC(MCMCKernel):
 
     def diagnostics(self) -> dict[str, Any]:
         """Of the last transition: beta (item,), and what `statistics` gives."""
-        return {"beta": self._state.beta, **self.statistics()}
+        return {"beta": self.state.beta, **self.statistics()}
 
     # --- what infer keeps ----------------------------------------------------------------------------------------------
 
     @property
-    def state(self) -> AnnealedState:
-        """The state after the last transition."""
-        return self._state
-
-    @property
     def cost(self) -> Tensor:
         """(item,): gradient evaluations of the last transition, over all chains."""
-        return self._state.n_steps * len(self._state.log_weight)
+        return self.state.n_steps * len(self.state.log_weight)
 
     def statistics(self) -> dict[str, Tensor]:
         """The statistics of the last transition by their ArviZ names, each (chain, item)."""
-        state = self._state
+        state = self.state
         return {
             "acceptance_rate": state.acceptance_rate,
             "step_size": state.step_size.expand_as(state.acceptance_rate),
@@ -255,7 +251,7 @@ class PyroAnnealedHMC(MCMCKernel):
 
     def path(self) -> dict[str, Tensor]:
         """What tells how the warm-up goes, each (item,)."""
-        state = self._state
+        state = self.state
         slots = torch.zeros_like(state.ancestor).scatter_(0, state.ancestor, 1)
         return {
             "beta": state.beta,
@@ -272,15 +268,15 @@ class PyroAnnealedHMC(MCMCKernel):
     @property
     def warmed_up(self) -> bool:
         """Whether no item needs more of the warm-up."""
-        return bool(self._state.arrived.all())
+        return bool(self.state.arrived.all())
 
     def end_warmup(self) -> None:
         """Go on to the draws, where the warm-up ended before its limit."""
-        self._state = self._state._replace(i=self._warmup)
+        self.state = self.state._replace(i=self._warmup)
 
     def _sites(self) -> dict[str, Tensor]:
         items = self.target.items is not None
-        return {name: value if items else value[:, 0] for name, value in self._state.point.values.items()}
+        return {name: value if items else value[:, 0] for name, value in self.state.point.values.items()}
 
     # --- the algorithm -------------------------------------------------------------------------------------------------
 
@@ -330,7 +326,9 @@ class PyroAnnealedHMC(MCMCKernel):
         if waiting.all():
             return state._replace(i=state.i + 1, n_steps=torch.zeros_like(state.n_steps))
         held = state
-        momentum, uniform = _noise(self._generators, waiting.tolist(), len(state.log_weight), self.target.dim, state.point.u)
+        momentum, uniform = transition_noise(
+            self.generators, waiting.tolist(), len(state.log_weight), self.target.dim, state.point.u
+        )
         populations, moves = self.num_populations_used, self.moves_per_temperature
 
         beta = state.beta
@@ -347,28 +345,26 @@ class PyroAnnealedHMC(MCMCKernel):
         if annealing:
             state = state._replace(population_log_evidence=population_evidence(state.log_weight, populations))
         if self.resample_threshold > 0 and new_temperature:
-            state = _resample(uniform[..., 2], state, populations, self.resample_threshold)
+            state = resample(uniform[..., 2], state, populations, self.resample_threshold)
         elif self.resample_threshold > 0 and state.i == self._warmup:
-            state = _resample(uniform[..., 2], state, 1, torch.inf)
+            state = resample(uniform[..., 2], state, 1, torch.inf)
 
         step = self._step(state.adaptation, beta) if annealing else state.step_size
         stretched = (step * (1.0 + self.jitter * (2.0 * uniform[..., 1] - 1.0))).to(state.point.u.dtype)
-        point, acceptance, diverging, energy, nonfinite = _trajectory(
-            self.target, momentum, uniform[..., 0], state.point, beta, stretched, self.num_leapfrog, self._mass
-        )
+        moved = trajectory(self.target, momentum, uniform[..., 0], state.point, beta, stretched, self.num_leapfrog, self._mass)
         adaptation = state.adaptation
         if annealing:
-            adaptation = self._rule_update(adaptation, _jax(acceptance.mean(0)))
+            adaptation = self._rule_update(adaptation, _jax(moved.acceptance.mean(0)))
         new = state._replace(
             arrived=(beta == 1.0) & ((state.i + 1) % moves == 0),
-            point=point,
+            point=moved.point,
             beta=beta,
             step_size=step,
-            acceptance_rate=acceptance,
-            diverging=diverging,
-            energy=energy,
+            acceptance_rate=moved.acceptance,
+            diverging=moved.diverging,
+            energy=moved.energy,
             n_steps=torch.full_like(state.n_steps, self.num_leapfrog),
-            nonfinite=state.nonfinite + nonfinite,
+            nonfinite=state.nonfinite + moved.nonfinite,
             adaptation=adaptation,
         )
         if waiting.any():
@@ -421,131 +417,17 @@ def _held(waiting: Tensor, old: AnnealedState, new: AnnealedState) -> AnnealedSt
     return new._replace(**changed, point=old.point.map(by_item, new.point), adaptation=adaptation)
 
 
-def _noise(
-    generators: list[torch.Generator], waiting: list[bool], num_chains: int, dim: int, like: Tensor
-) -> tuple[Tensor, Tensor]:
-    """All randomness of one transition: (chain, item, dim) normals and (chain, item, 3) uniforms on [0, 1). Items that
-    wait draw nothing, so that their later draws do not depend on how long they waited."""
-    cpu = torch.device("cpu")
-    normal, uniform = [], []
-    for generator, waits in zip(generators, waiting, strict=True):
-        if waits:
-            normal.append(torch.zeros(num_chains, dim, dtype=like.dtype))
-            uniform.append(torch.zeros(num_chains, 3, dtype=torch.float64))
-        else:
-            normal.append(torch.randn(num_chains, dim, generator=generator, dtype=like.dtype, device=cpu))
-            uniform.append(torch.rand(num_chains, 3, generator=generator, dtype=torch.float64, device=cpu))
-    return torch.stack(normal, dim=1).to(like.device), torch.stack(uniform, dim=1).to(like.device)
-
-
-def _trajectory(
-    target: PyroTarget,
-    normal: Tensor,
-    uniform: Tensor,
-    start: Point,
-    beta: Tensor,
-    step: Tensor,
-    num_leapfrog: int,
-    inverse_mass: Tensor | None,
-) -> tuple[Point, Tensor, Tensor, Tensor, Tensor]:
-    """One HMC transition of every chain at its item's temperature: the new points, acceptance, divergence, energy, and whether
-    the trajectory met anything that is not finite. ``step`` and ``uniform`` are (chain, item)."""
-    momentum, step = _momentum(normal, inverse_mass), step[..., None]
-    u, p = start.u, momentum + 0.5 * step * start.gradient(beta)
-    lost = torch.zeros_like(uniform, dtype=torch.bool)
-    for leap in range(num_leapfrog):
-        u = u + step * _velocity(p, inverse_mass)
-        # A chain that is lost goes on from its start: one NaN makes torch.linalg raise for the whole batch.
-        lost = lost | ~u.isfinite().all(-1)
-        u = torch.where(lost[..., None], start.u, u)
-        if leap < num_leapfrog - 1:
-            p = p + step * target.gradient(u, beta)
-    end = target.evaluate(u)
-    p = p + 0.5 * step * end.gradient(beta)
-
-    kinetic, kinetic_start = (0.5 * (q * _velocity(q, inverse_mass)).sum(-1, dtype=torch.float64) for q in (p, momentum))
-    gain = (end.reference - start.reference) + beta * (end.tilt - start.tilt) - (kinetic - kinetic_start)
-    nonfinite = lost | gain.isnan() | ~p.isfinite().all(-1)
-    diverging = nonfinite | ~(gain > -DIVERGENCE)
-    acceptance = torch.where(nonfinite, 0.0, gain.exp().clamp(max=1.0))
-    accepted = uniform < acceptance
-
-    def chosen(new: Tensor, old: Tensor) -> Tensor:
-        return torch.where(accepted.reshape(accepted.shape + (1,) * (new.ndim - 2)), new, old)
-
-    point = end.map(chosen, start)
-    energy = torch.where(accepted, kinetic, kinetic_start) - point.log_density(beta)
-    return point, acceptance, diverging, energy, nonfinite
-
-
-def _momentum(normal: Tensor, inverse_mass: Tensor | None) -> Tensor:
-    if inverse_mass is None:
-        return normal
-    if inverse_mass.ndim == 1:
-        return normal / inverse_mass.sqrt()
-    flat = normal.reshape(-1, normal.shape[-1]).T
-    solved = torch.linalg.solve_triangular(torch.linalg.cholesky(inverse_mass).T, flat, upper=True)
-    return solved.T.reshape(normal.shape)
-
-
-def _velocity(momentum: Tensor, inverse_mass: Tensor | None) -> Tensor:
-    if inverse_mass is None:
-        return momentum
-    return inverse_mass * momentum if inverse_mass.ndim == 1 else momentum @ inverse_mass
-
-
-# --- weights, with the chain axis first (see `populations`) ------------------------------------------------------------
-
-
-def log_mean_exp(log_weight: Tensor) -> Tensor:
-    return log_weight.logsumexp(0) - np.log(len(log_weight))
-
-
-def effective_fraction(log_weight: Tensor) -> Tensor:
-    """Kish's effective sample size over the number of weights, in (0, 1]: (n, ...) -> (...)."""
-    relative = log_weight - log_weight.amax(0)
-    return (2.0 * relative.logsumexp(0) - (2.0 * relative).logsumexp(0)).exp() / len(log_weight)
-
-
-def population_evidence(log_weight: Tensor, count: int) -> Tensor:
-    """The evidence estimate of every slot's population: (chain, item)."""
-    grouped = log_weight.unflatten(0, (count, -1)).transpose(0, 1)  # (slot, population, item)
-    return log_mean_exp(grouped).repeat_interleave(len(grouped), dim=0)
-
-
-def systematic(uniform: Tensor, log_weight: Tensor) -> Tensor:
-    """Systematic resampling of each column: uniform (k,) and log weights (n, k) give the survivors' indices (n, k)."""
-    n = len(log_weight)
-    cumulative = (log_weight - log_weight.amax(0)).exp().cumsum(0).T.contiguous()
-    points = (torch.arange(n, device=uniform.device) + uniform[:, None]) / n * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, points).clamp(max=n - 1).T
-
-
-def _resample(uniform: Tensor, state: AnnealedState, count: int, threshold: float) -> AnnealedState:
-    """Resample within each of ``count`` populations whose effective fraction is below the threshold; the survivors' log
-    weights become the log-mean-exp of what they were drawn from. Of ``uniform`` (chain, item) each population uses one."""
-    chains, items = state.log_weight.shape
-    size = chains // count
-    grouped = state.log_weight.unflatten(0, (count, size)).transpose(0, 1)  # (slot, population, item)
-    below = effective_fraction(grouped) < threshold
-    if not below.any():
+def resample(uniform: Tensor, state: AnnealedState, count: int, threshold: float) -> AnnealedState:
+    """Copy the survivors of a resampling within ``count`` populations, where there is one."""
+    found = resampling_indices(uniform, state.log_weight, count, threshold)
+    if found is None:
         return state
-    index = systematic(uniform[::size].flatten(), grouped.reshape(size, -1)).reshape(grouped.shape)
-    slot = torch.arange(size, device=index.device)[:, None, None]
-    first = size * torch.arange(count, device=index.device)[:, None]
-
-    def by_chain(value: Tensor) -> Tensor:
-        return value.transpose(0, 1).reshape(chains, items)
-
-    index = by_chain(torch.where(below, index, slot) + first)
-    column = torch.arange(items, device=index.device)
+    index, log_weight = found
+    column = torch.arange(index.shape[1], device=index.device)
 
     def pick(value: Tensor) -> Tensor:
         return value[index, column]
 
     return state._replace(
-        point=state.point.map(pick),
-        log_weight=by_chain(torch.where(below, log_mean_exp(grouped), grouped)),
-        ancestor=pick(state.ancestor),
-        population=pick(state.population),
+        point=state.point.map(pick), log_weight=log_weight, ancestor=pick(state.ancestor), population=pick(state.population)
     )

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from cogen.inference.checkpoint import Checkpoint, pack, unpack
 from cogen.inference.items import ItemModel, find_items
 from cogen.inference.predictions import predictive_groups
 from cogen.inference.results import to_arviz
@@ -33,6 +34,7 @@ def infer_with_pyro(
     progress: bool,
     keep_x: bool,
     before: Any = 0,
+    checkpoint: Checkpoint | None = None,
 ) -> Any:
     """`infer` for a Pyro kernel class, a ``functools.partial`` of one, or a `PyroAnnealedHMC` without a model; ``before`` are
     gradient evaluations of its pilot."""
@@ -41,8 +43,10 @@ def infer_with_pyro(
     factory = kernel.func if isinstance(kernel, functools.partial) else kernel
     ours = _ours(kernel)
     if ours is not None:
-        bound = ours.bind(model, num_chains)
-        return _infer_vectorised(bound, num_warmup, num_samples, seed=seed, progress=progress, keep_x=keep_x, before=before)
+        _check_checkpoint(ours, checkpoint)
+        rest = {"progress": progress, "keep_x": keep_x, "before": before, "checkpoint": checkpoint}
+        return _infer_vectorised(ours.bind(model, num_chains), num_warmup, num_samples, seed=seed, **rest)
+    _check_checkpoint(kernel, checkpoint)
     if not isinstance(factory, type):
         raise TypeError(
             f"this {type(factory).__name__} was made with a model of its own: pass the class, or"
@@ -97,6 +101,13 @@ def after_pilot(model: Callable, kernel: Any, **options: Any) -> tuple[Any, np.n
     return ours.frozen(pilot), np.array(pilot["posterior"].attrs["gradient_evaluations"])
 
 
+def _check_checkpoint(kernel: Any, checkpoint: Checkpoint | None) -> None:
+    from cogen.inference.pyro_annealed_hmc import PyroAnnealedHMC
+
+    if checkpoint is not None and not isinstance(kernel, PyroAnnealedHMC):
+        raise ValueError("checkpoint= needs PyroAnnealedHMC or a NumPyro kernel; this run could not be taken up again")
+
+
 def _ours(kernel: Any) -> Any:
     """The recipe, where the kernel holds all chains of all items: one of ours, a class of ours, or a ``functools.partial``."""
     from cogen.inference.pyro_annealed_hmc import PyroAnnealedHMC
@@ -109,14 +120,24 @@ def _ours(kernel: Any) -> Any:
 
 
 def _infer_vectorised(
-    kernel: Any, num_warmup: int, num_samples: int, *, seed: int, progress: bool, keep_x: bool, before: Any
+    kernel: Any,
+    num_warmup: int,
+    num_samples: int,
+    *,
+    seed: int,
+    progress: bool,
+    keep_x: bool,
+    before: Any,
+    checkpoint: Checkpoint | None,
 ) -> Any:
     """A run of a kernel that holds all chains of all items."""
     import torch
 
+    from cogen.inference.pyro_checkpoint import identity, restore, to_arrays
+
     start = time.perf_counter()
     path = WarmupPath()
-    draws: list[dict[str, dict[str, np.ndarray]]] = []
+    draws: list[dict[str, np.ndarray]] = []
     with (
         torch.random.fork_rng(devices=[]),
         tqdm(total=num_warmup + num_samples, disable=not progress, unit="transition", desc="warm-up") as bar,
@@ -125,6 +146,14 @@ def _infer_vectorised(
         kernel.setup(num_warmup)
         items = kernel.target.items
         gradients = kernel.cost
+        if checkpoint is not None:
+            counts = {"seed": seed, "num_warmup": num_warmup, "num_samples": num_samples}
+            checkpoint.open({"kernel": type(kernel).__name__, **counts, **identity(kernel)})
+            if (arrays := checkpoint.load(0)) is not None:
+                state, path, draws = unpack(arrays)
+                restore(kernel, state)
+                gradients = torch.from_numpy(arrays["gradients"])
+                bar.update(path.asked + len(draws))
         while len(draws) < num_samples:
             warming = kernel.state.i < num_warmup
             if warming and kernel.warmed_up:
@@ -139,18 +168,23 @@ def _infer_vectorised(
                 path.extend({name: value[None] for name, value in _numpy(kernel.path()).items()}, 1)
             else:
                 bar.set_description("draws", refresh=False)
-                draws.append({"site": _numpy(sites), "stat": _numpy(kernel.statistics())})
+                kept = {"site": _numpy(sites), "stat": _numpy(kernel.statistics())}
+                draws.append({f"{kind}:{name}": value for kind, values in kept.items() for name, value in values.items()})
+            if checkpoint is not None and (len(draws) == num_samples or checkpoint.due()):
+                more = {"gradients": gradients.numpy(force=True)}
+                checkpoint.save(0, pack(to_arrays(kernel), path, draws, **more))
     if (nonfinite := kernel.statistics().get("nonfinite")) is not None:
         _warn_of_nonfinite(nonfinite.sum(0).tolist(), items is not None)
     lead = ("chain", "draw") if items is None else ("chain", "draw", "item")
     posterior = {}
-    for name in draws[0]["site"]:
-        values = np.stack([draw["site"][name] for draw in draws], axis=1)
-        posterior[name] = ((*lead, *_dims(items, name, values.ndim - len(lead))), values)
     statistics = {}
-    for name in draws[0]["stat"]:
-        values = np.stack([draw["stat"][name] for draw in draws], axis=1)  # (chain, draw, item)
-        statistics[name] = (lead, values if items is not None else values[..., 0])
+    for key in draws[0]:
+        kind, _, name = key.partition(":")
+        values = np.stack([draw[key] for draw in draws], axis=1)  # (chain, draw, [item,] ...); statistics have the item
+        if kind == "site":
+            posterior[name] = ((*lead, *_dims(items, name, values.ndim - len(lead))), values)
+        else:
+            statistics[name] = (lead, values if items is not None else values[..., 0])
     warmup = {}
     for name in path.points[0]:
         values = np.stack([point[name] for point in path.points])

@@ -141,8 +141,8 @@ class Ladder:
         moves = int(pilot["posterior"].attrs.get("moves_per_temperature", 1))
         for row in beta:
             levels = int(transition[np.argmax(row >= 1.0)]) // moves + 1
-            at = moves * np.arange(1, levels + 1) - 1  # the last transition of every temperature
-            rows.append(np.concatenate([[0.0], np.interp(at, transition, row)]))
+            at = moves * np.arange(levels + 1) - 1  # the last transition of every temperature, and before the first
+            rows.append(np.interp(at, np.concatenate([[-1], transition]), np.concatenate([[0.0], row])))
             rows[-1][-1] = 1.0
         longest = max(map(len, rows))
         return cls(np.stack([np.pad(row, (0, longest - len(row)), constant_values=1.0) for row in rows]))

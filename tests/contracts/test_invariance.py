@@ -72,7 +72,7 @@ def through_torch(model, z):
     kernel.setup(1)
     beta = torch.ones(len(NAMES), dtype=torch.float64)
     point = kernel.target.evaluate(torch.from_numpy(z).transpose(0, 1).contiguous())
-    kernel._state = kernel.state._replace(i=2, point=point, beta=beta, step_size=torch.full_like(kernel.state.step_size, 1.3))
+    kernel.state = kernel.state._replace(i=2, point=point, beta=beta, step_size=torch.full_like(kernel.state.step_size, 1.3))
     for _ in range(TRANSITIONS):
         kernel.sample()
     return kernel.state.point.u.transpose(0, 1).numpy()
@@ -103,8 +103,8 @@ def test_annealed_hmc_in_torch_leaves_the_posterior_invariant(known):
 
 
 def test_accepting_everything_in_torch_is_not_invariant(known, monkeypatch):
-    right = pyro_annealed_hmc._trajectory
-    monkeypatch.setattr(pyro_annealed_hmc, "_trajectory", lambda t, normal, u, *rest: right(t, normal, 0.0 * u, *rest))
+    right = pyro_annealed_hmc.trajectory
+    monkeypatch.setattr(pyro_annealed_hmc, "trajectory", lambda t, normal, u, *rest: right(t, normal, 0.0 * u, *rest))
     assert invariance_p_value(known, through_torch) < FALSE_ALARM
 
 

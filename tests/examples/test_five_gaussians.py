@@ -4,7 +4,6 @@ import json
 import math
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 import torch
@@ -28,15 +27,7 @@ def test_quadrature_of_a_linear_generator(script):
     assert shares == pytest.approx([left, 1 - 2 * left, left], abs=2e-3)
 
 
-@pytest.fixture
-def quick_compilation():
-    """Most of the time of so small a run is XLA optimising it."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-def test_the_example_runs(script, tmp_path, capsys, quick_compilation):
+def test_the_example_runs(script, tmp_path, capsys):
     options = script.Options(
         iterations=(3,),
         batch=8,

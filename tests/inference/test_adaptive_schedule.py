@@ -44,7 +44,7 @@ def case():
 
 
 def options(**changes):
-    return {"num_warmup": 100, "num_samples": 2, "num_chains": 64, "seed": 3, "progress": False} | changes
+    return {"num_warmup": 100, "num_samples": 2, "num_chains": 64, "seed": 3, "progress": False, "items_at_once": 24} | changes
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +91,19 @@ def test_several_moves_at_a_temperature():
     arrived = int(np.argmax(beta == 1)) + 3
     assert (np.diff(beta[:arrived].reshape(-1, 3), axis=1) == 0).all()
     assert Ladder.of(run).beta.shape[1] - 1 == (run["warmup_sample_stats"]["beta"].values < 1).sum(axis=0).max() // 3 + 1
+
+
+def test_a_ladder_of_more_temperatures_than_points_are_kept():
+    """The path keeps 200 points; what lies between them, and before the first, is interpolated."""
+    case = LinearCase(2)
+    kernel = AnnealedHMC(num_leapfrog=2, schedule=Adaptive(0.998))
+    pilot = infer(case.conditioned, kernel, **options(num_warmup=2000))
+    assert pilot["warmup_sample_stats"]["transition"].values[0] > 0
+    ladder = Ladder.of(pilot).beta
+    assert ladder.shape[1] > 201
+    assert (ladder[:, 0] == 0).all()
+    rises = np.diff(ladder, axis=1)
+    assert ((rises > 0) | (ladder[:, 1:] == 1)).all()
 
 
 def test_a_limit_that_is_too_small_shows(case):

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pyro.infer
 import pytest
 from known import LinearCase
 
-from cogen.inference import Adaptive, AnnealedHMC, Checkpoint, Inference, infer
+from cogen.inference import Adaptive, AnnealedHMC, Checkpoint, Inference, PyroAnnealedHMC, infer
 
 OPTIONS = {"num_warmup": 40, "num_samples": 3, "num_chains": 64, "seed": 0, "progress": False}
 
@@ -136,3 +137,44 @@ def test_nothing_is_left_half_written(tmp_path):
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["block_00000.npz", "run.json"]
     assert store.load(0)["a"].tolist() == [0, 1, 2]
     assert store.load(1) is None
+
+
+# --- in torch ------------------------------------------------------------------------------------------------------
+
+
+def torch_kernel(**settings) -> PyroAnnealedHMC:
+    return PyroAnnealedHMC(**{"num_leapfrog": 2, "schedule": Adaptive(0.9), "resample_threshold": 0.3} | settings)
+
+
+class StopsSoon(StopsAfter):
+    left = 5
+
+
+def test_a_run_in_torch_goes_on_and_knows_its_own_folder(tmp_path):
+    model, folder = LinearCase(6).conditioned, tmp_path / "run"
+    whole = infer(model, torch_kernel(), pilot=8, **OPTIONS)
+    interruptions = 0
+    while True:
+        try:
+            posterior = infer(model, torch_kernel(), pilot=8, checkpoint=StopsSoon(folder, every=0.0), **OPTIONS)
+            break
+        except KeyboardInterrupt:
+            interruptions += 1
+    assert interruptions >= 2
+    assert same(posterior, whole)
+    assert posterior["posterior"].attrs["gradient_evaluations"] == whole["posterior"].attrs["gradient_evaluations"]
+    assert same(infer(model, torch_kernel(), pilot=8, checkpoint=folder, **OPTIONS), whole)
+    alone = {"checkpoint": tmp_path / "alone"} | OPTIONS
+    infer(model, torch_kernel(), **alone)
+    with pytest.raises(ValueError, match="another run: seed was 0 there and is 1 here"):
+        infer(model, torch_kernel(), **{**alone, "seed": 1})
+    with pytest.raises(ValueError, match="another run: model and data was"):
+        infer(LinearCase(6, seed=5).conditioned, torch_kernel(), **alone)
+    for other in ({"num_leapfrog": 3}, {"schedule": Adaptive(0.8)}, {"step_size": 0.1}, {"inverse_mass": np.ones(8)}):
+        with pytest.raises(ValueError, match="another run: settings was"):
+            infer(model, torch_kernel(**other), **alone)
+
+
+def test_pyro_s_own_kernels_have_no_checkpoints(tmp_path):
+    with pytest.raises(ValueError, match="needs PyroAnnealedHMC"):
+        infer(LinearCase(2).conditioned, pyro.infer.NUTS, checkpoint=tmp_path, **OPTIONS)

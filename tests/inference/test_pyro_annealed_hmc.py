@@ -157,21 +157,21 @@ def test_both_modes_have_their_weights(threshold):
 
 
 def accepts_everything(monkeypatch):
-    right = pyro_annealed_hmc._trajectory
-    monkeypatch.setattr(pyro_annealed_hmc, "_trajectory", lambda t, normal, u, *rest: right(t, normal, 0.0 * u, *rest))
+    right = pyro_annealed_hmc.trajectory
+    monkeypatch.setattr(pyro_annealed_hmc, "trajectory", lambda t, normal, u, *rest: right(t, normal, 0.0 * u, *rest))
 
 
 def starts_with_the_prior_s_gradient(monkeypatch):
-    right = pyro_annealed_hmc._trajectory
+    right = pyro_annealed_hmc.trajectory
 
     def stale(target, normal, u, start, *rest):
         return right(target, normal, u, start._replace(tilt_gradient=0.0 * start.tilt_gradient), *rest)
 
-    monkeypatch.setattr(pyro_annealed_hmc, "_trajectory", stale)
+    monkeypatch.setattr(pyro_annealed_hmc, "trajectory", stale)
 
 
 def resamples_and_keeps_the_weights(monkeypatch):
-    right = pyro_annealed_hmc._resample
+    right = pyro_annealed_hmc.resample
 
     def careless(uniform, state, *rest):
         slots = torch.arange(len(state.ancestor))[:, None].expand_as(state.ancestor)
@@ -179,7 +179,7 @@ def resamples_and_keeps_the_weights(monkeypatch):
         kept = state.log_weight.gather(0, new.ancestor)
         return new._replace(log_weight=kept, ancestor=state.ancestor.gather(0, new.ancestor))
 
-    monkeypatch.setattr(pyro_annealed_hmc, "_resample", careless)
+    monkeypatch.setattr(pyro_annealed_hmc, "resample", careless)
 
 
 def small_setting(case):

@@ -36,7 +36,8 @@ def kernel(threshold: float, model=None) -> AnnealedHMC:
 @pytest.mark.parametrize("threshold", [0.0, 0.7], ids=["ais", "resampling"])
 def test_both_modes_have_their_weights(threshold):
     repeated = Repeated(log_likelihood, 5.0, items=64)
-    posterior = infer(repeated, kernel(threshold), num_warmup=100, num_samples=1, num_chains=64, seed=0, progress=False)
+    counts = {"num_warmup": 100, "num_samples": 1, "num_chains": 64, "items_at_once": 64}
+    posterior = infer(repeated, kernel(threshold), seed=0, progress=False, **counts)
     weight = np.exp(posterior["sample_stats"]["log_weight"].values[:, 0].astype(float))  # (chain, item), Z = 1
     right = posterior["posterior"]["z"].values[:, 0, :, 0] > 0
     quantities = np.stack([(weight * right).mean(axis=0) - 0.1, weight.mean(axis=0) - 1.0], axis=1)
