@@ -509,8 +509,10 @@ def main(options: Options) -> dict[str, Any]:
             own = {key: getattr(options, f"image_{key}") for key in ("particles", "leapfrogs", "ess", "steps")}
             chosen = replace(options, **own)
         record["rows"] += compare({"five_gaussians": five_gaussians, "image": image}[name](chosen), chosen)
+        record["said"] = list(SAID)
+        if options.output:  # what is known so far
+            options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print("\n" + table(record["rows"]))
-    record["said"] = list(SAID)
     if options.sizes:
         picture = options.output.with_suffix(".png") if options.output else None
         record["growth"] = growth(options.image, picture, quick=options.quick)

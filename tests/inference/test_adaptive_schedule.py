@@ -10,6 +10,7 @@ from cogen.diagnostics import complaints, log_evidence
 from cogen.inference import Adaptive, AnnealedHMC, Ladder, Recorded, infer
 from cogen.inference.schedules import conditional_ess, inverse_temperatures
 from cogen.inference.sums import Sum
+from cogen.inference.warmup_path import WarmupPath
 
 
 def test_the_conditional_ess_of_a_rise():
@@ -95,15 +96,19 @@ def test_several_moves_at_a_temperature():
 
 def test_a_ladder_of_more_temperatures_than_points_are_kept():
     """The path keeps 200 points; what lies between them, and before the first, is interpolated."""
-    case = LinearCase(2)
-    kernel = AnnealedHMC(num_leapfrog=2, schedule=Adaptive(0.998))
-    pilot = infer(case.conditioned, kernel, **options(num_warmup=2000))
-    assert pilot["warmup_sample_stats"]["transition"].values[0] > 0
-    ladder = Ladder.of(pilot).beta
-    assert ladder.shape[1] > 201
-    assert (ladder[:, 0] == 0).all()
-    rises = np.diff(ladder, axis=1)
-    assert ((rises > 0) | (ladder[:, 1:] == 1)).all()
+    walked = np.geomspace(1e-4, 1.0, 900)
+    path = WarmupPath()
+    for start in range(0, 900, 50):
+        path.extend({"beta": walked[start : start + 50, None]}, 50)
+    kept = {name: np.stack([point[name] for point in path.points]) for name in ("transition", "beta")}
+    assert len(kept["beta"]) <= 200
+    assert kept["transition"][0] > 0
+    stored = xr.Dataset({"transition": ("draw", kept["transition"]), "beta": (("draw", "item"), kept["beta"])})
+    ladder = Ladder.of({"warmup_sample_stats": stored, "posterior": xr.Dataset()}).beta[0]
+    assert ladder.shape == (901,)
+    assert ladder[0] == 0
+    assert (np.diff(ladder) > 0).all()
+    np.testing.assert_allclose(ladder[20:], walked[19:], rtol=0.01)
 
 
 def test_a_limit_that_is_too_small_shows(case):
