@@ -19,15 +19,14 @@ schedule starts at 0 and ends at 1; the weights are computed; chains can be resa
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 
+from cogen.inference.annealing_settings import AnnealingSettings
 from cogen.inference.ensemble_kernel import EnsembleKernel, chain_keys
 from cogen.inference.hamiltonian import trajectory, transition_noise
 from cogen.inference.populations import (
@@ -39,10 +38,10 @@ from cogen.inference.populations import (
     population_evidence,
     resample,
 )
-from cogen.inference.schedules import Adaptive, Ladder, Schedule, Sigmoid, conditional_ess, inverse_temperatures
-from cogen.inference.step_size import ConstantGain, Fixed, Recorded, StepSizeRule
+from cogen.inference.schedules import Adaptive, Ladder, Schedule, Sigmoid, conditional_ess
+from cogen.inference.step_size import ConstantGain, StepSizeRule
 from cogen.inference.sums import Sum, compensated_sum
-from cogen.inference.targets import GuideStart, Point, Target, evaluate, numpyro_target
+from cogen.inference.targets import Initial, Point, Target, evaluate
 
 Array = jax.Array
 
@@ -98,7 +97,7 @@ class AnnealedState(NamedTuple):
     rng_key: Array
 
 
-class AnnealedHMC(EnsembleKernel):
+class AnnealedHMC(AnnealingSettings, EnsembleKernel):
     """Annealed HMC for any NumPyro model, in ``infer`` or in plain ``numpyro.infer.MCMC`` with vectorised chains.
 
     The warm-up transitions walk the schedule from q0 to the posterior; the sample transitions stay at beta = 1 with the
@@ -139,7 +138,7 @@ class AnnealedHMC(EnsembleKernel):
         step_size: StepSizeRule | float = ConstantGain(),
         moves_per_temperature: int = 1,
         resample_threshold: float = 0.5,
-        initial: dist.Distribution | Mapping[str, dist.Distribution] | GuideStart | None = None,
+        initial: Initial = None,
         temper: Sequence[str] | None = None,
         flat_prior: bool = False,
         num_populations: int | None = None,
@@ -147,58 +146,28 @@ class AnnealedHMC(EnsembleKernel):
         jitter: float = 0.2,
     ) -> None:
         super().__init__(model)
-        for name, value in (("num_leapfrog", num_leapfrog), ("moves_per_temperature", moves_per_temperature)):
-            if value < 1:
-                raise ValueError(f"{name}={value}: at least one is needed")
-        if not 0.0 <= resample_threshold <= 1.0:
-            raise ValueError(f"resample_threshold={resample_threshold}: a fraction of the chains, from 0 (never) to 1")
-        if not 0.0 <= jitter < 1.0:
-            raise ValueError(f"jitter={jitter}: it lies in [0, 1)")
-        self.schedule = schedule
-        self.num_leapfrog = num_leapfrog
-        self.step_size: StepSizeRule = Fixed(float(step_size)) if isinstance(step_size, int | float) else step_size
-        self.moves_per_temperature = moves_per_temperature
-        self.resample_threshold = resample_threshold
+        self._settle(
+            schedule=schedule,
+            num_leapfrog=num_leapfrog,
+            step_size=step_size,
+            moves_per_temperature=moves_per_temperature,
+            resample_threshold=resample_threshold,
+            temper=temper,
+            flat_prior=flat_prior,
+            num_populations=num_populations,
+            jitter=jitter,
+        )
         self.initial = initial
-        self.temper = None if temper is None else tuple(temper)
-        self.flat_prior = flat_prior
-        self.num_populations = num_populations
         self.inverse_mass = None if inverse_mass is None else jnp.asarray(inverse_mass, jnp.float32)
-        self.jitter = jitter
-        self.evidence_kind = "" if flat_prior else "annealed"
 
     def prepare(self, num_warmup: int, num_chains: int) -> None:
         super().prepare(num_warmup, num_chains)
-        if num_warmup < 1 or num_warmup % self.moves_per_temperature:
-            raise ValueError(
-                f"num_warmup={num_warmup}: the annealing is the warm-up, so it takes a positive multiple of"
-                f" moves_per_temperature={self.moves_per_temperature} transitions to reach beta = 1"
-            )
+        self._check_warmup(num_warmup, f"num_warmup={num_warmup}")
         self._populations = population_count(num_chains, self.num_populations, self.resample_threshold > 0)
-        self._beta = None
-        if not isinstance(self.schedule, Adaptive):
-            self._beta = inverse_temperatures(self.schedule, num_warmup // self.moves_per_temperature)
-        for what, recorded in (("step sizes", getattr(self.step_size, "steps", None)), ("ladders", self._item_ladders)):
-            if recorded is not None and len(recorded) != self._num_items:
-                raise ValueError(f"the {what} of {len(recorded)} items were recorded, and this run has {self._num_items}")
+        self._beta = self._inverse_temperatures(num_warmup, self._num_items)
 
-    def target(self, args: tuple, kwargs: dict | None) -> Target:
-        if self._model is None:
-            return super().target(args, kwargs)
-        initial = self.initial.for_item(self._item) if isinstance(self.initial, GuideStart) else self.initial
-        return numpyro_target(self._model, args, kwargs, initial=initial, temper=self.temper, flat_prior=self.flat_prior)
-
-    @property
-    def adapts(self) -> bool:
-        return self.step_size.adapts or isinstance(self.schedule, Adaptive)
-
-    def frozen(self, pilot: Any) -> Self:
-        """This kernel with the step sizes (and, where its schedule is `Adaptive`, the ladders) of a pilot run."""
-        copied = copy.copy(self)
-        copied.step_size = Recorded.of(pilot)
-        if isinstance(self.schedule, Adaptive):
-            copied.schedule = Ladder.of(pilot)
-        return copied
+    def _target_settings(self) -> dict[str, Any]:
+        return {"temper": self.temper, "flat_prior": self.flat_prior}
 
     def warmed_up(self, state: AnnealedState) -> Array:
         return state.arrived
@@ -336,10 +305,6 @@ class AnnealedHMC(EnsembleKernel):
 
     def _moved(self, state: AnnealedState, point: Point) -> Point:
         return point
-
-    @property
-    def _item_ladders(self) -> Any:
-        return self._beta if self._beta is not None and self._beta.ndim == 2 else None
 
     def _state(self, target: Target, *, beta: Array, particles: Particles, step: Array, **fields: Any) -> AnnealedState:
         num_chains = particles.ancestor.shape[0]

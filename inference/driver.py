@@ -11,7 +11,6 @@ import functools
 import inspect
 import os
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -26,9 +25,9 @@ from tqdm.auto import tqdm
 from cogen.inference.blocks import BlockProgram, Records, items_per_block
 from cogen.inference.checkpoint import Checkpoint, fingerprint, pack, tree_from_arrays, tree_to_arrays, unpack
 from cogen.inference.ensemble_kernel import EnsembleKernel
-from cogen.inference.items import ItemModel, find_items
+from cogen.inference.items import find_items, site_dims
 from cogen.inference.predictions import predictive_groups
-from cogen.inference.results import to_arviz
+from cogen.inference.results import to_arviz, warn_of_nonfinite
 from cogen.inference.targets import numpyro_target
 from cogen.inference.warmup_path import WarmupPath, common_points
 
@@ -230,7 +229,9 @@ class Inference:
         groups = self._groups()
         if self.items is not None:
             groups.update(predictive_groups(self.items, groups, keep_x=keep_x, seed=self.seed))
-        self._warn_of_nonfinite(groups["sample_stats"].get("nonfinite"))
+        if "nonfinite" in groups["sample_stats"]:
+            counts = groups["sample_stats"]["nonfinite"][1][:, -1]
+            warn_of_nonfinite(counts.sum(axis=0, keepdims=self.items is None), self.items is not None, stacklevel=3)
         self.seconds += time.perf_counter() - start
         return to_arviz(groups, self._attributes())
 
@@ -311,19 +312,6 @@ class Inference:
             **fingerprint(program.program(block.items, self._data_of(block)), self._data),
         }
 
-    def _warn_of_nonfinite(self, counts: Any) -> None:
-        if counts is None:
-            return
-        per_item = np.asarray(counts[1])[:, -1].sum(axis=0, keepdims=self.items is None)
-        suffered = np.flatnonzero(per_item)
-        if suffered.size:
-            shown = ", ".join(f"{k} ({per_item[k]})" for k in suffered[:8]) + (", ..." if suffered.size > 8 else "")
-            where = "the run" if self.items is None else f"item{'s' if suffered.size > 1 else ''} {shown}"
-            warnings.warn(
-                f"{int(per_item.sum())} trajectories met a gradient or a density that is no number, and were rejected: {where}",
-                stacklevel=3,
-            )
-
     # --- results -----------------------------------------------------------------------------------------------
 
     def _groups(self) -> dict[str, dict[str, tuple[tuple[str, ...], np.ndarray]]]:
@@ -341,7 +329,7 @@ class Inference:
             value = np.moveaxis(gather(draws, name), 2, 0)  # (chain, draw, item, ...)
             if kind == "site":
                 value = value[:, :, 0] if self.items is None else value[:, :, :, 0]  # the plate of one item
-                dims = _site_dims(self.items, variable, value.ndim - 2 - len(item))
+                dims = site_dims(self.items, variable, value.ndim - 2 - len(item))
                 groups["posterior"][variable] = (("chain", "draw", *item, *dims), value)
             else:
                 groups["sample_stats"][variable] = (("chain", "draw", *item), value if item else value[:, :, 0])
@@ -404,8 +392,3 @@ def _bind(kernel: Any, model: Callable, num_items: int) -> Any:
         f"{kernel!r} is no kernel: pass a NumPyro or Pyro kernel class, a functools.partial of one, or one of ours, such as"
         " AnnealedHMC(num_leapfrog=10)"
     )
-
-
-def _site_dims(items: ItemModel | None, site: str, count: int) -> tuple[str, ...]:
-    named = tuple(items.dims.get(site, ())) if items is not None else ()
-    return named if len(named) == count else tuple(f"{site}_dim_{k}" for k in range(count))

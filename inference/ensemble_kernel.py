@@ -29,7 +29,7 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import is_prng_key
 
 from cogen.inference.loops import compiled_loop
-from cogen.inference.targets import Target, constrained_sites, numpyro_target
+from cogen.inference.targets import GuideStart, Initial, Target, constrained_sites, numpyro_target
 
 Array = jax.Array
 
@@ -46,6 +46,8 @@ class EnsembleKernel(MCMCKernel):
     chain_fields: tuple[str, ...] = ("z",)
     carried_fields: tuple[str, ...] = ()
     """Fields with a leading chain axis that are not collected, and keep it for a single chain."""
+    initial: Initial = None
+    """q0; None is the prior."""
     evidence_kind = ""
     """What the weights of a run are ("annealed", "importance"), or nothing where there is no evidence."""
     gradients_to_start = 0
@@ -85,7 +87,13 @@ class EnsembleKernel(MCMCKernel):
         return copied
 
     def target(self, args: tuple, kwargs: dict | None) -> Target:
-        return numpyro_target(self._bound_model(), args, kwargs)
+        """The annealing path of the model with these arguments, from ``initial`` where the kernel has one."""
+        initial = self.initial.for_item(self._item) if isinstance(self.initial, GuideStart) else self.initial
+        return numpyro_target(self._bound_model(), args, kwargs, initial=initial, **self._target_settings())
+
+    def _target_settings(self) -> dict[str, Any]:
+        """What else `numpyro_target` is told."""
+        return {}
 
     def prepare(self, num_warmup: int, num_chains: int) -> None:
         """Lay out a run, before anything is compiled. Raises ValueError for settings that cannot run."""

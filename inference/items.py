@@ -81,3 +81,21 @@ def find_items(model: Callable) -> ItemModel | None:
         data = {**conditions, **data}
         inner = inner_model
     return inner.condition(**data) if data else inner
+
+
+def count_items(data: Any) -> int:
+    """The number of items of ``item_data``."""
+    return count_items(next(iter(data.values()))) if isinstance(data, Mapping) else len(data)
+
+
+def take_items(data: Any, index: np.ndarray | slice) -> Any:
+    """The items of these indices, as NumPy arrays."""
+    if isinstance(data, Mapping):
+        return {name: take_items(value, index) for name, value in data.items()}
+    return np.asarray(data)[index]
+
+
+def site_dims(items: ItemModel | None, site: str, count: int) -> tuple[str, ...]:
+    """Names for the ``count`` dimensions of a site's value for one item."""
+    named = tuple(items.dims.get(site, ())) if items is not None else ()
+    return named if len(named) == count else tuple(f"{site}_dim_{k}" for k in range(count))

@@ -24,18 +24,17 @@ modes, its chains stay in theirs: see `AnnealedHMC` and `ParallelTempering`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 
 from cogen.inference.ensemble_kernel import EnsembleKernel, chain_keys
 from cogen.inference.hamiltonian import DIVERGENCE, transition_noise
-from cogen.inference.step_size import ConstantGain, Fixed, StepSizeRule
-from cogen.inference.targets import GuideStart, Point, Target, evaluate, numpyro_target
+from cogen.inference.step_size import ConstantGain, Fixed, StepSizeRule, check_recorded, step_size_rule
+from cogen.inference.targets import Initial, Point, Target, evaluate
 from cogen.inference.warmup_rounds import round_ends
 
 Array = jax.Array
@@ -119,10 +118,10 @@ class Langevin(EnsembleKernel):
         step_size: StepSizeRule | float | None = None,
         preconditioner: Any = None,
         adapt_preconditioner: bool = False,
-        initial: dist.Distribution | Mapping[str, dist.Distribution] | GuideStart | None = None,
+        initial: Initial = None,
     ) -> None:
         super().__init__(model)
-        rule = Fixed(float(step_size)) if isinstance(step_size, int | float) else step_size
+        rule = None if step_size is None else step_size_rule(step_size)
         if not metropolis and not isinstance(rule, Fixed):
             raise ValueError(f"step_size={step_size}: ULA rejects nothing from which a rule could learn, so it needs a number")
         if preconditioner is not None and adapt_preconditioner:
@@ -137,16 +136,8 @@ class Langevin(EnsembleKernel):
 
     def prepare(self, num_warmup: int, num_chains: int) -> None:
         super().prepare(num_warmup, num_chains)
-        steps = getattr(self.step_size, "steps", None)
-        if steps is not None and len(steps) != self._num_items:
-            raise ValueError(f"the step sizes of {len(steps)} items were recorded, and this run has {self._num_items}")
+        check_recorded(self.step_size, self._num_items)
         self._round_ends = np.asarray(round_ends(num_warmup), np.int32)
-
-    def target(self, args: tuple, kwargs: dict | None) -> Target:
-        if self._model is None:
-            return super().target(args, kwargs)
-        initial = self.initial.for_item(self._item) if isinstance(self.initial, GuideStart) else self.initial
-        return numpyro_target(self._model, args, kwargs, initial=initial)
 
     def path(self, state: LangevinState) -> dict[str, Array]:
         return {

@@ -33,13 +33,12 @@ all pairs contribute to its estimate at every transition, swapped or not; all ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 
 from cogen.inference.ensemble_kernel import EnsembleKernel, chain_keys
 from cogen.inference.hamiltonian import trajectory, transition_noise
@@ -58,8 +57,8 @@ from cogen.inference.replicas import (
     turned,
 )
 from cogen.inference.schedules import Schedule, Sigmoid, inverse_temperatures
-from cogen.inference.step_size import ConstantGain, Fixed, StepSizeRule
-from cogen.inference.targets import GuideStart, Point, Target, evaluate, numpyro_target
+from cogen.inference.step_size import ConstantGain, StepSizeRule, check_recorded, step_size_rule
+from cogen.inference.targets import Initial, Point, Target, evaluate
 from cogen.inference.warmup_rounds import round_ends
 
 Array = jax.Array
@@ -135,7 +134,7 @@ class ParallelTempering(EnsembleKernel):
         num_leapfrog: int = 5,
         step_size: StepSizeRule | float = ConstantGain(),
         schedule: Schedule = Sigmoid(-10.0, 4.0),
-        initial: dist.Distribution | Mapping[str, dist.Distribution] | GuideStart | None = None,
+        initial: Initial = None,
         num_populations: int | None = None,
         jitter: float = 0.2,
     ) -> None:
@@ -153,7 +152,7 @@ class ParallelTempering(EnsembleKernel):
             raise ValueError(f"{type(schedule).__name__} gave a ladder per item: the replicas start from one for all items")
         self.num_replicas = num_replicas
         self.num_leapfrog = num_leapfrog
-        self.step_size: StepSizeRule = Fixed(float(step_size)) if isinstance(step_size, int | float) else step_size
+        self.step_size = step_size_rule(step_size)
         self.initial = initial
         self.num_populations = num_populations
         self.jitter = jitter
@@ -162,17 +161,9 @@ class ParallelTempering(EnsembleKernel):
 
     def prepare(self, num_warmup: int, num_chains: int) -> None:
         super().prepare(num_warmup, num_chains)
-        steps = getattr(self.step_size, "steps", None)
-        if steps is not None and len(steps) != self._num_items:
-            raise ValueError(f"the step sizes of {len(steps)} items were recorded, and this run has {self._num_items}")
+        check_recorded(self.step_size, self._num_items)
         self._populations = population_count(num_chains, self.num_populations, resampling=False)
         self._round_ends = np.asarray(round_ends(num_warmup), np.int32)
-
-    def target(self, args: tuple, kwargs: dict | None) -> Target:
-        if self._model is None:
-            return super().target(args, kwargs)
-        initial = self.initial.for_item(self._item) if isinstance(self.initial, GuideStart) else self.initial
-        return numpyro_target(self._model, args, kwargs, initial=initial)
 
     def path(self, state: TemperingState) -> dict[str, Array]:
         return {

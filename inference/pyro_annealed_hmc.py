@@ -27,12 +27,13 @@ import torch
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from torch import Tensor
 
+from cogen.inference.annealing_settings import AnnealingSettings
 from cogen.inference.populations import population_count
 from cogen.inference.pyro_hamiltonian import trajectory, transition_noise
 from cogen.inference.pyro_populations import effective_fraction, log_mean_exp, population_evidence, resampling_indices
 from cogen.inference.pyro_targets import Initial, Point, PyroTarget
-from cogen.inference.schedules import Adaptive, Ladder, Schedule, Sigmoid, conditional_ess, inverse_temperatures
-from cogen.inference.step_size import ConstantGain, Fixed, Recorded, StepSizeRule
+from cogen.inference.schedules import Adaptive, Ladder, Schedule, Sigmoid, conditional_ess
+from cogen.inference.step_size import ConstantGain, StepSizeRule
 from cogen.inference.sums import Sum
 
 
@@ -70,7 +71,7 @@ class AnnealedState(NamedTuple):
     adaptation: Any
 
 
-class PyroAnnealedHMC(MCMCKernel):
+class PyroAnnealedHMC(AnnealingSettings, MCMCKernel):
     """Annealed HMC for any Pyro model, in ``cogen.inference.infer`` or in plain ``pyro.infer.MCMC``.
 
     >>> import pyro, pyro.distributions as dist, torch
@@ -119,29 +120,23 @@ class PyroAnnealedHMC(MCMCKernel):
         inverse_mass: Any = None,
         jitter: float = 0.2,
     ) -> None:
-        for name, value in (("num_leapfrog", num_leapfrog), ("moves_per_temperature", moves_per_temperature)):
-            if value < 1:
-                raise ValueError(f"{name}={value}: at least one is needed")
+        self._settle(
+            schedule=schedule,
+            num_leapfrog=num_leapfrog,
+            step_size=step_size,
+            moves_per_temperature=moves_per_temperature,
+            resample_threshold=resample_threshold,
+            temper=temper,
+            flat_prior=flat_prior,
+            num_populations=num_populations,
+            jitter=jitter,
+        )
         if num_chains is not None and num_chains < 1:
             raise ValueError(f"num_chains={num_chains}: at least one is needed")
-        if not 0.0 <= resample_threshold <= 1.0:
-            raise ValueError(f"resample_threshold={resample_threshold}: a fraction of the chains, from 0 (never) to 1")
-        if not 0.0 <= jitter < 1.0:
-            raise ValueError(f"jitter={jitter}: it lies in [0, 1)")
         self.model = model
         self.num_chains = num_chains
-        self.schedule = schedule
-        self.num_leapfrog = num_leapfrog
-        self.step_size: StepSizeRule = Fixed(float(step_size)) if isinstance(step_size, int | float) else step_size
-        self.moves_per_temperature = moves_per_temperature
-        self.resample_threshold = resample_threshold
         self.initial = initial
-        self.temper = None if temper is None else tuple(temper)
-        self.flat_prior = flat_prior
-        self.num_populations = num_populations
         self.inverse_mass = None if inverse_mass is None else torch.as_tensor(np.array(inverse_mass))
-        self.jitter = jitter
-        self.evidence_kind = "" if flat_prior else "annealed"
 
     def bind(self, model: Callable, num_chains: int) -> Self:
         """A copy of this recipe for a model and so many chains. Raises ValueError if it has a model or other chains already."""
@@ -153,19 +148,6 @@ class PyroAnnealedHMC(MCMCKernel):
         bound.model, bound.num_chains = model, num_chains
         return bound
 
-    @property
-    def adapts(self) -> bool:
-        """Whether the warm-up looks at what it weighs, so that its evidence is not unbiased."""
-        return self.step_size.adapts or isinstance(self.schedule, Adaptive)
-
-    def frozen(self, pilot: Any) -> Self:
-        """This kernel with the step sizes (and, where its schedule is `Adaptive`, the ladders) of a pilot run."""
-        copied = copy.copy(self)
-        copied.step_size = Recorded.of(pilot)
-        if isinstance(self.schedule, Adaptive):
-            copied.schedule = Ladder.of(pilot)
-        return copied
-
     # --- Pyro's contract -----------------------------------------------------------------------------------------------
 
     def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
@@ -174,26 +156,16 @@ class PyroAnnealedHMC(MCMCKernel):
             raise ValueError(f"{type(self).__name__} has no model yet: give it one, or pass it to cogen.inference.infer")
         if self.num_chains is None:
             raise ValueError(f"how many chains? {type(self).__name__}(model, num_chains=64) holds all of them")
-        if warmup_steps < 1 or warmup_steps % self.moves_per_temperature:
-            raise ValueError(
-                f"warmup_steps={warmup_steps} (num_warmup): the annealing is the warm-up, so it takes a positive multiple of"
-                f" moves_per_temperature={self.moves_per_temperature} transitions to reach beta = 1"
-            )
+        self._check_warmup(warmup_steps, f"warmup_steps={warmup_steps} (num_warmup)")
         self.num_populations_used = population_count(self.num_chains, self.num_populations, self.resample_threshold > 0)
         self._warmup = warmup_steps
         settings: dict[str, Any] = {"initial": self.initial, "temper": self.temper, "flat_prior": self.flat_prior}
         self.target = target = PyroTarget(self.model, args, kwargs, num_chains=self.num_chains, **settings)
         items = target.num_items
-        self.inverse_temperatures: np.ndarray | None = None
-        self._ladder = None
-        if not isinstance(self.schedule, Adaptive):
-            ladder = inverse_temperatures(self.schedule, warmup_steps // self.moves_per_temperature)
-            if ladder.ndim == 2 and len(ladder) != items:
-                raise ValueError(f"the ladders of {len(ladder)} items were recorded, and this run has {items}")
-            self.inverse_temperatures = ladder
-            self._ladder = torch.as_tensor(np.broadcast_to(ladder, (items, ladder.shape[-1])).T.copy())  # (T + 1, item)
-        if isinstance(self.step_size, Recorded) and len(self.step_size.steps) != items:
-            raise ValueError(f"the step sizes of {len(self.step_size.steps)} items were recorded, and this run has {items}")
+        beta = self._inverse_temperatures(warmup_steps, items)
+        self.ladder = None  # (T + 1, item)
+        if beta is not None:
+            self.ladder = torch.as_tensor(np.broadcast_to(beta, (items, beta.shape[-1])).T.copy())
         seeds = torch.randint(2**62, (2, items), device="cpu").tolist()
         self.generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds[0]]
         self.state = self._start(target.start(seeds[1]))
@@ -287,7 +259,7 @@ class PyroAnnealedHMC(MCMCKernel):
                 f"inverse_mass has shape {tuple(self.inverse_mass.shape)}, the model has {dim} unconstrained coordinates"
             )
         device = point.u.device
-        self._ladder = None if self._ladder is None else self._ladder.to(device)
+        self.ladder = None if self.ladder is None else self.ladder.to(device)
         self._mass = None if self.inverse_mass is None else self.inverse_mass.to(device, point.u.dtype)
         # The rules are written for one item in JAX, chains last; both kernels use the same ones.
         self._rule_step = jax.jit(jax.vmap(self.step_size.step_size))
@@ -373,8 +345,8 @@ class PyroAnnealedHMC(MCMCKernel):
 
     def _next_temperature(self, state: AnnealedState) -> Tensor:
         """The inverse temperatures (item,) of the coming transitions."""
-        if self._ladder is not None:
-            return self._ladder[min(state.i // self.moves_per_temperature + 1, len(self._ladder) - 1)]
+        if self.ladder is not None:
+            return self.ladder[min(state.i // self.moves_per_temperature + 1, len(self.ladder) - 1)]
         if state.i >= self._warmup - self.moves_per_temperature:
             return torch.ones_like(state.beta)
         chosen = self._rule_next(_jax(state.beta), _jax_sum(state.point.tilt.T), _jax(state.log_weight.T))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,9 +16,9 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from cogen.inference.checkpoint import Checkpoint, pack, unpack
-from cogen.inference.items import ItemModel, find_items
+from cogen.inference.items import ItemModel, count_items, find_items, site_dims, take_items
 from cogen.inference.predictions import predictive_groups
-from cogen.inference.results import to_arviz
+from cogen.inference.results import to_arviz, warn_of_nonfinite
 from cogen.inference.warmup_path import WarmupPath
 
 
@@ -55,7 +54,9 @@ def infer_with_pyro(
     items = find_items(model)
     if items is not None and not items.item_data:
         raise ValueError("nothing is observed: condition the model first, as in model.condition(visible=pixels)")
-    slices = [_item(items, k) for k in range(_count(items))] if items is not None else [None]
+    slices: list[Any] = [None]
+    if items is not None:
+        slices = [take_items(items.item_data, slice(k, k + 1)) for k in range(count_items(items.item_data))]
     target = (lambda data: items(data)) if items is not None else (lambda data: model())
     start = time.perf_counter()
     runs = []
@@ -174,7 +175,7 @@ def _infer_vectorised(
                 more = {"gradients": gradients.numpy(force=True)}
                 checkpoint.save(0, pack(to_arrays(kernel), path, draws, **more))
     if (nonfinite := kernel.statistics().get("nonfinite")) is not None:
-        _warn_of_nonfinite(nonfinite.sum(0).tolist(), items is not None)
+        warn_of_nonfinite(nonfinite.sum(0).numpy(force=True), items is not None, stacklevel=5)
     lead = ("chain", "draw") if items is None else ("chain", "draw", "item")
     posterior = {}
     statistics = {}
@@ -182,7 +183,7 @@ def _infer_vectorised(
         kind, _, name = key.partition(":")
         values = np.stack([draw[key] for draw in draws], axis=1)  # (chain, draw, [item,] ...); statistics have the item
         if kind == "site":
-            posterior[name] = ((*lead, *_dims(items, name, values.ndim - len(lead))), values)
+            posterior[name] = ((*lead, *site_dims(items, name, values.ndim - len(lead))), values)
         else:
             statistics[name] = (lead, values if items is not None else values[..., 0])
     warmup = {}
@@ -213,41 +214,8 @@ def _infer_vectorised(
     return to_arviz(groups, attributes)
 
 
-def _warn_of_nonfinite(counts: list[int], items: bool) -> None:
-    suffered = {k: count for k, count in enumerate(counts) if count}
-    if suffered:
-        shown = ", ".join(f"{k} ({count})" for k, count in list(suffered.items())[:8]) + (", ..." if len(suffered) > 8 else "")
-        warnings.warn(
-            f"{sum(counts)} trajectories met a gradient or a density that is no number, and were rejected"
-            + (f": item{'s' if len(suffered) > 1 else ''} {shown}" if items else ""),
-            stacklevel=5,
-        )
-
-
 def _numpy(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {name: tensor.numpy(force=True) for name, tensor in tensors.items()}
-
-
-def _dims(items: ItemModel | None, site: str, count: int) -> tuple[str, ...]:
-    named = tuple(items.dims.get(site, ())) if items is not None else ()
-    return named if len(named) == count else tuple(f"{site}_dim_{k}" for k in range(count))
-
-
-def _count(items: ItemModel) -> int:
-    return len(next(iter(_leaves(items.item_data))))
-
-
-def _leaves(tree: Any) -> list[np.ndarray]:
-    return [leaf for value in tree.values() for leaf in _leaves(value)] if isinstance(tree, Mapping) else [tree]
-
-
-def _item(items: ItemModel, index: int) -> Any:
-    def cut(tree: Any) -> Any:
-        if isinstance(tree, Mapping):
-            return {name: cut(value) for name, value in tree.items()}
-        return tree[index : index + 1]
-
-    return cut(items.item_data)
 
 
 def _seconds_per_gradient(target: Callable, data: Any, repeats: int = 5) -> float:
@@ -324,7 +292,7 @@ def _groups(items: ItemModel | None, runs: list[dict[str, Any]], num_chains: int
         values = gather([run["sites"][name] for run in runs])
         if items is not None:
             values = values.squeeze(3) if values.shape[3] == 1 else values
-        posterior[name] = ((*lead, *_dims(items, name, values.ndim - len(lead))), values)
+        posterior[name] = ((*lead, *site_dims(items, name, values.ndim - len(lead))), values)
     statistics = {
         name: (lead, gather([run[name] for run in runs])) for name in ("acceptance_rate", "lp", "step_size", "diverging")
     }

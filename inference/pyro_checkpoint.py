@@ -6,7 +6,6 @@ draws (the start is a function of the seed): densities and gradients, bit for bi
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -29,11 +28,10 @@ def identity(kernel: PyroAnnealedHMC) -> dict[str, Any]:
     for value in (point.reference, point.tilt, point.reference_gradient, point.tilt_gradient):
         data.update(value.numpy(force=True).tobytes())
     settings.update(repr([getattr(kernel, name) for name in _SETTINGS]).encode())
-    for rule in (kernel.schedule, kernel.step_size):
-        settings.update(type(rule).__name__.encode())
-        values = dataclasses.asdict(rule).values() if dataclasses.is_dataclass(rule) else [kernel.inverse_temperatures]
-        for number in values:
-            settings.update(np.asarray(number, dtype=np.float64).tobytes())
+    settings.update(repr(kernel.schedule).encode() if kernel.ladder is None else kernel.ladder.numpy(force=True).tobytes())
+    settings.update(type(kernel.step_size).__name__.encode())
+    for number in vars(kernel.step_size).values():
+        settings.update(np.asarray(number, dtype=np.float64).tobytes())
     if kernel.inverse_mass is not None:
         settings.update(kernel.inverse_mass.numpy().tobytes())
     return {

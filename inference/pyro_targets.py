@@ -37,7 +37,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, biject_to
 
-from cogen.inference.items import ItemModel, find_items
+from cogen.inference.items import ItemModel, count_items, find_items, take_items
 from cogen.inference.pyro_guide_start import PyroGuideStart, check_sites
 
 Initial = Distribution | Mapping[str, Distribution] | PyroGuideStart | None
@@ -107,9 +107,9 @@ class PyroTarget:
         self._args, self._kwargs = args, kwargs
         self.num_items, self._block = 1, num_chains
         if self.items is not None:
-            self.num_items = _count(self.items.item_data)
+            self.num_items = count_items(self.items.item_data)
             self._block = min(num_chains, max(1, PIXELS_AT_ONCE // (self.num_items * math.prod(self.items.event_shape))))
-            self._repeated = take(self.items.item_data, np.tile(np.arange(self.num_items), self._block))
+            self._repeated = take_items(self.items.item_data, np.tile(np.arange(self.num_items), self._block))
         self._by_vmap = self.items is None
         self._sites: dict[str, torch.Size] = {}
         """Of an item's unconstrained values."""
@@ -179,7 +179,7 @@ class PyroTarget:
 
     def _sums(self, rows: Tensor) -> Sums:
         if self.items is not None:
-            data = self._repeated if len(rows) == self._block * self.num_items else take(self._repeated, slice(len(rows)))
+            data = self._repeated if len(rows) == self._block * self.num_items else take_items(self._repeated, slice(len(rows)))
             return self._run(rows, data)
         if self._by_vmap:
             return torch.vmap(self._run)(rows)
@@ -226,7 +226,7 @@ class PyroTarget:
         calls: list[tuple[tuple, dict]] = [(self._args, self._kwargs)] * chains
         lead = torch.Size()
         if self.items is not None:
-            calls, lead = [((take(self.items.item_data, np.full(chains, item)),), {})], torch.Size([chains])
+            calls, lead = [((take_items(self.items.item_data, np.full(chains, item)),), {})], torch.Size([chains])
         u = torch.stack([self._draw_once(*call, lead) for call in calls]).reshape(chains, -1)
         if not isinstance(self.initial, PyroGuideStart):
             return u
@@ -425,14 +425,3 @@ def _expanded(name: str, start: Distribution, wanted: torch.Size, lead: torch.Si
     if not fits:
         raise ValueError(f"initial for site {name!r} has shape {tuple(shape)}, the site has {one}")
     return start.expand(wanted[: len(wanted) - len(start.event_shape)])
-
-
-def _count(data: Any) -> int:
-    return _count(next(iter(data.values()))) if isinstance(data, Mapping) else len(data)
-
-
-def take(data: Any, index: np.ndarray | slice) -> Any:
-    """The items of these indices, as NumPy arrays."""
-    if isinstance(data, Mapping):
-        return {name: take(value, index) for name, value in data.items()}
-    return np.asarray(data)[index]

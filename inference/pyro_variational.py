@@ -24,9 +24,10 @@ from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from pyro.optim.pytorch_optimizers import Adam  # type: ignore[attr-defined]
 from torch import Tensor
 
+from cogen.inference.items import take_items
 from cogen.inference.populations import population_count
 from cogen.inference.pyro_guide_start import PyroGuideStart
-from cogen.inference.pyro_targets import Point, PyroTarget, take
+from cogen.inference.pyro_targets import Point, PyroTarget
 
 
 class VariationalState(NamedTuple):
@@ -110,7 +111,7 @@ class PyroSVI(MCMCKernel):
         self._calls: list[tuple[tuple, dict]] = [(args, kwargs)]
         if target.items is not None:
             rows = [[k] for k in range(target.num_items)] if self._by_item else [list(range(target.num_items))]
-            self._calls = [((take(target.items.item_data, np.array(each)),), {}) for each in rows]
+            self._calls = [((take_items(target.items.item_data, np.array(each)),), {}) for each in rows]
         model = self.model if target.items is None else target.items
         loss = Trace_ELBO(num_particles=self.num_particles)
         self.guides = [self.guide(model) if self._autoguide else self.guide for _ in self._calls]

@@ -35,3 +35,15 @@ def to_arviz(groups: Mapping[str, Group], attributes: Mapping[str, Any]) -> Any:
     if arviz.__version__.startswith("0."):
         return arviz.InferenceData(**datasets)  # type: ignore[arg-type]
     return xarray.DataTree.from_dict(datasets)
+
+
+def warn_of_nonfinite(counts: np.ndarray, items: bool, *, stacklevel: int) -> None:
+    """Say which items (item,) met gradients that are no numbers, and how often."""
+    suffered = np.flatnonzero(counts)
+    if suffered.size:
+        shown = ", ".join(f"{k} ({counts[k]})" for k in suffered[:8]) + (", ..." if suffered.size > 8 else "")
+        where = f"item{'s' if suffered.size > 1 else ''} {shown}" if items else "the run"
+        warnings.warn(
+            f"{int(counts.sum())} trajectories met a gradient or a density that is no number, and were rejected: {where}",
+            stacklevel=stacklevel,
+        )

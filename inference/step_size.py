@@ -144,3 +144,15 @@ class Recorded:
 
     def update(self, state: tuple[Array, Array], acceptance: Array) -> tuple[Array, Array]:
         return state
+
+
+def step_size_rule(step_size: StepSizeRule | float) -> StepSizeRule:
+    """The rule itself, or a `Fixed` one for a number."""
+    return Fixed(float(step_size)) if isinstance(step_size, int | float) else step_size
+
+
+def check_recorded(rule: StepSizeRule, num_items: int) -> None:
+    """Raises ValueError for step sizes that were recorded of another number of items."""
+    steps = getattr(rule, "steps", None)
+    if steps is not None and len(steps) != num_items:
+        raise ValueError(f"the step sizes of {len(steps)} items were recorded, and this run has {num_items}")

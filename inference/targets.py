@@ -19,7 +19,7 @@ log Jacobian of NumPyro's ``biject_to(support)``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,7 @@ from cogen.inference.sums import Sum, compensated_sum
 
 Array = jax.Array
 Sites = dict[str, Array]
+Initial: TypeAlias = dist.Distribution | Mapping[str, dist.Distribution] | GuideStart | None
 
 
 class Target(NamedTuple):
@@ -95,7 +96,7 @@ def numpyro_target(
     args: tuple = (),
     kwargs: Mapping[str, Any] | None = None,
     *,
-    initial: dist.Distribution | Mapping[str, dist.Distribution] | GuideStart | None = None,
+    initial: Initial = None,
     temper: Sequence[str] | None = None,
     flat_prior: bool = False,
 ) -> Target:

@@ -5,12 +5,25 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
+
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"  # a third less to compile
 
 # In the environment, so that workers, commands and examples do the same.
 _MINE = "JAX_COMPILATION_CACHE_DIR" not in os.environ
 _CACHE = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"cogen-tests-{os.getpid()}"))
 os.environ |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+
+
+@pytest.fixture(scope="module")
+def one_torch_thread():
+    """For batches that are too small to be shared between threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def pytest_sessionfinish(session):

@@ -16,7 +16,6 @@ import functools
 import numpy as np
 import numpyro.infer
 import pytest
-import torch
 from broken import an_acceptance_of_everything
 from known import repeated_means_p_value
 from numpyro.infer.autoguide import AutoNormal
@@ -35,7 +34,10 @@ from cogen.inference import (
 )
 
 # From far out in the prior, steps into the funnel and the banana overflow, are rejected and counted: said by a warning.
-pytestmark = pytest.mark.filterwarnings("ignore:.*gradient or a density that is no number")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*gradient or a density that is no number"),
+    pytest.mark.usefixtures("one_torch_thread"),
+]
 
 FALSE_ALARM = 1e-4
 REPEATS = 16
@@ -65,15 +67,6 @@ def moments_p_value(known: Known, model: Targets, posterior) -> float:
 def run(model, kernel, **options):
     given = {"num_warmup": 50, "num_samples": 2, "num_chains": 64, "seed": 1, "progress": False} | options
     return infer(model, kernel, items_at_once=len(model.which), **given)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """torch's batches here are too small to be shared between threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def guided(model) -> AnnealedHMC:

@@ -18,18 +18,11 @@ from cogen.inference import Adaptive, Ladder, PaperRule, Recorded, Sigmoid, infe
 from cogen.inference.pyro_annealed_hmc import PyroAnnealedHMC
 from cogen.models import CoGenerator, views
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 FALSE_ALARM = 1e-4
 WARMUP = 60
 QUICK = {"num_samples": 2, "num_chains": 8, "seed": 0, "progress": False}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The batches here are too small to be shared between threads, which other tests need."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def run(model, kernel, *, seed=1, num_warmup=WARMUP, num_chains=32, num_samples=2, **options):

@@ -22,16 +22,10 @@ from pyro.infer.autoguide import (
 from cogen.diagnostics import log_evidence
 from cogen.inference import PyroAnnealedHMC, PyroGuideStart, PyroSVI, infer
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 FALSE_ALARM = 1e-4
 LATENT, ITEMS = 2, 16
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
