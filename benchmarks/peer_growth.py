@@ -1,5 +1,7 @@
 """How seconds grow with items, chains and latent size: ours, and BlackJAX's tempered SMC with the same work.
 
+    python benchmarks/peer_growth.py --output docs/peer_growth.json
+
 The work is fixed: 20 temperatures, one trajectory of five leapfrogs at each, so that everybody computes the same
 gradients of the same density; compilation is apart, and the second run is timed. Our items run as `infer` runs them, block
 after block, results and all; BlackJAX's as a compiled function mapped over items one after another.
@@ -7,8 +9,10 @@ after block, results and all; BlackJAX's as a compiled function mapped over item
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,8 @@ import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import torch
+import tyro
 from blackjax.smc.base import extend_params
 from blackjax.smc.resampling import systematic
 from peer_samplers import Program, annealed, model_of
@@ -99,12 +105,23 @@ def theirs(seen: CoGenerator, chains: int) -> float:
     return seconds
 
 
-def growth(name: str, picture: Path | None, *, quick: bool) -> dict[str, dict[str, list[float]]]:
-    generator = load_generator(name)
-    items = (1, 2) if quick else (1, 10, 100, 1_000)
-    chains = (1,) if quick else (1, 4, 16, 64, 256, 1_024, 4_096)
-    sizes = (2,) if quick else (2, 8, 32, 128, 512)
-    per_item = 4 if quick else 16
+@dataclass
+class Options:
+    generator: str = "mnist"
+    items: tuple[int, ...] = (1, 10, 100, 1_000)
+    item_chains: int = 16
+    """Of every item."""
+    chains: tuple[int, ...] = (1, 4, 16, 64, 256, 1_024, 4_096)
+    """Of one item."""
+    latent_sizes: tuple[int, ...] = (2, 8, 32, 128, 512)
+    size_chains: int = 64
+    output: Path | None = None
+    """A JSON file; the curves are drawn beside it."""
+
+
+def main(options: Options) -> dict[str, dict[str, list[float]]]:
+    torch.set_num_threads(1)
+    generator = load_generator(options.generator)
     found: dict[str, dict[str, list[float]]] = {
         axis: {"size": [], "cogen": [], "BlackJAX": []} for axis in ("items", "chains", "latent size")
     }
@@ -113,18 +130,19 @@ def growth(name: str, picture: Path | None, *, quick: bool) -> dict[str, dict[st
         for which, value in (("size", size), ("cogen", ours), ("BlackJAX", other)):
             found[axis][which].append(value)
         print(f"{axis} {size}: cogen {ours:.3f} s, BlackJAX {other:.3f} s", flush=True)
+        if options.output:  # what is known so far
+            options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            draw(found, options.output.with_suffix(".png"))
 
-    for count in items:
+    for count in options.items:
         seen = conditioned(generator, count)
-        add("items", count, ours_by_items(seen, per_item), theirs(seen, per_item))
-    for count in chains:
+        add("items", count, ours_by_items(seen, options.item_chains), theirs(seen, options.item_chains))
+    for count in options.chains:
         seen = conditioned(generator, 1)
         add("chains", count, ours_by_chains(seen, count), theirs(seen, count))
-    for size in sizes:
+    for size in options.latent_sizes:
         seen = conditioned(DenseGenerator(size, (1, 28, 28)).eval(), 1)
-        add("latent size", size, ours_by_chains(seen, 64 if not quick else 8), theirs(seen, 64 if not quick else 8))
-    if picture is not None:
-        draw(found, picture)
+        add("latent size", size, ours_by_chains(seen, options.size_chains), theirs(seen, options.size_chains))
     return found
 
 
@@ -140,3 +158,7 @@ def draw(found: dict[str, dict[str, list[float]]], path: Path) -> None:
     figure.axes[0].set_ylabel("seconds, compiled")
     figure.axes[0].legend()
     figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

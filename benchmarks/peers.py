@@ -13,8 +13,7 @@ times the asked ones. A setting is left after its first run if that is slower th
 errors are twice the asked ones. The reported numbers are of new seeds; ours and BlackJAX's run in turns, and their ratio is the
 median over the pairs.
 
-Distance: on the toy the Wasserstein distance of x1 to quadrature (the integral of |F - F*|), on images the root mean square
-over hidden pixels of the posterior mean's error. HMC and NUTS have no evidence, and run as long as the options say.
+The distances are those of `peer_cases.py`. HMC and NUTS have no evidence, and run as long as the options say.
 """
 
 from __future__ import annotations
@@ -23,8 +22,6 @@ import functools
 import itertools
 import json
 import resource
-import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -36,11 +33,10 @@ import numpyro.infer
 import pyro.infer
 import torch
 import tyro
-from peer_growth import growth
+from peer_cases import Case, draws, five_gaussians, frozen_by_pilot, image
 from peer_samplers import (
     LIMIT,
     Numbers,
-    Outcome,
     Program,
     Setting,
     adaptive,
@@ -53,9 +49,7 @@ from peer_samplers import (
 )
 
 from cogen.inference import Adaptive, AnnealedHMC, ConstantGain, PaperRule, Sigmoid, infer
-from cogen.models import CoGenerator, load_generator, shipped_images, views
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
 LONGEST = float("inf")
 SAID: list[str] = []
 
@@ -104,12 +98,10 @@ class Options:
     samples: int = 200
     pyro_draws: int = 40
     """Warm-up and draws of Pyro's HMC, two chains: it takes a chain and a step at a time."""
-    sizes: bool = True
-    """Growth with items, chains and latent size."""
     quick: bool = False
     """A run of seconds that shows that everything runs; its numbers mean nothing."""
     output: Path | None = None
-    """A JSON file; the growth curves go into a PNG of the same name."""
+    """A JSON file."""
 
     def __post_init__(self) -> None:
         if self.quick:
@@ -119,19 +111,6 @@ class Options:
             self.image_particles, self.image_leapfrogs, self.image_ess, self.image_steps = (16,), (2,), (0.3,), ()
             self.reference_chains, self.reference_runs, self.tuning_seconds, self.fixed_seconds = 16, 1, 2.0, 2.0
             self.chains, self.warmup, self.samples, self.pyro_draws = 2, 2, 2, 2
-
-
-@dataclass
-class Case:
-    """A posterior with what is known of it."""
-
-    name: str
-    seen: CoGenerator
-    errors: tuple[float, float]
-    log_evidence: float
-    evidence_error: float
-    distance: Callable[[np.ndarray, np.ndarray], float]
-    """Of draws (n, latent) with normalised weights (n,)."""
 
 
 @dataclass
@@ -162,74 +141,11 @@ class Result:
         return self.evidence_rmse <= margin * errors[0] and self.distance <= margin * errors[1]
 
 
-# --- cases ---------------------------------------------------------------------------------------------------------
-
-
-def five_gaussians(options: Options) -> Case:
-    sys.path.insert(0, str(EXAMPLES))
-    import five_gaussians as toy
-
-    settings = toy.Options(iterations=(options.toy_iterations,))
-    generator = toy.train(settings)[options.toy_iterations]
-    edges = np.linspace(-2.5, 2.5, 1_001)
-    modes, toy.MODES = toy.MODES, {k: (edges[k], edges[k + 1]) for k in range(1_000)}
-    resolution = 4.0 if options.quick else 0.5
-    log_evidence, share = toy.quadrature(generator, settings.scale, resolution)
-    toy.MODES = modes
-    model = CoGenerator(generator, latent_dim=2, views={"x2": views.Columns(["x2"], of=toy.COLUMNS, scale=settings.scale)})
-    seen = model.condition(x2=np.zeros((1, 1), np.float32))
-
-    def distance(z: np.ndarray, weight: np.ndarray) -> float:
-        found, _ = np.histogram(model.decode(z)[:, 0], bins=edges, weights=weight)
-        return float(np.abs(np.cumsum(found - share)).sum() * (edges[1] - edges[0]))
-
-    return Case("five_gaussians", seen, options.toy_errors, log_evidence, 0.0, distance)
-
-
-def image(options: Options) -> Case:
-    generator = load_generator(options.image)
-    shape = tuple(generator.config.event_shape)
-    mask = views.half(shape, "top")
-    model = CoGenerator(generator, views={"seen": views.Mask(mask, scale=generator.config.noise_scale)})
-    seen = model.condition(seen=shipped_images(options.image)[0][options.digit : options.digit + 1])
-    start = time.perf_counter()
-    kernel = AnnealedHMC(schedule=Adaptive(0.3 if options.quick else 0.95), moves_per_temperature=3)
-    frozen = frozen_by_pilot(seen, kernel, min(256, options.reference_chains), seed=1_000)[0]
-    program = Program(annealed(model_of(seen), options.reference_chains, 3 * LIMIT, lambda _: frozen), None)
-    runs = [program(1_001 + k)[0] for k in range(options.reference_runs)]
-    log_z = np.array([float(run.log_evidence) for run in runs])
-    share = np.exp(log_z - log_z.max())
-    error = float(share.std(ddof=1) / share.mean() / np.sqrt(len(share))) if len(share) > 1 else float("nan")
-    hidden = ~np.broadcast_to(mask, shape)
-
-    def mean(z: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        return weight @ model.decode(z)[:, hidden]
-
-    each = [mean(*draws(run)) for run in runs]
-    reference = np.average(each, axis=0, weights=share)
-    own = np.sqrt(np.mean(np.var(each, axis=0) / max(1, len(each) - 1)))
-    log_evidence = float(log_z.max() + np.log(share.mean()))
-    say(
-        f"{options.image}: log evidence {log_evidence:.3f} (s.e. {error:.3f}) from {options.reference_runs} runs of"
-        f" {options.reference_chains} chains with {int(runs[0].gradients)} gradients each, the posterior mean to"
-        f" {own:.4f} a pixel, in {time.perf_counter() - start:.0f} s"
-    )
-    distance = lambda z, weight: float(np.sqrt(np.mean((mean(z, weight) - reference) ** 2)))  # noqa: E731
-    return Case("image", seen, options.image_errors, log_evidence, error, distance)
-
-
-def frozen_by_pilot(seen: CoGenerator, kernel: AnnealedHMC, chains: int, seed: int) -> tuple[AnnealedHMC, float]:
-    """The kernel with what a pilot of so many chains chose, and the pilot's seconds."""
-    warmup = LIMIT * kernel.moves_per_temperature
-    pilot = infer(seen, kernel, num_warmup=warmup, num_samples=1, num_chains=chains, seed=seed, progress=False)
-    attributes = pilot["posterior"].attrs
-    return kernel.frozen(pilot), attributes["seconds"] - attributes["compile_seconds"]
-
-
-def draws(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and normalised weights."""
-    weight = np.exp(np.asarray(outcome.log_weight, float) - np.max(outcome.log_weight))
-    return np.asarray(outcome.z), weight / weight.sum()
+def case_of(name: str, options: Options) -> Case:
+    if name == "five_gaussians":
+        return five_gaussians(options.toy_errors, options.toy_iterations, 4.0 if options.quick else 0.5)
+    chains, ess = options.reference_chains, 0.3 if options.quick else 0.95
+    return image(options.image_errors, options.image, options.digit, chains, options.reference_runs, ess)
 
 
 # --- tuning --------------------------------------------------------------------------------------------------------
@@ -508,16 +424,13 @@ def main(options: Options) -> dict[str, Any]:
         if name == "image":
             own = {key: getattr(options, f"image_{key}") for key in ("particles", "leapfrogs", "ess", "steps")}
             chosen = replace(options, **own)
-        record["rows"] += compare({"five_gaussians": five_gaussians, "image": image}[name](chosen), chosen)
+        case = case_of(name, chosen)
+        say(f"{name}: {case.known}")
+        record["rows"] += compare(case, chosen)
         record["said"] = list(SAID)
         if options.output:  # what is known so far
             options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print("\n" + table(record["rows"]))
-    if options.sizes:
-        picture = options.output.with_suffix(".png") if options.output else None
-        record["growth"] = growth(options.image, picture, quick=options.quick)
-    if options.output:
-        options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return record
 
 

@@ -171,7 +171,7 @@ class Inference:
             if not self.items.item_data:
                 raise ValueError("nothing is observed: condition the model first, as in model.condition(visible=pixels)")
             self._model = self.items.numpyro
-            data = jax.tree.map(lambda a: jnp.asarray(a)[:, None], dict(self.items.item_data))
+            data = jax.tree.map(lambda a: np.asarray(jnp.asarray(a))[:, None], dict(self.items.item_data))
             self._data = (data,)
             self.num_items = jax.tree.leaves(data)[0].shape[0]
         # Outside of any tracing: what is wrong with the model is said here, and a generator is translated here.

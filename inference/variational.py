@@ -119,9 +119,9 @@ class SVI(EnsembleKernel):
         if run.last_state is None:
             raise ValueError("the guide is not fitted yet: draw from the run first")
         states, data = run.last_state, run.item_arguments
-        return self._density(self.target(jax.tree.map(lambda a: a[0], data), {})), jax.vmap(
-            lambda state, item_data: self._parameters(self.target(item_data, {}), state.fit)
-        )(states, data)
+        density = self._density(self.target(jax.tree.map(lambda a: a[0], data), {}))
+        parameters = jax.vmap(lambda state, item_data: self._parameters(self.target(item_data, {}), state.fit))
+        return density, jax.jit(parameters)(states, data)
 
     # --- the fit -----------------------------------------------------------------------------------------------
 

@@ -110,7 +110,10 @@ def test_parallel_tempering(known):
 
 LOCAL = {
     "mala": lambda: (Langevin(), {"num_warmup": 300, "num_samples": 150, "num_chains": 16}),
-    "nuts": lambda: (numpyro.infer.NUTS, {"num_warmup": 100, "num_samples": 40, "num_chains": 4}),
+    "nuts": lambda: (
+        functools.partial(numpyro.infer.NUTS, max_tree_depth=5),
+        {"num_warmup": 80, "num_samples": 30, "num_chains": 4},
+    ),
     "hmc": lambda: (
         functools.partial(numpyro.infer.HMC, num_steps=8, trajectory_length=None),
         {"num_warmup": 100, "num_samples": 40, "num_chains": 8},

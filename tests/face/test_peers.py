@@ -34,10 +34,10 @@ def test_the_winner_is_the_fastest_within_the_errors(peers, monkeypatch):
             runs.append((self.name, seed))
             seconds, error = known[self.name]
             z, one = np.zeros((4, 1)), np.float32(1.0)
-            return peers.Outcome(z, np.zeros(4), np.float32(error), one, one), seconds
+            return sys.modules["peer_samplers"].Outcome(z, np.zeros(4), np.float32(error), one, one), seconds
 
     monkeypatch.setattr(peers, "Program", Program)
-    case = peers.Case("case", None, (0.1, 0.1), 0.0, 0.0, lambda z, weight: 0.0)
+    case = peers.Case("case", None, (0.1, 0.1), 0.0, "", lambda z, weight: 0.0)
     options = peers.Options(tuning_seconds=100.0, tuning_seeds=4)
 
     def side(*names):
@@ -67,7 +67,7 @@ def test_both_sides_are_tuned_on_the_same_settings(peers):
 
 def test_a_tiny_run_goes_through(peers, tmp_path, capsys):
     also = ("fixed schedules", "Pyro HMC")
-    options = peers.Options(quick=True, sizes=False, cases=("five_gaussians",), also=also, output=tmp_path / "peers.json")
+    options = peers.Options(quick=True, cases=("five_gaussians",), also=also, output=tmp_path / "peers.json")
     peers.main(options)
     record = json.loads((tmp_path / "peers.json").read_text())
     methods = {row["method"] for row in record["rows"]}

@@ -60,9 +60,8 @@ def test_the_elbo_is_below_the_evidence_and_ratios_correct_it(case, mean_field):
     assert np.isfinite(mean_field.posterior["sample_stats"]["log_ratio"].values).all()
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5])
-def test_annealing_from_a_guide_is_exact(case, mean_field, share):
-    kernel = AnnealedHMC(num_leapfrog=4, step_size=0.25, initial=GuideStart.of(mean_field, prior_share=share))
+def test_annealing_from_a_guide_is_exact(case, mean_field):
+    kernel = AnnealedHMC(num_leapfrog=4, step_size=0.25, initial=GuideStart.of(mean_field, prior_share=0.1))
     run = infer(
         case.conditioned,
         kernel,
@@ -139,7 +138,7 @@ def a_guide_function():
     numpyro.sample("scale", dist.LogNormal(scale, 0.6))
 
 
-@pytest.mark.parametrize("guide", [AutoMultivariateNormal, AutoLaplaceApproximation, None])
+@pytest.mark.parametrize("guide", [AutoLaplaceApproximation, None])
 def test_guides_of_several_constrained_sites(guide):
     if guide is None:
         start = GuideStart(a_guide_function, {"s": jnp.array(-0.1)}, prior_share=0.2)
