@@ -140,11 +140,11 @@ def annealed(model: Callable, particles: int, warmup: int, make: Callable[[Any],
     return run
 
 
-def adaptive(moves: int, **settings: Any) -> Callable[[Numbers], AnnealedHMC]:
-    """The recipe of an adaptive AnnealedHMC whose numbers may be traced."""
+def adaptive(moves: int, bridge: bool = True) -> Callable[[Numbers], AnnealedHMC]:
+    """The recipe of an adaptive AnnealedHMC whose numbers may be traced; it resamples at every temperature."""
 
     def make(numbers: Numbers) -> AnnealedHMC:
-        kernel = AnnealedHMC(schedule=Adaptive(), moves_per_temperature=moves, **settings)
+        kernel = AnnealedHMC(schedule=Adaptive(), moves_per_temperature=moves, resample_threshold=1.0, bridge=bridge)
         kernel.num_leapfrog = numbers.leapfrog
         kernel.schedule = _with(Adaptive, conditional_ess=numbers.ess)
         rule = {"initial": numbers.step, "target": numbers.acceptance, "gain": 0.25 * numbers.follows}

@@ -57,7 +57,7 @@ SAID: list[str] = []
 @dataclass
 class Options:
     cases: tuple[str, ...] = ("five_gaussians", "image")
-    also: tuple[str, ...] = ("frozen", "infer", "fixed schedules", "NumPyro HMC", "NumPyro NUTS", "Pyro HMC")
+    also: tuple[str, ...] = ("weights", "frozen", "infer", "fixed schedules", "NumPyro HMC", "NumPyro NUTS", "Pyro HMC")
     """What is measured besides ours and BlackJAX's tuned samplers."""
     image: str = "mnist"
     digit: int = 0
@@ -324,7 +324,20 @@ def compare(case: Case, options: Options) -> list[dict[str, Any]]:
     setting: Setting = best["annealed HMC, adaptive"].candidate.setting
     n = setting.numbers
     rule = ConstantGain(initial=n.step, target=n.acceptance) if n.follows else n.step
-    kernel = AnnealedHMC(schedule=Adaptive(n.ess), step_size=rule, num_leapfrog=n.leapfrog, moves_per_temperature=setting.moves)
+    kernel = AnnealedHMC(
+        schedule=Adaptive(n.ess),
+        step_size=rule,
+        num_leapfrog=n.leapfrog,
+        moves_per_temperature=setting.moves,
+        resample_threshold=1.0,
+        bridge=True,
+    )
+    if "weights" in options.also:
+        build = functools.partial(
+            annealed, model_of(case.seen), setting.particles, LIMIT * setting.moves, adaptive(setting.moves, bridge=False)
+        )
+        candidate = Candidate(setting, (), build, n)
+        rows.append(row(case, "annealed HMC, by its weights alone", measure(case, Program(build(), n), candidate, seeds)))
     if "frozen" in options.also:
         frozen, pilot_seconds = frozen_by_pilot(case.seen, kernel, max(16, setting.particles // 8), seed=999)
         build = functools.partial(annealed, model_of(case.seen), setting.particles, LIMIT * setting.moves, lambda _: frozen)

@@ -1,8 +1,8 @@
 """The evidence log p(y) of every item, with a standard error that resampling does not fool.
 
 The chains of an item form P populations that never exchange particles, so their estimates Z_p of the evidence are
-independent and unbiased, whatever was resampled inside (those of parallel tempering are consistent). With l_p = log Z_p
-and m = max_p l_p:
+independent and unbiased, whatever was resampled inside (those of parallel tempering and of a bridge are consistent). With
+l_p = log Z_p and m = max_p l_p:
 
     estimate       = log mean_p exp(l_p)
     standard error = sd_p(exp(l_p - m)) / (sqrt(P) mean_p exp(l_p - m))            (delta method, sd with P - 1)
@@ -11,7 +11,7 @@ and m = max_p l_p:
 The standard error cannot exceed one, however far the populations lie apart (one of them then has all the mass): read it
 together with the spread, and believe it only where the spread is below one nat or so. exp of the estimate is
 unbiased, so the estimate itself lies below log p(y) on average: it is a stochastic lower bound (but for parallel tempering,
-whose estimate errs to either side).
+and a bridged run, whose estimates err to either side).
 
 References: Neal (2001), "Annealed importance sampling"; Del Moral, Doucet and Jasra (2006), "Sequential Monte Carlo
 samplers".
@@ -58,9 +58,9 @@ def log_evidence(posterior: Any) -> xr.Dataset:
     """Estimate and standard error of log p(y) per item, in nats.
 
     Returns a Dataset with the variables `estimate`, `standard_error` and `spread` (dims ([item]); the module says
-    what they are; the last two are NaN for a single population) and the attributes `kind` ("annealed", "importance" or
-    "stepping-stone"), `num_populations` and `adapted` (1 when the step size adapted along the annealing: the weights are
-    then not exact and the estimate may be biased). An item whose populations all died has the estimate -inf. Raises
+    what they are; the last two are NaN for a single population) and the attributes `kind` ("annealed", "bridged",
+    "importance" or "stepping-stone"), `num_populations` and `adapted` (1 when the step size adapted along the annealing: the
+    weights are then not exact and the estimate may be biased). An item whose populations all died has the estimate -inf. Raises
     ValueError for a run without evidence.
     """
     estimates = population_estimates(posterior)

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cogen.inference.annealing_settings import AnnealingSettings
+from cogen.inference.bridge import Bridge, advance
 from cogen.inference.ensemble_kernel import EnsembleKernel, chain_keys
 from cogen.inference.hamiltonian import trajectory, transition_noise
 from cogen.inference.populations import (
@@ -56,7 +57,7 @@ class Particles(NamedTuple):
 
 
 class AnnealedState(NamedTuple):
-    """The state of all chains of one item. Every field has a chain axis but the first three and the last five."""
+    """The state of all chains of one item. Every field has a chain axis but the first three and the last six."""
 
     i: Array
     """Transitions asked for."""
@@ -89,6 +90,8 @@ class AnnealedState(NamedTuple):
     population_log_evidence: Array
     """The evidence estimate of the population of this slot."""
     particles: Particles
+    bridge: Bridge | None
+    """For the evidence from both ends of every rise, where the kernel estimates it so."""
     conditional_ess: Array
     """The fraction of the weighted particles that the last rise of beta left effective."""
     extra: Any
@@ -121,12 +124,14 @@ class AnnealedHMC(AnnealingSettings, EnsembleKernel):
     :param inverse_mass: None (identity), (dim,) a diagonal or (dim, dim) a dense inverse mass matrix.
     :param jitter: each chain's step is multiplied by a uniform draw from [1 - jitter, 1 + jitter], in [0, 1), at every
         transition, so that no trajectory length is in step with an orbit.
+    :param bridge: estimate the evidence from both ends of every rise of beta (see `cogen.inference.bridge`): less noise where
+        the rises are large, in exchange for unbiasedness.
 
     Raises ValueError for values out of these ranges.
     """
 
-    chain_fields = AnnealedState._fields[3:-5]
-    carried_fields = ("particles",)
+    chain_fields = AnnealedState._fields[3:-6]
+    carried_fields = ("particles", "bridge")
     gradients_to_start = 1
 
     def __init__(
@@ -144,6 +149,7 @@ class AnnealedHMC(AnnealingSettings, EnsembleKernel):
         num_populations: int | None = None,
         inverse_mass: Any = None,
         jitter: float = 0.2,
+        bridge: bool = False,
     ) -> None:
         super().__init__(model)
         self._settle(
@@ -157,6 +163,11 @@ class AnnealedHMC(AnnealingSettings, EnsembleKernel):
             num_populations=num_populations,
             jitter=jitter,
         )
+        if bridge and flat_prior:
+            raise ValueError("a run with flat_prior=True has no evidence, so there is nothing to bridge")
+        self.bridge = bridge
+        if bridge:
+            self.evidence_kind = "bridged"
         self.initial = initial
         self.inverse_mass = None if inverse_mass is None else jnp.asarray(inverse_mass, jnp.float32)
 
@@ -205,6 +216,7 @@ class AnnealedHMC(AnnealingSettings, EnsembleKernel):
         particles = Particles(point, weight, chain, chain // (num_chains // self._populations))
         adaptation = self.step_size.init(self._item)
         beta = jnp.float32(0.0)
+        evidence = population_evidence(particles, self._populations)
         return self._state(
             target,
             i=jnp.int32(0),
@@ -218,7 +230,8 @@ class AnnealedHMC(AnnealingSettings, EnsembleKernel):
             nonfinite=jnp.zeros(num_chains, jnp.int32),
             energy=-jax.vmap(lambda p: p.log_density(beta))(point),
             n_steps=jnp.ones(num_chains, jnp.int32),
-            population_log_evidence=population_evidence(particles, self._populations),
+            population_log_evidence=evidence,
+            bridge=Bridge(point.tilt.value, weight.value, zeros, evidence) if self.bridge else None,
             conditional_ess=jnp.float32(1.0),
             extra=(),
             adaptation=adaptation,
@@ -237,7 +250,7 @@ class AnnealedHMC(AnnealingSettings, EnsembleKernel):
         tilt, log_weight = state.particles.point.tilt, state.particles.log_weight
         effective = jnp.where(new_temperature, conditional_ess(rise, tilt, log_weight.value), state.conditional_ess)
         particles = add_log_weight(state.particles, tilt.times(rise))
-        evidence = jnp.where(annealing, population_evidence(particles, self._populations), state.population_log_evidence)
+        evidence, bridge = self._evidence(state, particles, rise, new_temperature)
         if self.resample_threshold > 0:
             threshold = jnp.where(new_temperature, self.resample_threshold, -1.0)
             particles = self._resampled(uniform[:, 2], particles, threshold, everyone=state.i == warmup)
@@ -276,6 +289,7 @@ class AnnealedHMC(AnnealingSettings, EnsembleKernel):
             energy=moved.energy,
             n_steps=jnp.full(num_chains, self.num_leapfrog, jnp.int32),
             population_log_evidence=evidence,
+            bridge=bridge,
             conditional_ess=effective,
             extra=state.extra,
             adaptation=adaptation,
@@ -299,6 +313,20 @@ class AnnealedHMC(AnnealingSettings, EnsembleKernel):
         ladders = [jnp.asarray(values, jnp.float32) for values in (self._beta, rises)]
         beta, rise = (values[level] if values.ndim == 1 else values[self._item][level] for values in ladders)
         return beta, jnp.where(new_temperature, rise, 0.0)
+
+    def _evidence(
+        self, state: AnnealedState, weighted: Particles, rise: Array, new_temperature: Array
+    ) -> tuple[Array, Bridge | None]:
+        """The evidence estimate of every slot's population, from the weights or from the bridge."""
+        if state.bridge is None:
+            found = population_evidence(weighted, self._populations)
+            return jnp.where(state.i < self._num_warmup, found, state.population_log_evidence), None
+        arrives = (new_temperature & (state.made > 0)) | (state.i == self._num_warmup)
+        before = state.particles
+        bridge = advance(
+            state.bridge, before.point.tilt.value, before.log_weight.value, rise, new_temperature, arrives, self._populations
+        )
+        return bridge.log_evidence, bridge
 
     def _resampled(self, uniform: Array, particles: Particles, threshold: Array, everyone: Array) -> Particles:
         return resample(uniform, particles, self._populations, threshold, everyone=everyone)

@@ -49,6 +49,8 @@ class ConditionalAnnealedHMC(AnnealedHMC):
             raise ValueError("the kernel adapts as it runs, which voids the bound: freeze it, as in kernel.frozen(pilot)")
         if not kernel.evidence_kind:
             raise ValueError("a run with flat_prior=True has no evidence to bound")
+        if kernel.bridge:
+            raise ValueError("the evidence of a kernel with bridge=True is no bound: make the kernel without it")
         conditional = cls.__new__(cls)
         conditional.__dict__.update(kernel.__dict__)
         conditional._exact = np.asarray(exact, dtype=np.float32)
