@@ -22,6 +22,8 @@ import functools
 import itertools
 import json
 import resource
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -158,10 +160,11 @@ def measure(
 
     While tuning, ``slowest`` is given: one run that is slower is all, and so are three whose errors are twice the asked ones.
     """
-    errors, distances, seconds, outcome = [], [], [], None
+    errors, distances, seconds, counts = [], [], [], []
     for seed in seeds:
         outcome, took = program(seed, candidate.numbers)
         seconds.append(took)
+        counts.append((float(outcome.gradients), float(outcome.temperatures), effective(outcome)))
         if len(seconds) == 1 and took > slowest:
             break
         errors.append(float(outcome.log_evidence) - case.log_evidence)
@@ -169,15 +172,12 @@ def measure(
         hopeless = len(errors) == 3 and (_rms(errors) > 2 * case.errors[0] or _rms(distances) > 2 * case.errors[1])
         if len(seconds) > 1 and (sum(seconds) > enough or (hopeless and slowest < LONGEST)):
             break
-    assert outcome is not None
     return Result(
         candidate.setting,
-        float(np.mean(seconds)),
+        float(np.median(seconds)),
         _rms(errors),
         _rms(distances),
-        float(outcome.gradients),
-        float(outcome.temperatures),
-        effective(outcome),
+        *np.mean(counts, axis=0).tolist(),
         program.peak_bytes / 2**20,
         seconds,
     )
@@ -215,7 +215,6 @@ def tune(case: Case, sides: Mapping[str, list[Candidate]], options: Options) -> 
             key = (side, candidate.key)
             if key not in programs:
                 programs[key] = Program(candidate.build(), candidate.numbers)
-                programs[key](0, candidate.numbers)  # the first call of a program is slower
             old = best.get(side)
             slowest = old.result.seconds if old and old.reached else 1e9
             seeds, enough = range(100, 100 + options.tuning_seeds), options.tuning_seconds / 2
@@ -271,7 +270,7 @@ def fixed_schedules(case: Case, options: Options) -> dict[str, list[Candidate]]:
     """AIS as published, resampling on a fixed schedule, and TFP's AIS, each on a grid of its own."""
     model, target = model_of(case.seen), target_of(case.seen)
     sides: dict[str, list[Candidate]] = {"AIS as published": [], "annealed HMC, resampled": [], "TFP AIS": []}
-    published = AnnealedHMC(schedule=Sigmoid(-10, 2), step_size=PaperRule(), resample_threshold=0, num_leapfrog=20)
+    published = AnnealedHMC(schedule=Sigmoid(-10, 2), step_size=PaperRule(), resample_threshold=0, num_leapfrog=20, jitter=0)
     temperatures = (2,) if options.quick else (100, 400)
     for particles, count in itertools.product(options.particles[:2], temperatures):
         for name, kernel in (
@@ -431,7 +430,12 @@ def say(line: str) -> None:
 def main(options: Options) -> dict[str, Any]:
     torch.set_num_threads(1)  # two libraries that compute in one process contend for the cores
     SAID.clear()
-    record: dict[str, Any] = {"options": {name: str(value) for name, value in vars(options).items()}, "rows": []}
+    command = shlex.join(["python", "benchmarks/peers.py", *sys.argv[1:]])
+    record: dict[str, Any] = {
+        "command": command,
+        "options": {name: str(value) for name, value in vars(options).items()},
+        "rows": [],
+    }
     for name in options.cases:
         chosen = options
         if name == "image":

@@ -59,9 +59,9 @@ def log_evidence(posterior: Any) -> xr.Dataset:
 
     Returns a Dataset with the variables `estimate`, `standard_error` and `spread` (dims ([item]); the module says
     what they are; the last two are NaN for a single population) and the attributes `kind` ("annealed", "bridged",
-    "importance" or "stepping-stone"), `num_populations` and `adapted` (1 when the step size adapted along the annealing: the
-    weights are then not exact and the estimate may be biased). An item whose populations all died has the estimate -inf. Raises
-    ValueError for a run without evidence.
+    "importance" or "stepping-stone"), `num_populations` and `adapted` (1 when the step size or the inverse
+    temperatures adapted along the annealing: the weights are then not exact and the estimate may be biased). An item whose
+    populations all died has the estimate -inf. Raises ValueError for a run without evidence.
     """
     estimates = population_estimates(posterior)
     log_z = estimates.values

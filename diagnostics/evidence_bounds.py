@@ -83,12 +83,14 @@ def evidence_bounds(
 
     if kernel.adapts and not pilot:
         raise ValueError("this kernel adapts as it runs, which biases both bounds: give pilot=, the number of a pilot's chains")
+    exact = _flat(model, truth)
+    ConditionalAnnealedHMC.check(kernel)
     options: dict[str, Any] = {"num_warmup": num_warmup, "progress": progress, "items_at_once": items_at_once}
     if pilot:
         first = Inference(model, kernel, num_chains=pilot, seed=seed + 1, **options)
         kernel = kernel.frozen(first.draw(1))
     forward = infer(model, kernel, num_samples=1, num_chains=num_chains, seed=seed, **options)
-    around = ConditionalAnnealedHMC.of(kernel, _flat(model, truth))
+    around = ConditionalAnnealedHMC.of(kernel, exact)
     backward = infer(model, around, num_samples=1, num_chains=num_chains, seed=seed + 2, **options)
     below, above = log_evidence(forward), population_estimates(backward)
     share: xr.DataArray = np.exp(above.min("population") - above)  # type: ignore[assignment]  # 1 / Zhat over the largest

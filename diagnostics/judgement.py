@@ -106,8 +106,8 @@ def _evidence_kind(posterior: Any, table: pd.DataFrame) -> list[str]:
     if not (has_evidence(posterior) and int(attributes(posterior).get("adapted", 0))):
         return []
     return [
-        "the evidence comes from a run whose step size adapted during the annealing (adapted = 1, want 0), so weights "
-        "and evidence may be biased. Run again with the step sizes frozen as this run recorded them."
+        "the evidence comes from a run whose step size or temperatures adapted during the annealing (adapted = 1, want "
+        "0), so weights and evidence may be biased. Run again with a pilot (pilot=16), which freezes them."
     ]
 
 

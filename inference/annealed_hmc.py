@@ -14,7 +14,8 @@ unbiased estimate of the evidence p(y) when the step sizes were not adapted on t
 
 Departures from Fang and Schwing: the path ends at p(z) p(y | z), not at p(y | z) alone (theirs: ``flat_prior=True``); the
 schedule starts at 0 and ends at 1; the weights are computed; chains can be resampled; the step size is one per item. With
-``resample_threshold=0, step_size=PaperRule(), schedule=Sigmoid(-10, 2), flat_prior=True, num_leapfrog=20`` it is theirs.
+``resample_threshold=0, step_size=PaperRule(), schedule=Sigmoid(-10, 2), flat_prior=True, num_leapfrog=20, jitter=0`` it is
+theirs.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from cogen.inference.ensemble_kernel import EnsembleKernel, chain_keys
 from cogen.inference.hamiltonian import trajectory, transition_noise
 from cogen.inference.populations import (
     add_log_weight,
+    cleaned,
     distinct,
     effective_fraction,
     log_mean_exp,
@@ -169,7 +171,7 @@ class AnnealedHMC(AnnealingSettings, EnsembleKernel):
         if bridge:
             self.evidence_kind = "bridged"
         self.initial = initial
-        self.inverse_mass = None if inverse_mass is None else jnp.asarray(inverse_mass, jnp.float32)
+        self.inverse_mass = None if inverse_mass is None else jnp.asarray(_checked_mass(inverse_mass), jnp.float32)
 
     def prepare(self, num_warmup: int, num_chains: int) -> None:
         super().prepare(num_warmup, num_chains)
@@ -213,6 +215,7 @@ class AnnealedHMC(AnnealingSettings, EnsembleKernel):
         weight = Sum(zeros, zeros)
         if (start_weight := target.start_weight) is not None:
             weight = jax.vmap(lambda u: compensated_sum(start_weight(u)))(point.u)
+            weight = cleaned(weight)
         particles = Particles(point, weight, chain, chain // (num_chains // self._populations))
         adaptation = self.step_size.init(self._item)
         beta = jnp.float32(0.0)
@@ -347,3 +350,14 @@ class AnnealedHMC(AnnealingSettings, EnsembleKernel):
             particles=particles,
             **fields,
         )
+
+
+def _checked_mass(inverse_mass: Any) -> np.ndarray:
+    mass = np.asarray(inverse_mass, float)
+    values = mass if mass.ndim == 1 else np.linalg.eigvalsh(mass) if mass.ndim == 2 and mass.shape[0] == mass.shape[1] else None
+    if values is None or not (np.isfinite(mass).all() and (values > 0).all()):
+        raise ValueError(
+            f"inverse_mass of shape {mass.shape}: give positive numbers (dim,), or a symmetric positive definite matrix"
+            " (dim, dim)"
+        )
+    return mass

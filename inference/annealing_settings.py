@@ -36,6 +36,8 @@ class AnnealingSettings:
             raise ValueError(f"resample_threshold={resample_threshold}: a fraction of the chains, from 0 (never) to 1")
         if not 0.0 <= jitter < 1.0:
             raise ValueError(f"jitter={jitter}: it lies in [0, 1)")
+        if isinstance(temper, str):
+            raise ValueError(f"temper={temper!r}: give a sequence of site names, as in temper=[{temper!r}]")
         self.schedule = schedule
         self.num_leapfrog = num_leapfrog
         self.step_size = step_size_rule(step_size)

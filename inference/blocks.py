@@ -97,9 +97,12 @@ class BlockProgram:
         return states._replace(i=jnp.full_like(states.i, self.num_warmup))
 
     def program(self, items: Array, data: tuple) -> Any:
-        """What one transition computes, as a jaxpr."""
-        states = jax.eval_shape(self._starts, items, data, self._key)
-        return jax.make_jaxpr(self._transitions)(states, items, data, False)
+        """What the start and one transition compute, as a jaxpr."""
+
+        def both(items: Array, data: tuple, key: Array) -> Any:
+            return self._transitions(self._starts(items, data, key), items, data, jnp.bool_(False))
+
+        return jax.make_jaxpr(both)(items, data, self._key)
 
     # --- what is traced ----------------------------------------------------------------------------------------
 

@@ -51,6 +51,7 @@ def advance(bridge: Bridge, tilt: Array, log_weight: Array, rise: Array, leaves:
 def log_ratio(near: Array, log_weight_near: Array, far: Array, log_weight_far: Array, rise: Array) -> Any:
     """log Z(beta + rise) / Z(beta) from tilts (n,) at beta and at beta + rise with their log weights; -inf if all are dead."""
     (a, w), (b, v) = (_alive(rise * tilt, weight) for tilt, weight in ((near, log_weight_near), (far, log_weight_far)))
+    share, far_share = (jnp.log(jnp.maximum(weight.sum(), jnp.finfo(weight.dtype).tiny)) for weight in (w, v))
 
     def halve(_: Any, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bounds
@@ -58,17 +59,19 @@ def log_ratio(near: Array, log_weight_near: Array, far: Array, log_weight_far: A
         rises = w @ jax.nn.sigmoid(a - c) > v @ jax.nn.sigmoid(c - b)
         return jnp.where(rises, c, low), jnp.where(rises, high, c)
 
-    bounds = jnp.minimum(a.min(), b.min()), jnp.maximum(a.max(), b.max())  # beyond them, one end outweighs the other
+    # beyond these bounds, one end outweighs the other
+    bounds = jnp.minimum(a.min(), b.min()) + share, jnp.maximum(a.max(), b.max()) - far_share
     low, high = jax.lax.fori_loop(0, HALVINGS, halve, bounds)
-    dead = jnp.isneginf(jnp.max(log_weight_near)) | jnp.isneginf(jnp.max(log_weight_far))
+    dead = (w.sum() == 0) | (v.sum() == 0)
     return jnp.where(dead, -jnp.inf, 0.5 * (low + high))
 
 
 def _alive(tilt: Array, log_weight: Array) -> tuple[Array, Array]:
-    """Tilts and normalised weights, in which a particle without weight or with a tilt that is no number counts nothing."""
-    counts = jnp.isfinite(tilt) & jnp.isfinite(log_weight)
-    log_weight = jnp.where(counts, log_weight, -jnp.inf)
-    weight = jnp.where(counts, jnp.exp(log_weight - logsumexp(log_weight)), 0.0)
-    inside = jnp.where(counts, tilt, jnp.nan)
-    middle = jnp.nan_to_num(jnp.nanmin(inside))  # any tilt of those that count, so that the bounds stay theirs
-    return jnp.where(counts, tilt, middle), weight
+    """Tilts and weights. A particle whose tilt is no number has the density 0 behind the rise: it adds nothing to the sums, but
+    its weight is not the others' (they sum to what they had)."""
+    weighted = jnp.isfinite(log_weight)
+    counts = weighted & jnp.isfinite(tilt)
+    total = logsumexp(jnp.where(weighted, log_weight, -jnp.inf))
+    weight = jnp.where(counts, jnp.exp(log_weight - total), 0.0)
+    any_of_them = jnp.nan_to_num(jnp.nanmin(jnp.where(counts, tilt, jnp.nan)))  # so that the bounds stay theirs
+    return jnp.where(counts, tilt, any_of_them), weight

@@ -56,7 +56,8 @@ class Checkpoint:
             raise ValueError(f"checkpoint {self.folder}: there is a file of that name")
         if not path.exists():
             strangers = [p.name for p in self.folder.iterdir() if not p.name.startswith(".")] if self.folder.exists() else []
-            if [name for name in strangers if name != "pilot"]:
+            strangers = [name for name in strangers if name != "pilot"]
+            if strangers:
                 raise ValueError(
                     f"checkpoint {self.folder}: the folder holds {strangers[0]!r} but no {_IDENTITY}; give an empty one"
                 )

@@ -47,14 +47,19 @@ class ConditionalAnnealedHMC(AnnealedHMC):
         unconstrained coordinates. Raises ValueError for a kernel that adapts or has no evidence."""
         if kernel.adapts:
             raise ValueError("the kernel adapts as it runs, which voids the bound: freeze it, as in kernel.frozen(pilot)")
-        if not kernel.evidence_kind:
-            raise ValueError("a run with flat_prior=True has no evidence to bound")
-        if kernel.bridge:
-            raise ValueError("the evidence of a kernel with bridge=True is no bound: make the kernel without it")
+        cls.check(kernel)
         conditional = cls.__new__(cls)
         conditional.__dict__.update(kernel.__dict__)
         conditional._exact = np.asarray(exact, dtype=np.float32)
         return conditional
+
+    @staticmethod
+    def check(kernel: AnnealedHMC) -> None:
+        """Raises ValueError for a kernel whose evidence has no bounds."""
+        if not kernel.evidence_kind:
+            raise ValueError("a run with flat_prior=True has no evidence to bound")
+        if kernel.bridge:
+            raise ValueError("the evidence of a kernel with bridge=True is no bound: make the kernel without it")
 
     def prepare(self, num_warmup: int, num_chains: int) -> None:
         super().prepare(num_warmup, num_chains)

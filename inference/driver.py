@@ -62,12 +62,13 @@ def infer(
     :param keep_x: keep x = G(z) and posterior predictive draws of every view; otherwise only the mean and standard
         deviation of x per item (group ``predictions``).
     :param pilot: chains of a pilot run, which adapts; its step sizes (and, with `Adaptive`, its inverse temperatures) are
-        then frozen for the run itself, whose evidence is unbiased. 0: no pilot. The frozen values stay in the result:
-        ``Recorded.of`` and ``Ladder.of`` read them from it.
+        then frozen for the run itself, whose evidence is unbiased (but for ``bridge=True``). 0: no pilot. The frozen values
+        stay in the result: ``Recorded.of`` and ``Ladder.of`` read them from it.
     :param checkpoint: a folder (or a `Checkpoint`): a run that was killed goes on from there when it is called again.
     :param items_at_once: the size of the blocks in which items run, >= 1; a last block is filled up, and a lone item costs as
         much as a block. Results are the same bit for bit for one size, and but for rounding for another. Default: at most
-        128 chains and 8 items a block on a CPU, 4,096 and 256 elsewhere.
+        128 chains and 8 items a block on a CPU, 4,096 and 256 elsewhere. Pyro kernels do not use it: ours takes all items as
+        one batch, Pyro's take one after the other.
     :returns: ``arviz.InferenceData`` (ArviZ 0.x) or ``xarray.DataTree`` (1.x); ``["posterior"]["z"]`` has the dims (chain,
         draw, item, latent). A model that is one item has no item dimension.
 
@@ -77,6 +78,8 @@ def infer(
     _check_counts(num_warmup, num_samples, num_chains)
     if pilot < 0:
         raise ValueError(f"pilot={pilot}: the number of the pilot's chains, 0 for none")
+    if seed < 0:
+        raise ValueError(f"seed={seed}: a seed is not negative")
     before: Any = 0
     pilot_seed = int(np.random.SeedSequence([seed, pilot]).generate_state(1)[0])
     store = Checkpoint(checkpoint) if isinstance(checkpoint, str | os.PathLike) else checkpoint
@@ -386,6 +389,8 @@ def _bind(kernel: Any, model: Callable, num_items: int) -> Any:
             f" functools.partial({type(kernel).__name__}, ...), and infer gives it the model"
         )
     factory = kernel.func if isinstance(kernel, functools.partial) else kernel
+    if inspect.isclass(factory) and issubclass(factory, EnsembleKernel):
+        return kernel().bind(model, num_items)
     if inspect.isclass(factory) and issubclass(factory, MCMCKernel):
         return kernel(model)
     raise TypeError(

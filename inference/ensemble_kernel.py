@@ -49,7 +49,7 @@ class EnsembleKernel(MCMCKernel):
     initial: Initial = None
     """q0; None is the prior."""
     evidence_kind = ""
-    """What the weights of a run are ("annealed", "importance"), or nothing where there is no evidence."""
+    """Where the evidence of a run comes from ("annealed", "bridged", "importance", "stepping-stone"); nothing without one."""
     gradients_to_start = 0
     """Gradient evaluations per chain before the first transition."""
 

@@ -77,9 +77,13 @@ def distinct(labels: Array) -> Array:
 
 def add_log_weight(particles: W, increment: Sum) -> W:
     """Add to the log weights; a particle whose weight is no longer finite is dead (-inf)."""
-    new = particles.log_weight + increment
-    dead = ~jnp.isfinite(new.value)
-    return particles._replace(log_weight=Sum(jnp.where(dead, -jnp.inf, new.high), jnp.where(dead, 0.0, new.low)))
+    return particles._replace(log_weight=cleaned(particles.log_weight + increment))
+
+
+def cleaned(log_weight: Sum) -> Sum:
+    """Log weights in which what is not finite is dead (-inf)."""
+    dead = ~jnp.isfinite(log_weight.value)
+    return Sum(jnp.where(dead, -jnp.inf, log_weight.high), jnp.where(dead, 0.0, log_weight.low))
 
 
 def _groups(log_weight: Sum, count: int) -> tuple[Sum, Array]:

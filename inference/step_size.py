@@ -147,8 +147,13 @@ class Recorded:
 
 
 def step_size_rule(step_size: StepSizeRule | float) -> StepSizeRule:
-    """The rule itself, or a `Fixed` one for a number."""
-    return Fixed(float(step_size)) if isinstance(step_size, int | float) else step_size
+    """The rule itself, or a `Fixed` one for a number. Raises TypeError for anything else."""
+    if hasattr(step_size, "update"):
+        return step_size  # type: ignore[return-value]
+    try:
+        return Fixed(float(step_size))  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"step_size={step_size!r}: give a positive number or a rule, such as ConstantGain()") from None
 
 
 def check_recorded(rule: StepSizeRule, num_items: int) -> None:

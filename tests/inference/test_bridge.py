@@ -2,12 +2,14 @@
 
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from known import LinearCase, moments_p_value
 from scipy import optimize, special
 
 from cogen.diagnostics import evidence_bounds, log_evidence, simulate
-from cogen.inference import Adaptive, AnnealedHMC, Fixed, infer
+from cogen.inference import Adaptive, AnnealedHMC, Fixed, Linear, infer
 from cogen.inference.bridge import log_ratio
 
 ITEMS = 48
@@ -86,12 +88,24 @@ def test_dead_particles_count_nothing():
     near, far = rng.normal(0, 1, 50), rng.normal(1, 1, 50)
     equal = np.zeros(50)
     alive = log_ratio(*(jnp.asarray(a, jnp.float32) for a in (near, equal, far, equal, 1.0)))
-    spoilt, dead = np.append(near, [np.nan, -np.inf, 5.0]), np.append(equal, [0.0, 0.0, -np.inf])
-    assert float(log_ratio(*(jnp.asarray(a, jnp.float32) for a in (spoilt, dead, far, equal, 1.0)))) == pytest.approx(
-        float(alive), abs=1e-5
-    )
+    more, without_weight = np.append(near, [5.0, 7.0]), np.append(equal, [-np.inf, -np.inf])
+    same = log_ratio(*(jnp.asarray(a, jnp.float32) for a in (more, without_weight, far, equal, 1.0)))
+    assert float(same) == pytest.approx(float(alive), abs=1e-5)
     none = jnp.full(50, -jnp.inf)
     assert float(log_ratio(jnp.asarray(near), none, jnp.asarray(far), jnp.asarray(equal), jnp.float32(1.0))) == -np.inf
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient or a density that is no number")
+def test_prior_draws_of_no_likelihood_count_in_the_evidence():
+    """z ~ Normal(0, 1), seen is z > 0 exactly: the evidence is a half."""
+
+    def model():
+        z = numpyro.sample("z", dist.Normal(0, 1))
+        numpyro.factor("y", jnp.where(z > 0, 0.0, -jnp.inf))
+
+    kernel = AnnealedHMC(schedule=Linear(), num_leapfrog=3, step_size=0.5, bridge=True)
+    posterior = infer(model, kernel, num_warmup=4, num_samples=1, num_chains=8_192, seed=0, progress=False)
+    assert float(log_evidence(posterior)["estimate"]) == pytest.approx(np.log(0.5), abs=0.05)
 
 
 def test_what_it_cannot_be_used_for(case):

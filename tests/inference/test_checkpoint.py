@@ -13,7 +13,7 @@ import pyro.infer
 import pytest
 from known import LinearCase
 
-from cogen.inference import Adaptive, AnnealedHMC, Checkpoint, Inference, PyroAnnealedHMC, infer
+from cogen.inference import Adaptive, AnnealedHMC, Checkpoint, ConstantGain, Inference, PyroAnnealedHMC, infer
 
 OPTIONS = {"num_warmup": 40, "num_samples": 3, "num_chains": 64, "seed": 0, "progress": False}
 
@@ -109,6 +109,15 @@ def test_a_foreign_or_damaged_folder_is_refused(tmp_path, whole):
     (folder / "run.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"run.json cannot be read"):
         infer(model, kernel(), checkpoint=folder, **OPTIONS)
+
+
+def test_a_setting_that_stands_in_the_start_alone_is_another_run_s(tmp_path):
+    model = LinearCase(6).conditioned
+    first, other = (AnnealedHMC(num_leapfrog=2, step_size=ConstantGain(initial=initial)) for initial in (0.2, 0.21))
+    with pytest.raises(KeyboardInterrupt):
+        infer(model, first, checkpoint=StopsAfter(tmp_path / "run", every=0.0), **OPTIONS)
+    with pytest.raises(ValueError, match="another run: model and kernel was"):
+        infer(model, other, checkpoint=tmp_path / "run", **OPTIONS)
 
 
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
