@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import numpy as np
-from peer_samplers import LIMIT, Outcome, Program, annealed, model_of
+from peer_samplers import LIMIT, Outcome, annealed, model_of
 
 from cogen.inference import Adaptive, AnnealedHMC, infer
 from cogen.models import CoGenerator, load_generator, shipped_images, views
@@ -65,8 +66,8 @@ def image(errors: tuple[float, float], name: str, digit: int, chains: int, runs:
     start = time.perf_counter()
     kernel = AnnealedHMC(schedule=Adaptive(ess), moves_per_temperature=3)
     frozen = frozen_by_pilot(seen, kernel, min(256, chains), seed=1_000)[0]
-    program = Program(annealed(model_of(seen), chains, 3 * LIMIT, lambda _: frozen), None)
-    found = [program(1_001 + k)[0] for k in range(runs)]
+    run = jax.jit(annealed(model_of(seen), chains, 3 * LIMIT, lambda _: frozen))
+    found = [run(jax.random.key(1_001 + k), ()) for k in range(runs)]
     log_z = np.array([float(run.log_evidence) for run in found])
     share = np.exp(log_z - log_z.max())
     error = float(share.std(ddof=1) / share.mean() / np.sqrt(len(share))) if len(share) > 1 else float("nan")

@@ -80,7 +80,6 @@ def latent(generator: Any) -> int:
 
 def ours_by_chains(seen: CoGenerator, chains: int) -> float:
     program = Program(annealed(model_of(seen), chains, TEMPERATURES, lambda _: kernel(chains)), None)
-    program(0)
     return program(1)[1]
 
 

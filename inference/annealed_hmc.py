@@ -163,6 +163,7 @@ class AnnealedHMC(AnnealingSettings, EnsembleKernel):
             temper=temper,
             flat_prior=flat_prior,
             num_populations=num_populations,
+            inverse_mass=inverse_mass,
             jitter=jitter,
         )
         if bridge and flat_prior:
@@ -171,7 +172,6 @@ class AnnealedHMC(AnnealingSettings, EnsembleKernel):
         if bridge:
             self.evidence_kind = "bridged"
         self.initial = initial
-        self.inverse_mass = None if inverse_mass is None else jnp.asarray(_checked_mass(inverse_mass), jnp.float32)
 
     def prepare(self, num_warmup: int, num_chains: int) -> None:
         super().prepare(num_warmup, num_chains)
@@ -204,18 +204,14 @@ class AnnealedHMC(AnnealingSettings, EnsembleKernel):
         return f"beta {beta:.3g}, acc. prob {acceptance:.2f}, step {jnp.ravel(state.step_size)[0]:.2e}"
 
     def _init(self, target: Target, key: Array, num_chains: int) -> AnnealedState:
-        if self.inverse_mass is not None and self.inverse_mass.shape not in ((target.dim,), (target.dim, target.dim)):
-            raise ValueError(
-                f"inverse_mass has shape {self.inverse_mass.shape}, the model has {target.dim} unconstrained coordinates"
-            )
+        self._check_mass(target.dim)
         init_key, rng_key = jax.random.split(key)
         point = jax.vmap(lambda k: evaluate(target, target.draw(k)))(chain_keys(init_key, num_chains))
         chain = jnp.arange(num_chains)
         zeros = jnp.zeros(num_chains)
         weight = Sum(zeros, zeros)
         if (start_weight := target.start_weight) is not None:
-            weight = jax.vmap(lambda u: compensated_sum(start_weight(u)))(point.u)
-            weight = cleaned(weight)
+            weight = cleaned(jax.vmap(lambda u: compensated_sum(start_weight(u)))(point.u))
         particles = Particles(point, weight, chain, chain // (num_chains // self._populations))
         adaptation = self.step_size.init(self._item)
         beta = jnp.float32(0.0)
@@ -350,14 +346,3 @@ class AnnealedHMC(AnnealingSettings, EnsembleKernel):
             particles=particles,
             **fields,
         )
-
-
-def _checked_mass(inverse_mass: Any) -> np.ndarray:
-    mass = np.asarray(inverse_mass, float)
-    values = mass if mass.ndim == 1 else np.linalg.eigvalsh(mass) if mass.ndim == 2 and mass.shape[0] == mass.shape[1] else None
-    if values is None or not (np.isfinite(mass).all() and (values > 0).all()):
-        raise ValueError(
-            f"inverse_mass of shape {mass.shape}: give positive numbers (dim,), or a symmetric positive definite matrix"
-            " (dim, dim)"
-        )
-    return mass

@@ -26,6 +26,7 @@ class AnnealingSettings:
         temper: Sequence[str] | None,
         flat_prior: bool,
         num_populations: int | None,
+        inverse_mass: Any,
         jitter: float,
     ) -> None:
         """Keep the settings. Raises ValueError for values out of range."""
@@ -46,6 +47,7 @@ class AnnealingSettings:
         self.temper = None if temper is None else tuple(temper)
         self.flat_prior = flat_prior
         self.num_populations = num_populations
+        self.inverse_mass: Any = None if inverse_mass is None else _positive(np.asarray(inverse_mass, np.float32))
         self.jitter = jitter
         self.evidence_kind = "" if flat_prior else "annealed"
 
@@ -70,6 +72,11 @@ class AnnealingSettings:
                 f" moves_per_temperature={self.moves_per_temperature} transitions to reach beta = 1"
             )
 
+    def _check_mass(self, dim: int) -> None:
+        """Raises ValueError for an inverse mass of other coordinates than the model's."""
+        if self.inverse_mass is not None and self.inverse_mass.shape not in ((dim,), (dim, dim)):
+            raise ValueError(f"inverse_mass has shape {self.inverse_mass.shape}, the model has {dim} unconstrained coordinates")
+
     def _inverse_temperatures(self, num_warmup: int, num_items: int) -> np.ndarray | None:
         """(T + 1,) or (item, T + 1) values, None where they are chosen as it runs. Raises ValueError for a record of other
         items, of step sizes too."""
@@ -80,3 +87,17 @@ class AnnealingSettings:
         if beta.ndim == 2 and len(beta) != num_items:
             raise ValueError(f"the ladders of {len(beta)} items were recorded, and this run has {num_items}")
         return beta
+
+
+def _positive(inverse_mass: np.ndarray) -> np.ndarray:
+    """The matrix. Raises ValueError unless it is one."""
+    shape, values = inverse_mass.shape, np.array([np.nan])
+    if len(shape) == 1:
+        values = inverse_mass
+    elif len(shape) == 2 and shape[0] == shape[1] and np.allclose(inverse_mass, inverse_mass.T):
+        values = np.linalg.eigvalsh(inverse_mass.astype(float))
+    if not (np.isfinite(values).all() and (values > 0).all()):
+        raise ValueError(
+            f"inverse_mass of shape {shape}: give positive numbers (dim,), or a symmetric positive definite matrix (dim, dim)"
+        )
+    return inverse_mass

@@ -129,6 +129,7 @@ class PyroAnnealedHMC(AnnealingSettings, MCMCKernel):
             temper=temper,
             flat_prior=flat_prior,
             num_populations=num_populations,
+            inverse_mass=inverse_mass,
             jitter=jitter,
         )
         if num_chains is not None and num_chains < 1:
@@ -136,7 +137,6 @@ class PyroAnnealedHMC(AnnealingSettings, MCMCKernel):
         self.model = model
         self.num_chains = num_chains
         self.initial = initial
-        self.inverse_mass = None if inverse_mass is None else torch.as_tensor(np.array(inverse_mass))
 
     def bind(self, model: Callable, num_chains: int) -> Self:
         """A copy of this recipe for a model and so many chains. Raises ValueError if it has a model or other chains already."""
@@ -254,13 +254,10 @@ class PyroAnnealedHMC(AnnealingSettings, MCMCKernel):
 
     def _start(self, point: Point) -> AnnealedState:
         dim, (chains, items) = self.target.dim, point.tilt.shape
-        if self.inverse_mass is not None and tuple(self.inverse_mass.shape) not in ((dim,), (dim, dim)):
-            raise ValueError(
-                f"inverse_mass has shape {tuple(self.inverse_mass.shape)}, the model has {dim} unconstrained coordinates"
-            )
+        self._check_mass(dim)
         device = point.u.device
         self.ladder = None if self.ladder is None else self.ladder.to(device)
-        self._mass = None if self.inverse_mass is None else self.inverse_mass.to(device, point.u.dtype)
+        self._mass = None if self.inverse_mass is None else torch.tensor(self.inverse_mass).to(device, point.u.dtype)
         # The rules are written for one item in JAX, chains last; both kernels use the same ones.
         self._rule_step = jax.jit(jax.vmap(self.step_size.step_size))
         self._rule_update = jax.jit(jax.vmap(self.step_size.update))

@@ -33,7 +33,7 @@ def identity(kernel: PyroAnnealedHMC) -> dict[str, Any]:
     for number in vars(kernel.step_size).values():
         settings.update(np.asarray(number, dtype=np.float64).tobytes())
     if kernel.inverse_mass is not None:
-        settings.update(kernel.inverse_mass.numpy().tobytes())
+        settings.update(kernel.inverse_mass.tobytes())
     return {
         "num_chains": kernel.num_chains,
         "num_populations": kernel.num_populations_used,

@@ -51,6 +51,8 @@ def test_settings_out_of_range(settings, said):
         ({}, {"num_warmup": 10, "num_chains": 1}, "cannot be resampled"),
         ({"num_populations": 8}, {"num_warmup": 10}, "cannot be resampled"),
         ({"inverse_mass": np.ones(3)}, {"num_warmup": 10}, "inverse_mass has shape"),
+        ({"inverse_mass": np.array([1.0, -1.0])}, {"num_warmup": 10}, "give positive numbers"),
+        ({"inverse_mass": np.array([[1.0, 0.5], [0.0, 1.0]])}, {"num_warmup": 10}, "a symmetric positive definite matrix"),
         ({"initial": dist.Normal(jnp.zeros(3), 1)}, {"num_warmup": 10}, "initial for site 'z'"),
     ],
 )

@@ -523,6 +523,7 @@ def test_settings_out_of_range(settings):
         ({}, {"num_chains": 6}, "does not divide"),
         ({}, {"num_chains": 1}, "cannot be resampled"),
         ({"inverse_mass": np.ones(3)}, {}, "inverse_mass has shape"),
+        ({"inverse_mass": np.array([[1.0, 2.0], [2.0, 1.0]])}, {}, "symmetric positive definite"),
         ({"initial": dist.Normal(torch.zeros(3), 1)}, {}, "initial for site 'z'"),
         ({"initial": {"w": dist.Normal(0, 1)}}, {}, r"initial has the sites \['w'\]"),
         ({"num_chains": 4}, {}, "the kernel was made for 4"),
