@@ -65,7 +65,7 @@ class BlockProgram:
             self.kernel = kernel.unrolled()
 
     def compile(self, data: tuple) -> None:
-        items = jnp.zeros(self.size, jnp.int32)
+        items = np.zeros(self.size, np.int32)
         with nullcontext() if self.by_host else compiled_loop():
             # It runs once a block, so that it is not worth the compiler's optimisation.
             start = jax.jit(self._starts, compiler_options={"xla_backend_optimization_level": 0}).lower(items, data, self._key)

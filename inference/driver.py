@@ -177,21 +177,20 @@ class Inference:
             data = jax.tree.map(lambda a: np.asarray(jnp.asarray(a))[:, None], dict(self.items.item_data))
             self._data = (data,)
             self.num_items = jax.tree.leaves(data)[0].shape[0]
-        # Outside of any tracing: what is wrong with the model is said here, and a generator is translated here.
         self.kernel = _bind(kernel, self._model, self.num_items)
         one = jax.tree.map(lambda a: a[0], self._data)
-        if isinstance(self.kernel, EnsembleKernel):
-            self.kernel.target(one, {})
+        ours = isinstance(self.kernel, EnsembleKernel)
+        target = self.kernel.target if ours else functools.partial(numpyro_target, self._model)
+        jax.eval_shape(lambda: target(one, {}).dim)  # what is wrong with the model is said here
+        if ours:
             self.kernel.prepare(num_warmup, num_chains)
-        else:
-            numpyro_target(self._model, one)
         if items_at_once is not None and items_at_once < 1:
             raise ValueError(f"items_at_once={items_at_once}: a block has at least one item")
         size = 1 if self.items is None else items_at_once or items_per_block(num_chains)
         self._blocks = [
             _Block(
                 index,
-                jnp.minimum(jnp.arange(size) + index * size, self.num_items - 1),
+                jnp.asarray(np.minimum(np.arange(size, dtype=np.int32) + index * size, self.num_items - 1)),
                 min(size, self.num_items - index * size),
                 cost=np.zeros(size, dtype=np.int64),
             )

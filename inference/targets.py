@@ -205,7 +205,8 @@ def numpyro_target(
     if discrete:
         jax.eval_shape(tilt, flat)  # what cannot be enumerated is said here
     apart = not discrete and any(site["is_observed"] and name not in tempered for name, site in prototype.items())
-    return Target(flat.size, draw, reference, tilt, unravel, start_weight if apart else None)
+    # A compiled function is traced once for all the places of a transition where it is called.
+    return Target(flat.size, draw, jax.jit(reference), jax.jit(tilt), unravel, start_weight if apart else None)
 
 
 def constrained_sites(

@@ -106,7 +106,8 @@ class SVI(EnsembleKernel):
             self._guide = self.guide
             if self._factory is not None:
                 self._guide = self._factory(self._model)
-                with handlers.seed(rng_seed=0):  # an autoguide looks at the model once, outside of any tracing
+                # An autoguide looks at the model once and keeps what it saw, which must not be a trace's.
+                with jax.ensure_compile_time_eval(), handlers.seed(rng_seed=0):
                     self._guide(*args, **(kwargs or {}))
         self._arguments = args, kwargs or {}
         return target

@@ -1,5 +1,6 @@
 """The tests compile far more than they compute: XLA is told not to polish what runs once, and to remember what it made."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -13,6 +14,12 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusi
 _MINE = "JAX_COMPILATION_CACHE_DIR" not in os.environ
 _CACHE = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"cogen-tests-{os.getpid()}"))
 os.environ |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+
+gc.set_threshold(50_000, 20, 100)  # tracing makes many objects, and the libraries' own, which stay, are millions
+
+
+def pytest_collection_finish():
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

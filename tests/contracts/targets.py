@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -78,6 +79,8 @@ def _neural(m, z):
 DENSITIES = (_gaussian, _mixture, _funnel, _banana, _linear, _neural)
 """log p(z, y) of each."""
 
+_joint = jax.jit(lambda z: jnp.stack([density(jnp, z) for density in DENSITIES], axis=-1))
+
 
 def statistics(z: np.ndarray) -> np.ndarray:
     """The test functions: (..., 2) -> (..., 6)."""
@@ -130,8 +133,7 @@ class Targets:
         data = self.item_data if data is None else data
         with numpyro.plate("item", len(data["y"]["value"]), dim=-1):
             z = numpyro.sample("z", dist.Normal(jnp.zeros(2), PRIOR).to_event(1))
-            joint = jnp.stack([density(jnp, z) for density in DENSITIES], axis=-1)
-            chosen = jnp.take_along_axis(joint, data["y"]["value"][:, None], axis=-1)[:, 0]
+            chosen = jnp.take_along_axis(_joint(z), data["y"]["value"][:, None], axis=-1)[:, 0]
             numpyro.factor("y", chosen - _prior(jnp, z))
 
     def decode(self, z: np.ndarray) -> np.ndarray:

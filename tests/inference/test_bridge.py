@@ -9,7 +9,7 @@ from known import LinearCase, moments_p_value
 from scipy import optimize, special
 
 from cogen.diagnostics import evidence_bounds, log_evidence, simulate
-from cogen.inference import Adaptive, AnnealedHMC, Fixed, Linear, infer
+from cogen.inference import AnnealedHMC, Fixed, Linear, Sigmoid, infer
 from cogen.inference.bridge import log_ratio
 
 ITEMS = 48
@@ -21,10 +21,10 @@ def case():
 
 
 def run(case, bridge):
-    """Few and large rises: half of the particles stays effective."""
-    kernel = AnnealedHMC(schedule=Adaptive(0.5), num_leapfrog=10, moves_per_temperature=2, bridge=bridge)
-    options = {"num_warmup": 120, "num_samples": 2, "num_chains": 64, "progress": False, "items_at_once": ITEMS}
-    return infer(case.conditioned, kernel, pilot=64, seed=3, **options)
+    """Few and large rises."""
+    kernel = AnnealedHMC(schedule=Sigmoid(-6, 4), num_leapfrog=10, step_size=0.15, moves_per_temperature=2, bridge=bridge)
+    options = {"num_warmup": 20, "num_samples": 2, "num_chains": 64, "progress": False, "items_at_once": ITEMS}
+    return infer(case.conditioned, kernel, seed=3, **options)
 
 
 def errors(case, posterior):
@@ -104,8 +104,8 @@ def test_prior_draws_of_no_likelihood_count_in_the_evidence():
         numpyro.factor("y", jnp.where(z > 0, 0.0, -jnp.inf))
 
     kernel = AnnealedHMC(schedule=Linear(), num_leapfrog=3, step_size=0.5, bridge=True)
-    posterior = infer(model, kernel, num_warmup=4, num_samples=1, num_chains=8_192, seed=0, progress=False)
-    assert float(log_evidence(posterior)["estimate"]) == pytest.approx(np.log(0.5), abs=0.05)
+    posterior = infer(model, kernel, num_warmup=4, num_samples=1, num_chains=2_048, seed=0, progress=False)
+    assert float(log_evidence(posterior)["estimate"]) == pytest.approx(np.log(0.5), abs=0.1)
 
 
 def test_what_it_cannot_be_used_for(case):

@@ -103,12 +103,12 @@ def test_a_foreign_or_damaged_folder_is_refused(tmp_path, whole):
     for broken in (content[: len(content) // 2], b"", content[:200] + b"x" * 20 + content[220:]):
         block.write_bytes(broken)
         with pytest.raises(ValueError, match=r"block_00000.npz is damaged .* remove this file"):
-            infer(model, kernel(), checkpoint=folder, **OPTIONS)
+            Checkpoint(folder).load(0)
     block.unlink()
     assert same(infer(model, kernel(), checkpoint=folder, **OPTIONS), whole)
     (folder / "run.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"run.json cannot be read"):
-        infer(model, kernel(), checkpoint=folder, **OPTIONS)
+        Checkpoint(folder).open({})
 
 
 def test_a_setting_that_stands_in_the_start_alone_is_another_run_s(tmp_path):

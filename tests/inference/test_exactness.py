@@ -2,7 +2,7 @@
 
 Eight latents, 32 correlated outputs of which 20 are seen with Gaussian noise, 24 items. `known.moments_p_value` puts 8 means,
 36 products and, where there are weights, the evidence to tests over items, with Bonferroni's correction. False alarms: at
-most 1e-4 for each of the seven exact runs below, so 7e-4 for the file; the seeds are fixed.
+most 1e-4 for each of the exact runs below, so 5e-4 for the file; the seeds are fixed.
 """
 
 import functools
@@ -10,7 +10,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.infer
 import pyro.infer
 import pytest
 from known import LinearCase, moments_p_value, relative_weights
@@ -82,13 +81,6 @@ def test_an_adapted_run_says_so_and_is_close(case, pilot):
     assert abs(np.mean(log_evidence(pilot)["estimate"].values - case.log_evidence)) < 0.3
 
 
-def test_numpyro_s_hmc_is_exact(case):
-    kernel = functools.partial(numpyro.infer.HMC, num_steps=8, trajectory_length=None)
-    posterior = run(case, kernel, num_chains=4, num_samples=20)
-    assert moments_p_value(case, posterior) > FALSE_ALARM
-    assert posterior["sample_stats"]["diverging"].values.mean() < 0.01
-
-
 def test_pyro_s_hmc_is_exact():
     """One short chain per item: the test has little power with six items, so gross errors are bounded as well."""
     case = LinearCase(6)
@@ -126,8 +118,3 @@ def test_a_broken_kernel_fails(case, broken, monkeypatch):
     broken(monkeypatch)
     posterior = run(case, AnnealedHMC(num_leapfrog=3, resample_threshold=0.7, step_size=0.25), num_warmup=100)
     assert moments_p_value(case, posterior) < FALSE_ALARM
-
-
-def test_the_small_setting_of_the_broken_ones_is_right_when_it_is_not_broken(case):
-    posterior = run(case, AnnealedHMC(num_leapfrog=3, resample_threshold=0.7, step_size=0.25), num_warmup=100)
-    assert moments_p_value(case, posterior) > FALSE_ALARM

@@ -9,7 +9,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from known import LinearCase, Repeated, moments_p_value, repeated_means_p_value
+from known import LinearCase, moments_p_value, repeated_means_p_value
 
 from cogen.diagnostics import complaints, log_evidence
 from cogen.inference import Geometric, Inference, Linear, ParallelTempering, infer, parallel_tempering, replicas
@@ -92,24 +92,6 @@ def test_what_is_counted(linear, linear_run):
     assert (steps == 7 * 4 + 1).all()
     assert linear["posterior"].attrs["gradient_evaluations"] == [8 * (8 + 350 * 29)] * 24
     assert "log_weight" not in linear["sample_stats"]
-
-
-# --- two modes, 0.9 and 0.1 ----------------------------------------------------------------------------------------
-
-
-def two_modes(z):
-    mixture = jnp.logaddexp(jnp.log(0.9) + dist.Normal(-4.0, 1.0).log_prob(z), jnp.log(0.1) + dist.Normal(4.0, 1.0).log_prob(z))
-    return mixture - dist.Normal(0.0, 5.0).log_prob(z)
-
-
-def test_both_modes_have_their_weights_and_the_evidence_is_one():
-    kernel = ParallelTempering(num_replicas=5, num_leapfrog=3, num_populations=2)
-    repeated = Repeated(two_modes, 5.0, items=64)
-    posterior = infer(repeated, kernel, num_warmup=120, num_samples=200, num_chains=2, seed=0, progress=False)
-    right = (posterior["posterior"]["z"].values[..., 0] > 0).mean(axis=(0, 1))  # (item,)
-    quantities = np.stack([right - 0.1, log_evidence(posterior)["estimate"].values], axis=1)
-    assert repeated_means_p_value(quantities) > FALSE_ALARM
-    assert right.mean() == pytest.approx(0.1, abs=0.02)
 
 
 # --- invariance ----------------------------------------------------------------------------------------------------
