@@ -185,8 +185,7 @@ def figure_of(rows: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-if __name__ == "__main__":
-    options = tyro.cli(Options, description=__doc__)
+def main(options: Options) -> dict[str, Any]:
     if options.images is None:
         images = shipped_images("mnist")[0][: options.count]
     else:
@@ -206,3 +205,8 @@ if __name__ == "__main__":
     record = {"command": " ".join(["python", "examples/image_completion.py", *sys.argv[1:]]), "rows": rows}
     options.output.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     figure_of(rows).savefig(options.output.with_suffix(".png"), dpi=80)
+    return record
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

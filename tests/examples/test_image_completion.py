@@ -1,20 +1,24 @@
 """The image experiment, end to end with tiny arguments."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
-
-SCRIPT = Path(__file__).parents[2] / "examples" / "image_completion.py"
 
 
-def test_it_compares_all_methods_at_the_same_cost(tmp_path: Path) -> None:
-    tiny = ["--views", "half", "--count", "2", "--chains", "8", "--warmup", "4", "--samples", "1", "--leapfrog", "2"]
-    tiny += ["--starts", "3", "--generators", "mnist_vae"]
-    command = [sys.executable, str(SCRIPT), *tiny, "--output", str(tmp_path / "result")]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert "annealed HMC" in printed
-    rows = json.loads((tmp_path / "result.json").read_text())["rows"]
+def test_it_compares_all_methods_at_the_same_cost(script, tmp_path, capsys):
+    options = script.Options(
+        generators=("mnist_vae",),
+        views=("half",),
+        count=2,
+        chains=8,
+        warmup=4,
+        samples=1,
+        leapfrog=2,
+        starts=3,
+        output=tmp_path / "result",
+    )
+    rows = script.main(options)["rows"]
+    assert "annealed HMC" in capsys.readouterr().out
+    assert json.loads((tmp_path / "result.json").read_text())["rows"] == rows
+    assert (tmp_path / "result.png").stat().st_size > 0
     assert [row["method"] for row in rows] == [
         "descent, 5 steps",
         "descent, one start",
@@ -26,4 +30,3 @@ def test_it_compares_all_methods_at_the_same_cost(tmp_path: Path) -> None:
     costs = {row["method"]: row["gradient_evaluations"] for row in rows}
     assert costs["descent, one start"] == costs["descent, all 8"] == costs["annealed HMC"] == 8 * 5 * 2
     assert all(0 < row["hidden_crps"] < 2 for row in rows)
-    assert (tmp_path / "result.png").stat().st_size > 0
