@@ -43,7 +43,7 @@ class Options:
     """Temperatures at most."""
     ess: float = 0.98
     """Conditional ESS of a temperature."""
-    linear_chains: int = 512
+    linear_chains: int = 768
     linear_limit: int = 2_000
     linear_ess: float = 0.998
     """Those of the linear generator, of which a tenth of a nat is asked."""
