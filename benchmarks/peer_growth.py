@@ -132,7 +132,8 @@ class Options:
 def main(options: Options) -> dict[str, dict[str, list[float]]]:
     torch.set_num_threads(1)
     # Every run of `infer` compiles anew: from a cache, it does not take long.
-    jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp())
+    cache = tempfile.TemporaryDirectory()
+    jax.config.update("jax_compilation_cache_dir", cache.name)
     generator = load_generator(options.generator)
     found: dict[str, dict[str, list[float]]] = {
         axis: {"size": [], "cogen": [], "BlackJAX": []} for axis in ("items", "chains", "latent size")
