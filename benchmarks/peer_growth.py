@@ -149,7 +149,6 @@ def main(options: Options) -> dict[str, dict[str, list[float]]]:
         print(f"{axis} {size}: cogen {seconds[0]:.3f} s, BlackJAX {seconds[1]:.3f} s", flush=True)
         if options.output:  # what is known so far
             options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-            draw(found, options.output.with_suffix(".png"))
 
     for count in options.items:
         seen = conditioned(generator, count)
@@ -160,6 +159,8 @@ def main(options: Options) -> dict[str, dict[str, list[float]]]:
     for size in options.latent_sizes:
         seen = conditioned(DenseGenerator(size, (1, 28, 28)).eval(), 1)
         add("latent size", size, ours_by_chains(seen, options.size_chains), theirs(seen, options.size_chains))
+    if options.output:
+        draw(found, options.output.with_suffix(".png"))
     return found
 
 
