@@ -1,237 +1,333 @@
-"""Images from files, validated as they are read: the MNIST family's idx files, and pictures of any kind Pillow or NumPy
-knows.
+"""Data sets of images to train on: bytes, labelled or not, split once and for all into training and test items.
 
-The idx format is a big-endian header (two zero bytes, a type code, the number of dimensions, one 32-bit size for each)
-and then the raw values (LeCun, Cortes, Burges: the MNIST database, http://yann.lecun.com/exdb/mnist/).
+Whatever the source is (a published set by its name, arrays, a folder of pictures), it becomes one `ImageData`. How the
+files are read stands in `cogen.models.image_files` and `cogen.models.published_images`.
 
-Every error names the file, what is wrong with it, and what was expected. Nothing is unpickled.
+Every error names the file, what is wrong with it, and the remedy. Nothing is unpickled.
 """
 
-import gzip
-import hashlib
-import math
-import os
-import struct
-import urllib.request
-import zlib
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-IDX_FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
+from cogen.models.image_files import (
+    ARRAY_SUFFIXES,
+    PICTURE_SUFFIXES,
+    crop_and_resize,
+    from_bytes,
+    load_images,
+    pictures_in,
+    read_arrays,
+    read_pictures,
+)
+from cogen.models.published_images import (
+    IDX_FILES,
+    cifar_folder,
+    load_cifar_folder,
+    load_idx,
+    load_idx_folder,
+    write_whole,
 )
 
-# A public mirror of each data set, and the SHA-256 of every file's content after decompression (mirrors compress
-# differently), in the order of IDX_FILES.
-MIRRORS = {
-    "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist",
-    "fashion_mnist": "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion",
-}
-SHA256 = {
-    "mnist": (
-        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    ),
-    "fashion_mnist": (
-        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-    ),
-}
+__all__ = [
+    "IDX_FILES",
+    "ImageData",
+    "from_bytes",
+    "load_idx",
+    "load_idx_folder",
+    "load_image_data",
+    "load_images",
+    "write_whole",
+]
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
-ARRAY_SUFFIXES = (".npy", ".npz")
+KNOWN = ("mnist", "fashion-mnist", "cifar10", "celeba")
+TEN_CLASSES = ("mnist", "fashion-mnist", "cifar10")
+SPLITS = ("train_images", "train_labels", "test_images", "test_labels")
+CHANNELS = (1, 3, 4)  # gray, RGB, RGB with alpha
 
 
-def load_idx_folder(folder: str | Path, download: str | None = None) -> tuple[np.ndarray, ...]:
-    """The four arrays of an MNIST-like folder: training images, training labels, test images, test labels.
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """A data set of images.
 
-    Images are uint8 (item, height, width), labels uint8 (item,). The files carry their usual names, plain or with
-    `.gz`. With `download="mnist"` or `"fashion_mnist"` missing files are fetched into the folder first, and checked.
-
-    Raises FileNotFoundError for a missing file, ValueError for a broken one, ConnectionError when the download fails.
+    Attributes:
+        name: for people and configurations.
+        train: uint8 (item, channel, height, width), at least two items.
+        test: the same; without items only where `test_share=0` asked for that.
+        train_labels: int64 (item,), classes counted from 0; None without labels.
+        test_labels: the same for the test items.
     """
+
+    name: str
+    train: np.ndarray
+    test: np.ndarray
+    train_labels: np.ndarray | None
+    test_labels: np.ndarray | None
+
+    @property
+    def num_classes(self) -> int:
+        """One more than the greatest label; 0 without labels."""
+        if self.train_labels is None or self.test_labels is None:
+            return 0
+        return int(np.concatenate([self.train_labels, self.test_labels]).max()) + 1
+
+
+def load_image_data(
+    source: str | Path,
+    *,
+    folder: Path | None = None,
+    download: bool = False,
+    size: int | None = None,
+    test_share: float = 0.1,
+) -> ImageData:
+    """A data set by its name, or from a path.
+
+    A path is one of
+
+    * a folder of the four idx files, or of CIFAR-10's binary files;
+    * a `.npz` with `train_images` and `test_images` (`train_labels`, `test_labels`) or just `images` (`labels`), a
+      `.npy`, or a folder that holds one of these. Images are (item, height, width), with a channel axis behind the items
+      or at the end or none; bytes, or floats in [0, 1];
+    * a folder of PNG and JPEG pictures, or of subfolders of them: `train` and `test` (or `val`) are splits, other names
+      are classes, numbered in sorted order (a single one is no class). Pictures that are all gray have one channel,
+      otherwise three; alpha is dropped.
+
+    Args:
+        source: `mnist`, `fashion-mnist`, `cifar10`, `celeba`, or a path.
+        folder: where the files of a known name are; `data/NAME` below the working directory unless given.
+        download: fetch missing files of a known name from their public address first, and check them.
+        size: crop images to their centre square and resize it to size x size; without, all must have one size.
+        test_share: the share of items, drawn with a fixed seed, that become the test set where the source has none.
+
+    Raises FileNotFoundError where there is nothing to read, ValueError for what is broken or does not fit, and
+        ConnectionError when a download fails.
+    """
+    if size is not None and size < 1:
+        raise ValueError(f"size is {size!r}; it must be a positive number of pixels")
+    if not 0 <= test_share < 1:
+        raise ValueError(f"test_share is {test_share!r}; it must be at least 0 and less than 1")
+    name = source.replace("_", "-") if isinstance(source, str) else ""
+    if name in KNOWN:
+        path = _find_known(name, folder, download)
+    elif folder is not None or download:
+        raise ValueError(f"{str(source)!r} is no known name; only those go with folder= and download=: {', '.join(KNOWN)}")
+    else:
+        path = Path(source)
+        name = path.resolve().name if path.is_dir() else path.stem
+        if not path.exists():
+            error = ValueError if str(source) == name else FileNotFoundError  # a bare word was meant as a name
+            raise error(f"{str(source)!r} is neither a file or folder nor a known data set; known are {', '.join(KNOWN)}")
+    arrays = _read(path, size, test_share)
+    if "images" in arrays:
+        train, test = split(len(arrays["images"]), test_share)
+        arrays = {f"{part}_{key}": arrays[key][at] for part, at in (("train", train), ("test", test)) for key in arrays}
+    data = _checked(path, name, arrays)
+    if len(data.test) == 0 and test_share > 0:
+        raise ValueError(f"{path} holds a test split without images; leave it out, or give test_share=0 to do without")
+    return data
+
+
+def split(count: int, test_share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the training and of the test items: a permutation that is always the same, cut before its last share.
+
+    >>> train, test = split(10, 0.2)
+    >>> len(train), len(test)
+    (8, 2)
+    """
+    order = np.random.default_rng(0).permutation(count)
+    held_out = min(max(round(count * test_share), 1), count - 1) if test_share > 0 else 0
+    return order[: count - held_out], order[count - held_out :]
+
+
+def _find_known(name: str, folder: Path | None, download: bool) -> Path:
+    if folder is None:
+        spellings = [Path("data") / name, Path("data") / name.replace("-", "_")]
+        folder = next((p for p in spellings if p.is_dir()), spellings[0])
     folder = Path(folder)
-    if download is not None:
-        _download(folder, download)
-    arrays: list[np.ndarray] = []
-    for name in IDX_FILES:
-        candidates = [folder / name, folder / f"{name}.gz"]
-        path = next((p for p in candidates if p.is_file()), None)
-        if path is None:
+    if name == "celeba":
+        if not folder.exists():
             raise FileNotFoundError(
-                f"{folder} holds neither {name} nor {name}.gz: give the folder of the four idx files, or download them"
+                f"{folder} is missing, and CelebA has no address to download from directly: get img_align_celeba.zip by hand "
+                f"from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and unpack its pictures into {folder}, or give folder="
             )
-        arrays.append(load_idx(path, dimensions=3 if "images" in name else 1))
-    for part, images, labels in (("training", *arrays[:2]), ("test", *arrays[2:])):
-        if len(images) != len(labels):
-            raise ValueError(f"{folder}: {len(images)} {part} images, {len(labels)} labels; the files do not belong together")
-    if arrays[0].shape[1:] != arrays[2].shape[1:]:
-        raise ValueError(
-            f"{folder}: training images are {arrays[0].shape[1:]}, test images {arrays[2].shape[1:]}; "
-            "the files do not belong together"
-        )
-    return tuple(arrays)
+    elif download and not (folder.is_file() or _array_files(folder)):
+        if name == "cifar10":
+            load_cifar_folder(folder, download=True)
+        else:
+            load_idx_folder(folder, download=name.replace("-", "_"))
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder} is missing: {name} is looked for there; give folder=, or download=True to fetch it")
+    return folder
 
 
-def load_idx(path: str | Path, dimensions: int) -> np.ndarray:
-    """One idx file of unsigned bytes with the given number of dimensions, gzipped or plain."""
-    path = Path(path)
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} is not a complete gzip file ({error}); fetch it again") from None
-    header = 4 + 4 * dimensions
-    if len(content) < header or content[:4] != bytes([0, 0, 8, dimensions]):
-        raise ValueError(
-            f"{path} does not begin like an idx file of bytes with {dimensions} dimensions: "
-            f"it starts with {content[:4].hex(' ') or 'nothing'}, expected 00 00 08 {dimensions:02x}"
-        )
-    shape = struct.unpack(f">{dimensions}I", content[4:header])
-    if len(content) - header != math.prod(shape):
-        raise ValueError(
-            f"{path} announces {shape} = {math.prod(shape)} values and holds {len(content) - header}; "
-            "it is truncated or damaged, fetch it again"
-        )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
-
-
-def load_images(path: str | Path, event_shape: Sequence[int], value_range: tuple[float, float]) -> np.ndarray:
-    """Pictures as a generator sees them: float32 (item, channel, height, width) within `value_range`.
-
-    `path` is one PNG or JPEG, a `.npy` or `.npz` array, or a folder of such pictures (taken in the order of their
-    names). Pictures are turned to grayscale or RGB as the generator's channel count asks; they are never resized. An
-    array is (item, height, width), (item, channel, height, width) or one image of either kind; bytes span 0 to 255,
-    floats must lie in `value_range` already (NaN is allowed: it may stand for a hidden pixel).
-
-    Raises FileNotFoundError when there is nothing to read and ValueError, naming the file, for whatever does not fit.
-    """
-    path = Path(path)
-    shape = tuple(event_shape)
-    if len(shape) != 3:
-        raise ValueError(f"the generator makes events of shape {shape}, which are not images (channel, height, width)")
+def _read(path: Path, size: int | None, test_share: float) -> dict[str, np.ndarray]:
+    """Images and labels as `ImageData` has them, under the names of SPLITS, or still undivided as "images" and "labels"."""
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)
-        if not files:
-            raise FileNotFoundError(f"folder {path} holds no picture ({', '.join(PICTURE_SUFFIXES)})")
-        return np.stack([_load_picture(p, shape, value_range) for p in files])
-    if not path.exists():
-        raise FileNotFoundError(f"no image file or folder at {path}")
-    if path.suffix.lower() in PICTURE_SUFFIXES:
-        return _load_picture(path, shape, value_range)[None]
-    if path.suffix.lower() in ARRAY_SUFFIXES:
-        return _load_array(path, shape, value_range)
-    raise ValueError(f"{path}: cannot tell the kind of file; known are {', '.join(PICTURE_SUFFIXES + ARRAY_SUFFIXES)}")
+        if any((path / f"{name}{suffix}").is_file() for name in IDX_FILES for suffix in ("", ".gz")):
+            arrays = dict(zip(SPLITS, load_idx_folder(path), strict=True))
+        elif any(cifar_folder(path).glob("*_batch*.bin")):
+            arrays = dict(zip(SPLITS, load_cifar_folder(path), strict=True))
+        elif files := _array_files(path):
+            if len(files) > 1:
+                raise ValueError(f"{path} holds {len(files)} arrays ({files[0].name}, {files[1].name}, ...); give one's path")
+            return _read(files[0], size, test_share)
+        else:
+            return _read_picture_folder(path, size, test_share)
+    elif path.suffix.lower() in ARRAY_SUFFIXES:
+        arrays = _read_array_file(path)
+    elif path.suffix.lower() in PICTURE_SUFFIXES:
+        raise ValueError(f"{path} is a single picture; a data set is two or more, give their folder")
+    else:
+        raise ValueError(f"{path}: cannot tell the kind of file; known are {', '.join(ARRAY_SUFFIXES)} and folders")
+    for key, array in arrays.items():
+        if key.endswith("images"):
+            images = _to_bytes(path, key, array)
+            arrays[key] = images if size is None or images.shape[2:] == (size, size) else _resized(images, size)
+        else:
+            arrays[key] = _to_labels(path, key, array, len(arrays[key.replace("labels", "images")]))
+    return arrays
 
 
-def from_bytes(images: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
-    """uint8 values 0 to 255 as float32 spanning the value range.
-
-    >>> from_bytes(np.array([0, 51, 255], np.uint8), (-1, 1))
-    array([-1. , -0.6,  1. ], dtype=float32)
-    """
-    low, high = value_range
-    return (images.astype(np.float32) / 255) * np.float32(high - low) + np.float32(low)
+def _array_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in ARRAY_SUFFIXES and not p.name.startswith("."))
 
 
-def _load_picture(path: Path, shape: tuple[int, ...], value_range: tuple[float, float]) -> np.ndarray:
+def _read_array_file(path: Path) -> dict[str, np.ndarray]:
+    arrays = read_arrays(path, [*SPLITS, "images", "labels"])
+    wanted: tuple[str, ...] = ("images", "labels")
+    if "train_images" in arrays and "test_images" in arrays:
+        wanted = SPLITS
+    elif "train_images" in arrays:
+        arrays = {key.removeprefix("train_"): array for key, array in arrays.items() if key.startswith("train_")}
+    elif "images" not in arrays:
+        raise ValueError(f"{path} holds the arrays {', '.join(arrays)}; one of them must be called images or train_images")
+    return {key: arrays[key] for key in wanted if key in arrays}
+
+
+def _to_bytes(path: Path, key: str, array: np.ndarray) -> np.ndarray:
+    """uint8 (item, channel, height, width), alpha dropped."""
+    shape = array.shape
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4:
+        last, first = shape[3] in CHANNELS, shape[1] in CHANNELS
+        if last and first:  # a tiny image: it can only be told if one reading makes it square
+            last, first = shape[1] == shape[2], shape[2] == shape[3]
+        array = array.transpose(0, 3, 1, 2) if last else array
+    if array.ndim != 4 or (len(shape) == 4 and last == first) or 0 in shape[1:]:
+        raise ValueError(
+            f"{path}: {key} has shape {shape}; images are (item, height, width), (item, height, width, channel) or "
+            "(item, channel, height, width) with 1, 3 or 4 channels"
+        )
+    if array.shape[1] == 4:
+        array = array[:, :3]
+    if np.issubdtype(array.dtype, np.floating):
+        if array.size and not (array.min() >= 0 and array.max() <= 1):  # NaN fails too
+            raise ValueError(
+                f"{path}: {key} holds values from {array.min():.3g} to {array.max():.3g}; floats must lie in [0, 1], "
+                "scale them or give bytes"
+            )
+        array = np.rint(array * 255).astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise ValueError(f"{path}: {key} holds values of type {array.dtype}; give bytes (uint8, 0 to 255) or floats in [0, 1]")
+    return np.require(array, requirements=["C", "W"])
+
+
+def _resized(images: np.ndarray, size: int) -> np.ndarray:
     from PIL import Image
 
-    channels, height, width = shape
-    if channels not in (1, 3):
-        raise ValueError(f"{path}: the generator makes {channels} channels; a picture has 1 (gray) or 3 (RGB), give an array")
-    try:
-        with Image.open(path) as picture:
-            size = picture.size
-            pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "is not a picture that can be read" if path.stat().st_size else "is empty"
-        raise ValueError(f"{path} {reason} ({type(error).__name__})") from None
-    if size != (width, height):
-        raise ValueError(f"{path} is {size[0]} x {size[1]} pixels; the generator makes {width} x {height}")
-    return from_bytes(pixels.reshape(height, width, channels).transpose(2, 0, 1), value_range)
+    resized = np.empty((*images.shape[:2], size, size), np.uint8)
+    for item in np.ndindex(images.shape[:2]):
+        resized[item] = crop_and_resize(Image.fromarray(images[item]), size)
+    return resized
 
 
-def _load_array(path: Path, shape: tuple[int, ...], value_range: tuple[float, float]) -> np.ndarray:
-    array = _read_array(path)
-    fits = [shape] + ([shape[1:]] if shape[0] == 1 else [])  # gray images may leave the channel axis out
-    if array.shape in fits:
-        array = array[None]
-    if array.shape[1:] not in fits or len(array) == 0:
-        raise ValueError(f"{path} holds an array of shape {array.shape}; the generator makes (item, {str(shape)[1:]}")
-    array = array.reshape(-1, *shape)
-    if array.dtype == np.uint8:
-        return from_bytes(array, value_range)
-    if not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"{path} holds values of type {array.dtype}; give bytes (0 to 255) or floats within {value_range}")
-    low, high = value_range
-    known = array[~np.isnan(array)]
-    if known.size and (known.min() < low or known.max() > high):
-        raise ValueError(
-            f"{path} holds values from {known.min():.3g} to {known.max():.3g}; the generator's range is {low:g} to {high:g}"
+def _to_labels(path: Path, key: str, array: np.ndarray, count: int) -> np.ndarray:
+    """int64 (item,)."""
+    if array.shape not in ((count,), (count, 1)):
+        raise ValueError(f"{path}: {key} has shape {array.shape}, and there are {count} images; give one label for each")
+    if not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"{path}: {key} holds values of type {array.dtype}; number the classes 0, 1, ...")
+    if count and (array.min() < 0 or array.max() >= max(1000, count)):
+        raise ValueError(f"{path}: {key} runs from {array.min()} to {array.max()}, out of range; number the classes 0, 1, ...")
+    return array.reshape(-1).astype(np.int64)
+
+
+def _read_picture_folder(folder: Path, size: int | None, test_share: float) -> dict[str, np.ndarray]:
+    train_folder, test_folder = _split_folders(folder)
+    files, classes = _pictures_by_class(train_folder)
+    if not files:
+        raise FileNotFoundError(
+            f"{folder} holds nothing to read: no pictures ({', '.join(PICTURE_SUFFIXES)}) or subfolders of them, no array "
+            f"({', '.join(ARRAY_SUFFIXES)}), no idx or CIFAR-10 files"
         )
-    return array.astype(np.float32)
-
-
-def _read_array(path: Path) -> np.ndarray:
-    try:
-        with path.open("rb") as file:  # our own handle: NumPy leaves its one open when a damaged archive raises
-            content: Any = np.load(file, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                return content
-            names = content.files
-            name = "images" if "images" in names else names[0] if len(names) == 1 else None
-            if name is not None:
-                return content[name]
-    except Exception as error:  # zipfile, zlib, struct and NumPy each have their own for a damaged file
-        reason = (
-            "pickled objects are not read" if "pickle" in str(error) else f"damaged, or not an array: {type(error).__name__}"
-        )
-        raise ValueError(f"{path} cannot be read ({reason})") from None
-    raise ValueError(f"{path} holds the arrays {', '.join(names) or '(none)'}; one of them must be called images")
-
-
-def _download(folder: Path, dataset: str) -> None:
-    """Fetch the files that are missing; each appears in the folder only after its content was checked."""
-    if dataset not in MIRRORS:
-        raise ValueError(f"no mirror is known for data set {dataset!r}; there are {', '.join(MIRRORS)}")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, checksum in zip(IDX_FILES, SHA256[dataset], strict=True):
-        target = folder / f"{name}.gz"
-        if target.is_file() or (folder / name).is_file():
-            continue
-        address = f"{MIRRORS[dataset]}/{target.name}"
-        try:
-            with urllib.request.urlopen(address, timeout=30) as answer:
-                content = answer.read()
-            found = hashlib.sha256(gzip.decompress(content)).hexdigest()
-        except (OSError, EOFError, zlib.error) as error:  # URLError, timeouts and BadGzipFile are OSErrors
-            reason = getattr(error, "reason", error)
-            raise ConnectionError(
-                f"{address} could not be fetched ({reason}); put the four idx files in {folder} by hand"
-            ) from None
-        if found != checksum:
-            raise ConnectionError(
-                f"{address} came with other content than expected (SHA-256 {found[:12]}..., not {checksum[:12]}...); "
-                f"put the four idx files in {folder} by hand"
+    if test_folder is None:
+        train, test = split(len(files), test_share)
+    else:
+        test_files, test_classes = _pictures_by_class(test_folder)
+        train, test = np.split(np.arange(len(files) + len(test_files)), [len(files)])
+        if bool(classes) != bool(test_classes) or not set(test_classes) <= set(classes):
+            raise ValueError(
+                f"{test_folder} is sorted into the classes {_listed(test_classes)}, {train_folder} into {_listed(classes)}; "
+                "give both the same subfolders, or none"
             )
-        write_whole(target, content)
+        files, classes = files + test_files, classes + test_classes
+    order = np.concatenate([train, test])
+    images = read_pictures(files, size, positions=np.argsort(order).tolist())
+    arrays = {"train_images": images[: len(train)], "test_images": images[len(train) :]}
+    if len(set(classes)) > 1:
+        labels = np.unique(classes, return_inverse=True)[1].astype(np.int64)
+        arrays |= {"train_labels": labels[train], "test_labels": labels[test]}
+    return arrays
 
 
-def write_whole(target: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all: an interrupted run leaves nothing half-written."""
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+def _split_folders(folder: Path) -> tuple[Path, Path | None]:
+    """The folder of the training pictures, and that of the test pictures where there is one."""
+    names = {p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".") and _pictures_by_class(p)[0]}
+    if "train" not in names or pictures_in(folder):
+        return folder, None
+    if others := sorted(names - {"train", "test", "val"}):
+        if names & {"test", "val"}:
+            raise ValueError(
+                f"{folder} holds splits (train) and also {others[0]}: move that away, or rename the former if they are classes"
+            )
+        return folder, None
+    held_out = next((name for name in ("test", "val") if name in names), None)
+    return folder / "train", folder / held_out if held_out else None
+
+
+def _pictures_by_class(folder: Path) -> tuple[list[Path], list[str]]:
+    """The pictures of a folder and no classes, or those of its subfolders and the class, the subfolder's name, of each."""
+    files = pictures_in(folder)
+    if files:
+        return files, []
+    subfolders = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    found = [(path, subfolder.name) for subfolder in subfolders for path in pictures_in(subfolder)]
+    return [path for path, _ in found], [name for _, name in found]
+
+
+def _listed(classes: list[str]) -> str:
+    names = sorted(set(classes))
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "none"
+
+
+def _checked(path: Path, name: str, arrays: dict[str, np.ndarray]) -> ImageData:
+    train, test = arrays["train_images"], arrays["test_images"]
+    labels = arrays.get("train_labels"), arrays.get("test_labels")
+    if len(train) < 2:
+        raise ValueError(
+            f"{path} leaves {len(train)} of {len(train) + len(test)} images to train on; there must be two or more"
+        )
+    if train.shape[1:] != test.shape[1:]:
+        raise ValueError(f"{path}: training images are {train.shape[1:]}, test images {test.shape[1:]}; they must be alike")
+    if (labels[0] is None) != (labels[1] is None):
+        raise ValueError(
+            f"{path} has labels for the {'test' if labels[0] is None else 'training'} images only; give both, or none"
+        )
+    data = ImageData(name, train, test, *labels)
+    if name in TEN_CLASSES and data.num_classes > 10:
+        raise ValueError(f"{path} holds the label {data.num_classes - 1}; {name} has 0 to 9, fetch the files again")
+    return data
