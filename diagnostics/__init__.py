@@ -12,6 +12,14 @@ from cogen.diagnostics.predictive_checks import predictive_checks
 from cogen.diagnostics.rank_pictures import rank_ecdfs, rank_histograms
 from cogen.diagnostics.rank_uniformity import chi_squared_p_value, ecdf_envelope, envelope_p_value
 from cogen.diagnostics.report import item_summary, summary
+from cogen.diagnostics.sample_quality import (
+    ModeCoverage,
+    Score,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    mode_coverage,
+)
 from cogen.diagnostics.scores import coverage, crps, mean_of_draws, mse, mse_of_draws, psnr, with_noise
 from cogen.diagnostics.simulation_based_calibration import (
     calibration_p_value,
@@ -30,6 +38,8 @@ from cogen.diagnostics.weights import (
 
 __all__ = [
     "Convergence",
+    "ModeCoverage",
+    "Score",
     "annealing",
     "calibration_p_value",
     "calibration_table",
@@ -46,10 +56,14 @@ __all__ = [
     "ess_bulk",
     "ess_tail",
     "evidence_bounds",
+    "frechet_distance",
     "hidden_ssim",
+    "inception_score",
     "item_summary",
+    "kernel_distance",
     "log_evidence",
     "mean_of_draws",
+    "mode_coverage",
     "ms_ssim",
     "mse",
     "mse_of_draws",
