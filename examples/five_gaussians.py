@@ -42,6 +42,7 @@ from tqdm import trange
 from cogen.diagnostics import draw_weights, log_evidence, weight_ess
 from cogen.inference import AnnealedHMC, GradientDescent, Recorded, infer
 from cogen.models import CoGenerator, gan, views
+from cogen.models.family import Updates
 from cogen.models.networks import DenseCritic, DenseGenerator
 
 MODES = {"left": (-np.inf, -0.5), "middle": (-0.5, 0.5), "right": (0.5, np.inf)}
@@ -101,14 +102,11 @@ def train(options: Options) -> dict[int, nn.Module]:
     """The generator at each of `options.iterations`, from one run of the vanilla GAN (no penalty on the critic)."""
     torch.manual_seed(options.training_seed)
     generator, critic = DenseGenerator(2, (2,), hidden=(20, 20), bounded=False), DenseCritic((2,), hidden=(20, 20))
-    optimizers = [
-        torch.optim.Adam(module.parameters(), lr=1e-3, betas=(0.5, 0.999), fused=True) for module in (generator, critic)
-    ]
+    family = gan.GAN(generator, critic, 2, gan.NonSaturating(gamma=0.0), learning_rate=1e-3, betas=(0.5, 0.999))
+    update = Updates(family, family.optimizers())
     snapshots: dict[int, nn.Module] = {}
-    for done in trange(max(options.iterations), desc="GAN", mininterval=1):
-        gan.step(
-            gan.NonSaturating(gamma=0.0), generator, critic, optimizers, sample_data(options.batch, options.variance), 2, done
-        )
+    for done in trange(max(options.iterations), desc="GAN", mininterval=1):  # a bare loop: the data never end
+        family.step((sample_data(options.batch, options.variance),), update, done)
         if done + 1 in options.iterations:
             snapshots[done + 1] = copy.deepcopy(generator).eval()
     return snapshots

@@ -33,6 +33,7 @@ from tqdm import trange
 
 from cogen.models import gan, vae
 from cogen.models.datasets import from_bytes, load_idx_folder
+from cogen.models.family import Family, Updates
 from cogen.models.generators import GeneratorConfig, save_generator
 from cogen.models.networks import ConvolutionalCritic, DcganGenerator, DenseEncoder, DenseGenerator, count_parameters
 
@@ -219,20 +220,18 @@ def main(options: Options) -> GeneratorConfig:
     else:
         arguments = shapes | {"channels": options.widths or (64, 32)}
         generator = DcganGenerator(**arguments)
+    rates: dict[str, Any] = {"learning_rate": options.learning_rate, "betas": (0.5, 0.99)}
     if options.family == "gan":
+        critic = ConvolutionalCritic(EVENT_SHAPE)
+        critic.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs
         objective = gan.NonSaturating(gamma=options.gamma)
-        partner: nn.Module = ConvolutionalCritic(EVENT_SHAPE)
-        partner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs
+        family: Family = gan.GAN(generator, critic, options.latent_dim, objective, **rates)
     else:
-        partner = DenseEncoder(options.latent_dim, EVENT_SHAPE)
-
-    optimizers = [
-        torch.optim.Adam(module.parameters(), lr=options.learning_rate, betas=(0.5, 0.99), fused=True)
-        for module in (generator, partner)
-    ]
+        family = vae.VAE(DenseEncoder(options.latent_dim, EVENT_SHAPE), generator, options.latent_dim, **rates)
+    update = Updates(family, family.optimizers())
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min(1.0, 2 * (1 - i / options.iterations)))
-        for optimizer in optimizers
+        for optimizer in update.optimizers.values()
     ]
     average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(options.ema))
 
@@ -272,10 +271,7 @@ def main(options: Options) -> GeneratorConfig:
     for done in progress:
         real = train[torch.randint(len(train), (options.batch,))]
         with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
-            if options.family == "gan":
-                gan.step(objective, generator, partner, optimizers, real, options.latent_dim, done)
-            else:
-                vae.step(partner, generator, optimizers, real)
+            family.step((real,), update, done)
         for schedule in schedules:
             schedule.step()
         average.update_parameters(generator)

@@ -1,96 +1,151 @@
 """Adversarial training: a critic learns to tell data from samples, a generator learns to be taken for data.
 
-Two objectives, each a pair of losses (critic, generator) over critic outputs D(x):
+With critic outputs D(x), unbounded, and the discriminator of the first paper sigmoid(D(x)):
 
-    non-saturating   critic: E softplus(-D(x)) + E softplus(D(G(z))) + (gamma / 2) E |grad D(x)|^2
-                     generator: E softplus(-D(G(z)))
-    Wasserstein      critic: E D(G(z)) - E D(x) + lambda E (|grad D(u)| - 1)^2
-                     generator: -E D(G(z))
+    critic            s E softplus(-D(x)) + (1 - s) E softplus(D(x)) + E softplus(D(G(z))) + (gamma / 2) E |grad D(x)|^2
+    non-saturating    generator: E softplus(-D(G(z)))
+    saturating        generator: -E softplus(D(G(z)))
+
+s is one, or 0.9 for one-sided label smoothing. Other objectives, `wgan.Clipping`, `wgan.GradientPenalty` and `fgan.KL`,
+take the same place in `GAN`.
 
 References:
     Goodfellow et al. Generative adversarial nets. NeurIPS 2014 (equation 1, and the non-saturating loss of section 3).
+    Salimans et al. Improved techniques for training GANs. NeurIPS 2016 (section 3.4: one-sided label smoothing).
     Mescheder, Geiger, Nowozin. Which training methods for GANs do actually converge? ICML 2018 (R1: equation 9).
-    Gulrajani et al. Improved training of Wasserstein GANs. NeurIPS 2017 (equation 3).
     Karras et al. Analyzing and improving the image quality of StyleGAN. CVPR 2020 (section 3.1: the penalty only every
         k-th step, k times as strong).
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from cogen.models.family import Batch, Family, Update, adam
+
+Critic = Callable[[Tensor], Tensor]
+"""From x (batch, *event_shape) to one number each, (batch,)."""
+
+
+class Objective(Protocol):
+    """What a `GAN` plays for."""
+
+    @property
+    def critic_steps(self) -> int:
+        """Critic steps for each generator step."""
+        ...
+
+    def critic_loss(self, critic: Critic, real: Tensor, fake: Tensor, iteration: int) -> Tensor:
+        """``iteration`` counts the critic's steps."""
+        ...
+
+    def generator_loss(self, critic: Critic, fake: Tensor) -> Tensor: ...
+
+    def constrain(self, critic: nn.Module) -> None:
+        """Called after every critic step."""
+        ...
+
 
 @dataclass(frozen=True)
 class NonSaturating:
-    """The non-saturating objective; `gamma` = 0 is the vanilla GAN, else R1 is applied every `penalty_every` steps."""
+    """The non-saturating objective; `gamma` = 0 is the vanilla GAN, else R1 is applied every `penalty_every` steps.
+
+    :param real_target: s, the critic's target for data, in (0.5, 1]; 0.9 is one-sided label smoothing.
+
+    Raises ValueError for values out of range.
+    """
 
     gamma: float = 1.0
     penalty_every: int = 8
     critic_steps: int = 1
+    real_target: float = 1.0
 
-    def critic_loss(self, critic: nn.Module, real: Tensor, fake: Tensor, iteration: int) -> Tensor:
-        loss = softplus(-critic(real)).mean() + softplus(critic(fake)).mean()
+    def __post_init__(self) -> None:
+        if not (self.gamma >= 0 and self.penalty_every >= 1 and self.critic_steps >= 1 and 0.5 < self.real_target <= 1):
+            raise ValueError(f"{self}: gamma >= 0, penalty_every >= 1, critic_steps >= 1 and real_target in (0.5, 1] are asked")
+
+    def critic_loss(self, critic: Critic, real: Tensor, fake: Tensor, iteration: int) -> Tensor:
+        loss = discriminator_loss(critic(real), critic(fake), self.real_target)
         if self.gamma > 0 and iteration % self.penalty_every == 0:
             loss = loss + 0.5 * self.gamma * self.penalty_every * squared_gradient(critic, real).mean()
         return loss
 
-    def generator_loss(self, critic: nn.Module, fake: Tensor) -> Tensor:
+    def generator_loss(self, critic: Critic, fake: Tensor) -> Tensor:
         return softplus(-critic(fake)).mean()
+
+    def constrain(self, critic: nn.Module) -> None:
+        pass
 
 
 @dataclass(frozen=True)
-class Wasserstein:
-    """The Wasserstein objective with gradient penalty; five critic steps for each generator step as in the paper."""
+class Saturating(NonSaturating):
+    """The minimax objective of the first paper's equation 1: its gradient vanishes where the critic is sure."""
 
-    penalty: float = 10.0
-    critic_steps: int = 5
-
-    def critic_loss(self, critic: nn.Module, real: Tensor, fake: Tensor, iteration: int) -> Tensor:
-        share = torch.rand(len(real), *[1] * (real.ndim - 1))
-        between = torch.lerp(real, fake, share)
-        norm = (squared_gradient(critic, between) + 1e-12).sqrt()  # sqrt has no gradient at 0
-        return critic(fake).mean() - critic(real).mean() + self.penalty * (norm - 1).square().mean()
-
-    def generator_loss(self, critic: nn.Module, fake: Tensor) -> Tensor:
-        return -critic(fake).mean()
+    def generator_loss(self, critic: Critic, fake: Tensor) -> Tensor:
+        return -softplus(critic(fake)).mean()
 
 
-def squared_gradient(critic: nn.Module, x: Tensor) -> Tensor:
+def discriminator_loss(real: Tensor, fake: Tensor, real_target: float = 1.0) -> Tensor:
+    """Cross-entropy of telling data from samples, of critic outputs (batch,) each."""
+    loss = softplus(-real).mean() + softplus(fake).mean()
+    if real_target < 1.0:  # softplus(D) = softplus(-D) + D
+        loss = loss + (1.0 - real_target) * real.mean()
+    return loss
+
+
+def squared_gradient(critic: Critic, x: Tensor) -> Tensor:
     """|grad_x D(x)|^2 for each example, (batch,), itself differentiable in the critic's weights."""
     x = x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
     return gradient.square().flatten(1).sum(1)
 
 
-def step(
-    objective: NonSaturating | Wasserstein,
-    generator: nn.Module,
-    critic: nn.Module,
-    optimizers: Sequence[torch.optim.Optimizer],
-    real: Tensor,
-    latent_dim: int,
-    iteration: int,
-) -> dict[str, float]:
-    """One generator step after `objective.critic_steps` critic steps; `real` (critic_steps * batch, *event_shape).
+class GAN(Family):
+    """A generator and a critic of x; with labels in the batch, a generator of (z, label) and a critic of (x, label).
 
-    `optimizers` are (generator's, critic's). Returns the two losses as numbers.
+    :param objective: default `NonSaturating`.
+    :param learning_rate: of Adam, for both.
+    :param betas: Adam's.
     """
-    generator_optimizer, critic_optimizer = optimizers
-    for k, data in enumerate(real.chunk(objective.critic_steps)):
-        with torch.no_grad():
-            fake = generator(torch.randn(len(data), latent_dim))
-        critic_loss = objective.critic_loss(critic, data, fake, iteration * objective.critic_steps + k)
-        critic_optimizer.zero_grad(set_to_none=True)
-        critic_loss.backward()
-        critic_optimizer.step()
 
-    critic.requires_grad_(False)  # the critic's weight gradients are not needed here: a third of the cost
-    generator_loss = objective.generator_loss(critic, generator(torch.randn(len(data), latent_dim)))
-    critic.requires_grad_(True)
-    generator_optimizer.zero_grad(set_to_none=True)
-    generator_loss.backward()
-    generator_optimizer.step()
-    return {"critic": critic_loss.item(), "generator": generator_loss.item()}
+    def __init__(
+        self,
+        generator: nn.Module,
+        critic: nn.Module,
+        latent_dim: int,
+        objective: Objective | None = None,
+        *,
+        learning_rate: float = 2e-4,
+        betas: tuple[float, float] = (0.5, 0.99),
+    ) -> None:
+        super().__init__()
+        self.generator, self.critic, self.latent_dim = generator, critic, latent_dim
+        self.objective = objective or NonSaturating()
+        self.learning_rate, self.betas = learning_rate, betas
+        self.batches_per_step = self.objective.critic_steps
+
+    def optimizers(self) -> dict[str, Any]:
+        networks = {"critic": self.critic, "generator": self.generator}
+        return {name: adam(network, learning_rate=self.learning_rate, betas=self.betas) for name, network in networks.items()}
+
+    def step(self, batch: Batch, update: Update, iteration: int) -> None:
+        chunks = zip(*(tensor.chunk(self.batches_per_step) for tensor in batch), strict=True)
+        for k, (real, *label) in enumerate(chunks):
+            critic = functools.partial(self._judged, label)
+            with torch.no_grad():
+                fake = self.generator(self.latent(len(real)), *label)
+            count = iteration * self.batches_per_step + k
+            update("critic", functools.partial(self.objective.critic_loss, critic, real, fake, count))
+            self.objective.constrain(self.critic)
+        fool = functools.partial(self.generator, self.latent(len(real)), *label)
+        update("generator", lambda: self.objective.generator_loss(critic, fool()))
+
+    def _judged(self, label: list[Tensor], x: Tensor) -> Tensor:
+        return self.critic(x, *label)

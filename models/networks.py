@@ -104,7 +104,10 @@ class DcganGenerator(nn.Module):
 
 
 class DenseCritic(nn.Module):
-    """Multilayer perceptron from an event of any shape to one unbounded number per event."""
+    """Multilayer perceptron from an event of any shape to one unbounded number per event.
+
+    `features` (batch, width) feeds its `last` layer, and that of an encoder that reads along.
+    """
 
     def __init__(self, event_shape: Sequence[int], hidden: Sequence[int] = (256, 256)) -> None:
         super().__init__()
@@ -112,12 +115,12 @@ class DenseCritic(nn.Module):
         layers: list[nn.Module] = [nn.Flatten()]
         for inputs, outputs in pairwise(widths):
             layers += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.2)]
-        layers.append(nn.Linear(widths[-1], 1))
-        self.layers = nn.Sequential(*layers)
+        self.features = nn.Sequential(*layers)
+        self.last = nn.Linear(widths[-1], 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (batch, *event_shape) -> (batch,)."""
-        return self.layers(x).squeeze(-1)
+        return self.last(self.features(x)).squeeze(-1)
 
 
 class ConvolutionalCritic(nn.Module):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cogen.models import gan, vae
-from cogen.models.networks import ConvolutionalCritic, DcganGenerator, DenseCritic, DenseEncoder, DenseGenerator
+from cogen.models.networks import ConvolutionalCritic, DcganGenerator, DenseCritic, DenseGenerator
 
 SHAPE = (1, 8, 12)
 
@@ -66,23 +66,8 @@ def test_convolutional_networks_name_a_size_they_cannot_make():
 
 def test_squared_gradient_of_a_linear_critic_is_the_square_of_its_weights():
     critic = DenseCritic(SHAPE, hidden=())
-    expected = critic.layers[-1].weight.square().sum().detach()
+    expected = critic.last.weight.square().sum().detach()
     torch.testing.assert_close(gan.squared_gradient(critic, torch.randn(3, *SHAPE)), expected.expand(3))
-
-
-@pytest.mark.parametrize("objective", [gan.NonSaturating(gamma=0.1), gan.NonSaturating(gamma=0.0), gan.Wasserstein()])
-def test_adversarial_training_moves_a_generator_to_its_data(objective):
-    torch.manual_seed(0)
-    generator, critic = DenseGenerator(2, (2,), (16,), bounded=False), DenseCritic((2,), (32,))
-    optimizers = tuple(torch.optim.Adam(m.parameters(), lr=5e-3, betas=(0.5, 0.9)) for m in (generator, critic))
-    centre = torch.tensor([2.0, -1.0])
-    for iteration in range(120):
-        real = centre + 0.3 * torch.randn(32 * objective.critic_steps, 2)
-        losses = gan.step(objective, generator, critic, optimizers, real, 2, iteration)
-    assert all(map(torch.isfinite, map(torch.tensor, losses.values())))
-    assert all(p.requires_grad for p in critic.parameters())
-    with torch.no_grad():
-        assert (generator(torch.randn(512, 2)).mean(0) - centre).norm() < 0.8
 
 
 def test_kl_and_elbo_agree_with_closed_forms():
@@ -104,12 +89,3 @@ def test_kl_and_elbo_agree_with_closed_forms():
     torch.testing.assert_close(scale, x.square().mean().sqrt())
     expected = -torch.distributions.Normal(0.0, scale).log_prob(x).flatten(1).sum(-1).mean()
     torch.testing.assert_close(loss, expected)
-
-
-def test_variational_steps_lower_the_loss():
-    torch.manual_seed(0)
-    encoder, decoder = DenseEncoder(2, SHAPE, (32,)), DenseGenerator(2, SHAPE, (32,))
-    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=3e-3)
-    x = DenseGenerator(2, SHAPE, (16,)).requires_grad_(False)(torch.randn(128, 2))
-    losses = [vae.step(encoder, decoder, [optimizer], x)["negative_elbo"] for _ in range(200)]
-    assert losses[-1] < losses[0] - 20

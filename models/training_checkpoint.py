@@ -1,0 +1,122 @@
+"""The whole state of a training in one safetensors file, replaced whole and at once.
+
+Tensors (weights, the average's, the optimisers' moments, the history of losses) are the file's tensors; counters and what
+identifies the run are JSON in its header. So a file is complete or absent, holds nothing that could run code, and any
+safetensors reader can read it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cogen.models.datasets import write_whole
+
+FILE = "training.safetensors"
+
+
+class TrainingCheckpoint:
+    """The state of one run in a folder.
+
+    Raises ValueError where the folder's file is damaged or of another run (it says what differs), or where there is a file
+    in the folder's place.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        identity: Mapping[str, Any],
+        family: nn.Module,
+        averaged: nn.Module | None,
+        optimizers: Mapping[str, Any],
+    ) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"checkpoint {folder}: there is a file of that name")
+        self.path = folder / FILE
+        self._identity = json.loads(json.dumps(dict(identity)))
+        self._modules = {"family": family} | ({"average": averaged} if averaged is not None else {})
+        self._optimizers = optimizers
+        self._saved: int | None = None
+
+    def describe(self) -> str:
+        """Where the last good state is."""
+        return f"the last good checkpoint (step {self._saved}) is {self.path}" if self._saved else "none was written yet"
+
+    def restore(self) -> tuple[int, dict[str, np.ndarray]]:
+        """Load the state into the modules and optimisers; the steps made and the losses of each, (0, {}) at the beginning."""
+        if not self.path.exists():
+            return 0, {}
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                header = json.loads(file.metadata()["training"])
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"checkpoint {self.path} is damaged ({error}); remove it to begin again") from None
+        for name, value in self._identity.items():
+            if (found := header["identity"].get(name)) != value:
+                raise ValueError(
+                    f"checkpoint {self.path} is of another run: {name} was {found!r} there and is {value!r} here; give another"
+                    " folder, or remove this file"
+                )
+        for name, module in self._modules.items():
+            module.load_state_dict(_part(tensors, name))
+        for name, optimizer in self._optimizers.items():
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, value in _part(tensors, f"optimizer {name}").items():
+                index, _, what = key.partition(".")
+                state.setdefault(int(index), {})[what] = value
+            optimizer.load_state_dict({"state": state, "param_groups": header["param_groups"][name]})
+        self._saved = int(header["step"])
+        return self._saved, {name: value.numpy() for name, value in _part(tensors, "loss").items()}
+
+    def save(self, step: int, losses: Mapping[str, np.ndarray]) -> None:
+        """Write the state. Raises OSError where it cannot be written; the file before it then stays as it was."""
+        from safetensors.torch import save
+
+        tensors: dict[str, Tensor] = {}
+        for name, module in self._modules.items():
+            tensors |= {f"{name}:{key}": value for key, value in module.state_dict().items()}
+        groups = {}
+        for name, optimizer in self._optimizers.items():
+            stored = optimizer.state_dict()
+            groups[name] = stored["param_groups"]
+            for index, values in stored["state"].items():
+                tensors |= {f"optimizer {name}:{index}.{what}": torch.as_tensor(value) for what, value in values.items()}
+        tensors |= {f"loss:{name}": torch.from_numpy(values) for name, values in losses.items()}
+        header = {"identity": self._identity, "step": step, "param_groups": groups}
+        content = save(
+            {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, {"training": json.dumps(header)}
+        )
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write_whole(self.path, content)
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror}; {self.describe()}", str(self.path)) from None
+        self._saved = step
+
+
+def digest(*parts: nn.Module | Tensor) -> str:
+    """A hash of tensors, or of a family's structure: its networks, their shapes, and its settings."""
+    found = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            found.update(f"{tuple(part.shape)} {part.dtype}".encode())
+            found.update(part.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if part.numel() else b"")
+        else:
+            settings = {k: repr(v) for k, v in vars(part).items() if not k.startswith("_") and k != "training"}
+            shapes = {key: list(value.shape) for key, value in part.state_dict().items()}
+            found.update(json.dumps([type(part).__name__, repr(part), settings, shapes], sort_keys=True).encode())
+    return found.hexdigest()[:16]
+
+
+def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{name}:"): value for key, value in tensors.items() if key.startswith(f"{name}:")}
