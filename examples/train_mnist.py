@@ -36,6 +36,7 @@ from cogen.models.datasets import from_bytes, load_idx_folder
 from cogen.models.family import Family, Updates
 from cogen.models.generators import GeneratorConfig, save_generator
 from cogen.models.networks import ConvolutionalCritic, DcganGenerator, DenseEncoder, DenseGenerator, count_parameters
+from cogen.models.noise import NOISE_PER_RESIDUAL
 
 VALUE_RANGE = (-1.0, 1.0)
 EVENT_SHAPE = (1, 28, 28)
@@ -89,12 +90,6 @@ class Options:
     """Threads for torch; 0 leaves its choice."""
     seed: int = 0
     """Seed of weights, batches and latents."""
-
-
-NOISE_PER_RESIDUAL = 5.0
-"""The noise scale to condition with, over the residual (RMS) of held-out reconstructions. Residuals of neighbouring pixels go
-together, so that independent noise of their size would count the same misfit many times over. The factor was chosen on
-validation digits, by CRPS and by the coverage of intervals (docs/calibration_real.json)."""
 
 
 # ------------------------------------------------------------------------------------------------------- measures

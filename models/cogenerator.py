@@ -22,7 +22,7 @@ from cogen.models.likelihoods import need_pyro, to_numpyro
 from cogen.models.views import View
 
 Data = Mapping[str, Mapping[str, Any]]
-"""What is observed, by view: {"value": (item, *shape), "mask": (item, *shape) where the view has one}."""
+"""What is observed, by view: {"value": (item, *shape), "mask": (item, *shape) where the view hides any}."""
 
 
 class CoGenerator:
@@ -262,7 +262,7 @@ class CoGenerator:
         if view.mask is not None:
             if tuple(view.mask.shape) != shape and tuple(view.mask.shape[1:]) != shape:
                 raise ValueError(f"view {name!r}: mask has shape {tuple(view.mask.shape)}, the generator makes {shape}")
-            if bool(view.mask.reshape(-1, int(np.prod(shape))).all(dim=1).any()):
+            if not view.holes and bool(view.mask.reshape(-1, int(np.prod(shape))).all(dim=1).any()):
                 raise ValueError(
                     f"view {name!r}: the mask shows everything, so nothing is left to complete; to reconstruct a whole x"
                     " use views.Identity"
@@ -285,6 +285,8 @@ class CoGenerator:
             if view.mask.ndim == value.ndim and len(view.mask) != len(value):
                 raise ValueError(f"view {name!r}: {len(view.mask)} masks for {len(value)} items")
             mask = np.broadcast_to(view.mask.numpy(), value.shape).copy()
+        if view.holes:
+            mask &= ~np.isnan(value)
         wrong = mask & ~np.isfinite(value)
         if wrong.any():
             item, *place = np.argwhere(wrong)[0].tolist()
@@ -292,7 +294,7 @@ class CoGenerator:
                 f"view {name!r}: item {item} holds {value[(item, *place)]} at {tuple(place)}, where it is seen"
                 f" ({int(wrong.sum())} such values); what is seen must be finite"
             )
-        complaint = view.likelihood.check(value[mask])
+        complaint = view.check(value, mask)
         if complaint:
             raise ValueError(f"view {name!r}: {complaint}")
         blind = np.flatnonzero(~mask.reshape(len(mask), -1).any(axis=1)).tolist()
@@ -301,7 +303,7 @@ class CoGenerator:
                 f"view {name!r}: the mask hides everything of items {blind}; their posterior is the prior", stacklevel=3
             )
         filled = np.where(mask, value, np.float32(0.0))
-        return {"value": filled} if view.mask is None else {"value": filled, "mask": mask}
+        return {"value": filled} if view.mask is None and not view.holes else {"value": filled, "mask": mask}
 
 
 def _count(data: Data) -> int:

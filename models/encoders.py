@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Independent, Normal
 
 from cogen.models.family import Batch, Family, Update, adam
 
@@ -237,22 +238,31 @@ class EncoderGuide:
 
     def start(self, prior_share: float = 0.1) -> Any:
         """For ``AnnealedHMC(initial=...)``: q0 = (1 - prior_share) q(z | x) + prior_share prior, item by item."""
-        import numpyro
-        import numpyro.distributions as dist
-
-        from cogen.inference import GuideStart
-
-        def one_item(*args: Any, **kwargs: Any) -> None:
-            loc, scale = numpyro.param("loc"), numpyro.param("scale")
-            with numpyro.plate("item", 1, dim=-1):
-                numpyro.sample("z", dist.Normal(loc, scale).to_event(1))  # type: ignore[operator]
-
-        moments = {"loc": self.mean[:, None].numpy(), "scale": self.sd[:, None].numpy()}
-        return GuideStart(one_item, moments, prior_share=prior_share, per_item=True)
+        return normal_start(self.mean, self.sd, prior_share)
 
     def pyro_start(self, prior_share: float = 0.1) -> Any:
         """The same for ``PyroAnnealedHMC(initial=...)``."""
-        from cogen.inference import PyroGuideStart
+        return pyro_normal_start(self.mean, self.sd, prior_share)
 
-        normal = torch.distributions.Normal(self.mean, self.sd)
-        return PyroGuideStart(torch.distributions.Independent(normal, 1), prior_share=prior_share)
+
+def normal_start(mean: Tensor, sd: Tensor, prior_share: float) -> Any:
+    """The `GuideStart` of independent normals, mean and sd (item, latent_dim)."""
+    import numpyro
+    import numpyro.distributions as dist
+
+    from cogen.inference import GuideStart
+
+    def one_item(*args: Any, **kwargs: Any) -> None:
+        loc, scale = numpyro.param("loc"), numpyro.param("scale")
+        with numpyro.plate("item", 1, dim=-1):
+            numpyro.sample("z", dist.Normal(loc, scale).to_event(1))
+
+    moments = {"loc": mean[:, None].numpy(), "scale": sd[:, None].numpy()}
+    return GuideStart(one_item, moments, prior_share=prior_share, per_item=True)
+
+
+def pyro_normal_start(mean: Tensor, sd: Tensor, prior_share: float) -> Any:
+    """The `PyroGuideStart` of the same."""
+    from cogen.inference.pyro_guide_start import PyroGuideStart
+
+    return PyroGuideStart(Independent(Normal(mean, sd), 1), prior_share=prior_share)

@@ -19,11 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from cogen.models.datasets import from_bytes, write_whole
-from cogen.models.networks import DcganGenerator, DenseGenerator
+from cogen.models.networks import ConditionalGenerator, Conditioned, DcganGenerator, DenseGenerator
+from cogen.models.realnvp import RealNVPGenerator
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "DenseGenerator": DenseGenerator,
     "DcganGenerator": DcganGenerator,
+    "RealNVPGenerator": RealNVPGenerator,
+    "ConditionalGenerator": ConditionalGenerator,
 }
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -44,6 +47,8 @@ class GeneratorConfig:
             generator cannot make, and is chosen on held-out data.
         name, training_data, licence, description: for people.
         figures: what was measured when it was trained.
+        schema: of the generator of a table: its columns (`Schema.to_json`), and by name the ``noise_scale`` of those that are
+            continuous, in standardised units.
         bytes: size of the weights on disk; filled in on loading, not stored.
     """
 
@@ -58,6 +63,7 @@ class GeneratorConfig:
     licence: str = ""
     description: str = ""
     figures: Mapping[str, Any] = field(default_factory=dict)
+    schema: Mapping[str, Any] | None = None
     bytes: int = 0
 
     def __post_init__(self) -> None:
@@ -78,12 +84,15 @@ class GeneratorConfig:
         )
         check(_is_finite(self.noise_scale) and self.noise_scale > 0, "noise_scale", "a positive number")
         check(isinstance(self.figures, Mapping), "figures", "a mapping")
+        check(self.schema is None or isinstance(self.schema, Mapping), "schema", "a mapping that Schema.to_json wrote")
         # JSON has lists only; frozen dataclasses are filled through object.__setattr__.
         object.__setattr__(self, "event_shape", tuple(shape))
         object.__setattr__(self, "value_range", (float(limits[0]), float(limits[1])))
 
 
-def load_generator(name_or_path: str | Path, *, module: nn.Module | None = None, allow_pickle: bool = False) -> nn.Module:
+def load_generator(
+    name_or_path: str | Path, *, module: nn.Module | None = None, allow_pickle: bool = False, label: int | None = None
+) -> nn.Module:
     """A frozen generator in evaluation mode, with its configuration as `.config`.
 
     Args:
@@ -93,6 +102,7 @@ def load_generator(name_or_path: str | Path, *, module: nn.Module | None = None,
             (give `CoGenerator` the `latent_dim`).
         allow_pickle: also read .pt and .pth (a pickled state dict or module) and .pt2 (an exported program). These run
             code from the file: allow it for files you trust as you trust a program.
+        label: the class, of a conditional generator: what comes back is the generator of this class.
 
     Raises FileNotFoundError when there is no such generator, and ValueError, naming the file, for whatever is wrong
         with it.
@@ -121,6 +131,12 @@ def load_generator(name_or_path: str | Path, *, module: nn.Module | None = None,
     if path.suffix != ".pt2":  # an exported program has no modes: it is what it was when exported
         generator.eval()
     generator.requires_grad_(False)
+    if label is not None and not isinstance(generator, Conditioned):
+        raise ValueError(f"{path}: label {label} was given, and this generator is not conditional on a class")
+    if isinstance(generator, Conditioned):
+        if label is None:
+            raise ValueError(f"{path} is conditional on {generator.num_classes} classes: give label=, from 0 on")
+        generator = generator.given(label)
     if config is not None:
         generator.config = config  # type: ignore[assignment]
     return generator
@@ -227,7 +243,8 @@ def _build(config: GeneratorConfig, path: Path) -> nn.Module:
         )
     try:
         generator = ARCHITECTURES[config.architecture](**config.arguments)
-        made = generator.eval()(torch.zeros(1, config.latent_dim)).shape[1:]
+        probe = generator.eval().given(0) if isinstance(generator, Conditioned) else generator.eval()
+        made = probe(torch.zeros(1, config.latent_dim)).shape[1:]
     except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path}: {config.architecture} cannot be built from its arguments ({reason})") from None

@@ -14,12 +14,14 @@ penalty on the critic's gradient at one example must not see the others.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 
@@ -167,6 +169,51 @@ class DenseEncoder(nn.Module):
         """x (batch, *event_shape) -> mean (batch, latent_dim), log_sd (batch, latent_dim)."""
         mean, log_sd = self.layers(x).chunk(2, dim=-1)
         return mean, log_sd
+
+
+class Conditioned(nn.Module):
+    """A network that sees a class beside its input: a one-hot vector beside a vector, constant planes beside an image.
+
+    Args:
+        network: takes `num_classes` more numbers (or channels) than the input has.
+        num_classes: how many classes there are.
+    """
+
+    def __init__(self, network: nn.Module, num_classes: int) -> None:
+        super().__init__()
+        self.network, self.num_classes = network, num_classes
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        """x (batch, n) or (batch, channel, height, width), label (batch,) of integers."""
+        classes = one_hot(label, self.num_classes).to(x.dtype)
+        return self.network(torch.cat([x, classes[(...,) + (None,) * (x.ndim - 2)].expand(-1, -1, *x.shape[2:])], dim=1))
+
+    def given(self, label: int) -> "Given":
+        """The network of one class, a module of x alone. Raises ValueError for a label that is none of the classes."""
+        return Given(self, label)
+
+
+class Given(nn.Module):
+    """A `Conditioned` network at one class."""
+
+    def __init__(self, network: Conditioned, label: int) -> None:
+        super().__init__()
+        if not 0 <= label < network.num_classes:
+            raise ValueError(f"label {label}: the classes are 0 to {network.num_classes - 1}")
+        self.network, self.label = network, label
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x, torch.full((len(x),), self.label, dtype=torch.long, device=x.device))
+
+
+class ConditionalGenerator(Conditioned):
+    """A generator of (z, label), by the name and the arguments of the architecture below it, so that it can be stored."""
+
+    def __init__(self, architecture: str, num_classes: int, arguments: Mapping[str, Any]) -> None:
+        kinds = {"DenseGenerator": DenseGenerator, "DcganGenerator": DcganGenerator}
+        if architecture not in kinds:
+            raise ValueError(f"a conditional generator is built on {' or '.join(kinds)}, not on {architecture!r}")
+        super().__init__(kinds[architecture](**arguments), num_classes)
 
 
 def count_parameters(module: nn.Module) -> int:

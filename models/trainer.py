@@ -149,7 +149,7 @@ def train(
         module = AveragedModel(averaged.module)  # a copy: the average itself keeps the statistics of training
         _reseed(fabric.device, seed, 2, done)
         with torch.no_grad():
-            update_bn((family.latent(256) for _ in range(40)), module)
+            update_bn((family.latent(256) for _ in range(40)), _Labelled(module, arrays[1:]))
         return module.module.eval()
 
     pending: list[dict[str, Tensor]] = []
@@ -206,6 +206,17 @@ def train(
 def _stream(*numbers: int) -> int:
     """A seed of its own for these numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+class _Labelled(nn.Module):
+    """A generator of latents, that takes what else it needs from random items of the data."""
+
+    def __init__(self, generator: nn.Module, labels: tuple[Tensor, ...]) -> None:
+        super().__init__()
+        self.generator, self.labels = generator, labels
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.generator(z, *(label[torch.randint(len(label), (len(z),))].to(z.device) for label in self.labels))
 
 
 def _reseed(device: torch.device, *numbers: int) -> None:

@@ -13,6 +13,7 @@ together. ``scale=0.1`` means Gaussian noise of that standard deviation; any oth
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -54,6 +55,8 @@ class View(nn.Module):
 
     mask: Tensor | None = None
     """Which entries are seen, (*shape) or (item, *shape); None where all are."""
+    holes: ClassVar[bool] = False
+    """Whether NaN in the data is an entry that is not seen, item by item; elsewhere what is not masked must be finite."""
 
     def __init__(self, *, scale: Scale | None = None, likelihood: Likelihood | None = None) -> None:
         super().__init__()
@@ -66,6 +69,10 @@ class View(nn.Module):
         if self._likelihood is None:
             raise ValueError(f"this {type(self).__name__} has no noise model: give it scale=... or likelihood=...")
         return self._likelihood
+
+    def check(self, values: np.ndarray, seen: np.ndarray) -> str | None:
+        """What is wrong with data (item, *shape) where they are seen, or None."""
+        return self.likelihood.check(values[seen])
 
     def shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of one item's view of an x of this shape. Raises ValueError where the view does not fit x."""

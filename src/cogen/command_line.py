@@ -1,4 +1,4 @@
-"""The command line: `cogen complete`, `cogen diagnose`, `cogen generators`.
+"""The command line: `cogen complete`, `cogen train`, `cogen diagnose`, `cogen generators`.
 
 Options are dataclasses that tyro reads; strings become objects in `completion`. What a user can get wrong ends in one line and
 exit code 2. Nothing heavy is imported before it is needed, so that `cogen --help` answers at once.
@@ -25,6 +25,8 @@ class Complete:
     """A picture, a folder of pictures, or an .npy/.npz array; the default is the sixteen test digits that are shipped."""
     count: int = 16
     """How many images to complete at the most."""
+    label: int | None = None
+    """The class, where the generator is conditional."""
     view: Literal["half", "box", "centre", "random", "thumbnail", "gray"] = "half"
     """What is seen: the top half; all but a box or the centre; a random quarter of the pixels; a thumbnail; the luma."""
     algorithm: Literal["annealed-hmc", "hmc", "nuts", "gradient-descent", "importance"] = "annealed-hmc"
@@ -47,6 +49,61 @@ class Complete:
 
 
 @dataclass
+class Train:
+    """Train a generator on your data, for `cogen complete --generator`. A run that was stopped goes on where it was."""
+
+    family: tyro.conf.Positional[
+        Literal[
+            "gan", "saturating-gan", "cgan", "wgan", "wgan-gp", "fgan", "unrolled-gan", "vae", "cvae", "realnvp", "ali",
+            "bigan", "alice", "veegan", "aim", "aim-minus",
+        ]
+    ]  # fmt: skip
+    """What is trained: see docs/families.md."""
+    data: str = "mnist"
+    """mnist, fashion-mnist, cifar10 or celeba; a folder of pictures, an .npy or .npz array; or a TABLE.csv (vae only)."""
+    folder: Path | None = None
+    """Where the files of a known data set lie; default data/NAME."""
+    download: bool = False
+    """Fetch a known data set that is not there."""
+    size: int | None = None
+    """Crop pictures to a square and resize them to this."""
+    output: Path = Path("generator")
+    """Writes OUTPUT.safetensors, OUTPUT.json and OUTPUT.png, OUTPUT-encoder where there is one, and OUTPUT-checkpoint/."""
+    network: Literal["auto", "dense", "convolutional"] = "auto"
+    """Convolutional where height and width divide by four, or else dense."""
+    latent_dim: int = 64
+    """Size of z (a RealNVP's is the size of x)."""
+    widths: tuple[int, ...] | None = None
+    """The generator's hidden widths, or its two channel counts; the critic has them in reverse."""
+    epochs: float = 20.0
+    """Passes over the data."""
+    batch: int = 128
+    """Images in a batch."""
+    learning_rate: float | None = None
+    """Adam's; the default is the family's."""
+    average: float = 0.999
+    """Decay of the moving average of the generator's weights, which is what is written; 0 writes the last weights."""
+    real_target: float = 1.0
+    """One-sided label smoothing of a GAN: 0.9 is customary."""
+    weight: float | None = None
+    """Of ALICE's cycle, VEEGAN's latent error, or AIM's encoder in the generator's loss; the default is the family's."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """bf16-mixed is faster on GPUs, and on CPUs with AMX."""
+    accelerator: Literal["cpu", "cuda", "auto"] = "cpu"
+    """Where it runs."""
+    devices: int = 1
+    """How many of them."""
+    threads: int = 0
+    """Threads for torch; 0 leaves its choice."""
+    save_every: int = 1_000
+    """Steps between checkpoints."""
+    noise_images: int = 64
+    """Held-out images on which the noise scale is chosen."""
+    seed: int = 0
+    """Weights, batches and latents follow from it."""
+
+
+@dataclass
 class Diagnose:
     """Print the summary of a posterior that was written, and say in words what looks wrong."""
 
@@ -61,6 +118,7 @@ class Generators:
 
 Command = (
     Annotated[Complete, tyro.conf.subcommand("complete")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Diagnose, tyro.conf.subcommand("diagnose")]
     | Annotated[Generators, tyro.conf.subcommand("generators")]
 )
@@ -72,14 +130,15 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         _run(command)
     except KeyboardInterrupt:
-        sys.exit(_complain("interrupted; nothing was written", 130))
-    except (ValueError, TypeError, OSError) as error:
+        written = "the same command goes on from the last checkpoint" if isinstance(command, Train) else "nothing was written"
+        sys.exit(_complain(f"interrupted; {written}", 130))
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
         if os.environ.get("COGEN_TRACEBACK"):
             raise
         sys.exit(_complain(_one_line(error), 2))
 
 
-def _run(command: Complete | Diagnose | Generators) -> None:
+def _run(command: Complete | Train | Diagnose | Generators) -> None:
     import warnings
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="arviz")
@@ -89,6 +148,10 @@ def _run(command: Complete | Diagnose | Generators) -> None:
             from cogen.completion import complete
 
             complete(command)
+        case Train():
+            from cogen.training import train_family
+
+            train_family(command)
         case Diagnose():
             from cogen.completion import diagnose
 

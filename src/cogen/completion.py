@@ -45,7 +45,7 @@ def complete(options: Complete) -> None:
         from cogen.inference import infer
         from cogen.models.generators import load_generator
 
-        generator = load_generator(options.generator)
+        generator = load_generator(options.generator, label=options.label)
         images = _images(options, generator)
         model, seen = _condition(options, generator, images)
         posterior = infer(
