@@ -1,0 +1,324 @@
+"""The trainer: exact resuming, also after a kill, checkpoints that are refused or kept, averages, precision, devices."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cogen.models.family import Family, Updates, adam
+from cogen.models.gan import GAN, NonSaturating
+from cogen.models.networks import DenseCritic, DenseGenerator
+from cogen.models.trainer import Constant, Falling, InverseRoot, train
+from cogen.models.training_checkpoint import FILE
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+DATA = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+
+
+def family(width: int = 8) -> GAN:
+    torch.manual_seed(0)
+    return GAN(DenseGenerator(2, (2,), (width,), bounded=False, normalize=True), DenseCritic((2,), (8,)), 2, NonSaturating(0.1))
+
+
+def run(into: Family, steps: int, **options):
+    options = {"batch_size": 16, "seed": 1, "average": 0.9, "progress": False, "save_every": 10, **options}
+    return train(into, DATA, num_steps=steps, **options)
+
+
+def state(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in module.state_dict().items()}
+
+
+def assert_equal(a: nn.Module, b: nn.Module) -> None:
+    for key, value in state(a).items():
+        assert torch.equal(value, b.state_dict()[key]), key
+
+
+def test_a_run_in_two_parts_is_the_run_in_one(tmp_path):
+    whole, parts = family(), family()
+    once = run(whole, 35)
+    run(parts, 20, checkpoint=tmp_path / "run")
+    run(family(), 20, checkpoint=tmp_path / "run")  # done already
+    parts = family()
+    twice = run(parts, 35, checkpoint=tmp_path / "run")
+    assert_equal(whole, parts)
+    assert_equal(once.average, twice.average)
+    for name, values in once.losses.items():
+        np.testing.assert_array_equal(values, twice.losses[name])
+        assert values.shape == (35,)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [FILE]
+
+
+KILLED = """
+    import sys, torch
+    sys.path.insert(0, {tests!r})
+    import test_trainer
+    torch.set_num_threads(1)
+    into = test_trainer.family()
+    test_trainer.run(into, 100_000, checkpoint={folder!r}, save_every=5)
+"""
+
+
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
+    code = textwrap.dedent(KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "run")))
+    process = subprocess.Popen([sys.executable, "-c", code], env=os.environ)
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "run" / FILE).exists():
+            assert process.poll() is None, "the run ended before it wrote anything"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.3)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    from safetensors import safe_open
+
+    with safe_open(tmp_path / "run" / FILE, framework="pt") as file:
+        made = len(file.get_tensor("loss:critic"))
+    assert made % 5 == 0
+    goal = made + 7
+    on, whole = family(), family()
+    run(on, goal, checkpoint=tmp_path / "run", save_every=5)
+    run(whole, goal)
+    assert_equal(on, whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"batch_size": 8}, "batch_size was 16 there and is 8 here"),
+        ({"seed": 2}, "seed was 1 there and is 2 here"),
+        ({"schedule": InverseRoot()}, "schedule was"),
+        ({"average": 0.0}, "average was 0.9"),
+    ],
+)
+def test_the_checkpoint_of_another_run_is_refused(tmp_path, change, reason):
+    run(family(), 3, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match=reason):
+        run(family(), 6, checkpoint=tmp_path, **change)
+
+
+def test_other_networks_settings_or_data_are_another_run(tmp_path):
+    run(family(), 3, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="family was"):
+        run(family(width=9), 6, checkpoint=tmp_path)
+    other = family()
+    other.objective = NonSaturating(0.2)
+    with pytest.raises(ValueError, match="family was"):
+        run(other, 6, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="data was"):
+        train(
+            family(),
+            DATA + 1,
+            num_steps=6,
+            batch_size=16,
+            seed=1,
+            average=0.9,
+            progress=False,
+            checkpoint=tmp_path,
+            save_every=10,
+        )
+
+
+def test_a_damaged_checkpoint_is_refused_with_a_remedy(tmp_path):
+    run(family(), 3, checkpoint=tmp_path)
+    content = (tmp_path / FILE).read_bytes()
+    (tmp_path / FILE).write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"is damaged .*; remove it to begin again"):
+        run(family(), 6, checkpoint=tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="there is a file of that name"):
+        run(family(), 6, checkpoint=tmp_path / "file")
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_it(tmp_path):
+    run(family(), 10, checkpoint=tmp_path)
+    before = (tmp_path / FILE).read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+        with pytest.raises(OSError, match=r"the last good checkpoint \(step 10\) is"):
+            run(family(), 30, checkpoint=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert (tmp_path / FILE).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+class Exploding(Family):
+    """Its loss is no number from step 17 on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator, self.latent_dim = nn.Linear(2, 2), 2
+
+    def optimizers(self):
+        return {"loss": adam(self.generator, learning_rate=1e-3, betas=(0.9, 0.99))}
+
+    def step(self, batch, update, iteration):
+        update("loss", lambda: self.generator(batch[0]).square().mean() * (float("nan") if iteration >= 16 else 1.0))
+
+
+def test_a_diverged_loss_stops_the_run_and_keeps_the_last_good_state(tmp_path):
+    into = Exploding()
+    with pytest.raises(FloatingPointError, match=r"'loss' is nan at step 17: .* \(step 10\) is .*smaller learning rate"):
+        run(into, 40, checkpoint=tmp_path)
+    on = Exploding()
+    with pytest.raises(FloatingPointError, match="step 17"):
+        run(on, 40, checkpoint=tmp_path)
+    with pytest.raises(FloatingPointError, match="no checkpoint was asked for"):
+        run(Exploding(), 40)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": 301}, "a step takes 301 items, and there are 300: give a smaller batch_size"),
+        ({"average": 1.0}, "average=1.0"),
+        ({"seed": -1}, "seed=-1"),
+        ({"devices": 3}, "batch_size=16 does not divide among 3 devices"),
+        ({"save_every": 0}, "save_every=0"),
+    ],
+)
+def test_bad_numbers_are_named(options, reason):
+    with pytest.raises(ValueError, match=reason):
+        run(family(), 3, **options)
+
+
+def test_x_and_its_labels_belong_together():
+    with pytest.raises(ValueError, match="differ in their number of items"):
+        train(family(), (DATA, torch.zeros(5)), num_steps=1, batch_size=16, seed=0, progress=False)
+
+
+def test_every_item_comes_once_an_epoch_and_batches_are_prepared():
+    class Recorder(Exploding):
+        def step(self, batch, update, iteration):
+            seen.append(batch[0][:, 0].clone())
+            update("loss", lambda: self.generator(batch[0]).square().mean())
+
+    seen: list[torch.Tensor] = []
+    numbers = torch.arange(64, dtype=torch.uint8)[:, None].repeat(1, 2)
+    train(Recorder(), numbers, num_steps=8, batch_size=16, seed=0, progress=False, prepare=lambda x: x.float() + 0.5)
+    for epoch in (seen[:4], seen[4:]):
+        assert sorted(torch.cat(epoch).tolist()) == [k + 0.5 for k in range(64)]
+    assert not torch.equal(torch.cat(seen[:4]), torch.cat(seen[4:]))
+
+
+def test_the_random_numbers_outside_are_left_alone():
+    torch.manual_seed(5)
+    expected = torch.randn(3)
+    into = family()
+    torch.manual_seed(5)
+    run(into, 4)
+    assert torch.equal(torch.randn(3), expected)
+
+
+def test_watching_does_not_disturb():
+    seen = []
+
+    def watch(step, into, averaged):
+        seen.append((step, into.training, averaged().training))
+        into.eval()
+        torch.randn(100)
+
+    quiet, watched = family(), family()
+    run(quiet, 12)
+    run(watched, 12, watch=watch, watch_every=5)
+    assert_equal(quiet, watched)
+    assert [step for step, *_ in seen] == [5, 10, 12]
+    assert not any(averaged for *_, averaged in seen)
+
+
+def test_the_average_follows_the_weights_and_has_its_own_batch_statistics():
+    into = family()
+    kept = {}
+
+    def watch(step, into, averaged):
+        kept[step] = [p.detach().clone() for p in into.generator.parameters()]
+
+    trained = run(into, 3, average=0.5, watch=watch, watch_every=1)
+    for one, two, three, mean in zip(*kept.values(), trained.average.parameters(), strict=True):
+        torch.testing.assert_close(mean, 0.25 * one + 0.25 * two + 0.5 * three)
+    norm = next(m for m in trained.average.modules() if isinstance(m, nn.BatchNorm1d))
+    assert not torch.allclose(norm.running_mean, next(m for m in into.modules() if isinstance(m, nn.BatchNorm1d)).running_mean)
+
+
+def test_schedules():
+    assert Constant()(10, 3.0) == 1.0
+    assert [Falling(10)(step, 0.0) for step in (0, 5, 10)] == [1.0, 1.0, 0.0]
+    assert [InverseRoot()(0, epoch) for epoch in (0.0, 0.99, 3.0)] == [1.0, 1.0, 0.5]
+    rates = []
+
+    class Recorder(Exploding):
+        def step(self, batch, update, iteration):
+            rates.append(update.optimizers["loss"].param_groups[0]["lr"])
+            update("loss", lambda: self.generator(batch[0]).square().mean())
+
+    run(Recorder(), 4, schedule=Falling(4))
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 0.5e-3])
+
+
+def test_mixed_precision_trains():
+    trained = run(family(), 20, precision="bf16-mixed")
+    assert all(np.isfinite(values).all() for values in trained.losses.values())
+
+
+TWO = """
+    import sys, torch
+    sys.path.insert(0, {tests!r})
+    import test_trainer
+    torch.set_num_threads(1)
+    into = test_trainer.Exploding()
+    torch.manual_seed(0)
+    torch.nn.init.normal_(into.generator.weight)
+    torch.nn.init.zeros_(into.generator.bias)
+    test_trainer.run(into, 12, devices={devices}, checkpoint={folder!r}, average=0.0, batch_size=16)
+"""
+
+
+def test_two_devices_do_what_one_does(tmp_path):
+    """A loss that is a mean over items, without latents: the averaged gradients are those of the whole batch."""
+    from safetensors.torch import load_file
+
+    found = []
+    for devices in (1, 2):
+        script = tmp_path / f"on_{devices}.py"
+        folder = tmp_path / str(devices)
+        script.write_text(textwrap.dedent(TWO.format(tests=str(Path(__file__).parent), devices=devices, folder=str(folder))))
+        done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        found.append(load_file(folder / FILE))
+    torch.testing.assert_close(found[0]["family:generator.weight"], found[1]["family:generator.weight"])
+
+
+def test_a_bare_loop_does_what_the_trainer_does():
+    trained, bare = Exploding(), Exploding()
+    bare.load_state_dict(trained.state_dict())
+    batches = []
+
+    class Recorder(Exploding):
+        def step(self, batch, update, iteration):
+            batches.append(batch)
+            super().step(batch, update, iteration)
+
+    recorder = Recorder()
+    recorder.load_state_dict(trained.state_dict())
+    run(recorder, 5)
+    update = Updates(bare, bare.optimizers())
+    for iteration, batch in enumerate(batches):
+        bare.step(batch, update, iteration)
+    assert_equal(recorder, bare)
