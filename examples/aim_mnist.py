@@ -2,7 +2,7 @@
 
     python examples/aim_mnist.py --data mnist --output aim_mnist
 
-Every family trains the same generator, critic features and encoder widths for the same number of epochs, with the same optimiser.
+Every family trains the same generator, critic features and encoder widths for the same epochs, with the same optimiser.
 Measured on the test set, pixels in [0, 1] as the paper's:
 
     MSE    mean squared error of G(mean of q(z | x)); a plain GAN has no encoder

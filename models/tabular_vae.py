@@ -35,6 +35,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cogen.models.encoders import normal_start, pyro_normal_start
 from cogen.models.family import Batch, Family, Update
 from cogen.models.generators import GeneratorConfig
 from cogen.models.mixed_columns import MixedNoise, places
@@ -224,7 +225,7 @@ class TabularVAE(Family):
         import pyro
         import pyro.distributions as dist
 
-        pyro.module("decoder", self.generator)
+        pyro.module("vae", self)  # the noise scales are learned, too
         seen = ~rows.isnan()
         with pyro.plate("item", len(rows), dim=-1):
             z = pyro.sample("z", dist.Normal(torch.zeros(len(rows), self.latent_dim, device=rows.device), 1.0).to_event(1))
@@ -235,33 +236,18 @@ class TabularVAE(Family):
         import pyro
         import pyro.distributions as dist
 
-        pyro.module("encoder", self.encoder)
+        pyro.module("vae", self)
         mean, log_sd = self.encoder(rows)
         with pyro.plate("item", len(rows), dim=-1):
             pyro.sample("z", dist.Normal(mean, log_sd.exp()).to_event(1))
 
     def start(self, seen: Any, *, prior_share: float = 0.1) -> Any:
         """The encoder's answer for the rows of a conditioned `CoGenerator`, for ``AnnealedHMC(initial=...)``."""
-        import numpyro
-        import numpyro.distributions as dist
-
-        from cogen.inference import GuideStart
-
-        def one_item(*args: Any, **kwargs: Any) -> None:
-            mean, sd = (numpyro.param(name) for name in ("mean", "sd"))
-            with numpyro.plate("item", 1, dim=-1):
-                numpyro.sample("z", dist.Normal(mean, sd).to_event(1))
-
-        mean, sd = self._moments(seen)
-        moments = {"mean": mean[:, None].numpy(), "sd": sd[:, None].numpy()}
-        return GuideStart(one_item, moments, prior_share=prior_share, per_item=True)
+        return normal_start(*self._moments(seen), prior_share)
 
     def pyro_start(self, seen: Any, *, prior_share: float = 0.1) -> Any:
         """The same for ``PyroAnnealedHMC(initial=...)``."""
-        from cogen.inference.pyro_guide_start import PyroGuideStart
-
-        normal = torch.distributions.Normal(*self._moments(seen))
-        return PyroGuideStart(torch.distributions.Independent(normal, 1), prior_share=prior_share)
+        return pyro_normal_start(*self._moments(seen), prior_share)
 
     def _moments(self, seen: Any) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z | what is seen), each (item, latent), of the rows of a conditioned model."""
@@ -284,7 +270,8 @@ class TabularVAE(Family):
         """The distribution of rows given z (..., latent): batch shape (..., column)."""
         from cogen.models.mixed_rows_torch import MixedRows
 
-        return MixedRows(self.generator(z.flatten(0, -2)).unflatten(0, z.shape[:-1]), self.scale, self.schema, False)
+        made = self.generator(z.flatten(0, -2)).unflatten(0, z.shape[:-1])
+        return MixedRows(made.to(self.scale.dtype), self.scale, self.schema, validate_args=False)  # no density in bfloat16
 
     def _log_density(self, z: Tensor, rows: Tensor) -> Tensor:
         """log p(what is seen of the rows | z): (..., item)."""

@@ -12,6 +12,8 @@ critic's gradient.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -97,7 +99,8 @@ def train(
         a fresh permutation of the items, its incomplete last step dropped.
     :param seed: batches and latents follow from it; initial weights are the caller's.
     :param schedule: a factor of every learning rate.
-    :param average: decay per step of a moving average of the generator's weights, in [0, 1); 0 keeps none.
+    :param average: decay per step of a moving average of the generator's weights, in [0, 1); 0 keeps none. After n steps it
+        is at most (1 + n) / (10 + n).
     :param prepare: makes x of a batch what the networks see, such as floats of bytes.
     :param checkpoint: a folder: every ``save_every`` steps the whole state is written there, and a run that was killed goes on
         from it when it is called again. More ``num_steps`` prolong a run.
@@ -132,7 +135,7 @@ def train(
     fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)
     fabric.launch()
     family.to(fabric.device).train()
-    averaged = AveragedModel(family.generator, multi_avg_fn=get_ema_multi_avg_fn(average)) if average else None
+    averaged = AveragedModel(family.generator, multi_avg_fn=_follow(average)) if average else None
     optimizers: dict[str, Any] = {name: fabric.setup_optimizers(optimizer) for name, optimizer in family.optimizers().items()}
     rates = [(group, group["lr"]) for optimizer in optimizers.values() for group in optimizer.param_groups]
     update = Updates(family, optimizers, fabric.backward, _mean_over_devices(fabric) if devices > 1 else None)
@@ -203,9 +206,20 @@ def train(
     return Training(losses, time.perf_counter() - begun, final)
 
 
+def _follow(decay: float) -> Callable[[Any, Any, Any], None]:
+    """The step of the average; its decay is less at the beginning, or it would remember the initial weights for 1 / (1 - decay)
+    steps."""
+
+    def step(average: Any, current: Any, count: Any) -> None:
+        begun = (1.0 + int(count)) / (10.0 + int(count))
+        get_ema_multi_avg_fn(min(decay, begun))(average, current, count)
+
+    return step
+
+
 def _stream(*numbers: int) -> int:
-    """A seed of its own for these numbers."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+    """A seed of its own for these numbers, in a microsecond."""
+    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()) >> 1
 
 
 class _Labelled(nn.Module):
@@ -229,18 +243,12 @@ def _reseed(device: torch.device, *numbers: int) -> None:
 def _items(count: int, per_step: int, seed: int, step: int) -> Tensor:
     """Indices of the items of a step: a slice of the epoch's permutation."""
     epoch, place = divmod(step, count // per_step)
-    order = _permutation(count, _stream(seed, 1, epoch))
-    return order[place * per_step : (place + 1) * per_step]
+    return _permutation(count, seed, epoch)[place * per_step : (place + 1) * per_step]
 
 
-_KEPT: dict[tuple[int, int], Tensor] = {}
-
-
-def _permutation(count: int, seed: int) -> Tensor:
-    if (count, seed) not in _KEPT:
-        _KEPT.clear()
-        _KEPT[count, seed] = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    return _KEPT[count, seed]
+@functools.lru_cache(maxsize=1)
+def _permutation(count: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(_stream(seed, 1, epoch)))
 
 
 def _mean_over_devices(fabric: Any) -> Callable[[list[nn.Parameter]], None]:

@@ -1,4 +1,4 @@
-"""The command line: `cogen complete`, `cogen train`, `cogen diagnose`, `cogen generators`.
+"""The command line: `cogen complete`, `train`, `fill`, `diagnose` and `generators`.
 
 Options are dataclasses that tyro reads; strings become objects in `completion`. What a user can get wrong ends in one line and
 exit code 2. Nothing heavy is imported before it is needed, so that `cogen --help` answers at once.
@@ -71,8 +71,8 @@ class Train:
     """Writes OUTPUT.safetensors, OUTPUT.json and OUTPUT.png, OUTPUT-encoder where there is one, and OUTPUT-checkpoint/."""
     network: Literal["auto", "dense", "convolutional"] = "auto"
     """Convolutional where height and width divide by four, or else dense."""
-    latent_dim: int = 64
-    """Size of z (a RealNVP's is the size of x)."""
+    latent_dim: int | None = None
+    """Size of z: 64 for images, 8 for a table (a RealNVP's is the size of x)."""
     widths: tuple[int, ...] | None = None
     """The generator's hidden widths, or its two channel counts; the critic has them in reverse."""
     epochs: float = 20.0
@@ -104,6 +104,28 @@ class Train:
 
 
 @dataclass
+class Fill:
+    """Fill the holes of a table with a generator that `cogen train vae --data TABLE.csv` made."""
+
+    table: tyro.conf.Positional[Path]
+    """A CSV file with the columns of the training table; empty entries and NA are holes."""
+    generator: str
+    """The path of the generator's files."""
+    imputations: int = 5
+    """How many whole draws to write besides the best guess."""
+    chains: int = 32
+    """Chains per row."""
+    warmup: int = 200
+    """Transitions of the annealing from the prior to the posterior."""
+    samples: int = 20
+    """Draws per chain."""
+    seed: int = 0
+    """Every number of the run follows from it."""
+    output: Path = Path("cogen-filled")
+    """Folder for filled.csv, imputation-1.csv and so on, and posterior.nc."""
+
+
+@dataclass
 class Diagnose:
     """Print the summary of a posterior that was written, and say in words what looks wrong."""
 
@@ -119,6 +141,7 @@ class Generators:
 Command = (
     Annotated[Complete, tyro.conf.subcommand("complete")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Fill, tyro.conf.subcommand("fill")]
     | Annotated[Diagnose, tyro.conf.subcommand("diagnose")]
     | Annotated[Generators, tyro.conf.subcommand("generators")]
 )
@@ -138,7 +161,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(_complain(_one_line(error), 2))
 
 
-def _run(command: Complete | Train | Diagnose | Generators) -> None:
+def _run(command: Complete | Train | Fill | Diagnose | Generators) -> None:
     import warnings
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="arviz")
@@ -152,6 +175,10 @@ def _run(command: Complete | Train | Diagnose | Generators) -> None:
             from cogen.training import train_family
 
             train_family(command)
+        case Fill():
+            from cogen.tables import fill
+
+            fill(command)
         case Diagnose():
             from cogen.completion import diagnose
 

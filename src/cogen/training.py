@@ -33,11 +33,14 @@ if TYPE_CHECKING:
     from cogen.command_line import Train
 
 RANGE = (-1.0, 1.0)
-LEAST_NOISE = 0.02 * (RANGE[1] - RANGE[0])
-"""A generator that reproduces everything would ask for no noise at all, and a posterior that no sampler can follow."""
+LEAST_NOISE, MOST_NOISE = 0.02 * (RANGE[1] - RANGE[0]), 0.5 * (RANGE[1] - RANGE[0])
+"""A generator that reproduces everything would ask for no noise at all, and a posterior that no sampler can follow; one that
+reproduces nothing for more noise than there are values."""
 
 HELD_OUT = 0.1
 """Share of the training images (at most 5,000) on which the noise scale is chosen."""
+
+LATENT_OF_IMAGES = 64
 
 CONDITIONAL = ("cgan", "cvae")
 LEARNING_RATES = {"vae": 1e-3, "bernoulli-vae": 1e-3, "cvae": 1e-3, "realnvp": 1e-3}
@@ -48,9 +51,9 @@ def train_family(options: Train) -> None:
 
     Raises ValueError or OSError for what the user can get wrong, FloatingPointError for a loss that diverged.
     """
-    for name in ("batch", "latent_dim", "save_every"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)}: it must be at least 1")
+    for name in ("batch", "latent_dim", "save_every", "noise_images", "devices"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {value}: it must be at least 1")
     if not options.epochs > 0:
         raise ValueError(f"--epochs {options.epochs:g}: it must be positive")
     if options.output.is_dir():
@@ -60,7 +63,7 @@ def train_family(options: Train) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     if Path(options.data).suffix.lower() == ".csv":
-        from cogen.tabular_training import train_on_table
+        from cogen.tables import train_on_table
 
         train_on_table(options)
         return
@@ -128,7 +131,7 @@ def build(options: Train, data: ImageData) -> Family:
             f"{options.family} needs labels, and {data.name} has none: give folders of classes, or labels in the .npz"
         )
     classes = data.num_classes if options.family in CONDITIONAL else 0
-    latent = options.latent_dim
+    latent = options.latent_dim or LATENT_OF_IMAGES
     rate: dict[str, Any] = {"learning_rate": options.learning_rate or LEARNING_RATES.get(options.family, 5e-4)}
     if options.family == "realnvp":
         flow = realnvp.RealNVPGenerator(**_flow_arguments(options, shape))
@@ -180,7 +183,7 @@ class Networks:
                 f"--widths {self.widths}: a convolutional network has two channel counts, from the smallest map on"
             )
         self.width = 128 if self.convolutional else self.widths[-1]
-        self.latent = options.latent_dim
+        self.latent = options.latent_dim or LATENT_OF_IMAGES
 
     def arguments(self) -> dict[str, Any]:
         """Of the generator's architecture."""
@@ -316,9 +319,9 @@ def noise_scale(generator: nn.Module, options: Train, held_out: Tensor) -> float
     if hasattr(generator, "inverse"):  # what a flow cannot make does not exist
         return LEAST_NOISE
     probe = generator.given(0) if isinstance(generator, Conditioned) else generator  # any class is about as far from data
-    model = CoGenerator(probe, latent_dim=options.latent_dim, views={"all": views.Identity(scale=0.1)})
+    model = CoGenerator(probe, latent_dim=options.latent_dim or LATENT_OF_IMAGES, views={"all": views.Identity(scale=0.1)})
     seen = model.condition(all=held_out[: options.noise_images].numpy())
-    return round(max(LEAST_NOISE, NOISE_PER_RESIDUAL * fit_scale(seen, seed=options.seed)), 4)
+    return round(min(MOST_NOISE, max(LEAST_NOISE, NOISE_PER_RESIDUAL * fit_scale(seen, seed=options.seed))), 4)
 
 
 def draw_samples(generator: nn.Module, latent_dim: int, classes: int, path: Path, seed: int) -> None:

@@ -252,7 +252,8 @@ def test_the_average_follows_the_weights_and_has_its_own_batch_statistics():
 
     trained = run(into, 3, average=0.5, watch=watch, watch_every=1)
     for one, two, three, mean in zip(*kept.values(), trained.average.parameters(), strict=True):
-        torch.testing.assert_close(mean, 0.25 * one + 0.25 * two + 0.5 * three)
+        first = 2 / 11 * one + 9 / 11 * two  # the decay begins at (1 + n) / (10 + n)
+        torch.testing.assert_close(mean, 3 / 12 * first + 9 / 12 * three)
     norm = next(m for m in trained.average.modules() if isinstance(m, nn.BatchNorm1d))
     assert not torch.allclose(norm.running_mean, next(m for m in into.modules() if isinstance(m, nn.BatchNorm1d)).running_mean)
 

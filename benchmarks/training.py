@@ -1,0 +1,307 @@
+"""What the trainer costs: time per step of every family over that of a bare loop, written by hand, with the same networks.
+
+    python benchmarks/training.py --output docs/training_speed.json
+
+The bare loops know no trainer, no `Updates` and no checkpoints: they draw a batch, and call torch. Both sides run one right
+after the other in every round; the ratio is the median over rounds. Asked for: at most 1.1.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss, softplus
+
+from cogen.models.aim import AIM
+from cogen.models.ali import ALI, JointCritic
+from cogen.models.alice import ALICE
+from cogen.models.encoders import FeatureEncoder, head
+from cogen.models.family import Family
+from cogen.models.fgan import KL
+from cogen.models.gan import GAN, NonSaturating
+from cogen.models.networks import ConvolutionalCritic, DcganGenerator, DenseCritic, DenseEncoder, DenseGenerator
+from cogen.models.realnvp import RealNVP, RealNVPGenerator
+from cogen.models.trainer import train
+from cogen.models.vae import VAE
+from cogen.models.veegan import VEEGAN
+from cogen.models.wgan import Clipping, GradientPenalty
+
+LATENT = 32
+
+
+@dataclass
+class Options:
+    families: tuple[str, ...] = ("gan", "wgan", "wgan-gp", "fgan", "vae", "realnvp", "ali", "alice", "veegan", "aim")
+    """Which to time."""
+    networks: tuple[str, ...] = ("convolutional", "dense")
+    """For 28 x 28 images, and for two columns (hidden layers of 128), where a step is short and overhead shows."""
+    batch: int = 64
+    steps: int = 20
+    """Of each side in a round; the short steps of the small networks twenty times as many."""
+    rounds: int = 7
+    threads: int = 1
+    """More of them, on a machine that others use, measure the others."""
+    output: Path | None = None
+    """A JSON file."""
+
+
+# --- networks ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Networks:
+    convolutional: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (1, 28, 28) if self.convolutional else (2,)
+
+    @property
+    def width(self) -> int:
+        return 128
+
+    def generator(self) -> nn.Module:
+        return (
+            DcganGenerator(LATENT, self.shape)
+            if self.convolutional
+            else DenseGenerator(LATENT, (2,), (128, 128), bounded=False)
+        )
+
+    def critic(self) -> Any:
+        return ConvolutionalCritic(self.shape) if self.convolutional else DenseCritic((2,), (128, 128))
+
+    def encoder(self) -> nn.Module:
+        return FeatureEncoder(self.critic().features, head(self.width, LATENT))
+
+    def joint(self) -> nn.Module:
+        return JointCritic(self.shape, LATENT, self.critic().features)
+
+    def family(self, name: str) -> Family:
+        torch.manual_seed(0)
+        match name:
+            case "gan":
+                return GAN(self.generator(), self.critic(), LATENT, NonSaturating(gamma=0.0))
+            case "wgan":
+                return GAN(self.generator(), self.critic(), LATENT, Clipping())
+            case "wgan-gp":
+                return GAN(self.generator(), self.critic(), LATENT, GradientPenalty())
+            case "fgan":
+                return GAN(self.generator(), self.critic(), LATENT, KL(), learning_rate=1e-5)
+            case "vae":
+                return VAE(DenseEncoder(LATENT, self.shape, (128, 128)), self.generator(), LATENT, scale=0.5)
+            case "realnvp":
+                return RealNVP(RealNVPGenerator(self.shape))
+            case "ali":
+                return ALI(self.generator(), self.encoder(), self.joint(), LATENT)
+            case "alice":
+                return ALICE(self.generator(), self.encoder(), self.joint(), LATENT)
+            case "veegan":
+                reconstructor = nn.Sequential(self.critic().features, nn.Linear(self.width, LATENT))
+                return VEEGAN(self.generator(), reconstructor, self.joint(), LATENT)
+            case "aim":
+                objective = NonSaturating(gamma=0.0)
+                return AIM(self.generator(), self.critic(), head(self.width, LATENT), LATENT, objective)
+        raise ValueError(f"there is no family {name!r}")
+
+
+# --- bare loops ----------------------------------------------------------------------------------------------------
+
+
+def adam(*modules: nn.Module, rate: float = 2e-4) -> torch.optim.Adam:
+    return torch.optim.Adam([p for m in modules for p in m.parameters()], lr=rate, betas=(0.5, 0.99), fused=True)
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
+def gan_loop(family: Any, batches: Iterator[Tensor], steps: int, kind: str) -> None:
+    g, d = family.generator, family.critic
+    rate = 1e-5 if kind == "fgan" else 2e-4
+    for_g, for_d = adam(g, rate=rate), adam(d, rate=rate)
+    for _ in range(steps):
+        for x in next(batches).chunk(5 if kind.startswith("wgan") else 1):
+            with torch.no_grad():
+                fake = g(torch.randn(len(x), LATENT))
+            match kind:
+                case "gan":
+                    loss = softplus(-d(x)).mean() + softplus(d(fake)).mean()
+                case "fgan":
+                    loss = (d(fake) - 1).exp().mean() - d(x).mean()
+                case "wgan":
+                    loss = d(fake).mean() - d(x).mean()
+                case _:
+                    between = torch.lerp(x, fake, torch.rand(len(x), *[1] * (x.ndim - 1))).requires_grad_()
+                    (slope,) = torch.autograd.grad(d(between).sum(), between, create_graph=True)
+                    norm = (slope.square().flatten(1).sum(1) + 1e-12).sqrt()
+                    loss = d(fake).mean() - d(x).mean() + 10 * (norm - 1).square().mean()
+            descend(for_d, loss)
+            if kind == "wgan":
+                with torch.no_grad():
+                    for p in d.parameters():
+                        p.clamp_(-0.01, 0.01)
+        d.requires_grad_(False)
+        judged = d(g(torch.randn(len(x), LATENT)))
+        descend(for_g, softplus(-judged).mean() if kind == "gan" else -judged.mean())
+        d.requires_grad_(True)
+
+
+def vae_loop(family: Any, batches: Iterator[Tensor], steps: int) -> None:
+    optimizer = adam(family.encoder, family.generator)
+    for _ in range(steps):
+        x = next(batches)
+        mean, log_sd = family.encoder(x)
+        made = family.generator(mean + log_sd.exp() * torch.randn_like(mean))
+        kl = (0.5 * (mean.square() + (2 * log_sd).exp() - 1) - log_sd).sum(-1).mean()
+        descend(optimizer, (x - made).square().flatten(1).sum(1).mean() / 0.5 + kl)
+
+
+def realnvp_loop(family: Any, batches: Iterator[Tensor], steps: int) -> None:
+    optimizer = adam(family.generator)
+    for _ in range(steps):
+        descend(optimizer, -family.generator.log_density(next(batches)).mean())
+
+
+def joint_loop(family: Any, batches: Iterator[Tensor], steps: int, cycle: bool) -> None:
+    g, e, d = family.generator, family.encoder, family.critic
+    both, for_d = adam(g, e), adam(d)
+
+    def pairs(x: Tensor) -> tuple[Tensor, ...]:
+        z, (mean, log_sd) = torch.randn(len(x), LATENT), e(x)
+        inferred = mean + log_sd.exp() * torch.randn_like(mean)
+        made = g(z)
+        return inferred, d(x, inferred), d(made, z)
+
+    for _ in range(steps):
+        x = next(batches)
+        with torch.no_grad():
+            z, (mean, log_sd) = torch.randn(len(x), LATENT), e(x)
+            inferred, made = mean + log_sd.exp() * torch.randn_like(mean), g(z)
+        descend(for_d, softplus(-d(x, inferred)).mean() + softplus(d(made, z)).mean())
+        d.requires_grad_(False)
+        inferred, real, fake = pairs(x)
+        loss = softplus(real).mean() + softplus(-fake).mean()
+        if cycle:
+            loss = loss + mse_loss(g(inferred), x)
+        descend(both, loss)
+        d.requires_grad_(True)
+
+
+def veegan_loop(family: Any, batches: Iterator[Tensor], steps: int) -> None:
+    g, f, d = family.generator, family.encoder.network, family.critic
+    both, for_d = adam(g, f), adam(d)
+    for _ in range(steps):
+        x = next(batches)
+        with torch.no_grad():
+            z = torch.randn(len(x), LATENT)
+            made, inferred = g(z), f(x)
+        descend(for_d, softplus(-d(made, z)).mean() + softplus(d(x, inferred)).mean())
+        d.requires_grad_(False)
+        z = torch.randn(len(x), LATENT)
+        made = g(z)
+        loss = softplus(d(made, z)).mean() + softplus(-d(x, f(x))).mean() + (z - f(made)).square().mean()
+        descend(both, loss)
+        d.requires_grad_(True)
+
+
+def aim_loop(family: Any, batches: Iterator[Tensor], steps: int) -> None:
+    g, d, h = family.generator, family.critic, family.head
+    for_g, for_d, for_h = adam(g), adam(d), adam(h)
+
+    def code_loss(z: Tensor, features: Tensor) -> Tensor:
+        mean, log_sd = h(features).chunk(2, dim=-1)
+        log_sd = log_sd.clamp(-6, 3)
+        return (0.5 * ((z - mean) * (-log_sd).exp()).square() + log_sd).sum(-1).mean()
+
+    for _ in range(steps):
+        x = next(batches)
+        with torch.no_grad():
+            z = torch.randn(len(x), LATENT)
+            fake = g(z)
+        descend(for_d, softplus(-d(x)).mean() + softplus(d(fake)).mean())
+        with torch.no_grad():
+            features = d.features(fake)
+        descend(for_h, code_loss(z, features))
+        d.requires_grad_(False)
+        h.requires_grad_(False)
+        z = torch.randn(len(x), LATENT)
+        features = d.features(g(z))
+        descend(for_g, softplus(-d.last(features)).mean() + code_loss(z, features) / LATENT)
+        d.requires_grad_(True)
+        h.requires_grad_(True)
+
+
+def bare(name: str) -> Callable[..., None]:
+    match name:
+        case "gan" | "wgan" | "wgan-gp" | "fgan":
+            return lambda *a: gan_loop(*a, name)
+        case "ali" | "alice":
+            return lambda *a: joint_loop(*a, name == "alice")
+    return {"vae": vae_loop, "realnvp": realnvp_loop, "veegan": veegan_loop, "aim": aim_loop}[name]
+
+
+# --- timing --------------------------------------------------------------------------------------------------------
+
+
+def ratios(name: str, networks: Networks, options: Options) -> dict[str, Any]:
+    family, other = networks.family(name), networks.family(name)
+    data = torch.rand(4_096, *networks.shape) * 2 - 1
+    size = options.batch * family.batches_per_step
+    steps = options.steps * (1 if networks.convolutional else 20)
+
+    def batches() -> Iterator[Tensor]:
+        while True:
+            order = torch.randperm(len(data))
+            yield from (data[part] for part in order.split(size)[: len(data) // size])
+
+    def ours() -> float:
+        return train(family, data, num_steps=steps, batch_size=options.batch, seed=0, progress=False).seconds / steps
+
+    def theirs() -> float:
+        start = time.perf_counter()
+        bare(name)(other.train(), batches(), steps)
+        return (time.perf_counter() - start) / steps
+
+    ours(), theirs()
+    pairs = [(ours(), theirs()) for _ in range(options.rounds)]
+    found = [mine / its for mine, its in pairs]
+    return {
+        "family": name,
+        "networks": "convolutional" if networks.convolutional else "dense",
+        "milliseconds": 1e3 * float(np.median([mine for mine, _ in pairs])),
+        "ratio": float(np.median(found)),
+        "range": [min(found), max(found)],
+    }
+
+
+def main(options: Options) -> list[dict[str, Any]]:
+    torch.set_num_threads(options.threads)
+    rows = []
+    for kind in options.networks:
+        for name in options.families:
+            rows.append(row := ratios(name, Networks(kind == "convolutional"), options))
+            low, high = row["range"]
+            print(
+                f"{kind:14} {name:8} {row['milliseconds']:8.2f} ms a step, ratio {row['ratio']:.3f} ({low:.3f} to {high:.3f})"
+            )
+    if options.output:
+        record = {"command": shlex.join(["python", "benchmarks/training.py", *sys.argv[1:]]), "rows": rows}
+        options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return rows
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

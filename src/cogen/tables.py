@@ -1,0 +1,136 @@
+"""`cogen train vae --data TABLE.csv` and `cogen fill`: a generator of a table, and holes of rows filled by its posterior."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from cogen.command_line import Fill, Train
+
+LATENT_OF_A_TABLE = 8
+
+
+def train_on_table(options: Train) -> None:
+    """A variational autoencoder of mixed columns, which may have holes. A tenth of the rows is held out and scored.
+
+    Raises ValueError or OSError for what the user can get wrong.
+    """
+    from cogen.models.generators import save_generator
+    from cogen.models.tables import read_csv
+    from cogen.models.tabular_vae import TabularVAE
+    from cogen.models.trainer import Falling, train
+    from cogen.training import checkpoint_of, steps_of
+
+    if options.family != "vae":
+        raise ValueError(f"{options.family} does not train on a table: `cogen train vae --data {options.data}` does")
+    path = Path(options.data)
+    table = read_csv(path)
+    rows = torch.from_numpy(table.values)
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+    held_out = rows[order[: max(1, len(rows) // 10)]]
+    rows = rows[order[len(held_out) :]]
+    torch.manual_seed(options.seed)
+    rate = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
+    latent = options.latent_dim or LATENT_OF_A_TABLE
+    family = TabularVAE(table.schema, latent, hidden=options.widths or (64, 64), **rate)
+    steps = steps_of(options, len(rows), family)
+    started = time.perf_counter()
+    train(
+        family,
+        rows,
+        num_steps=steps,
+        batch_size=options.batch,
+        seed=options.seed,
+        schedule=Falling(steps),
+        checkpoint=checkpoint_of(options.output),
+        save_every=options.save_every,
+        precision=options.precision,
+        accelerator=options.accelerator,
+        devices=options.devices,
+    )
+    family.cpu().eval()
+    with torch.no_grad():
+        score = float(family.log_likelihood(held_out).sum() / (~held_out.isnan()).sum())
+    seconds = time.perf_counter() - started
+    config = family.config(
+        name=options.output.name,
+        training_data=f"{path.name}, {len(rows)} rows",
+        licence="the weights are yours; the training data carry their own licence",
+        description=f"variational autoencoder of {len(table.schema.columns)} columns, {options.epochs:g} epochs",
+        figures={"command": shlex.join(["cogen", *sys.argv[1:]]), "steps": steps, "held_out_log_density_per_entry": score},
+    )
+    written = save_generator(options.output, family.generator, config)
+    print(f"\n{path.name}: {len(rows)} rows, {steps} steps in {seconds:.0f} s")
+    for column in table.schema.columns:
+        print(f"  {column.name:28} {column.kind}")
+    print(f"  log density of an entry of {len(held_out)} rows held out: {score:.3g} nats")
+    print(f"written: {written}\nnext: cogen fill ROWS.csv --generator {options.output}")
+
+
+def fill(options: Fill) -> None:
+    """Draw what is missing in the rows of a table, given what is there; everything is computed first, then written.
+
+    Raises ValueError or OSError for what the user can get wrong.
+    """
+    from cogen.completion import _print_complaints, _workplace
+    from cogen.diagnostics import complaints
+    from cogen.inference import AnnealedHMC, infer
+    from cogen.models import CoGenerator, load_generator, read_csv, write_csv
+    from cogen.models.mixed_columns import MixedColumns
+
+    for name in ("imputations", "chains", "warmup", "samples"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name} {getattr(options, name)}: it must be at least 1")
+    if options.imputations > options.chains * options.samples:
+        raise ValueError(f"--imputations {options.imputations}: there are {options.chains} x {options.samples} draws")
+    generator = load_generator(options.generator)
+    view = MixedColumns.of(generator)
+    table = read_csv(options.table, schema=view.schema)
+    holes = np.isnan(table.values)
+    some = np.flatnonzero(holes.any(axis=1))
+    if not len(some):
+        raise ValueError(f"{options.table} has no holes: leave an entry empty, or write NA")
+    model = CoGenerator(generator, views={"row": view})
+    with _workplace(options.output) as folder:
+        posterior = infer(
+            model.condition(row=table.values[some]),
+            AnnealedHMC(),
+            num_warmup=options.warmup,
+            num_samples=options.samples,
+            num_chains=options.chains,
+            seed=options.seed,
+            keep_x=True,
+        )
+        drawn = posterior["posterior_predictive"]["row"].values
+        drawn = drawn.reshape(-1, *drawn.shape[2:])  # (draw, row, column), equally weighted after the last resampling
+        chosen = np.random.default_rng(options.seed).choice(len(drawn), options.imputations, replace=False)
+        versions = {"filled.csv": _best(view.schema, drawn)}
+        versions |= {f"imputation-{k + 1}.csv": drawn[at] for k, at in enumerate(chosen)}
+        for name, values in versions.items():
+            whole = table.values.copy()
+            whole[some] = np.where(holes[some], values, whole[some])
+            write_csv(Path(folder) / name, view.schema, whole)
+        posterior.to_netcdf(str(Path(folder) / "posterior.nc"), engine="h5netcdf")
+    print(f"\n{options.table}: {int(holes.sum())} holes in {len(some)} of {len(holes)} rows\n")
+    _print_complaints(complaints(posterior))
+    print(
+        f"\nwritten to {options.output}: filled.csv (means and most probable levels), imputation-1.csv to"
+        f" imputation-{options.imputations}.csv (whole draws: use these where uncertainty matters), posterior.nc"
+    )
+
+
+def _best(schema: Any, drawn: np.ndarray) -> np.ndarray:
+    """The mean of continuous columns and the most frequent level of the others, (row, column)."""
+    best = drawn.mean(axis=0)
+    for at, column in enumerate(schema.columns):
+        if column.kind != "continuous":
+            counts = [(drawn[..., at] == level).sum(axis=0) for level in range(len(column.levels))]
+            best[:, at] = np.argmax(counts, axis=0)
+    return best
