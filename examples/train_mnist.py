@@ -24,19 +24,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import tyro
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm import trange
 
+from cogen.diagnostics import frechet_distance
 from cogen.models import gan, vae
 from cogen.models.datasets import from_bytes, load_idx_folder
 from cogen.models.family import Family, Updates
 from cogen.models.generators import GeneratorConfig, save_generator
 from cogen.models.networks import ConvolutionalCritic, DcganGenerator, DenseEncoder, DenseGenerator, count_parameters
-from cogen.models.noise import NOISE_PER_RESIDUAL
+from cogen.models.noise import NOISE_PER_RESIDUAL, residuals
 
 VALUE_RANGE = (-1.0, 1.0)
 EVENT_SHAPE = (1, 28, 28)
@@ -95,34 +95,6 @@ class Options:
 # ------------------------------------------------------------------------------------------------------- measures
 
 
-def reconstruct(generator: nn.Module, images: Tensor, seen: Tensor, latent_dim: int, starts: int, steps: int) -> Tensor:
-    """Residuals (image, channel, height, width) of the best of `starts` descents on the log joint of the seen pixels.
-
-    The joint has noise scale 0.1, so that z stays where the prior has mass; Adam, step 0.1 falling to zero.
-    """
-    target = images.repeat_interleave(starts, 0)
-    z = torch.randn(len(target), latent_dim).requires_grad_()
-    optimizer = torch.optim.Adam([z], lr=0.1, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        potential = ((generator(z) - target) * seen).square().sum() / (2 * 0.1**2) + z.square().sum() / 2
-        (z.grad,) = torch.autograd.grad(potential, [z])
-        optimizer.step()
-        schedule.step()
-    with torch.no_grad():
-        residual = (generator(z) - target).unflatten(0, (len(images), starts))
-    best = (residual * seen).square().flatten(2).sum(-1).argmin(1)
-    return residual[torch.arange(len(images)), best]
-
-
-def frechet(a: np.ndarray, b: np.ndarray) -> float:
-    """Squared Frechet distance of the Gaussians fitted to two sets of features (item, feature)."""
-    covariance_a, covariance_b = np.cov(a.T), np.cov(b.T)
-    eigenvalues = np.linalg.eigvals(covariance_a @ covariance_b).real.clip(0)
-    means = np.square(a.mean(0) - b.mean(0)).sum()
-    return float(means + np.trace(covariance_a) + np.trace(covariance_b) - 2 * np.sqrt(eigenvalues).sum())
-
-
 def train_classifier(images: Tensor, labels: Tensor, steps: int, bf16: bool) -> ConvolutionalCritic:
     """A small classifier for the measures; the same one for every generator trained on the same data."""
     with torch.random.fork_rng():
@@ -153,7 +125,7 @@ class Measures:
         probability = self.classifier.last(features).softmax(-1)
         classes = probability.argmax(-1).bincount(minlength=probability.shape[1]) / len(x)
         return {
-            "frechet": frechet(features.numpy(), self.features),
+            "frechet": frechet_distance(features.numpy(), self.features).mean,
             "smallest_class": classes.min().item(),
             "confident": (probability.amax(-1) > 0.9).float().mean().item(),
         }
@@ -165,7 +137,8 @@ class Measures:
             with torch.no_grad():
                 x = generator(torch.randn(len(self.images), self.latent_dim))
             whole, half = (
-                reconstruct(generator, self.images[:count], seen, self.latent_dim, starts, steps) for seen in (WHOLE, TOP)
+                residuals(generator, self.images[:count], seen, self.latent_dim, starts=starts, num_steps=steps)
+                for seen in (WHOLE, TOP)
             )
         rms = {"rms_whole": whole.square().mean(), "rms_seen_half": half[:, :, TOP[0, :, 0]].square().mean()}
         return self.samples(x) | {key: value.sqrt().item() for key, value in rms.items()}

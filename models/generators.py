@@ -214,7 +214,10 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if zipfile.is_zipfile(path) or path.read_bytes()[:1] == b"\x80":
+    with path.open("rb") as file:
+        first = file.read(9)
+    # A safetensors file begins with the length of its header, eight bytes of which the first may be a pickle's, and then "{".
+    if zipfile.is_zipfile(path) or (first[:1] == b"\x80" and first[8:] != b"{"):
         raise ValueError(f"{path} is a pickle, not safetensors, whatever its name says; convert it, pickles run code")
     try:
         return load_file(path)

@@ -53,14 +53,14 @@ class UnrolledGAN(GAN):
         objective: NonSaturating = ZERO_SUM,
         *,
         unroll: int = 5,
-        unroll_rate: float = 0.1,
+        unroll_rate: float = 0.01,
         learning_rate: float = 2e-4,
         betas: tuple[float, float] = (0.5, 0.99),
     ) -> None:
         if unroll < 0:
             raise ValueError(f"unroll={unroll}: how many steps to look ahead, 0 for a plain GAN, 5 in the paper")
         if not 0 < unroll_rate < math.inf:
-            raise ValueError(f"unroll_rate={unroll_rate}: the rate of gradient ascent must be positive, such as 0.1")
+            raise ValueError(f"unroll_rate={unroll_rate}: the rate of gradient ascent must be positive, such as 0.01")
         super().__init__(generator, critic, latent_dim, objective, learning_rate=learning_rate, betas=betas)
         self.objective: NonSaturating = objective
         self.unroll, self.unroll_rate = unroll, unroll_rate

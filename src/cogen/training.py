@@ -26,7 +26,7 @@ from cogen.models.networks import (
     DenseEncoder,
     DenseGenerator,
 )
-from cogen.models.noise import NOISE_PER_RESIDUAL, fit_scale
+from cogen.models.noise import NOISE_PER_RESIDUAL, residuals
 from cogen.models.trainer import Falling, InverseRoot, train
 
 if TYPE_CHECKING:
@@ -314,14 +314,15 @@ def _encoder(options: Train, family: Family, networks: Networks | None) -> tuple
 
 def noise_scale(generator: nn.Module, options: Train, held_out: Tensor) -> float:
     """Five times the residual of held-out reconstructions, see `cogen.models.noise`."""
-    from cogen.models import CoGenerator, views
-
     if hasattr(generator, "inverse"):  # what a flow cannot make does not exist
         return LEAST_NOISE
+    generator.requires_grad_(False)
     probe = generator.given(0) if isinstance(generator, Conditioned) else generator  # any class is about as far from data
-    model = CoGenerator(probe, latent_dim=options.latent_dim or LATENT_OF_IMAGES, views={"all": views.Identity(scale=0.1)})
-    seen = model.condition(all=held_out[: options.noise_images].numpy())
-    return round(min(MOST_NOISE, max(LEAST_NOISE, NOISE_PER_RESIDUAL * fit_scale(seen, seed=options.seed))), 4)
+    with torch.random.fork_rng():
+        torch.manual_seed(options.seed)
+        left = residuals(probe, held_out[: options.noise_images], torch.tensor(True), options.latent_dim or LATENT_OF_IMAGES)
+    residual = left.square().mean().sqrt().item()
+    return round(min(MOST_NOISE, max(LEAST_NOISE, NOISE_PER_RESIDUAL * residual)), 4)
 
 
 def draw_samples(generator: nn.Module, latent_dim: int, classes: int, path: Path, seed: int) -> None:

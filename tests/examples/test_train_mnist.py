@@ -44,7 +44,7 @@ def test_train_save_load(script, data, tmp_path, capsys, family, network):
         batch=8,
         measure_every=2,
         snapshots=(3,),
-        validation=32,
+        validation=72,
         reconstructions=4,
         classifier_steps=5,
         descent_steps=5,

@@ -1,0 +1,173 @@
+"""`cogen train` and `cogen fill`: from files to a generator that completes, and bad input in one line."""
+
+import csv
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cogen.command_line import main
+from cogen.models import load_generator
+from cogen.models.encoders_on_disk import load_encoder
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+SMALL = ["--epochs", "2", "--batch", "8", "--latent-dim", "3", "--noise-images", "2"]
+
+
+@pytest.fixture(autouse=True)
+def warnings_as_they_were(monkeypatch):
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    """Two classes of 8 x 8 pictures, a bright half above or below, with labels."""
+    random = np.random.default_rng(0)
+    label = np.arange(60) % 2
+    pixels = random.integers(0, 40, (60, 8, 8), dtype=np.uint8)
+    for picture, half in zip(pixels, label, strict=True):
+        picture[4 * half : 4 * half + 4] += 200
+    path = tmp_path_factory.mktemp("data") / "halves.npz"
+    np.savez(path, images=pixels, labels=label)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("gan", ["--network", "dense", "--widths", "8"]),
+        ("cgan", []),
+        ("realnvp", ["--widths", "8"]),
+        ("vae", []),
+        ("veegan", []),
+        ("aim", ["--weight", "0.1"]),
+    ],
+)
+def test_what_is_trained_is_there_to_complete_with(images, tmp_path, capsys, family, options):
+    output = tmp_path / "made" / family
+    main(["train", family, "--data", str(images), "--output", str(output), *SMALL, *options])
+    said = capsys.readouterr().out
+    assert f"{family} on halves" in said
+    assert "noise scale" in said
+    label = 1 if family == "cgan" else None
+    generator = load_generator(output, label=label)
+    assert generator(torch.randn(2, generator.config.latent_dim)).shape == (2, 1, 8, 8)
+    assert generator.config.figures["command"].startswith("cogen ")
+    with Image.open(output.with_name(f"{family}.png")) as picture:
+        assert picture.size == (16 * 8, 8 * 8)
+    if family in ("vae", "veegan", "aim"):
+        mean, log_sd = load_encoder(output.with_name(f"{family}-encoder"))(torch.zeros(2, 1, 8, 8))
+        assert mean.shape == log_sd.shape == (2, 3)
+    pictures = tmp_path / "some.npy"
+    with np.load(images) as stored:
+        np.save(pictures, stored["images"][:2])
+    if family in ("gan", "cgan"):
+        extra = [] if label is None else ["--label", "1"]
+        where = ["--generator", str(output), "--images", str(pictures), "--output", str(tmp_path / "out")]
+        main(["complete", *where, "--chains", "8", "--warmup", "5", "--samples", "1", *extra])
+        assert (tmp_path / "out" / "completions.png").exists()
+
+
+def test_a_second_call_goes_on_and_another_run_is_refused(images, tmp_path, capsys):
+    call = ["train", "gan", "--data", str(images), "--output", str(tmp_path / "g"), *SMALL]
+    main(call)
+    first = (tmp_path / "g.safetensors").read_bytes()
+    main(call)  # everything is done already
+    assert (tmp_path / "g.safetensors").read_bytes() == first
+    with pytest.raises(SystemExit) as stop:
+        main([*call, "--seed", "5"])
+    assert stop.value.code == 2
+    assert "seed was 0 there and is 5 here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["gan", "--data", "nowhere"], "nowhere"),
+        (["gan", "--data", "IMAGES", "--batch", "1000"], "a step takes 1000 items, and there are 4"),
+        (["gan", "--data", "IMAGES", "--epochs", "0"], "--epochs 0: it must be positive"),
+        (["gan", "--data", "IMAGES", "--latent-dim", "0"], "--latent-dim 0"),
+        (["gan", "--data", "IMAGES", "--weight", "2"], "gan has no such weight"),
+        (["alice", "--data", "IMAGES", "--weight", "-2"], "weight=-2"),
+        (["aim", "--data", "IMAGES", "--widths", "4", "5", "6"], "two channel counts"),
+        (["gan", "--data", "IMAGES", "--output", "."], "this is a folder"),
+        (["cvae", "--data", "UNLABELLED"], "cvae needs labels"),
+        (["gan", "--data", "TABLE"], "gan does not train on a table"),
+    ],
+)
+def test_bad_input_is_one_line(images, table, tmp_path, capsys, monkeypatch, arguments, reason):
+    unlabelled = tmp_path / "unlabelled.npy"
+    np.save(unlabelled, np.zeros((20, 8, 8), np.uint8))
+    monkeypatch.chdir(tmp_path)
+    places = {"IMAGES": str(images), "UNLABELLED": str(unlabelled), "TABLE": str(table)}
+    with pytest.raises(SystemExit) as stop:
+        main(["train", *(places.get(argument, argument) for argument in arguments)])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert reason in said[-1]
+    assert said[-1].startswith("cogen: ")
+    assert {path.name for path in tmp_path.iterdir()} == {"unlabelled.npy"}
+
+
+# --- tables --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("table") / "people.csv"
+    random = np.random.default_rng(0)
+    with path.open("w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(["height", "smokes", "town"])
+        for size in random.normal(size=80):
+            lines.writerow([f"{170 + 10 * size:.1f}", "yes" if size > 0 else "no", ["ulm", "bonn", "kiel"][random.integers(3)]])
+    return path
+
+
+def test_a_table_is_trained_on_and_its_holes_are_filled(table, tmp_path, capsys):
+    main(["train", "vae", "--data", str(table), "--output", str(tmp_path / "people"), "--epochs", "40", "--batch", "16"])
+    assert "town                         categorical" in capsys.readouterr().out
+    rows = tmp_path / "rows.csv"
+    rows.write_text("town,smokes,height\nulm,,190\n,no,NA\nbonn,no,160\n")
+    quick = ["--chains", "8", "--warmup", "20", "--samples", "2", "--imputations", "2", "--output", str(tmp_path / "filled")]
+    main(["fill", str(rows), "--generator", str(tmp_path / "people"), *quick])
+    assert "3 holes in 2 of 3 rows" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "filled").iterdir()} == {
+        *("filled.csv", "imputation-1.csv", "imputation-2.csv", "posterior.nc")
+    }
+    for name in ("filled.csv", "imputation-1.csv"):
+        with (tmp_path / "filled" / name).open(newline="") as file:
+            found = list(csv.DictReader(file))
+        assert [row["height"] for row in found][0::2] == ["190", "160"]
+        assert found[0]["town"] == "ulm"
+        assert found[0]["smokes"] in ("yes", "no")
+        assert found[1]["town"] in ("ulm", "bonn", "kiel")
+        assert float(found[1]["height"])
+    stored = json.loads((tmp_path / "people.json").read_text())
+    assert [column["name"] for column in stored["schema"]["columns"]] == ["height", "smokes", "town"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "generator", "reason"),
+    [
+        ("height,smokes\n190,yes\n", "people", "column 'town' is missing"),
+        ("height,smokes,town\n,yes,mars\n", "people", "unknown level 'mars'"),
+        ("height,smokes,town\n190,yes,ulm\n", "people", "has no holes"),
+        ("height,smokes,town\n,yes,ulm\n", "mnist", "carries no schema of a table"),
+    ],
+)
+def test_rows_that_cannot_be_filled(table, tmp_path, tmp_path_factory, capsys, rows, generator, reason):
+    trained = tmp_path_factory.getbasetemp() / "people"
+    if not trained.with_suffix(".json").exists():
+        main(["train", "vae", "--data", str(table), "--output", str(trained), "--epochs", "2", "--batch", "16"])
+    path = tmp_path / "rows.csv"
+    path.write_text(rows)
+    with pytest.raises(SystemExit) as stop:
+        main(["fill", str(path), "--generator", str(trained) if generator == "people" else generator])
+    assert stop.value.code == 2
+    assert reason in capsys.readouterr().err
