@@ -77,7 +77,7 @@ class Train:
     """The generator's hidden widths, or its two channel counts; the critic has them in reverse."""
     epochs: float = 20.0
     """Passes over the data."""
-    batch: int = 128
+    batch: int = 64
     """Images in a batch."""
     learning_rate: float | None = None
     """Adam's; the default is the family's."""

@@ -166,7 +166,8 @@ def build(options: Train, data: ImageData) -> Family:
             return veegan.VEEGAN(generator, networks.reconstructor(), networks.joint_critic(), latent, **weight, **rate)
         case "aim" | "aim-minus":
             heads, unit = head(networks.width, latent), options.family == "aim-minus"
-            return aim.AIM(generator, networks.critic(), heads, latent, unit_variance=unit, **weight, **rate)
+            objective = gan.NonSaturating(gamma=0.1)
+            return aim.AIM(generator, networks.critic(), heads, latent, objective, unit_variance=unit, **weight, **rate)
     raise ValueError(f"there is no family {options.family!r}")
 
 

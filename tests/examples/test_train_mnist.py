@@ -18,7 +18,7 @@ from cogen.models.generators import load_generator
 def data(tmp_path: Path) -> Path:
     """Two kinds of pictures, a bright square above or below, in the four idx files."""
     random = np.random.default_rng(0)
-    for name, count in zip(IDX_FILES, (96, 96, 8, 8), strict=True):
+    for name, count in zip(IDX_FILES, (192, 192, 8, 8), strict=True):
         labels = np.arange(count) % 2
         if "images" in name:
             array = random.integers(0, 30, (count, 28, 28), dtype=np.uint8)
@@ -44,7 +44,7 @@ def test_train_save_load(script, data, tmp_path, capsys, family, network):
         batch=8,
         measure_every=2,
         snapshots=(3,),
-        validation=72,
+        validation=90,
         reconstructions=4,
         classifier_steps=5,
         descent_steps=5,

@@ -1,0 +1,33 @@
+"""The example runs with tiny arguments, and its table holds what it says."""
+
+import json
+
+
+def test_the_example_runs(script, tmp_path, capsys):
+    options = script.Options(
+        steps=4,
+        batch=4,
+        widths=(8,),
+        masks=8,
+        views=("half",),
+        count=2,
+        warmups=(4,),
+        leapfrog=2,
+        chains=8,
+        samples=1,
+        output=tmp_path / "out" / "start",
+    )
+    rows = script.main(options)
+    assert [row["start"] for row in rows] == ["guide alone", "prior", "encoder"]
+    assert "ancestors" in capsys.readouterr().out
+    record = json.loads((tmp_path / "out" / "start.json").read_text())
+    assert record["rows"] == rows
+    assert record["command"].startswith("python examples/encoder_start.py")
+
+
+def test_the_stock_has_every_kind_of_mask(script):
+    masks = script.stock((1, 28, 28), 40, seed=0)
+    shares = masks.float().mean((1, 2, 3))
+    assert masks.shape == (40, 1, 28, 28)
+    assert (shares[::4] == 0.5).all()
+    assert ((shares > 0) & (shares < 1)).all()
