@@ -8,15 +8,15 @@ as well; with x~ = G(z~), z~ ~ q(z | x):
                              ALI's loss + weight * E softplus(-C(x, x~))            adversarial
     critic of cycles         E softplus(-C(x, x)) + E softplus(C(x, x~))
 
-A critic C of pairs of events, where one is given, replaces the squared error: it need not know what makes two events alike, but
-it learns slowly where they are. weight = 0 is ALI.
+A critic C of pairs of events, where one is given, replaces the squared error: it learns what makes two events differ.
+weight = 0 is ALI.
 
 References:
     Li, Liu, Chen, Pu, Chen, Henao, Carin. ALICE: towards understanding adversarial learning for joint distribution matching.
         NeurIPS 2017 (equations 6 to 9: the bound of the conditional entropy, cycle consistency, explicit and adversarial, and
         the objective).
-Departures: the explicit cycle is a Gaussian's, the squared error, where the paper leaves the norm open. Generator and encoder
-see the critic of cycles with the labels swapped (non-saturating), as they see ALI's.
+Departures: those of `cogen.models.ali`. The explicit cycle is the squared error, averaged over dimensions. Generator and
+encoder meet the critic of cycles with the labels swapped (non-saturating), as they meet ALI's.
 """
 
 from __future__ import annotations
