@@ -103,12 +103,12 @@ class Networks:
             case "realnvp":
                 return RealNVP(RealNVPGenerator(self.shape))
             case "ali":
-                return ALI(self.generator(), self.encoder(), self.joint(), LATENT)
+                return ALI(self.generator(), self.encoder(), self.joint(), LATENT, gamma=0.0)
             case "alice":
-                return ALICE(self.generator(), self.encoder(), self.joint(), LATENT)
+                return ALICE(self.generator(), self.encoder(), self.joint(), LATENT, gamma=0.0)
             case "veegan":
                 reconstructor = nn.Sequential(self.critic().features, nn.Linear(self.width, LATENT))
-                return VEEGAN(self.generator(), reconstructor, self.joint(), LATENT)
+                return VEEGAN(self.generator(), reconstructor, self.joint(), LATENT, gamma=0.0)
             case "aim":
                 objective = NonSaturating(gamma=0.0)
                 return AIM(self.generator(), self.critic(), head(self.width, LATENT), LATENT, objective)
@@ -208,12 +208,11 @@ def veegan_loop(family: Any, batches: Iterator[Tensor], steps: int) -> None:
         with torch.no_grad():
             z = torch.randn(len(x), LATENT)
             made, inferred = g(z), f(x)
-        descend(for_d, softplus(-d(made, z)).mean() + softplus(d(x, inferred)).mean())
+        descend(for_d, softplus(-d(x, inferred)).mean() + softplus(d(made, z)).mean())
         d.requires_grad_(False)
         z = torch.randn(len(x), LATENT)
         made = g(z)
-        loss = softplus(d(made, z)).mean() + softplus(-d(x, f(x))).mean() + (z - f(made)).square().mean()
-        descend(both, loss)
+        descend(both, (z - f(made)).square().mean() - d(made, z).mean())
         d.requires_grad_(True)
 
 

@@ -148,6 +148,7 @@ def reconstruct(generator: nn.Module, encoder: nn.Module, x: Tensor) -> Tensor:
 def neighbours(generator: nn.Module, encoder: nn.Module, x: Tensor, count: int) -> Tensor:
     """``count`` samples like each x: G(z) with z ~ q(z | x), (item, count, *event_shape) (AIM, algorithm 2)."""
     mean, log_sd = (moment.repeat_interleave(count, 0) for moment in encoder(x))
+    log_sd = log_sd.clamp(SMALLEST_LOG_SD, LARGEST_LOG_SD)
     return generator(mean + log_sd.exp() * torch.randn_like(mean)).unflatten(0, (len(x), count))
 
 

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from cogen.models.datasets import write_whole
@@ -19,8 +18,8 @@ from cogen.models.veegan import Reconstructor
 
 
 def _on_critic(critic: Callable[..., Any]) -> Callable[..., nn.Module]:
-    def build(latent_dim: int, width: int, hidden: list[int], unit_variance: bool = False, **arguments: Any) -> nn.Module:
-        return FeatureEncoder(critic(**arguments).features, head(width, latent_dim, hidden), unit_variance)
+    def build(latent_dim: int, width: int, head_hidden: list[int], unit_variance: bool = False, **arguments: Any) -> nn.Module:
+        return FeatureEncoder(critic(**arguments).features, head(width, latent_dim, head_hidden), unit_variance)
 
     return build
 
@@ -101,7 +100,6 @@ def load_encoder(path: str | Path) -> nn.Module:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{beside}: {config.architecture} cannot be built from its arguments ({reason})") from None
     _fill(encoder, _read_safetensors(path), path)
-    with torch.no_grad():
-        encoder.eval().requires_grad_(False)
+    encoder.eval().requires_grad_(False)
     encoder.config = config  # type: ignore[assignment]
     return encoder

@@ -185,7 +185,7 @@ class Conditioned(nn.Module):
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         """x (batch, n) or (batch, channel, height, width), label (batch,) of integers."""
-        classes = one_hot(label, self.num_classes).to(x.dtype)
+        classes = one_hot(label.long(), self.num_classes).to(x.dtype)
         return self.network(torch.cat([x, classes[(...,) + (None,) * (x.ndim - 2)].expand(-1, -1, *x.shape[2:])], dim=1))
 
     def given(self, label: int) -> "Given":

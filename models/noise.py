@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cogen.models.cogenerator import CoGenerator
 from cogen.models.likelihoods import Normal
@@ -16,7 +18,13 @@ validation digits, by CRPS and by the coverage of intervals (docs/calibration_re
 
 
 def residuals(
-    generator: nn.Module, images: Tensor, seen: Tensor, latent_dim: int, *, starts: int = 8, num_steps: int = 500
+    generator: Callable[[Tensor], Tensor],
+    images: Tensor,
+    seen: Tensor,
+    latent_dim: int,
+    *,
+    starts: int = 8,
+    num_steps: int = 500,
 ) -> Tensor:
     """What is left, (image, *event_shape), of the best of ``starts`` descents on the log joint of the seen pixels.
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm.auto import tqdm
 
 from cogen.models.family import Family, Updates
-from cogen.models.training_checkpoint import TrainingCheckpoint, digest
+from cogen.models.training_checkpoint import TrainingCheckpoint, describe, digest
 
 Schedule = Callable[[int, float], float]
 """From (steps made, epochs begun as a real number) to the factor of every learning rate."""
@@ -62,12 +62,12 @@ class Constant:
 
 @dataclasses.dataclass
 class Training:
-    """What a training leaves besides the family itself, which was trained in place."""
+    """What a training leaves besides the family itself, which was trained in place and is in evaluation mode."""
 
     losses: dict[str, np.ndarray]
     """The loss of every step since the first, by optimiser, (step,)."""
     seconds: float
-    """Of this call."""
+    """Of all calls that went into the checkpoint."""
     average: nn.Module | None
     """The averaged generator, in evaluation mode with batch statistics of its own weights."""
 
@@ -86,7 +86,7 @@ def train(
     save_every: int = 1_000,
     watch: Callable[[int, Family, Callable[[], nn.Module | None]], None] | None = None,
     watch_every: int = 1_000,
-    precision: Any = "32-true",
+    precision: Literal["32-true", "bf16-mixed"] = "32-true",
     accelerator: str = "cpu",
     devices: int = 1,
     progress: bool = True,
@@ -103,10 +103,10 @@ def train(
         is at most (1 + n) / (10 + n).
     :param prepare: makes x of a batch what the networks see, such as floats of bytes.
     :param checkpoint: a folder: every ``save_every`` steps the whole state is written there, and a run that was killed goes on
-        from it when it is called again. More ``num_steps`` prolong a run.
+        from it when it is called again. More ``num_steps`` prolong a run whose schedule does not look at their number.
     :param watch: called as ``watch(steps, family, averaged)`` every ``watch_every`` steps and after the last; ``averaged()``
         gives the averaged generator, or None. What it draws at random does not disturb the training.
-    :param precision: Fabric's: "32-true", or "bf16-mixed", which is several times faster on CPUs with AMX and on GPUs.
+    :param precision: "32-true", or "bf16-mixed", which is several times faster on CPUs with AMX and on GPUs.
     :param accelerator: "cpu", "cuda", "auto".
     :param devices: how many; the script is then launched once for each.
 
@@ -117,6 +117,10 @@ def train(
     for name, value in (("num_steps", num_steps), ("batch_size", batch_size), ("save_every", save_every), ("devices", devices)):
         if value < 1:
             raise ValueError(f"{name}={value}: it must be at least 1")
+    if precision not in ("32-true", "bf16-mixed"):
+        raise ValueError(f"precision={precision!r}: it is '32-true' or 'bf16-mixed'")
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise ValueError("accelerator='cuda': torch sees no GPU here; use 'cpu' or 'auto'")
     if not 0.0 <= average < 1.0:
         raise ValueError(f"average={average}: the decay of the moving average lies in [0, 1)")
     if seed < 0:
@@ -135,16 +139,21 @@ def train(
     fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)
     fabric.launch()
     family.to(fabric.device).train()
+    if devices > 1:  # all begin with the weights of the first
+        for tensor in (*family.parameters(), *family.buffers()):
+            tensor.data.copy_(fabric.broadcast(tensor.data))
     averaged = AveragedModel(family.generator, multi_avg_fn=_follow(average)) if average else None
     optimizers: dict[str, Any] = {name: fabric.setup_optimizers(optimizer) for name, optimizer in family.optimizers().items()}
-    rates = [(group, group["lr"]) for optimizer in optimizers.values() for group in optimizer.param_groups]
+    rates = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in optimizers.items()}
     update = Updates(family, optimizers, fabric.backward, _mean_over_devices(fabric) if devices > 1 else None)
     store = None
     if checkpoint is not None:
-        identity = {"family": digest(family), "batch_size": batch_size, "seed": seed, "schedule": repr(schedule)}
-        identity |= {"average": average, "precision": str(precision), "devices": devices, "data": digest(*arrays)}
+        identity = {"batch_size": batch_size, "seed": seed, "schedule": repr(schedule), "average": average}
+        identity |= {"precision": precision, "devices": devices, "data": digest(*arrays), **describe(family)}
         store = TrainingCheckpoint(Path(checkpoint), identity, family, averaged, optimizers)
-    done, losses = store.restore() if store is not None else (0, {})
+    done, before, losses = store.restore() if store is not None else (0, 0.0, {})
+    if done > num_steps:
+        raise ValueError(f"num_steps={num_steps}: the checkpoint in {checkpoint} has made {done} steps already")
 
     def averaged_generator() -> nn.Module | None:
         if averaged is None:
@@ -166,7 +175,7 @@ def train(
             losses[name] = np.concatenate([losses[name], values])
             if not np.isfinite(values).all():
                 step = done - len(pending) + int(np.argmin(np.isfinite(values))) + 1
-                kept = store.describe() if store is not None else "no checkpoint was asked for"
+                kept = store.last() if store is not None else "no checkpoint was asked for"
                 raise FloatingPointError(
                     f"the loss {name!r} is {values[~np.isfinite(values)][0]} at step {step}: the training has diverged; {kept};"
                     " a smaller learning rate may help"
@@ -178,8 +187,10 @@ def train(
     with bar, torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
         while done < num_steps:
             epoch = done / per_epoch
-            for group, rate in rates:
-                group["lr"] = rate * schedule(done, epoch)
+            factor = schedule(done, epoch)
+            for name, optimizer in optimizers.items():  # its groups are other ones after a checkpoint was read
+                for group, rate in zip(optimizer.param_groups, rates[name], strict=True):
+                    group["lr"] = rate * factor
             _reseed(fabric.device, seed, 0, done, fabric.global_rank)
             items = _items(len(arrays[0]), per_step, seed, done)[fabric.global_rank :: devices]
             batch = tuple(a[items].to(fabric.device, non_blocking=True) for a in arrays)
@@ -197,13 +208,14 @@ def train(
                 settle()
                 bar.set_postfix({name: f"{values[-1]:.4g}" for name, values in losses.items()}, refresh=False)
             if store is not None and fabric.is_global_zero and (done % save_every == 0 or last):
-                store.save(done, losses)
+                store.save(done, before + time.perf_counter() - begun, losses)
             if watch is not None and (done % watch_every == 0 or last):
                 with torch.random.fork_rng():
                     watch(done, family, averaged_generator)
                 family.train()
         final = averaged_generator()
-    return Training(losses, time.perf_counter() - begun, final)
+    family.eval()
+    return Training(losses, before + time.perf_counter() - begun, final)
 
 
 def _follow(decay: float) -> Callable[[Any, Any, Any], None]:

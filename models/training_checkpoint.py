@@ -45,14 +45,16 @@ class TrainingCheckpoint:
         self._optimizers = optimizers
         self._saved: int | None = None
 
-    def describe(self) -> str:
+    def last(self) -> str:
         """Where the last good state is."""
-        return f"the last good checkpoint (step {self._saved}) is {self.path}" if self._saved else "none was written yet"
+        if not self._saved:
+            return "no checkpoint was written yet"
+        return f"the last good checkpoint (step {self._saved}) is {self.path}; with other settings begin in another folder"
 
-    def restore(self) -> tuple[int, dict[str, np.ndarray]]:
-        """Load the state into the modules and optimisers; the steps made and the losses of each, (0, {}) at the beginning."""
+    def restore(self) -> tuple[int, float, dict[str, np.ndarray]]:
+        """Load the state; returns the steps made, their seconds and their losses, (0, 0.0, {}) at the beginning."""
         if not self.path.exists():
-            return 0, {}
+            return 0, 0.0, {}
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -75,13 +77,21 @@ class TrainingCheckpoint:
                 index, _, what = key.partition(".")
                 state.setdefault(int(index), {})[what] = value
             optimizer.load_state_dict({"state": state, "param_groups": header["param_groups"][name]})
+            _lay_out(optimizer.optimizer)
         self._saved = int(header["step"])
-        return self._saved, {name: value.numpy() for name, value in _part(tensors, "loss").items()}
+        return self._saved, float(header["seconds"]), {name: value.numpy() for name, value in _part(tensors, "loss").items()}
 
-    def save(self, step: int, losses: Mapping[str, np.ndarray]) -> None:
-        """Write the state. Raises OSError where it cannot be written; the file before it then stays as it was."""
+    def save(self, step: int, seconds: float, losses: Mapping[str, np.ndarray]) -> None:
+        """Write the state.
+
+        Raises OSError where it cannot be written, and FloatingPointError where a weight is no longer finite; the file before it
+        then stays as it was.
+        """
         from safetensors.torch import save
 
+        for name, value in self._modules["family"].named_parameters():
+            if not torch.isfinite(value).all():
+                raise FloatingPointError(f"{name} is not finite after step {step}: the training has diverged; {self.last()}")
         tensors: dict[str, Tensor] = {}
         for name, module in self._modules.items():
             tensors |= {f"{name}:{key}": value for key, value in module.state_dict().items()}
@@ -92,7 +102,7 @@ class TrainingCheckpoint:
             for index, values in stored["state"].items():
                 tensors |= {f"optimizer {name}:{index}.{what}": torch.as_tensor(value) for what, value in values.items()}
         tensors |= {f"loss:{name}": torch.from_numpy(values) for name, values in losses.items()}
-        header = {"identity": self._identity, "step": step, "param_groups": groups}
+        header = {"identity": self._identity, "step": step, "seconds": seconds, "param_groups": groups}
         content = save(
             {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, {"training": json.dumps(header)}
         )
@@ -100,22 +110,42 @@ class TrainingCheckpoint:
         try:
             write_whole(self.path, content)
         except OSError as error:
-            raise OSError(error.errno, f"{error.strerror}; {self.describe()}", str(self.path)) from None
+            raise OSError(error.errno, f"{error.strerror}; {self.last()}", str(self.path)) from None
         self._saved = step
 
 
-def digest(*parts: nn.Module | Tensor) -> str:
-    """A hash of tensors, or of a family's structure: its networks, their shapes, and its settings."""
+def describe(family: nn.Module) -> dict[str, str]:
+    """What makes a family the one it is: its settings by name, its networks, and the values of what is not trained.
+
+    Raises ValueError for a setting that cannot be told from another of its kind.
+    """
+    settings = {name: repr(value) for name, value in vars(family).items() if not name.startswith("_") and name != "training"}
+    for name, value in settings.items():
+        if " at 0x" in value:
+            raise ValueError(f"a checkpoint cannot know {name}={value} again: make it a dataclass, or give it a __repr__")
+    stored = family.state_dict()
+    shapes = {key: list(value.shape) for key, value in stored.items()}
+    fixed = [p for p in family.parameters() if not p.requires_grad] + [b for n, b in family.named_buffers() if n not in stored]
+    networks = hashlib.sha256(json.dumps([type(family).__name__, repr(family), shapes], sort_keys=True).encode())
+    return {**settings, "networks": networks.hexdigest()[:16], "what is not trained": digest(*fixed)}
+
+
+def digest(*tensors: Tensor) -> str:
+    """A hash of their values."""
     found = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, Tensor):
-            found.update(f"{tuple(part.shape)} {part.dtype}".encode())
-            found.update(part.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if part.numel() else b"")
-        else:
-            settings = {k: repr(v) for k, v in vars(part).items() if not k.startswith("_") and k != "training"}
-            shapes = {key: list(value.shape) for key, value in part.state_dict().items()}
-            found.update(json.dumps([type(part).__name__, repr(part), settings, shapes], sort_keys=True).encode())
+    for tensor in tensors:
+        found.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        if tensor.numel():
+            found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()[:16]
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Moments in the memory format of their weights (a file knows none, and fused Adam pairs them by memory order)."""
+    for parameter, state in optimizer.state.items():
+        for what, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.ndim > 1:
+                state[what] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -52,7 +52,7 @@ def negative_elbo(
     if bernoulli:
         with torch.autocast(x.device.type, enabled=False):  # no probability is safe in half precision
             loss = binary_cross_entropy(_open(made.float()), x, reduction="none").flatten(1).sum(1).mean()
-        return loss + kl, torch.zeros(())
+        return loss + kl, torch.zeros((), device=x.device)
     residual = (x - made).square().flatten(1)  # (batch, pixel)
     if scale is None:
         # At the optimal sigma the derivative in sigma vanishes, so detaching it leaves the gradient as it is.
@@ -105,7 +105,8 @@ class VAE(Family):
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
         def loss() -> Tensor:
             value, scale = negative_elbo(self.encoder, self.generator, *batch, scale=self.scale, bernoulli=self.bernoulli)
-            self.fitted_scale.lerp_(scale.float(), 0.01 if iteration else 1.0)
+            if not self.bernoulli:
+                self.fitted_scale.lerp_(scale.float(), 0.01 if iteration else 1.0)
             return value
 
         update("negative_elbo", loss)

@@ -63,7 +63,7 @@ class GradientPenalty:
 
     def critic_loss(self, critic: Critic, real: Tensor, fake: Tensor, iteration: int) -> Tensor:
         share = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device)
-        between = torch.lerp(real, fake, share)
+        between = torch.lerp(real, fake.to(real.dtype), share)
         norm = (squared_gradient(critic, between) + 1e-12).sqrt()  # sqrt has no gradient at 0
         return self.penalty * (norm - 1).square().mean() - distance(critic, real, fake)
 

@@ -153,7 +153,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         _run(command)
     except KeyboardInterrupt:
-        written = "the same command goes on from the last checkpoint" if isinstance(command, Train) else "nothing was written"
+        on = "the same command goes on from the last checkpoint, if one was written"
+        written = on if isinstance(command, Train) else "nothing was written"
         sys.exit(_complain(f"interrupted; {written}", 130))
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         if os.environ.get("COGEN_TRACEBACK"):

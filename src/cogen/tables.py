@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +25,14 @@ def train_on_table(options: Train) -> None:
     from cogen.models.tables import read_csv
     from cogen.models.tabular_vae import TabularVAE
     from cogen.models.trainer import Falling, train
-    from cogen.training import checkpoint_of, steps_of
+    from cogen.training import checkpoint_of, is_first, steps_of
 
     if options.family != "vae":
         raise ValueError(f"{options.family} does not train on a table: `cogen train vae --data {options.data}` does")
+    usual_of = {"size": None, "folder": None, "download": False, "real_target": 1.0, "weight": None, "network": "auto"}
+    for name, usual in usual_of.items():
+        if getattr(options, name) != usual:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)}: it is for images, not for a table")
     path = Path(options.data)
     table = read_csv(path)
     rows = torch.from_numpy(table.values)
@@ -41,8 +44,7 @@ def train_on_table(options: Train) -> None:
     latent = options.latent_dim or LATENT_OF_A_TABLE
     family = TabularVAE(table.schema, latent, hidden=options.widths or (64, 64), **rate)
     steps = steps_of(options, len(rows), family)
-    started = time.perf_counter()
-    train(
+    trained = train(
         family,
         rows,
         num_steps=steps,
@@ -55,10 +57,12 @@ def train_on_table(options: Train) -> None:
         accelerator=options.accelerator,
         devices=options.devices,
     )
-    family.cpu().eval()
+    if not is_first():
+        return
+    family.cpu()
     with torch.no_grad():
         score = float(family.log_likelihood(held_out).sum() / (~held_out.isnan()).sum())
-    seconds = time.perf_counter() - started
+    seconds = trained.seconds
     config = family.config(
         name=options.output.name,
         training_data=f"{path.name}, {len(rows)} rows",

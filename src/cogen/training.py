@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +42,7 @@ HELD_OUT = 0.1
 LATENT_OF_IMAGES = 64
 
 CONDITIONAL = ("cgan", "cvae")
-LEARNING_RATES = {"vae": 1e-3, "bernoulli-vae": 1e-3, "cvae": 1e-3, "realnvp": 1e-3}
+LEARNING_RATES = {"vae": 1e-3, "cvae": 1e-3, "realnvp": 1e-3}
 
 
 def train_family(options: Train) -> None:
@@ -54,6 +53,10 @@ def train_family(options: Train) -> None:
     for name in ("batch", "latent_dim", "save_every", "noise_images", "devices"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} {value}: it must be at least 1")
+    if options.learning_rate is not None and not options.learning_rate > 0:
+        raise ValueError(f"--learning-rate {options.learning_rate:g}: it must be positive")
+    if options.threads < 0:
+        raise ValueError(f"--threads {options.threads}: it must not be negative")
     if not options.epochs > 0:
         raise ValueError(f"--epochs {options.epochs:g}: it must be positive")
     if options.output.is_dir():
@@ -71,13 +74,14 @@ def train_family(options: Train) -> None:
     torch.manual_seed(options.seed)
     family = build(options, data)
     held_out = min(5_000, max(1, round(HELD_OUT * len(data.train))))
-    images = torch.from_numpy(data.train)
-    tensors = [images[:-held_out]]
+    tensors = [torch.from_numpy(data.train)]
     if options.family in CONDITIONAL:
         assert data.train_labels is not None
-        tensors.append(torch.from_numpy(data.train_labels[:-held_out]))
+        tensors.append(torch.from_numpy(data.train_labels))
+    order = torch.randperm(len(tensors[0]), generator=torch.Generator().manual_seed(0))  # files are often sorted by class
+    kept = [tensor[order[:held_out]] for tensor in tensors]
+    tensors = [tensor[order[held_out:]] for tensor in tensors]
     steps = steps_of(options, len(tensors[0]), family)
-    started = time.perf_counter()
     trained = train(
         family,
         tensors,
@@ -93,8 +97,13 @@ def train_family(options: Train) -> None:
         accelerator=options.accelerator,
         devices=options.devices,
     )
-    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
-        write(options, data, family.cpu().eval(), trained, as_floats(images[-held_out:]), time.perf_counter() - started)
+    if is_first():
+        write(options, data, family.cpu(), trained, [as_floats(kept[0]), *kept[1:]])
+
+
+def is_first() -> bool:
+    """Whether this is the one process that writes, of several devices."""
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
 def steps_of(options: Train, count: int, family: Family) -> int:
@@ -139,6 +148,8 @@ def build(options: Train, data: ImageData) -> Family:
         return realnvp.RealNVP(flow, **rate)
     if options.weight is not None and options.family not in ("aim", "aim-minus", "alice", "veegan"):
         raise ValueError(f"--weight {options.weight:g}: {options.family} has no such weight; alice, veegan and aim have")
+    if options.real_target != 1.0 and options.family not in ("gan", "cgan", "saturating-gan"):
+        raise ValueError(f"--real-target {options.real_target:g}: {options.family} has none; gan, cgan and saturating-gan have")
     weight: dict[str, Any] = {} if options.weight is None else {"weight": options.weight}
     networks = Networks(options, shape, classes)
     generator = networks.generator()
@@ -183,7 +194,7 @@ class Networks:
             raise ValueError(
                 f"--widths {self.widths}: a convolutional network has two channel counts, from the smallest map on"
             )
-        self.width = 128 if self.convolutional else self.widths[-1]
+        self.width = 128 if self.convolutional else self.widths[0]  # of the critic's features
         self.latent = options.latent_dim or LATENT_OF_IMAGES
 
     def arguments(self) -> dict[str, Any]:
@@ -208,7 +219,10 @@ class Networks:
 
     def dense_encoder(self) -> nn.Module:
         channels, *size = self.shape
-        return self._conditioned(DenseEncoder(self.latent, (channels + self.classes, *size)))
+        return self._conditioned(DenseEncoder(self.latent, (channels + self.classes, *size), self.encoder_widths()))
+
+    def encoder_widths(self) -> tuple[int, ...]:
+        return (512, 256) if self.convolutional else tuple(self.widths[::-1])
 
     def reconstructor(self) -> nn.Module:
         return nn.Sequential(self.critic().features, nn.Linear(self.width, self.latent))
@@ -230,14 +244,14 @@ def _flow_arguments(options: Train, shape: tuple[int, ...]) -> dict[str, Any]:
 # --- files ---------------------------------------------------------------------------------------------------------
 
 
-def write(options: Train, data: ImageData, family: Family, trained: Any, held_out: Tensor, seconds: float) -> None:
+def write(options: Train, data: ImageData, family: Family, trained: Any, held_out: list[Tensor]) -> None:
     """The generator with its configuration, its samples as a picture, and its encoder where it has one."""
     generator = (trained.average or family.generator).cpu().eval()
     networks = None if options.family == "realnvp" else Networks(options, family_shape(data), _classes(options, data))
-    noise = noise_scale(generator, options, held_out)
+    noise, seconds = noise_scale(generator, options, held_out), trained.seconds
     about: dict[str, Any] = {
         "name": options.output.name,
-        "training_data": f"{data.name}, {len(data.train) - len(held_out)} training images",
+        "training_data": f"{data.name}, {len(data.train) - len(held_out[0])} training images",
         "licence": "the weights are yours; the training data carry their own licence",
         "description": f"{options.family}, {options.epochs:g} epochs",
     }
@@ -303,25 +317,29 @@ def _encoder(options: Train, family: Family, networks: Networks | None) -> tuple
         return None
     latent, shape = networks.latent, networks.shape
     if options.family == "vae":
-        return encoder, "DenseEncoder", {"latent_dim": latent, "event_shape": shape}
+        return encoder, "DenseEncoder", {"latent_dim": latent, "event_shape": shape, "hidden": networks.encoder_widths()}
     widths = {"channels": networks.widths[::-1]} if networks.convolutional else {"hidden": networks.widths[::-1]}
     critic: dict[str, Any] = {"event_shape": shape, **widths}
     if options.family == "veegan":
         extra = {"width": networks.width}
         return encoder, "Reconstructor", {"latent_dim": latent, **critic, **extra}
     name = "OnConvolutionalCritic" if networks.convolutional else "OnDenseCritic"
-    return encoder, name, {"latent_dim": latent, "width": networks.width, "hidden": (128,), **critic}
+    unit = {"unit_variance": True} if options.family == "aim-minus" else {}
+    return encoder, name, {"latent_dim": latent, "width": networks.width, "head_hidden": (128,), **unit, **critic}
 
 
-def noise_scale(generator: nn.Module, options: Train, held_out: Tensor) -> float:
-    """Five times the residual of held-out reconstructions, see `cogen.models.noise`."""
+def noise_scale(generator: nn.Module, options: Train, held_out: list[Tensor]) -> float:
+    """Five times the residual of held-out reconstructions, each given its class if any; see `cogen.models.noise`."""
     if hasattr(generator, "inverse"):  # what a flow cannot make does not exist
         return LEAST_NOISE
     generator.requires_grad_(False)
-    probe = generator.given(0) if isinstance(generator, Conditioned) else generator  # any class is about as far from data
+    x, *label = (tensor[: options.noise_images] for tensor in held_out)
+    starts = 8
+    given = [each.repeat_interleave(starts) for each in label]
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
-        left = residuals(probe, held_out[: options.noise_images], torch.tensor(True), options.latent_dim or LATENT_OF_IMAGES)
+        latent = options.latent_dim or LATENT_OF_IMAGES
+        left = residuals(lambda z: generator(z, *given), x, torch.tensor(True), latent, starts=starts)
     residual = left.square().mean().sqrt().item()
     return round(min(MOST_NOISE, max(LEAST_NOISE, NOISE_PER_RESIDUAL * residual)), 4)
 
@@ -336,6 +354,6 @@ def draw_samples(generator: nn.Module, latent_dim: int, classes: int, path: Path
         z = torch.randn(rows * 16, latent_dim)
         label = [torch.arange(rows).repeat_interleave(16) % classes] if classes else []
         x = generator(z, *label).clamp(*RANGE)
-    grid = x.unflatten(0, (rows, 16)).permute(0, 3, 1, 4, 2).flatten(3, 3).flatten(0, 1).flatten(1, 2)
+    grid = x.unflatten(0, (rows, 16)).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
     pixels = ((grid + 1) * 127.5).round().byte().numpy()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)

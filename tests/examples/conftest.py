@@ -1,10 +1,15 @@
-"""The example that a test file is named after, as a module."""
+"""The example that a test file is named after, as a module, and a data set of two kinds of pictures."""
 
+import gzip
 import importlib.util
+import struct
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from cogen.models.datasets import IDX_FILES
 
 
 @pytest.fixture(scope="module")
@@ -17,3 +22,20 @@ def script(request):
     specification.loader.exec_module(module)
     yield module
     del sys.modules[name]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two kinds of pictures, a bright square above or below, in the four idx files."""
+    random = np.random.default_rng(0)
+    for name, count in zip(IDX_FILES, (192, 192, 32, 32), strict=True):
+        labels = np.arange(count) % 2
+        if "images" in name:
+            array = random.integers(0, 30, (count, 28, 28), dtype=np.uint8)
+            for image, label in zip(array, labels, strict=True):
+                image[4 + 12 * label : 12 + 12 * label, 8:20] = 255
+        else:
+            array = labels.astype(np.uint8)
+        header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(header + array.tobytes(), 1))
+    return tmp_path

@@ -1,32 +1,9 @@
 """The training script runs end to end with tiny arguments, and what it saves is a classifier to measure with."""
 
-import gzip
-import struct
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
 from cogen.models.classifiers import load_classifier
-from cogen.models.datasets import IDX_FILES
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Two kinds of pictures, a bright square above or below, in the four idx files."""
-    random = np.random.default_rng(0)
-    for name, count in zip(IDX_FILES, (160, 160, 32, 32), strict=True):
-        labels = np.arange(count) % 2
-        if "images" in name:
-            array = random.integers(0, 30, (count, 28, 28), dtype=np.uint8)
-            for image, label in zip(array, labels, strict=True):
-                image[4 + 12 * label : 12 + 12 * label, 8:20] = 255
-        else:
-            array = labels.astype(np.uint8)
-        header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(header + array.tobytes(), 1))
-    return tmp_path
 
 
 def test_train_save_load(script, data, tmp_path, capsys):
@@ -42,7 +19,7 @@ def test_train_save_load(script, data, tmp_path, capsys):
     assert config.figures["validation_accuracy"] > 0.9
     assert config.figures["test_accuracy"] > 0.9
     assert config.figures["options"]["seed"] == "0"
-    assert "its first 128 training images" in config.training_data
+    assert "its first 160 training images" in config.training_data
 
 
 def test_images_are_moved_by_amounts_of_their_own(script):
@@ -64,5 +41,5 @@ def test_images_are_moved_by_amounts_of_their_own(script):
 def test_a_wrong_folder_is_one_line(script, data, tmp_path):
     with pytest.raises(SystemExit, match=r"train_classifier: .* holds neither train-images-idx3-ubyte"):
         script.main(script.Options(data=tmp_path / "nowhere"))
-    with pytest.raises(SystemExit, match=r"train_classifier: .* holds 160 images .* a batch of 128"):
+    with pytest.raises(SystemExit, match=r"train_classifier: .* holds 192 images .* a batch of 128"):
         script.main(script.Options(data=data))

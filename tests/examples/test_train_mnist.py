@@ -1,34 +1,12 @@
 """The training script runs end to end with tiny arguments, and its generator is ready to complete images with."""
 
-import gzip
 import json
-import struct
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from cogen.models.datasets import IDX_FILES
 from cogen.models.generators import load_generator
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Two kinds of pictures, a bright square above or below, in the four idx files."""
-    random = np.random.default_rng(0)
-    for name, count in zip(IDX_FILES, (192, 192, 8, 8), strict=True):
-        labels = np.arange(count) % 2
-        if "images" in name:
-            array = random.integers(0, 30, (count, 28, 28), dtype=np.uint8)
-            for image, label in zip(array, labels, strict=True):
-                image[4 + 12 * label : 12 + 12 * label, 8:20] = 255
-        else:
-            array = labels.astype(np.uint8)
-        header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(header + array.tobytes(), 1))
-    return tmp_path
 
 
 @pytest.mark.parametrize(("family", "network"), [("gan", "dense"), ("gan", "dcgan"), ("vae", "dense")])

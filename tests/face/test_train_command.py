@@ -46,6 +46,7 @@ def images(tmp_path_factory) -> Path:
         ("vae", []),
         ("veegan", []),
         ("aim", ["--weight", "0.1"]),
+        ("alice", ["--network", "dense", "--widths", "4", "6"]),
     ],
 )
 def test_what_is_trained_is_there_to_complete_with(images, tmp_path, capsys, family, options):
@@ -57,10 +58,10 @@ def test_what_is_trained_is_there_to_complete_with(images, tmp_path, capsys, fam
     label = 1 if family == "cgan" else None
     generator = load_generator(output, label=label)
     assert generator(torch.randn(2, generator.config.latent_dim)).shape == (2, 1, 8, 8)
-    assert generator.config.figures["command"].startswith("cogen ")
+    assert generator.config.figures["command"].startswith("cogen")
     with Image.open(output.with_name(f"{family}.png")) as picture:
         assert picture.size == (16 * 8, 8 * 8)
-    if family in ("vae", "veegan", "aim"):
+    if family in ("vae", "veegan", "aim", "alice"):
         mean, log_sd = load_encoder(output.with_name(f"{family}-encoder"))(torch.zeros(2, 1, 8, 8))
         assert mean.shape == log_sd.shape == (2, 3)
     pictures = tmp_path / "some.npy"
@@ -93,6 +94,9 @@ def test_a_second_call_goes_on_and_another_run_is_refused(images, tmp_path, caps
         (["gan", "--data", "IMAGES", "--epochs", "0"], "--epochs 0: it must be positive"),
         (["gan", "--data", "IMAGES", "--latent-dim", "0"], "--latent-dim 0"),
         (["gan", "--data", "IMAGES", "--weight", "2"], "gan has no such weight"),
+        (["vae", "--data", "IMAGES", "--real-target", "0.9"], "vae has none"),
+        (["gan", "--data", "IMAGES", "--learning-rate", "0"], "it must be positive"),
+        (["vae", "--data", "TABLE", "--size", "8"], "it is for images"),
         (["alice", "--data", "IMAGES", "--weight", "-2"], "weight=-2"),
         (["aim", "--data", "IMAGES", "--widths", "4", "5", "6"], "two channel counts"),
         (["gan", "--data", "IMAGES", "--output", "."], "this is a folder"),

@@ -149,6 +149,11 @@ def test_the_same_seed_gives_the_same_run(name):
     assert all(map(torch.equal, *weights))
 
 
+def test_it_trains_in_mixed_precision(name):
+    trained = train(fresh(name), data(200, seed=0), num_steps=6, batch_size=16, seed=3, precision="bf16-mixed", progress=False)
+    assert all(np.isfinite(values).all() for values in trained.losses.values())
+
+
 def test_it_is_stored_and_conditioned_in_both_ppls(name, tmp_path):
     family = fresh(name).eval()
     flow = name == "realnvp"

@@ -16,7 +16,7 @@ from torch import nn
 
 from cogen.models.family import Family, Updates, adam
 from cogen.models.gan import GAN, NonSaturating
-from cogen.models.networks import DenseCritic, DenseGenerator
+from cogen.models.networks import ConvolutionalCritic, DcganGenerator, DenseCritic, DenseGenerator
 from cogen.models.trainer import Constant, Falling, InverseRoot, train
 from cogen.models.training_checkpoint import FILE
 
@@ -42,6 +42,65 @@ def state(module: nn.Module) -> dict[str, torch.Tensor]:
 def assert_equal(a: nn.Module, b: nn.Module) -> None:
     for key, value in state(a).items():
         assert torch.equal(value, b.state_dict()[key]), key
+
+
+class Stop(Exception):
+    pass
+
+
+def convolutional() -> GAN:
+    """A critic in the memory format that is fast on CPUs, which a file does not know."""
+    torch.manual_seed(0)
+    critic = ConvolutionalCritic((1, 8, 8), (4, 8), 8).to(memory_format=torch.channels_last)
+    return GAN(DcganGenerator(2, (1, 8, 8), (4, 4)), critic, 2, NonSaturating(0.1), learning_rate=1e-2)
+
+
+@pytest.mark.parametrize("make", [family, convolutional])
+def test_a_run_that_was_stopped_in_the_middle_goes_on_to_the_same_bits(tmp_path, make):
+    """With a schedule that falls: the learning rate follows the steps after the break too."""
+    data = DATA if make is family else torch.randn(300, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    options = {"num_steps": 24, "batch_size": 16, "seed": 1, "schedule": Falling(24), "progress": False}
+
+    def stop(step, into, averaged):
+        raise Stop
+
+    whole, broken = make(), make()
+    train(whole, data, **options)
+    with pytest.raises(Stop):
+        train(broken, data, **options, checkpoint=tmp_path, save_every=5, watch=stop, watch_every=18)
+    again = make()
+    train(again, data, **options, checkpoint=tmp_path, save_every=5)
+    assert_equal(whole, again)
+
+
+def test_a_checkpoint_beyond_the_steps_asked_for_is_said(tmp_path):
+    run(family(), 20, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match=r"num_steps=8: the checkpoint in .* has made 20 steps already"):
+        run(family(), 8, checkpoint=tmp_path)
+
+
+def test_what_is_not_trained_and_what_has_no_name_is_known(tmp_path):
+    frozen = Exploding()
+    frozen.register_buffer("stock", torch.zeros(3), persistent=False)
+    run(frozen, 3, checkpoint=tmp_path)
+    other = Exploding()
+    other.register_buffer("stock", torch.ones(3), persistent=False)
+    with pytest.raises(ValueError, match="what is not trained was"):
+        run(other, 6, checkpoint=tmp_path)
+    other.setting = object()
+    with pytest.raises(ValueError, match="a checkpoint cannot know setting=<object object at"):
+        run(other, 6, checkpoint=tmp_path / "new")
+
+
+def test_weights_that_are_not_finite_are_not_written(tmp_path):
+    class Poisoned(Exploding):
+        def step(self, batch, update, iteration):
+            update("loss", lambda: self.generator(batch[0]).square().mean())
+            if iteration == 9:
+                self.generator.weight.data[0, 0] = float("inf")
+
+    with pytest.raises(FloatingPointError, match=r"generator\.weight is not finite after step 10"):
+        run(Poisoned(), 20, checkpoint=tmp_path)
 
 
 def test_a_run_in_two_parts_is_the_run_in_one(tmp_path):
@@ -111,11 +170,11 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path, change, reason):
 
 def test_other_networks_settings_or_data_are_another_run(tmp_path):
     run(family(), 3, checkpoint=tmp_path)
-    with pytest.raises(ValueError, match="family was"):
+    with pytest.raises(ValueError, match="networks was"):
         run(family(width=9), 6, checkpoint=tmp_path)
     other = family()
     other.objective = NonSaturating(0.2)
-    with pytest.raises(ValueError, match="family was"):
+    with pytest.raises(ValueError, match=r"objective was 'NonSaturating\(gamma=0\.1"):
         run(other, 6, checkpoint=tmp_path)
     with pytest.raises(ValueError, match="data was"):
         train(
@@ -192,6 +251,8 @@ def test_a_diverged_loss_stops_the_run_and_keeps_the_last_good_state(tmp_path):
         ({"seed": -1}, "seed=-1"),
         ({"devices": 3}, "batch_size=16 does not divide among 3 devices"),
         ({"save_every": 0}, "save_every=0"),
+        ({"precision": "64-true"}, "precision='64-true'"),
+        *([] if torch.cuda.is_available() else [({"accelerator": "cuda"}, "torch sees no GPU here")]),
     ],
 )
 def test_bad_numbers_are_named(options, reason):
@@ -273,18 +334,13 @@ def test_schedules():
     assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 0.5e-3])
 
 
-def test_mixed_precision_trains():
-    trained = run(family(), 20, precision="bf16-mixed")
-    assert all(np.isfinite(values).all() for values in trained.losses.values())
-
-
 TWO = """
     import sys, torch
     sys.path.insert(0, {tests!r})
     import test_trainer
     torch.set_num_threads(1)
     into = test_trainer.Exploding()
-    torch.manual_seed(0)
+    torch.manual_seed(int(__import__("os").environ.get("LOCAL_RANK", 0)))  # each device has weights of its own at first
     torch.nn.init.normal_(into.generator.weight)
     torch.nn.init.zeros_(into.generator.bias)
     test_trainer.run(into, 12, devices={devices}, checkpoint={folder!r}, average=0.0, batch_size=16)
