@@ -234,8 +234,8 @@ def test_the_starts_are_the_encoders_moments(trained):
     with torch.no_grad():
         mean, log_sd = vae.encoder(ROWS)
     start = vae.start(seen).for_item(1)
-    np.testing.assert_allclose(start.params["mean"], mean[[1]], rtol=1e-5)
-    np.testing.assert_allclose(start.params["sd"], log_sd.exp()[[1]], rtol=1e-5)
+    np.testing.assert_allclose(start.params["loc"], mean[[1]], rtol=1e-5)
+    np.testing.assert_allclose(start.params["scale"], log_sd.exp()[[1]], rtol=1e-5)
     flat = vae.pyro_start(seen).bind(4, 2)._flat[0]
     torch.testing.assert_close(flat.mean, mean)
 
