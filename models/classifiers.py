@@ -14,8 +14,7 @@ from typing import Any
 
 import torch
 
-from cogen.models.datasets import write_whole
-from cogen.models.generators import SHIPPED, _fill, _read_safetensors, _with_suffix
+from cogen.models.generators import SHIPPED, _fill, _packed, _read_safetensors, _with_suffix, _write_pair
 from cogen.models.networks import ConvolutionalCritic
 
 CLASSIFIERS = {"ConvolutionalCritic": ConvolutionalCritic}
@@ -92,16 +91,8 @@ def load_classifier(name_or_path: str | Path) -> ConvolutionalCritic:
 
 def save_classifier(path: str | Path, network: ConvolutionalCritic, config: ClassifierConfig) -> Path:
     """Write PATH.safetensors and PATH.json, its `sha256` filled in; each appears whole or not at all. Returns the former."""
-    from safetensors.torch import save
-
-    weights_path = _with_suffix(Path(path), ".safetensors")
-    weights_path.parent.mkdir(parents=True, exist_ok=True)
-    weights = save({key: value.contiguous() for key, value in network.state_dict().items()})
-    stored = asdict(replace(config, sha256=hashlib.sha256(weights).hexdigest()))
-    # The configuration first: weights without it could not be loaded.
-    write_whole(weights_path.with_suffix(".json"), (json.dumps(stored, indent=1) + "\n").encode())
-    write_whole(weights_path, weights)
-    return weights_path
+    weights = _packed(network)
+    return _write_pair(path, asdict(replace(config, sha256=hashlib.sha256(weights).hexdigest())), weights)
 
 
 def _read_config(path: Path) -> ClassifierConfig:

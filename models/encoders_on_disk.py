@@ -10,9 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from cogen.models.datasets import write_whole
 from cogen.models.encoders import FeatureEncoder, MaskedEncoder, head
-from cogen.models.generators import _fill, _read_safetensors, _with_suffix
+from cogen.models.generators import _fill, _packed, _read_safetensors, _with_suffix, _write_pair
 from cogen.models.networks import ConvolutionalCritic, DenseCritic, DenseEncoder
 from cogen.models.veegan import Reconstructor
 
@@ -65,13 +64,7 @@ class EncoderConfig:
 
 def save_encoder(path: str | Path, encoder: nn.Module, config: EncoderConfig) -> Path:
     """Write PATH.safetensors and PATH.json; each appears whole or not at all. Returns the path of the weights."""
-    from safetensors.torch import save
-
-    weights = _with_suffix(Path(path), ".safetensors")
-    weights.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(weights.with_suffix(".json"), (json.dumps(asdict(config), indent=1) + "\n").encode())
-    write_whole(weights, save({key: value.contiguous() for key, value in encoder.state_dict().items()}))
-    return weights
+    return _write_pair(path, asdict(config), _packed(encoder))
 
 
 def load_encoder(path: str | Path) -> nn.Module:

@@ -144,16 +144,9 @@ def load_generator(
 
 def save_generator(path: str | Path, generator: nn.Module, config: GeneratorConfig) -> Path:
     """Write PATH.safetensors and PATH.json; each appears whole or not at all. Returns the path of the weights."""
-    from safetensors.torch import save
-
-    weights_path = _with_suffix(Path(path), ".safetensors")
-    weights_path.parent.mkdir(parents=True, exist_ok=True)
     stored = asdict(config)
     del stored["bytes"]
-    # The configuration first: weights without it could not be loaded.
-    write_whole(weights_path.with_suffix(".json"), (json.dumps(stored, indent=1) + "\n").encode())
-    write_whole(weights_path, save({key: value.contiguous() for key, value in generator.state_dict().items()}))
-    return weights_path
+    return _write_pair(path, stored, _packed(generator))
 
 
 def shipped_generators() -> dict[str, GeneratorConfig]:
@@ -192,6 +185,23 @@ def read_config(path: Path) -> GeneratorConfig:
         raise ValueError(f"{path}: {str(error).removeprefix('GeneratorConfig.__init__() ')}") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _packed(module: nn.Module) -> bytes:
+    """A module's weights as the content of a safetensors file."""
+    from safetensors.torch import save
+
+    return save({key: value.contiguous() for key, value in module.state_dict().items()})
+
+
+def _write_pair(path: str | Path, stored: Mapping[str, Any], weights: bytes) -> Path:
+    """Write PATH.safetensors and PATH.json; each appears whole or not at all. Returns the path of the weights."""
+    weights_path = _with_suffix(Path(path), ".safetensors")
+    weights_path.parent.mkdir(parents=True, exist_ok=True)
+    # The configuration first: weights without it could not be loaded.
+    write_whole(weights_path.with_suffix(".json"), (json.dumps(stored, indent=1) + "\n").encode())
+    write_whole(weights_path, weights)
+    return weights_path
 
 
 def _find(name_or_path: str | Path) -> Path:
