@@ -80,7 +80,8 @@ class Updates:
         optimizer = self.optimizers[name]
         with _held(self._fixed[name]):
             value = loss()
-        optimizer.zero_grad(set_to_none=True)
+        for parameter in self._owned[name]:
+            parameter.grad = None  # as optimizer.zero_grad() does, without its hooks
         self._backward(value)
         if self._reduce is not None:
             self._reduce(self._owned[name])
