@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,7 @@ def complete(options: Complete) -> None:
     if isinstance(options.noise, float) and not (np.isfinite(options.noise) and options.noise > 0):
         raise ValueError(f"--noise {options.noise:g}: a noise scale is a positive number")
     kernel = _kernel(options)
-    with _workplace(options.output) as folder:
+    with _workplace(options.output, _FILES) as folder:
         from cogen.inference import infer
         from cogen.models.generators import load_generator
 
@@ -247,10 +247,13 @@ def _over_items(choose: Callable[[np.ndarray], Any], values: np.ndarray) -> floa
 
 
 class _workplace:
-    """A folder beside the output that disappears unless its files were moved: nothing is ever half-written."""
+    """A folder beside the output that disappears unless its files were moved: nothing is ever half-written.
 
-    def __init__(self, output: Path) -> None:
-        self.output = output
+    `patterns` say what the command writes: files of an earlier run that match go, as it may have written more.
+    """
+
+    def __init__(self, output: Path, patterns: Sequence[str]) -> None:
+        self.output, self.patterns = output, patterns
 
     def __enter__(self) -> str:
         if self.output.exists() and not self.output.is_dir():
@@ -266,8 +269,8 @@ class _workplace:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if kind is None:
             self.output.mkdir(parents=True, exist_ok=True)
-            for name in _FILES:  # an earlier run may have written more
-                (self.output / name).unlink(missing_ok=True)
+            for old in [path for pattern in self.patterns for path in self.output.glob(pattern)]:
+                old.unlink()
             for path in Path(self._folder.name).iterdir():
                 os.replace(path, self.output / path.name)
         self._folder.__exit__(kind, error, trace)

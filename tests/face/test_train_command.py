@@ -138,6 +138,8 @@ def test_a_table_is_trained_on_and_its_holes_are_filled(table, tmp_path, capsys)
     assert "town                         categorical" in capsys.readouterr().out
     rows = tmp_path / "rows.csv"
     rows.write_text("town,smokes,height\nulm,,190\n,no,NA\nbonn,no,160\n")
+    (tmp_path / "filled").mkdir()
+    (tmp_path / "filled" / "imputation-3.csv").write_text("of an earlier run that wrote more")
     quick = ["--chains", "8", "--warmup", "20", "--samples", "2", "--imputations", "2", "--output", str(tmp_path / "filled")]
     main(["fill", str(rows), "--generator", str(tmp_path / "people"), *quick])
     assert "3 holes in 2 of 3 rows" in capsys.readouterr().out
