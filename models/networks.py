@@ -9,6 +9,8 @@ References:
     Radford, Metz, Chintala. Unsupervised representation learning with deep convolutional GANs. ICLR 2016 (section 3:
         transposed convolutions, batch norm in the generator, leaky ReLU in the critic, tanh at the end).
     Elfwing, Uchibe, Doya. Sigmoid-weighted linear units. Neural Networks 2018 (SiLU).
+    Tancik et al. Fourier features let networks learn high frequency functions in low dimensional domains. NeurIPS 2020
+        (section 6: Gaussian frequencies).
 Departures: the DCGAN here has two upsampling stages (28 = 7 * 2 * 2) and its critic has no batch norm, because a
 penalty on the critic's gradient at one example must not see the others.
 """
@@ -105,16 +107,49 @@ class DcganGenerator(nn.Module):
         return self.upsample(self.project(z))
 
 
+class FourierFeatures(nn.Module):
+    """Sines and cosines of fixed random combinations of a few numbers, for events whose detail is finer than their range.
+
+    A multilayer perceptron of the numbers themselves learns slow functions of them first, and fast ones late.
+
+    Args:
+        inputs: how many numbers an event has.
+        width: how many features; even, half of them sines.
+        bandwidth: standard deviation of the frequencies, in radians for each unit of an input.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, inputs: int, width: int, bandwidth: float) -> None:
+        super().__init__()
+        if width < 2 or width % 2 or not 0 < bandwidth < math.inf:
+            raise ValueError(f"width={width}, bandwidth={bandwidth}: an even number of features, and a positive bandwidth")
+        self.width = width
+        self.register_buffer("frequencies", bandwidth * torch.randn(inputs, width // 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (batch, *event_shape) -> (batch, width)."""
+        angles = x.flatten(1) @ self.frequencies
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
 class DenseCritic(nn.Module):
     """Multilayer perceptron from an event of any shape to one unbounded number per event.
 
     `features` (batch, width) feeds its `last` layer, and that of an encoder that reads along.
+
+    Args:
+        event_shape: shape of one event.
+        hidden: widths of the hidden layers.
+        fourier: what the layers see in place of the event's own numbers.
     """
 
-    def __init__(self, event_shape: Sequence[int], hidden: Sequence[int] = (256, 256)) -> None:
+    def __init__(
+        self, event_shape: Sequence[int], hidden: Sequence[int] = (256, 256), fourier: FourierFeatures | None = None
+    ) -> None:
         super().__init__()
-        widths = [math.prod(event_shape), *hidden]
-        layers: list[nn.Module] = [nn.Flatten()]
+        widths = [math.prod(event_shape) if fourier is None else fourier.width, *hidden]
+        layers: list[nn.Module] = [nn.Flatten() if fourier is None else fourier]
         for inputs, outputs in pairwise(widths):
             layers += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.2)]
         self.features = nn.Sequential(*layers)
