@@ -42,7 +42,8 @@ HELD_OUT = 0.1
 LATENT_OF_IMAGES = 64
 
 CONDITIONAL = ("cgan", "cvae")
-LEARNING_RATES = {"vae": 1e-3, "cvae": 1e-3, "realnvp": 1e-3}
+WITHOUT_R1 = ("saturating-gan", "wgan", "wgan-gp", "fgan", "unrolled-gan")
+"""Families that train at half the learning rate of the others: nothing holds their critic's gradient, or something else."""
 
 
 def train_family(options: Train) -> None:
@@ -141,7 +142,7 @@ def build(options: Train, data: ImageData) -> Family:
         )
     classes = data.num_classes if options.family in CONDITIONAL else 0
     latent = options.latent_dim or LATENT_OF_IMAGES
-    rate: dict[str, Any] = {"learning_rate": options.learning_rate or LEARNING_RATES.get(options.family, 5e-4)}
+    rate: dict[str, Any] = {"learning_rate": options.learning_rate or (5e-4 if options.family in WITHOUT_R1 else 1e-3)}
     if options.family == "realnvp":
         flow = realnvp.RealNVPGenerator(**_flow_arguments(options, shape))
         flow.standardise(dequantised(torch.from_numpy(data.train[:1_000])))
@@ -177,7 +178,7 @@ def build(options: Train, data: ImageData) -> Family:
             return veegan.VEEGAN(generator, networks.reconstructor(), networks.joint_critic(), latent, **weight, **rate)
         case "aim" | "aim-minus":
             heads, unit = head(networks.width, latent), options.family == "aim-minus"
-            objective = gan.NonSaturating(gamma=0.1)
+            objective = gan.NonSaturating(gamma=0.5)
             return aim.AIM(generator, networks.critic(), heads, latent, objective, unit_variance=unit, **weight, **rate)
     raise ValueError(f"there is no family {options.family!r}")
 

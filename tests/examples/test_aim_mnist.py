@@ -1,7 +1,9 @@
 """The comparison runs for every family with tiny arguments; a later run adds its rows to the table."""
 
+import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 
@@ -34,6 +36,32 @@ def test_all_families_and_a_later_run(script, data, tmp_path, capsys):
     assert (tmp_path / "out" / "aim-alice-2.png").exists()
 
 
-def test_an_unknown_family_is_named_before_anything_runs(script, data, tmp_path):
-    with pytest.raises(SystemExit, match="family 'gam': known are gan"):
-        script.main(script.Options(data=str(data), families=("gam",), output=tmp_path / "aim"))
+@pytest.mark.parametrize("name", ["gam", "gan:2", "aim:", "aim:much"])
+def test_an_unknown_family_is_named_before_anything_runs(script, data, tmp_path, name):
+    with pytest.raises(SystemExit, match=f"family '{name}': known are gan"):
+        script.main(script.Options(data=str(data), families=("aim", name), output=tmp_path / "aim"))
+
+
+def test_a_classifier_of_other_images_is_refused_and_none_is_allowed(script, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    colour = {name: rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8) for name in ("train_images", "test_images")}
+    np.savez(tmp_path / "colour.npz", **colour)
+    options = script.Options(
+        data=str(tmp_path / "colour.npz"),
+        families=("aim",),
+        epochs=1,
+        batch=16,
+        latent_dim=3,
+        validation=16,
+        points=1,
+        output=tmp_path / "colour",
+    )
+    with pytest.raises(SystemExit, match="judges images of shape"):
+        script.main(options)
+    script.main(dataclasses.replace(options, classifier=None))
+    assert "inception" not in capsys.readouterr().out
+    (row,) = json.loads((tmp_path / "colour.json").read_text())["rows"]
+    assert "inception_score" not in row
+    assert row["mse"] > 0
+    assert (tmp_path / "colour-aim.png").exists()
+    assert (tmp_path / "colour-curves.png").exists()

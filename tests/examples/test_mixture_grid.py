@@ -18,7 +18,15 @@ def test_the_data_reach_every_mode(script):
 
 def test_the_example_runs(script, tmp_path, capsys):
     options = script.Options(
-        seeds=(0, 1), steps=3, batch=8, hidden=(8, 8), points=64, samples=100, progress=False, output=tmp_path / "grid"
+        seeds=(0, 1),
+        steps=3,
+        batch=8,
+        hidden=(8, 8),
+        critic_hidden=(8, 8),
+        points=64,
+        samples=100,
+        progress=False,
+        output=tmp_path / "grid",
     )
     record = script.main(options)
     lines = capsys.readouterr().out.splitlines()
