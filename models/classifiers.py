@@ -6,15 +6,16 @@ Neither file can run code. Those that ship lie in shipped/classifiers, made by `
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
-from cogen.models.generators import SHIPPED, _fill, _packed, _read_safetensors, _with_suffix, _write_pair
+from cogen.models import stored
+from cogen.models.generators import SHIPPED
 from cogen.models.networks import ConvolutionalCritic
 
 CLASSIFIERS = {"ConvolutionalCritic": ConvolutionalCritic}
@@ -49,9 +50,8 @@ class ClassifierConfig:
     sha256: str = ""
 
     def __post_init__(self) -> None:
-        # JSON has lists only; frozen dataclasses are filled through object.__setattr__.
-        object.__setattr__(self, "event_shape", tuple(self.event_shape))
-        object.__setattr__(self, "value_range", tuple(self.value_range))
+        stored.check_network(self)
+        stored.check(self, stored.is_count(self.classes), "classes", "a positive integer")
 
 
 def load_classifier(name_or_path: str | Path) -> ConvolutionalCritic:
@@ -68,14 +68,14 @@ def load_classifier(name_or_path: str | Path) -> ConvolutionalCritic:
         it: weights of another SHA-256 than the configuration says, too.
     """
     shipped = {path.stem: path for path in sorted((SHIPPED / "classifiers").glob("*.safetensors"))}
-    path = _with_suffix(Path(name_or_path), ".safetensors")
+    path = stored.with_suffix(Path(name_or_path), ".safetensors")
     if isinstance(name_or_path, str) and name_or_path in shipped:
         path = shipped[name_or_path]
     if not path.is_file():
         known = ", ".join(shipped)
         raise FileNotFoundError(f"no classifier called {str(name_or_path)!r} and no such file; shipped are: {known}")
     config_path = path.with_suffix(".json")
-    config = _read_config(config_path)
+    config = stored.read_json(config_path, ClassifierConfig)
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != config.sha256:
         raise ValueError(
@@ -83,7 +83,7 @@ def load_classifier(name_or_path: str | Path) -> ConvolutionalCritic:
             "are not the weights it was measured with; fetch both files again"
         )
     network = _build(config, config_path)
-    _fill(network, _read_safetensors(path), path)
+    stored.fill(network, stored.read_weights(path), path)
     network.eval().requires_grad_(False)
     network.config, network.name = config, config.name  # type: ignore[assignment]
     return network
@@ -91,31 +91,15 @@ def load_classifier(name_or_path: str | Path) -> ConvolutionalCritic:
 
 def save_classifier(path: str | Path, network: ConvolutionalCritic, config: ClassifierConfig) -> Path:
     """Write PATH.safetensors and PATH.json, its `sha256` filled in; each appears whole or not at all. Returns the former."""
-    weights = _packed(network)
-    return _write_pair(path, asdict(replace(config, sha256=hashlib.sha256(weights).hexdigest())), weights)
-
-
-def _read_config(path: Path) -> ClassifierConfig:
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return ClassifierConfig(**stored)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing: it says which architecture the weights belong to") from None
-    except (ValueError, TypeError) as error:  # no JSON, no object, keys missing or unknown
-        reason = str(error).removeprefix("ClassifierConfig.__init__() ")
-        raise ValueError(f"{path} is not the configuration of a classifier ({reason})") from None
+    weights = stored.packed(network)
+    return stored.write_pair(path, asdict(replace(config, sha256=hashlib.sha256(weights).hexdigest())), weights)
 
 
 def _build(config: ClassifierConfig, path: Path) -> ConvolutionalCritic:
-    if config.architecture not in CLASSIFIERS:
-        known = ", ".join(CLASSIFIERS)
-        raise ValueError(f"{path}: unknown architecture {config.architecture!r} of a classifier; known are: {known}")
-    try:
-        network = CLASSIFIERS[config.architecture](**config.arguments)
-        made = tuple(network(torch.zeros(2, *config.event_shape)).shape)
-    except (TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path}: {config.architecture} cannot be built from its arguments ({reason})") from None
-    if made != (2, config.classes):
-        raise ValueError(f"{path}: classes says {config.classes}, the architecture makes {made[1:]} numbers an image")
-    return network
+    def made(network: nn.Module) -> tuple[int, ...]:
+        return tuple(network(torch.zeros(2, *config.event_shape)).shape)
+
+    network, shape = stored.build(config, CLASSIFIERS, made, path)
+    if shape != (2, config.classes):
+        raise ValueError(f"{path}: classes says {config.classes}, the architecture makes {shape[1:]} numbers an image")
+    return cast(ConvolutionalCritic, network)

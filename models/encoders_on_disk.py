@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from cogen.models import stored
 from cogen.models.encoders import FeatureEncoder, MaskedEncoder, head
-from cogen.models.generators import _fill, _packed, _read_safetensors, _with_suffix, _write_pair
 from cogen.models.networks import ConvolutionalCritic, DenseCritic, DenseEncoder
 from cogen.models.veegan import Reconstructor
 
@@ -61,10 +61,14 @@ class EncoderConfig:
     licence: str = ""
     description: str = ""
 
+    def __post_init__(self) -> None:
+        stored.check_network(self)
+        stored.check(self, stored.is_count(self.latent_dim), "latent_dim", "a positive integer")
+
 
 def save_encoder(path: str | Path, encoder: nn.Module, config: EncoderConfig) -> Path:
     """Write PATH.safetensors and PATH.json; each appears whole or not at all. Returns the path of the weights."""
-    return _write_pair(path, asdict(config), _packed(encoder))
+    return stored.write_pair(path, asdict(config), stored.packed(encoder))
 
 
 def load_encoder(path: str | Path) -> nn.Module:
@@ -73,26 +77,22 @@ def load_encoder(path: str | Path) -> nn.Module:
     Raises FileNotFoundError where one of the two files is missing, and ValueError, naming the file, for whatever is wrong
     with it.
     """
-    path = _with_suffix(Path(path), ".safetensors")
+    path = stored.with_suffix(Path(path), ".safetensors")
     beside = path.with_suffix(".json")
     for file in (path, beside):
         if not file.is_file():
             raise FileNotFoundError(f"there is no file {file}: an encoder is weights (.safetensors) with a .json beside them")
-    try:
-        stored = json.loads(beside.read_text(encoding="utf-8"))
-        config = EncoderConfig(
-            **stored | {"event_shape": tuple(stored["event_shape"]), "value_range": tuple(stored["value_range"])}
-        )
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{beside} is no encoder's configuration ({error})") from None
-    if config.architecture not in ENCODERS:
-        raise ValueError(f"{beside}: unknown architecture {config.architecture!r}; known are {', '.join(ENCODERS)}")
-    try:
-        encoder = ENCODERS[config.architecture](**config.arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{beside}: {config.architecture} cannot be built from its arguments ({reason})") from None
-    _fill(encoder, _read_safetensors(path), path)
+    config = stored.read_json(beside, EncoderConfig)
+
+    def made(encoder: nn.Module) -> tuple[int, ...]:
+        x = torch.zeros(2, *config.event_shape)
+        mean, log_sd = encoder(x, x > 0) if isinstance(encoder, MaskedEncoder) else encoder(x)
+        return tuple(torch.broadcast_shapes(mean.shape, log_sd.shape))
+
+    encoder, shape = stored.build(config, ENCODERS, made, beside)
+    if shape != (2, config.latent_dim):
+        raise ValueError(f"{beside}: latent_dim says {config.latent_dim}, the architecture makes {shape[1:]} numbers of each x")
+    stored.fill(encoder, stored.read_weights(path), path)
     encoder.eval().requires_grad_(False)
     encoder.config = config  # type: ignore[assignment]
     return encoder

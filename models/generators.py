@@ -1,16 +1,13 @@
 """Generators on disk: safe weights beside a readable configuration, and the ones that ship with the package.
 
 A generator is two files, NAME.safetensors (weights, nothing else) and NAME.json (`GeneratorConfig`: which architecture
-to build and what it makes). Neither can run code. Pickles (.pt, .pth) and exported programs (.pt2, torch.export) can:
-`torch.load` and `torch.export.load` execute what a crafted file tells them to, so they are refused unless
-`allow_pickle=True`.
+to build and what it makes), and neither can run code (`cogen.models.stored`). Pickles (.pt, .pth) and exported programs
+(.pt2, torch.export) can: `torch.load` and `torch.export.load` execute what a crafted file tells them to, so they are
+refused unless `allow_pickle=True`.
 """
 
-import json
-import math
-import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cogen.models.datasets import from_bytes, write_whole
+from cogen.models import stored
+from cogen.models.datasets import from_bytes
 from cogen.models.networks import ConditionalGenerator, Conditioned, DcganGenerator, DenseGenerator
 from cogen.models.realnvp import RealNVPGenerator
 
@@ -67,27 +65,13 @@ class GeneratorConfig:
     bytes: int = 0
 
     def __post_init__(self) -> None:
-        def check(good: bool, name: str, wanted: str) -> None:
-            if not good:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {wanted}")
-
-        check(isinstance(self.architecture, str), "architecture", "a name")
-        check(isinstance(self.arguments, Mapping), "arguments", "a mapping of keyword arguments")
-        check(_is_count(self.latent_dim), "latent_dim", "a positive integer")
-        shape = self.event_shape
-        check(_is_list(shape) and len(shape) > 0 and all(map(_is_count, shape)), "event_shape", "positive integers")
-        limits = self.value_range
-        check(
-            _is_list(limits) and len(limits) == 2 and all(map(_is_finite, limits)) and limits[0] < limits[1],
-            "value_range",
-            "two finite numbers, the lower first",
-        )
-        check(_is_finite(self.noise_scale) and self.noise_scale > 0, "noise_scale", "a positive number")
-        check(isinstance(self.figures, Mapping), "figures", "a mapping")
-        check(self.schema is None or isinstance(self.schema, Mapping), "schema", "a mapping that Schema.to_json wrote")
-        # JSON has lists only; frozen dataclasses are filled through object.__setattr__.
-        object.__setattr__(self, "event_shape", tuple(shape))
-        object.__setattr__(self, "value_range", (float(limits[0]), float(limits[1])))
+        stored.check_network(self)
+        stored.check(self, stored.is_count(self.latent_dim), "latent_dim", "a positive integer")
+        noise = self.noise_scale
+        stored.check(self, stored.is_finite(noise) and noise > 0, "noise_scale", "a positive number")
+        stored.check(self, isinstance(self.figures, Mapping), "figures", "a mapping")
+        good = self.schema is None or isinstance(self.schema, Mapping)
+        stored.check(self, good, "schema", "a mapping that Schema.to_json wrote")
 
 
 def load_generator(
@@ -116,7 +100,7 @@ def load_generator(
             )
         generator, weights = _load_executable(path, module)
     else:
-        generator, weights = module, _read_safetensors(path)
+        generator, weights = module, stored.read_weights(path)
 
     config_path = path.with_suffix(".json")
     config = read_config(config_path) if config_path.is_file() else None
@@ -127,7 +111,7 @@ def load_generator(
             )
         generator = _build(config, config_path)
     if weights is not None:
-        _fill(generator, weights, path)
+        stored.fill(generator, weights, path)
     if path.suffix != ".pt2":  # an exported program has no modes: it is what it was when exported
         generator.eval()
     generator.requires_grad_(False)
@@ -144,9 +128,9 @@ def load_generator(
 
 def save_generator(path: str | Path, generator: nn.Module, config: GeneratorConfig) -> Path:
     """Write PATH.safetensors and PATH.json; each appears whole or not at all. Returns the path of the weights."""
-    stored = asdict(config)
-    del stored["bytes"]
-    return _write_pair(path, stored, _packed(generator))
+    content = asdict(config)
+    del content["bytes"]
+    return stored.write_pair(path, content, stored.packed(generator))
 
 
 def shipped_generators() -> dict[str, GeneratorConfig]:
@@ -169,39 +153,8 @@ def shipped_images(name: str = "mnist") -> tuple[np.ndarray, np.ndarray]:
 
 def read_config(path: Path) -> GeneratorConfig:
     """The configuration in a JSON file, checked; `bytes` is the size of the weights beside it."""
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileNotFoundError(f"{path} cannot be read ({error.strerror})") from None
-    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        raise ValueError(f"{path} is not JSON ({error})") from None
-    if not isinstance(stored, dict):
-        raise ValueError(f"{path} holds a {type(stored).__name__}; a generator's configuration is a JSON object")
-    weights = path.with_suffix(".safetensors")
-    stored["bytes"] = weights.stat().st_size if weights.is_file() else 0
-    try:
-        return GeneratorConfig(**stored)
-    except TypeError as error:  # "missing 2 required positional arguments: ...", "unexpected keyword argument ..."
-        raise ValueError(f"{path}: {str(error).removeprefix('GeneratorConfig.__init__() ')}") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def _packed(module: nn.Module) -> bytes:
-    """A module's weights as the content of a safetensors file."""
-    from safetensors.torch import save
-
-    return save({key: value.contiguous() for key, value in module.state_dict().items()})
-
-
-def _write_pair(path: str | Path, stored: Mapping[str, Any], weights: bytes) -> Path:
-    """Write PATH.safetensors and PATH.json; each appears whole or not at all. Returns the path of the weights."""
-    weights_path = _with_suffix(Path(path), ".safetensors")
-    weights_path.parent.mkdir(parents=True, exist_ok=True)
-    # The configuration first: weights without it could not be loaded.
-    write_whole(weights_path.with_suffix(".json"), (json.dumps(stored, indent=1) + "\n").encode())
-    write_whole(weights_path, weights)
-    return weights_path
+    config, weights = stored.read_json(path, GeneratorConfig), path.with_suffix(".safetensors")
+    return replace(config, bytes=weights.stat().st_size if weights.is_file() else 0)
 
 
 def _find(name_or_path: str | Path) -> Path:
@@ -213,26 +166,11 @@ def _find(name_or_path: str | Path) -> Path:
         if path.is_file():
             return path
         raise FileNotFoundError(f"no file of weights at {path}")
-    if (beside := _with_suffix(path, ".safetensors")).is_file():
+    if (beside := stored.with_suffix(path, ".safetensors")).is_file():
         return beside
     if path.is_file():
         raise ValueError(f"{path} has no suffix that says what it is; weights are .safetensors")
     raise FileNotFoundError(f"no generator called {str(name_or_path)!r} and no such file; shipped are: {', '.join(shipped)}")
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    with path.open("rb") as file:
-        first = file.read(9)
-    # A safetensors file begins with the length of its header, eight bytes of which the first may be a pickle's, and then "{".
-    if zipfile.is_zipfile(path) or (first[:1] == b"\x80" and first[8:] != b"{"):
-        raise ValueError(f"{path} is a pickle, not safetensors, whatever its name says; convert it, pickles run code")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a complete safetensors file ({error}); fetch it again") from None
 
 
 def _load_executable(path: Path, module: nn.Module | None) -> tuple[nn.Module | None, dict[str, Tensor] | None]:
@@ -250,52 +188,11 @@ def _load_executable(path: Path, module: nn.Module | None) -> tuple[nn.Module | 
 
 
 def _build(config: GeneratorConfig, path: Path) -> nn.Module:
-    if config.architecture not in ARCHITECTURES:
-        raise ValueError(
-            f"{path}: unknown architecture {config.architecture!r}; known are {', '.join(ARCHITECTURES)}, others need module="
-        )
-    try:
-        generator = ARCHITECTURES[config.architecture](**config.arguments)
-        probe = generator.eval().given(0) if isinstance(generator, Conditioned) else generator.eval()
-        made = probe(torch.zeros(1, config.latent_dim)).shape[1:]
-    except (TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path}: {config.architecture} cannot be built from its arguments ({reason})") from None
-    if tuple(made) != config.event_shape:
-        raise ValueError(f"{path}: event_shape says {config.event_shape}, the architecture makes {tuple(made)}")
+    def made(generator: nn.Module) -> tuple[int, ...]:
+        probe = generator.given(0) if isinstance(generator, Conditioned) else generator
+        return tuple(probe(torch.zeros(1, config.latent_dim)).shape[1:])
+
+    generator, shape = stored.build(config, ARCHITECTURES, made, path, ", others need module=")
+    if shape != config.event_shape:
+        raise ValueError(f"{path}: event_shape says {config.event_shape}, the architecture makes {shape}")
     return generator
-
-
-def _fill(generator: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
-    expected = generator.state_dict()
-    missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
-    if missing or unknown:
-        lacks = f"it lacks {', '.join(missing[:3])}" if missing else ""
-        holds = f"it holds {', '.join(unknown[:3])} too" if unknown else ""
-        raise ValueError(f"{path} does not fit {type(generator).__name__}: {' and '.join(filter(None, (lacks, holds)))}")
-    for key, value in expected.items():
-        if weights[key].shape != value.shape:
-            raise ValueError(
-                f"{path} does not fit {type(generator).__name__}: {key} has shape {tuple(weights[key].shape)}, "
-                f"the module's is {tuple(value.shape)}"
-            )
-        if not torch.isfinite(weights[key]).all():
-            raise ValueError(f"{path}: {key} holds NaN or infinite values; the training that made it diverged")
-    generator.load_state_dict(weights)
-
-
-def _with_suffix(path: Path, suffix: str) -> Path:
-    # Path.with_suffix would turn "mnist-0.5" into "mnist-0.safetensors".
-    return path if path.suffix == suffix else path.with_name(path.name + suffix)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, list | tuple)

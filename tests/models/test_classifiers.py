@@ -95,14 +95,15 @@ def edit(path: Path, **changes) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architecture": "Transformer"}, "unknown architecture 'Transformer'.* known are: ConvolutionalCritic"),
+        ({"architecture": "Transformer"}, "unknown architecture 'Transformer'; known are ConvolutionalCritic"),
         ({"classes": 3}, r"classes says 3, the architecture makes \(4,\) numbers"),
         ({"event_shape": [1, 8, 8]}, "cannot be built from its arguments"),
         ({"arguments": {"width": 5}}, "cannot be built from its arguments"),
         ({"arguments": ARGUMENTS | {"width": 6}}, r"has shape \(5, 18\), the module's is \(6, 18\)"),
         ({"name": ...}, "missing 1 required positional argument: 'name'"),
         ({"colour": 1}, "unexpected keyword argument 'colour'"),
-        ({"event_shape": 3}, "not the configuration of a classifier"),
+        ({"event_shape": 3}, "event_shape is 3; it must be positive integers"),
+        ({"classes": 0}, "classes is 0; it must be a positive integer"),
     ],
 )
 def test_a_wrong_configuration_is_named(saved, changes, message):
@@ -116,7 +117,7 @@ def test_a_wrong_configuration_is_named(saved, changes, message):
 @pytest.mark.parametrize("content", ["{", "[1]", "", "3"])
 def test_what_is_no_configuration_is_refused(saved, content):
     saved.with_suffix(".json").write_text(content)
-    with pytest.raises(ValueError, match=r"toy.json is not the configuration of a classifier"):
+    with pytest.raises(ValueError, match=r"toy.json (is not JSON|holds a (list|int); a configuration is a JSON object)"):
         load_classifier(saved)
 
 

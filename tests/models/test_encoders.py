@@ -1,5 +1,8 @@
 """Encoders: what one does with them, training on masked pairs, and the start of an annealing."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pyro
 import pytest
@@ -170,5 +173,22 @@ def test_what_is_wrong_with_an_encoder_s_files_is_said(tmp_path):
     with pytest.raises(ValueError, match="unknown architecture 'Oracle'; known are"):
         load_encoder(tmp_path / "e")
     (tmp_path / "e.json").write_text("[]")
-    with pytest.raises(ValueError, match="no encoder's configuration"):
+    with pytest.raises(ValueError, match=r"e.json holds a list; a configuration is a JSON object"):
+        load_encoder(tmp_path / "e")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"latent_dim": 3}, r"latent_dim says 3, the architecture makes \(2,\) numbers of each x"),
+        ({"latent_dim": 0}, "latent_dim is 0; it must be a positive integer"),
+        ({"event_shape": (4,)}, "MaskedDenseEncoder cannot be built from its arguments"),
+        ({"value_range": (1.0, -1.0)}, r"value_range is .*; it must be two finite numbers, the lower first"),
+        ({"colour": 1}, "unexpected keyword argument 'colour'"),
+    ],
+)
+def test_a_wrong_configuration_of_an_encoder_is_named(tmp_path, changes, message):
+    save_encoder(tmp_path / "e", MaskedEncoder(DenseEncoder(2, (6,), (4,))), CONFIG)
+    (tmp_path / "e.json").write_text(json.dumps(dataclasses.asdict(CONFIG) | changes))
+    with pytest.raises(ValueError, match=rf"e\.json: .*{message}"):
         load_encoder(tmp_path / "e")
