@@ -1,6 +1,6 @@
 """Latent arithmetic: add a feature to an image by adding to its latent (the lecture's feature manipulation), and measure it.
 
-    cogen train aim --data mnist --latent-dim 32 --batch 64 --epochs 10 --output digits
+    cogen train aim --data mnist --latent-dim 32 --epochs 10 --precision bf16-mixed --output digits
     python examples/latent_arithmetic.py --generator digits --output latent_arithmetic
 
 A feature is a direction in the latent space: the mean of q(z | x) over images that have it minus the mean over images that
@@ -112,7 +112,7 @@ def main(options: Options) -> list[dict[str, Any]]:
 def draw(pictures: dict[str, Tensor], options: Options, path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure = Figure(figsize=(10, 0.5 + 0.5 * options.shown), layout="constrained")
     for axes, (name, images) in zip(figure.subplots(1, 3, width_ratios=[1, 1, 2]), pictures.items(), strict=True):
         grid = np.concatenate([np.concatenate(list(line[:, 0].numpy()), axis=1) for line in images])
         axes.imshow(grid, cmap="gray_r", vmin=-1, vmax=1)
@@ -121,7 +121,7 @@ def draw(pictures: dict[str, Tensor], options: Options, path: Path) -> None:
         labels = [f"{amount:+g}" for amount in options.amounts] if name in FEATURES else [""] * len(ticks)
         axes.set_xticks(ticks, labels, fontsize=8)
         axes.set(yticks=[], title=name)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=80)
 
 
 if __name__ == "__main__":
