@@ -47,8 +47,8 @@ from cogen.models.gan import GAN, NonSaturating
 from cogen.models.networks import ConvolutionalCritic, DcganGenerator
 from cogen.models.trainer import Falling, train
 
-PAPER = {"aim": {"mse": 0.026, "inception_score": 9.4}}
-"""Of Table 1: what the text of the paper gives for MNIST (other rows were not at hand)."""
+PAPER = {"mnist": {"aim": {"mse": 0.026, "inception_score": 9.4}}}
+"""Of Table 1, by data set: what the text of the paper gives for MNIST (other rows were not at hand)."""
 
 
 @dataclass
@@ -212,11 +212,11 @@ def as_floats(images: Tensor) -> Tensor:
 # ------------------------------------------------------------------------------------------------------- output
 
 
-def table(rows: list[dict[str, Any]], own: float | None) -> str:
+def table(rows: list[dict[str, Any]], paper: dict[str, dict[str, float]], own: float | None) -> str:
     lines = [f"{'':14} {'MSE':>8} {'paper':>8} {'IS':>8} {'paper':>8} {'epochs':>8} {'seconds':>8}"]
     for row in rows:
-        paper = PAPER.get(row["family"], {})
-        cells = [row.get("mse"), paper.get("mse"), row.get("inception_score"), paper.get("inception_score")]
+        theirs = paper.get(row["family"], {})
+        cells = [row.get("mse"), theirs.get("mse"), row.get("inception_score"), theirs.get("inception_score")]
         shown = " ".join(f"{'' if cell is None else f'{cell:.4g}':>8}" for cell in cells)
         lines.append(f"{row['family']:14} {shown} {row['epochs']:8.3g} {row['seconds']:8.0f}")
     return "\n".join(lines if own is None else [*lines, f"{'test set':14} {'':8} {'':8} {own:8.4g}"])
@@ -248,9 +248,9 @@ def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
     for row in rows:
         if row["curve"]:
             axes.plot([p["epoch"] for p in row["curve"]], [p["mse"] for p in row["curve"]], ".-", label=row["family"])
-    axes.set(xlabel="epoch", ylabel="validation MSE", yscale="log")
+    axes.set(xlabel="epoch", ylabel="validation MSE", ylim=(0, None))
     if axes.lines:
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=90)
 
 
@@ -277,6 +277,7 @@ def main(options: Options) -> list[dict[str, Any]]:
         own = inception_score(outputs(lambda x: judge(x).softmax(-1), test), network=judge.name)
         print(f"the test set's own inception score: {own}")
 
+    paper = PAPER.get(data.name, {})
     path = options.output.with_name(f"{options.output.name}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh: list[dict[str, Any]] = []
@@ -288,12 +289,12 @@ def main(options: Options) -> list[dict[str, Any]]:
         stored["options"] = {k: str(v) for k, v in vars(options).items()}
         kept = json.loads(path.read_text())["rows"] if path.exists() else []  # another run may have added to it
         kept = [r for r in kept if r["family"] != name] + [stored]
-        record: dict[str, Any] = {"paper": PAPER, "rows": kept}
+        record: dict[str, Any] = {"data": data.name, "paper": paper, "rows": kept}
         if own is not None:
             record |= {"classifier": own.network, "test_set_inception_score": own.mean}
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         draw(row, options.output.with_name(f"{options.output.name}-{name.replace(':', '-')}.png"))
-    print("\n" + table(kept, None if own is None else own.mean))
+    print("\n" + table(kept, paper, None if own is None else own.mean))
     draw_curves(kept, options.output.with_name(f"{options.output.name}-curves.png"))
     return fresh
 
