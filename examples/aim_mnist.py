@@ -2,15 +2,16 @@
 
     python examples/aim_mnist.py --data mnist --output aim_mnist
 
-Every family trains the same generator, critic features and encoder widths for the same epochs, with the same optimiser.
+Every family trains the same generator, critic features and encoder widths for the same epochs, with Adam.
 Measured on the test set, pixels in [0, 1] as the paper's:
 
     MSE    mean squared error of G(mean of q(z | x)); a plain GAN has no encoder
-    IS     inception score of 50,000 samples by the shipped digit classifier, ten splits; the test set's own stands beside it
+    IS     inception score of 50,000 samples by a classifier (that of digits ships), ten splits; beside it the test set's own
 
 Along the way the validation set (the last 5,000 training images) gives the curve of MSE against epochs; settings were chosen
-with a GAN and AIM on it. Each family is a row of OUTPUT.json, written when it is done: a later run with other `--families`
-adds to it. OUTPUT-FAMILY.png holds samples, and reconstructions and neighbours of test images; OUTPUT-curves.png the curves.
+with a GAN and AIM on it, and the rate of ALI and ALICE, which want half (`docs/families.md`). Each family is a row of
+OUTPUT.json, written when it is done: a later run with other `--families` adds to it. OUTPUT-FAMILY.png holds samples, and
+reconstructions and neighbours of test images; OUTPUT-curves.png the curves.
 
 What differs from the paper: its networks (Tables 3 and 4) were not at hand, ours have two convolutions each way, no batch norm
 in the critic, and R1 on it; the value range is [-1, 1]; the budget is tens of epochs, not hundreds, so the learning rate is
@@ -56,7 +57,7 @@ class Options:
     """Train the families on MNIST at one budget, and measure reconstructions and samples."""
 
     data: str = "mnist"
-    """A known data set's name or a path, 28 x 28 gray, with labels 0 to 9 if the classifier is to mean anything."""
+    """A known data set's name, or the path of images whose sides divide by four."""
     folder: Path | None = None
     """Where the known data set lies; default data/NAME."""
     families: tuple[str, ...] = ("gan", "ali", "alice", "aim-minus", "aim")
@@ -94,7 +95,7 @@ class Options:
     checkpoints: Path | None = None
     """A folder: a killed run goes on from there."""
     output: Path = Path("aim_mnist")
-    """Where to write: OUTPUT.json, and OUTPUT-FAMILY.png for each."""
+    """Where to write: OUTPUT.json, OUTPUT-curves.png, and OUTPUT-FAMILY.png for each."""
 
 
 # ------------------------------------------------------------------------------------------------------- families
@@ -102,7 +103,7 @@ class Options:
 
 def build(name: str, options: Options, shape: tuple[int, ...]) -> Family:
     """A family with the networks that all share."""
-    if not re.fullmatch(r"gan|ali|(alice|aim-minus|aim)(:[0-9.e+-]+)?", name):
+    if not re.fullmatch(r"gan|ali|(alice|aim-minus|aim)(:\d*\.?\d+(e-?\d+)?)?", name):
         raise ValueError(
             f"family {name!r}: known are gan, ali, alice, aim-minus and aim; a weight follows the last three, as aim:0.01"
         )
@@ -280,6 +281,11 @@ def main(options: Options) -> list[dict[str, Any]]:
     paper = PAPER.get(data.name, {})
     path = options.output.with_name(f"{options.output.name}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
+    about: dict[str, Any] = {"data": data.name, "paper": paper}
+    if own is not None:
+        about |= {"classifier": own.network, "test_set_inception_score": own.mean}
+    if path.exists() and (before := {k: v for k, v in json.loads(path.read_text()).items() if k != "rows"}) != about:
+        sys.exit(f"aim_mnist: {path} is of other data or another classifier ({before}): give another --output, or remove it")
     fresh: list[dict[str, Any]] = []
     for name in options.families:
         row = measure(name, options, train_x, held_out, test, judge)
@@ -289,10 +295,7 @@ def main(options: Options) -> list[dict[str, Any]]:
         stored["options"] = {k: str(v) for k, v in vars(options).items()}
         kept = json.loads(path.read_text())["rows"] if path.exists() else []  # another run may have added to it
         kept = [r for r in kept if r["family"] != name] + [stored]
-        record: dict[str, Any] = {"data": data.name, "paper": paper, "rows": kept}
-        if own is not None:
-            record |= {"classifier": own.network, "test_set_inception_score": own.mean}
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(about | {"rows": kept}, indent=1) + "\n", encoding="utf-8")
         draw(row, options.output.with_name(f"{options.output.name}-{name.replace(':', '-')}.png"))
     print("\n" + table(kept, paper, None if own is None else own.mean))
     draw_curves(kept, options.output.with_name(f"{options.output.name}-curves.png"))

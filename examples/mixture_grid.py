@@ -4,8 +4,7 @@
 
 Means {-4, -2, 0, 2, 4}^2, standard deviation 0.05. A GAN, an unrolled GAN, ALI, VEEGAN, AIM- and AIM learn them from the same
 points, with the same networks, batches, steps, optimiser and penalty. All that reads a point, critic or encoder, reads it by
-Fourier features: the modes are forty times as far apart as they are wide. Of 2,500 samples of each, two things are counted
-(Srivastava et al. 2017, section 5):
+Fourier features. Of 2,500 samples of each, two things are counted (Srivastava et al. 2017, section 5):
 
     modes           Gaussians that are nearest to at least one sample of high quality, of 25
     high quality    share of the samples within three standard deviations of the nearest mean; 0.989 for the data themselves
@@ -14,7 +13,7 @@ OUTPUT.json keeps the table with every seed, the command, and what differs from 
 first seed, like the paper's Figure 3. Settings were chosen with a GAN, AIM- and AIM on seeds from 100 on, which are not
 reported.
 
-AIM's lambda is not the paper's 1 / latent_dim here: `cogen.models.aim` says why a smaller one is asked where x tells z.
+AIM's lambda is not the paper's 1 / latent_dim here: that widens the modes (`cogen.models.aim`).
 
 The paper's Table 2 says 25 modes and 81 % for AIM; its other rows are not repeated here.
 """
@@ -72,7 +71,7 @@ class Options:
     critic_hidden: tuple[int, ...] = (128, 128)
     """Widths of the layers behind the Fourier features, in critics and encoders."""
     bandwidth: float = 0.4
-    """Standard deviation of the frequencies, in radians for each unit of x."""
+    """Standard deviation of the frequencies, in radians for each unit of x: features change over distances of 1 / bandwidth."""
     latent_dim: int = 2
     """Size of z."""
     learning_rate: float = 2e-3

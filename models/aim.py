@@ -14,11 +14,13 @@ which is maximum likelihood on pairs, of which the generator makes as many as on
 The encoder's term in the generator's loss keeps apart what comes from different z: where modes collapse, z could not be told
 from x. x | z is G(z), or G(z) with Gaussian noise. The encoder reads the critic's features and does not train them.
 
-What lambda costs: under the best encoder the term is the entropy H(z | x) = H(z) + H(x | z) - H(x), and with a given noise only
-the last of these depends on the generator. It is then after KL(p(x) || data) - lambda H(x), whose least is not the data but
-p(x) proportional to data(x)^(1 / (1 + lambda)): Gaussians come out sqrt(1 + lambda) times too wide. With many latents of which
-x tells few, 1 / latent_dim makes this small; with a few that x tells well, a smaller lambda is asked
-(`examples/mixture_grid.py`), and so is a critic whose gradient is free to hold against it (a small R1).
+What lambda costs, in the limit of an encoder that is the exact posterior, x given z with a given noise, and a game that
+descends the KL divergence: the term is the entropy H(z | x) = H(z) + H(x | z) - H(x), of which only H(x) depends on the
+generator. The generator then minimises KL(p(x) || data) - lambda H(x), whose minimum is not the data but p(x) proportional to
+data(x)^(1 / (1 + lambda)): Gaussians come out sqrt(1 + lambda) times too wide. `NonSaturating` pushes half as hard as KL near
+the data, so that lambda counts about twice there; without noise H(z | x) has no lower bound but that of the encoder's log sd.
+What was measured (`docs/families.md`) costs more than this limit says, and less with a smaller lambda. Nothing of it holds for
+unit variance, where the term is a squared error.
 
 References:
     Li, Wang, Chen, Gao. AIM: adversarial inference by matching priors and conditionals. 2018 (equations 3 and 7 to 9;

@@ -50,7 +50,7 @@ class ClassifierConfig:
     sha256: str = ""
 
     def __post_init__(self) -> None:
-        stored.check_network(self)
+        stored.check_config(self)
         stored.check(self, stored.is_count(self.classes), "classes", "a positive integer")
 
 

@@ -62,7 +62,7 @@ class EncoderConfig:
     description: str = ""
 
     def __post_init__(self) -> None:
-        stored.check_network(self)
+        stored.check_config(self)
         stored.check(self, stored.is_count(self.latent_dim), "latent_dim", "a positive integer")
 
 

@@ -81,7 +81,7 @@ class Updates:
         with _held(self._fixed[name]):
             value = loss()
         for parameter in self._owned[name]:
-            parameter.grad = None  # as optimizer.zero_grad() does, without its hooks
+            parameter.grad = None  # as optimizer.zero_grad() does, without its profiler range
         self._backward(value)
         if self._reduce is not None:
             self._reduce(self._owned[name])

@@ -65,7 +65,7 @@ class GeneratorConfig:
     bytes: int = 0
 
     def __post_init__(self) -> None:
-        stored.check_network(self)
+        stored.check_config(self)
         stored.check(self, stored.is_count(self.latent_dim), "latent_dim", "a positive integer")
         noise = self.noise_scale
         stored.check(self, stored.is_finite(noise) and noise > 0, "noise_scale", "a positive number")

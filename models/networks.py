@@ -108,14 +108,17 @@ class DcganGenerator(nn.Module):
 
 
 class FourierFeatures(nn.Module):
-    """Sines and cosines of fixed random combinations of a few numbers, for events whose detail is finer than their range.
+    """Sines and cosines of fixed random combinations of a few numbers, for events of few numbers and fine detail.
 
     A multilayer perceptron of the numbers themselves learns slow functions of them first, and fast ones late.
 
     Args:
         inputs: how many numbers an event has.
         width: how many features; even, half of them sines.
-        bandwidth: standard deviation of the frequencies, in radians for each unit of an input.
+        bandwidth: standard deviation of the frequencies, in radians for each unit of an input (without the paper's 2 pi); the
+            features change over distances of 1 / bandwidth.
+
+    Raises ValueError for a width that is odd, and for a bandwidth that is not positive.
     """
 
     frequencies: Tensor
@@ -124,7 +127,7 @@ class FourierFeatures(nn.Module):
         super().__init__()
         if width < 2 or width % 2 or not 0 < bandwidth < math.inf:
             raise ValueError(f"width={width}, bandwidth={bandwidth}: an even number of features, and a positive bandwidth")
-        self.width = width
+        self.inputs, self.width = inputs, width
         self.register_buffer("frequencies", bandwidth * torch.randn(inputs, width // 2))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -142,13 +145,18 @@ class DenseCritic(nn.Module):
         event_shape: shape of one event.
         hidden: widths of the hidden layers.
         fourier: what the layers see in place of the event's own numbers.
+
+    Raises ValueError where `fourier` takes another count of numbers than an event has.
     """
 
     def __init__(
         self, event_shape: Sequence[int], hidden: Sequence[int] = (256, 256), fourier: FourierFeatures | None = None
     ) -> None:
         super().__init__()
-        widths = [math.prod(event_shape) if fourier is None else fourier.width, *hidden]
+        inputs = math.prod(event_shape)
+        if fourier is not None and fourier.inputs != inputs:
+            raise ValueError(f"fourier takes {fourier.inputs} numbers, an event of shape {tuple(event_shape)} has {inputs}")
+        widths = [inputs if fourier is None else fourier.width, *hidden]
         layers: list[nn.Module] = [nn.Flatten() if fourier is None else fourier]
         for inputs, outputs in pairwise(widths):
             layers += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.2)]

@@ -25,7 +25,7 @@ def check(config: Any, good: bool, name: str, wanted: str) -> None:
         raise ValueError(f"{name} is {getattr(config, name)!r}; it must be {wanted}")
 
 
-def check_network(config: Any) -> None:
+def check_config(config: Any) -> None:
     """The fields that every configuration has: architecture, arguments, event_shape, value_range.
 
     The last two become tuples, as JSON has lists only. Raises ValueError, naming the field.
@@ -120,11 +120,18 @@ def build(
         raise ValueError(f"{path}: unknown architecture {config.architecture!r}; known are {', '.join(architectures)}{hint}")
     try:
         network = architectures[config.architecture](**config.arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: {config.architecture} cannot be built from its arguments ({reason})") from None
+    try:
         with torch.no_grad():
             return network, probe(network.eval())
     except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{path}: {config.architecture} cannot be built from its arguments ({reason})") from None
+        latent = f", latent_dim {config.latent_dim}" if hasattr(config, "latent_dim") else ""
+        raise ValueError(
+            f"{path}: {config.architecture} of its arguments does not fit event_shape {config.event_shape}{latent} ({reason})"
+        ) from None
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -249,7 +250,8 @@ def _over_items(choose: Callable[[np.ndarray], Any], values: np.ndarray) -> floa
 class _workplace:
     """A folder beside the output that disappears unless its files were moved: nothing is ever half-written.
 
-    `patterns` say what the command writes: files of an earlier run that match go, as it may have written more.
+    `patterns` are the names that the command writes, as regular expressions: files of an earlier run that match go, as it may
+    have written more.
     """
 
     def __init__(self, output: Path, patterns: Sequence[str]) -> None:
@@ -269,8 +271,9 @@ class _workplace:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if kind is None:
             self.output.mkdir(parents=True, exist_ok=True)
-            for old in [path for pattern in self.patterns for path in self.output.glob(pattern)]:
-                old.unlink()
+            for old in list(self.output.iterdir()):
+                if old.is_file() and any(re.fullmatch(pattern, old.name) for pattern in self.patterns):
+                    old.unlink()
             for path in Path(self._folder.name).iterdir():
                 os.replace(path, self.output / path.name)
         self._folder.__exit__(kind, error, trace)

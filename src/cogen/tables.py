@@ -102,7 +102,7 @@ def fill(options: Fill) -> None:
     if not len(some):
         raise ValueError(f"{options.table} has no holes: leave an entry empty, or write NA")
     model = CoGenerator(generator, views={"row": view})
-    with _workplace(options.output, ("filled.csv", "imputation-*.csv", "posterior.nc")) as folder:
+    with _workplace(options.output, (r"filled\.csv", r"imputation-\d+\.csv", r"posterior\.nc")) as folder:
         posterior = infer(
             model.condition(row=table.values[some]),
             AnnealedHMC(),

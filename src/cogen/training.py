@@ -42,8 +42,8 @@ HELD_OUT = 0.1
 LATENT_OF_IMAGES = 64
 
 CONDITIONAL = ("cgan", "cvae")
-WITHOUT_R1 = ("saturating-gan", "wgan", "wgan-gp", "fgan", "unrolled-gan")
-"""Families that train at half the learning rate of the others: nothing holds their critic's gradient, or something else."""
+HALF_RATE = ("saturating-gan", "wgan", "wgan-gp", "fgan", "unrolled-gan")
+"""Families that train at half the learning rate of the others: no R1 holds their critic's gradient."""
 
 
 def train_family(options: Train) -> None:
@@ -142,7 +142,7 @@ def build(options: Train, data: ImageData) -> Family:
         )
     classes = data.num_classes if options.family in CONDITIONAL else 0
     latent = options.latent_dim or LATENT_OF_IMAGES
-    rate: dict[str, Any] = {"learning_rate": options.learning_rate or (5e-4 if options.family in WITHOUT_R1 else 1e-3)}
+    rate: dict[str, Any] = {"learning_rate": options.learning_rate or (5e-4 if options.family in HALF_RATE else 1e-3)}
     if options.family == "realnvp":
         flow = realnvp.RealNVPGenerator(**_flow_arguments(options, shape))
         flow.standardise(dequantised(torch.from_numpy(data.train[:1_000])))

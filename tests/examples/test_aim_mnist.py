@@ -68,3 +68,7 @@ def test_a_classifier_of_other_images_is_refused_and_none_is_allowed(script, tmp
     assert row["mse"] > 0
     assert (tmp_path / "colour-aim.png").exists()
     assert (tmp_path / "colour-curves.png").exists()
+    record = json.loads((tmp_path / "colour.json").read_text())
+    (tmp_path / "colour.json").write_text(json.dumps(record | {"classifier": "another"}))
+    with pytest.raises(SystemExit, match=r"colour.json is of other data or another classifier"):
+        script.main(dataclasses.replace(options, classifier=None))

@@ -140,11 +140,12 @@ def test_a_table_is_trained_on_and_its_holes_are_filled(table, tmp_path, capsys)
     rows.write_text("town,smokes,height\nulm,,190\n,no,NA\nbonn,no,160\n")
     (tmp_path / "filled").mkdir()
     (tmp_path / "filled" / "imputation-3.csv").write_text("of an earlier run that wrote more")
+    (tmp_path / "filled" / "imputation-notes.csv").write_text("of the user")
     quick = ["--chains", "8", "--warmup", "20", "--samples", "2", "--imputations", "2", "--output", str(tmp_path / "filled")]
     main(["fill", str(rows), "--generator", str(tmp_path / "people"), *quick])
     assert "3 holes in 2 of 3 rows" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "filled").iterdir()} == {
-        *("filled.csv", "imputation-1.csv", "imputation-2.csv", "posterior.nc")
+        *("filled.csv", "imputation-1.csv", "imputation-2.csv", "imputation-notes.csv", "posterior.nc")
     }
     for name in ("filled.csv", "imputation-1.csv"):
         with (tmp_path / "filled" / name).open(newline="") as file:

@@ -97,7 +97,7 @@ def edit(path: Path, **changes) -> None:
     [
         ({"architecture": "Transformer"}, "unknown architecture 'Transformer'; known are ConvolutionalCritic"),
         ({"classes": 3}, r"classes says 3, the architecture makes \(4,\) numbers"),
-        ({"event_shape": [1, 8, 8]}, "cannot be built from its arguments"),
+        ({"event_shape": [1, 8, 8]}, r"of its arguments does not fit event_shape \(1, 8, 8\)"),
         ({"arguments": {"width": 5}}, "cannot be built from its arguments"),
         ({"arguments": ARGUMENTS | {"width": 6}}, r"has shape \(5, 18\), the module's is \(6, 18\)"),
         ({"name": ...}, "missing 1 required positional argument: 'name'"),

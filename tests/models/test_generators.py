@@ -174,7 +174,7 @@ def test_broken_weights_are_refused(saved, damage, message):
         ({"latent_dim": -3}, "latent_dim is -3; it must be a positive integer"),
         ({"latent_dim": True}, "latent_dim is True"),
         ({"latent_dim": ...}, "missing 1 required positional argument: 'latent_dim'"),
-        ({"latent_dim": 4}, "cannot be built from its arguments"),
+        ({"latent_dim": 4}, "of its arguments does not fit event_shape .*, latent_dim 4"),
         ({"colour": 1}, "unexpected keyword argument 'colour'"),
         ({"event_shape": [1, 0, 4]}, "event_shape is .1, 0, 4.; it must be positive integers"),
         ({"event_shape": [1, 16]}, r"event_shape says \(1, 16\), the architecture makes \(1, 4, 4\)"),

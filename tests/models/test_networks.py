@@ -77,6 +77,11 @@ def test_fourier_features_refuse_what_they_cannot_be(width, bandwidth):
         FourierFeatures(2, width, bandwidth)
 
 
+def test_fourier_features_of_another_size_are_named():
+    with pytest.raises(ValueError, match=r"fourier takes 2 numbers, an event of shape \(3,\) has 3"):
+        DenseCritic((3,), (8,), FourierFeatures(2, 8, 1.0))
+
+
 def test_fourier_features_learn_what_is_fine():
     """A function of period 1 / 8 on [-4, 4]: out of reach of a perceptron of x in the same steps."""
     errors = {}
