@@ -84,7 +84,7 @@ def load_classifier(name_or_path: str | Path) -> ConvolutionalCritic:
         )
     network = _build(config, config_path)
     stored.fill(network, stored.read_weights(path), path)
-    network.eval().requires_grad_(False)
+    network.requires_grad_(False)
     network.config, network.name = config, config.name  # type: ignore[assignment]
     return network
 

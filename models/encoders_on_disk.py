@@ -93,6 +93,6 @@ def load_encoder(path: str | Path) -> nn.Module:
     if shape != (2, config.latent_dim):
         raise ValueError(f"{beside}: latent_dim says {config.latent_dim}, the architecture makes {shape[1:]} numbers of each x")
     stored.fill(encoder, stored.read_weights(path), path)
-    encoder.eval().requires_grad_(False)
+    encoder.requires_grad_(False)
     encoder.config = config  # type: ignore[assignment]
     return encoder

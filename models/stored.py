@@ -112,7 +112,7 @@ def build(
     path: Path,
     hint: str = "",
 ) -> tuple[nn.Module, tuple[int, ...]]:
-    """The network that a configuration names, and what ``probe``, which may run it, says of its output's shape.
+    """The network that a configuration names, in evaluation mode, and what ``probe`` says of its output's shape.
 
     Raises ValueError, naming the configuration's ``path``.
     """

@@ -42,7 +42,7 @@ def complete(options: Complete) -> None:
     if isinstance(options.noise, float) and not (np.isfinite(options.noise) and options.noise > 0):
         raise ValueError(f"--noise {options.noise:g}: a noise scale is a positive number")
     kernel = _kernel(options)
-    with _workplace(options.output, _FILES) as folder:
+    with _workplace(options.output, [re.escape(name) for name in _FILES]) as folder:
         from cogen.inference import infer
         from cogen.models.generators import load_generator
 

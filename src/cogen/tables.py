@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from cogen.command_line import Fill, Train
 
 LATENT_OF_A_TABLE = 8
+
+_WRITTEN = (r"filled\.csv", r"imputation-\d+\.csv", r"posterior\.nc")
+"""What `cogen fill` writes."""
 
 
 def train_on_table(options: Train) -> None:
@@ -94,6 +98,9 @@ def fill(options: Fill) -> None:
             raise ValueError(f"--{name} {getattr(options, name)}: it must be at least 1")
     if options.imputations > options.chains * options.samples:
         raise ValueError(f"--imputations {options.imputations}: there are {options.chains} x {options.samples} draws")
+    inside = options.table.resolve().parent == options.output.resolve()
+    if inside and any(re.fullmatch(pattern, options.table.name) for pattern in _WRITTEN):
+        raise ValueError(f"--output {options.output}: {options.table} lies there under a name that is written")
     generator = load_generator(options.generator)
     view = MixedColumns.of(generator)
     table = read_csv(options.table, schema=view.schema)
@@ -102,7 +109,7 @@ def fill(options: Fill) -> None:
     if not len(some):
         raise ValueError(f"{options.table} has no holes: leave an entry empty, or write NA")
     model = CoGenerator(generator, views={"row": view})
-    with _workplace(options.output, (r"filled\.csv", r"imputation-\d+\.csv", r"posterior\.nc")) as folder:
+    with _workplace(options.output, _WRITTEN) as folder:
         posterior = infer(
             model.condition(row=table.values[some]),
             AnnealedHMC(),

@@ -178,3 +178,13 @@ def test_rows_that_cannot_be_filled(table, tmp_path, tmp_path_factory, capsys, r
         main(["fill", str(path), "--generator", str(trained) if generator == "people" else generator])
     assert stop.value.code == 2
     assert reason in capsys.readouterr().err
+
+
+def test_the_table_itself_is_not_overwritten(tmp_path, capsys):
+    rows = tmp_path / "imputation-7.csv"
+    rows.write_text("height\nNA\n")
+    with pytest.raises(SystemExit) as stop:
+        main(["fill", str(rows), "--generator", "people", "--output", str(tmp_path)])
+    assert stop.value.code == 2
+    assert "lies there under a name that is written" in capsys.readouterr().err
+    assert rows.read_text() == "height\nNA\n"
