@@ -51,22 +51,20 @@ class Family(nn.Module):
 
 
 class Updates:
-    """The plain `Update`: no devices, no mixed precision. The last loss of each name is in ``losses``, detached.
+    """The plain `Update`. The last loss of each name is in ``losses``, detached.
 
-    ``backward`` replaces ``loss.backward()``, for mixed precision; ``reduce`` is called with the parameters between the
-    gradients and the optimiser's step, for several devices.
+    ``reduce`` is called with the parameters between the gradients and the optimiser's step, for several devices.
     """
 
     def __init__(
         self,
         family: nn.Module,
         optimizers: Mapping[str, Any],
-        backward: Callable[[Tensor], Any] = Tensor.backward,
         reduce: Callable[[list[nn.Parameter]], None] | None = None,
     ) -> None:
         self.optimizers = optimizers
         self.losses: dict[str, Tensor] = {}
-        self._backward, self._reduce = backward, reduce
+        self._reduce = reduce
         self._owned = {
             name: [p for group in optimizer.param_groups for p in group["params"]] for name, optimizer in optimizers.items()
         }
@@ -82,7 +80,7 @@ class Updates:
             value = loss()
         for parameter in self._owned[name]:
             parameter.grad = None  # as optimizer.zero_grad() does, without its profiler range
-        self._backward(value)
+        value.backward()
         if self._reduce is not None:
             self._reduce(self._owned[name])
         optimizer.step()

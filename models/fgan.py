@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from cogen.models.gan import Critic
@@ -46,7 +47,11 @@ class KL:
 
 
 def conjugate(output: Tensor) -> Tensor:
-    """exp(T - 1), the convex conjugate of u log u, continued linearly where it is huge."""
-    exponent = output - 1.0
-    inside = exponent.clamp(max=LARGEST)
-    return inside.exp() * (1.0 + exponent - inside)
+    """exp(T - 1), the convex conjugate of u log u, continued linearly where it is huge; right in value and first derivative.
+
+    That is the tangent of exp at the nearest point where it is not huge, seen as a line: half the operations of the curve.
+    """
+    with torch.no_grad():
+        point = (output - 1.0).clamp(max=LARGEST)
+        slope = point.exp()
+    return slope * (output - point)

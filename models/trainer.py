@@ -143,9 +143,9 @@ def train(
         for tensor in (*family.parameters(), *family.buffers()):
             tensor.data.copy_(fabric.broadcast(tensor.data))
     averaged = AveragedModel(family.generator, multi_avg_fn=_follow(average)) if average else None
-    optimizers: dict[str, Any] = {name: fabric.setup_optimizers(optimizer) for name, optimizer in family.optimizers().items()}
+    optimizers = family.optimizers()
     rates = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in optimizers.items()}
-    update = Updates(family, optimizers, fabric.backward, _mean_over_devices(fabric) if devices > 1 else None)
+    update = Updates(family, optimizers, reduce=_mean_over_devices(fabric) if devices > 1 else None)
     store = None
     if checkpoint is not None:
         identity = {"batch_size": batch_size, "seed": seed, "schedule": repr(schedule), "average": average}

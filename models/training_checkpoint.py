@@ -77,7 +77,7 @@ class TrainingCheckpoint:
                 index, _, what = key.partition(".")
                 state.setdefault(int(index), {})[what] = value
             optimizer.load_state_dict({"state": state, "param_groups": header["param_groups"][name]})
-            _lay_out(optimizer.optimizer)
+            _lay_out(optimizer)
         self._saved = int(header["step"])
         return self._saved, float(header["seconds"]), {name: value.numpy() for name, value in _part(tensors, "loss").items()}
 

@@ -53,14 +53,14 @@ def negative_elbo(
         with torch.autocast(x.device.type, enabled=False):  # no probability is safe in half precision
             loss = binary_cross_entropy(_open(made.float()), x, reduction="none").flatten(1).sum(1).mean()
         return loss + kl, torch.zeros((), device=x.device)
-    residual = (x - made).square().flatten(1)  # (batch, pixel)
+    error = (x - made).square().flatten(1)  # (batch, pixel)
     if scale is None:
-        # At the optimal sigma the derivative in sigma vanishes, so detaching it leaves the gradient as it is.
-        sigma = residual.mean().sqrt().clamp_min(SMALLEST_SCALE).detach()
+        # At the optimal sigma the derivative in sigma vanishes, so holding it leaves the gradient as it is.
+        variance = error.detach().mean().clamp_min(SMALLEST_SCALE**2)
     else:
-        sigma = torch.full((), scale, device=x.device)
-    reconstruction = residual.mean() / (2 * sigma**2) + sigma.log() + 0.5 * math.log(2 * math.pi)
-    return residual.shape[1] * reconstruction + kl, sigma
+        variance = torch.full((), scale**2, device=x.device)
+    reconstruction = 0.5 * error.shape[1] * (error.mean() / variance + (2 * math.pi * variance).log())
+    return reconstruction + kl, variance.sqrt()
 
 
 def kl_to_standard_normal(mean: Tensor, log_sd: Tensor) -> Tensor:
