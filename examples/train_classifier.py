@@ -1,10 +1,10 @@
-"""Train a small classifier of 28 x 28 images, for scores of samples that need class probabilities or features.
+"""Train a small classifier of images, for scores of samples that need class probabilities or features.
 
-    python examples/train_classifier.py --data data/mnist --output mnist_classifier --bf16
+    python examples/train_classifier.py --data mnist --output mnist_classifier --bf16
 
 It turns, zooms and shifts the training images a little, steps with AdamW along one cycle of the learning rate (Smith and
 Topin 2018, "Super-convergence"), and writes OUTPUT.safetensors and OUTPUT.json (configuration, command, accuracy, SHA-256 of
-the weights). Options are chosen by the last 5,000 training images; the test set is looked at once, at the end.
+the weights). Options are chosen by the last training images; the test set is looked at once, at the end.
 """
 
 import math
@@ -13,7 +13,6 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 import tyro
@@ -21,21 +20,22 @@ from torch import Tensor, nn
 from tqdm import trange
 
 from cogen.models.classifiers import ClassifierConfig, save_classifier
-from cogen.models.datasets import from_bytes, load_idx_folder
+from cogen.models.datasets import from_bytes, load_image_data
 from cogen.models.networks import ConvolutionalCritic, count_parameters
 
 VALUE_RANGE = (-1.0, 1.0)
-EVENT_SHAPE = (1, 28, 28)
 
 
 @dataclass
 class Options:
-    """Train a small classifier of 28 x 28 images and save it with its accuracy."""
+    """Train a small classifier of images and save it with its accuracy."""
 
-    data: Path = Path("data/mnist")
-    """Folder of the four idx files, plain or gzipped: MNIST, Fashion-MNIST, or your own."""
-    download: Literal["mnist", "fashion_mnist"] | None = None
-    """Fetch missing files of this data set into the folder first."""
+    data: str = "mnist"
+    """A known data set's name, or the path of images with labels, whose sides divide by four."""
+    folder: Path | None = None
+    """Where the known data set lies; default data/NAME."""
+    download: bool = False
+    """Fetch missing files of the known data set first."""
     output: Path = Path("mnist_classifier")
     """Where to write: OUTPUT.safetensors and OUTPUT.json."""
     channels: tuple[int, int] = (16, 32)
@@ -88,26 +88,27 @@ def main(options: Options) -> ClassifierConfig:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     try:
-        files = load_idx_folder(options.data, options.download)
+        data = load_image_data(options.data, folder=options.folder, download=options.download)
+        if data.train_labels is None or data.test_labels is None:
+            raise ValueError(f"{options.data} has no labels: a classifier learns from them")
+        if not 0 < options.validation <= len(data.train) - options.batch:
+            raise ValueError(
+                f"{options.data} holds {len(data.train)} training images; needed are a batch of {options.batch} more than the "
+                f"{options.validation} held out"
+            )
+        arguments = {
+            "event_shape": data.train.shape[1:],
+            "channels": options.channels,
+            "width": options.width,
+            "outputs": data.num_classes,
+        }
+        network = ConvolutionalCritic(**arguments)
     except (OSError, ValueError) as error:
         sys.exit(f"train_classifier: {error}")
-    images, test_images = (torch.tensor(from_bytes(files[i], VALUE_RANGE)).unsqueeze(1) for i in (0, 2))
-    labels, test_labels = (torch.tensor(files[i]).long() for i in (1, 3))
-    if images.shape[1:] != EVENT_SHAPE or not 0 < options.validation <= len(images) - options.batch:
-        sys.exit(
-            f"train_classifier: {options.data} holds {len(images)} images of shape {tuple(images.shape[1:])}; needed are "
-            f"{EVENT_SHAPE}, and a batch of {options.batch} more than the {options.validation} held out"
-        )
+    images, test_images = (torch.tensor(from_bytes(part, VALUE_RANGE)) for part in (data.train, data.test))
+    labels, test_labels = (torch.tensor(part).long() for part in (data.train_labels, data.test_labels))
     train, held_out = images[: -options.validation], images[-options.validation :]
     train_labels, held_out_labels = labels[: -options.validation], labels[-options.validation :]
-
-    arguments = {
-        "event_shape": EVENT_SHAPE,
-        "channels": options.channels,
-        "width": options.width,
-        "outputs": int(labels.max()) + 1,
-    }
-    network = ConvolutionalCritic(**arguments)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs
     steps = len(train) // options.batch
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=options.weight_decay, fused=True)
@@ -137,11 +138,11 @@ def main(options: Options) -> ClassifierConfig:
     config = ClassifierConfig(
         architecture=type(network).__name__,
         arguments=arguments,
-        event_shape=EVENT_SHAPE,
+        event_shape=arguments["event_shape"],
         value_range=VALUE_RANGE,
         classes=arguments["outputs"],
         name=options.output.name,
-        training_data=f"{options.data.name}, its first {len(train)} training images",
+        training_data=f"{data.name}, its first {len(train)} training images",
         licence="Apache-2.0 (the weights); the training data carry their own",
         description=f"two convolutions, {options.width} features, {options.epochs} epochs of moved images",
         figures=figures

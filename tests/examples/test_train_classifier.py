@@ -1,5 +1,6 @@
 """The training script runs end to end with tiny arguments, and what it saves is a classifier to measure with."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -8,7 +9,7 @@ from cogen.models.classifiers import load_classifier
 
 def test_train_save_load(script, data, tmp_path, capsys):
     output = tmp_path / "out" / "toy"
-    script.main(script.Options(data=data, output=output, channels=(4, 4), width=8, epochs=4, batch=16, validation=32))
+    script.main(script.Options(data=str(data), output=output, channels=(4, 4), width=8, epochs=4, batch=16, validation=32))
     assert "test_accuracy" in capsys.readouterr().out
 
     classifier = load_classifier(output)
@@ -38,8 +39,23 @@ def test_images_are_moved_by_amounts_of_their_own(script):
     assert 70 < zoomed.max() < 64 / 0.9**2 + 0.5
 
 
-def test_a_wrong_folder_is_one_line(script, data, tmp_path):
-    with pytest.raises(SystemExit, match=r"train_classifier: .* holds neither train-images-idx3-ubyte"):
-        script.main(script.Options(data=tmp_path / "nowhere"))
-    with pytest.raises(SystemExit, match=r"train_classifier: .* holds 192 images .* a batch of 128"):
-        script.main(script.Options(data=data))
+def test_colour_images_of_any_size(script, tmp_path):
+    labels = np.arange(60) % 3
+    images = np.zeros((60, 8, 12, 3), np.uint8)
+    images[np.arange(60), :, :, labels] = 200  # red, green or blue
+    np.savez(tmp_path / "colours.npz", images=images, labels=labels)
+    colours, output = str(tmp_path / "colours.npz"), tmp_path / "colour_classifier"
+    script.main(script.Options(data=colours, output=output, channels=(4, 4), width=8, epochs=8, batch=8, validation=6))
+    config = load_classifier(output).config
+    assert (config.event_shape, config.classes) == ((3, 8, 12), 3)
+    assert config.figures["test_accuracy"] > 0.9
+
+
+def test_what_cannot_be_learned_from_is_one_line(script, data, tmp_path):
+    with pytest.raises(SystemExit, match=r"train_classifier: .*nowhere' is neither a file or folder nor a known data set"):
+        script.main(script.Options(data=str(tmp_path / "nowhere")))
+    with pytest.raises(SystemExit, match=r"train_classifier: .* holds 192 training images; .* a batch of 128"):
+        script.main(script.Options(data=str(data)))
+    np.save(tmp_path / "plain.npy", np.zeros((20, 8, 8), np.uint8))
+    with pytest.raises(SystemExit, match=r"train_classifier: .*plain.npy has no labels"):
+        script.main(script.Options(data=str(tmp_path / "plain.npy")))
