@@ -237,7 +237,7 @@ def draw(row: dict[str, Any], path: Path) -> None:
     axes.set(xticks=[], title=row["family"])
     height = len(sheet) / len(lines)
     axes.set_yticks([height * (k + 0.5) for k in range(len(lines))], labels, fontsize=7)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
 def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:

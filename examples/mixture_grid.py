@@ -76,13 +76,13 @@ class Options:
     """Size of z."""
     learning_rate: float = 2e-3
     """Adam's step, for all networks; it falls linearly to zero over the second half."""
-    gamma: float = 0.05
+    gamma: float = 0.1
     """Weight of the penalty on the critic's gradient (R1), at every step, for all families."""
     unroll: int = 5
     """Critic steps that the unrolled GAN looks ahead."""
     unroll_rate: float = 0.003
     """Rate of these steps."""
-    weight: float = 0.01
+    weight: float = 0.003
     """AIM's lambda."""
     points: int = 100_000
     """Training points."""
