@@ -14,7 +14,7 @@ OUTPUT.json, written when it is done: a later run with other `--families` adds t
 reconstructions and neighbours of test images; OUTPUT-curves.png the curves.
 
 What differs from the paper: its networks (Tables 3 and 4) were not at hand, ours have two convolutions each way, no batch norm
-in the critic, and R1 on it; the value range is [-1, 1]; the budget is tens of epochs, not hundreds, so the learning rate is
+in the critic, and R1 on it; the value range is [-1, 1]; the budget is 20 epochs and once 200, not 400, so the learning rate is
 larger and falls to zero over the second half of it instead of with the root of the epoch. The paper's classifier is not known,
 so its IS compares only by its distance to the test set's own.
 """
