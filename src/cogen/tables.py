@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 LATENT_OF_A_TABLE = 8
 
 _WRITTEN = (r"filled\.csv", r"imputation-\d+\.csv", r"posterior\.nc")
-"""What `cogen fill` writes."""
+"""What `cogen fill` writes, as regular expressions."""
 
 
 def train_on_table(options: Train) -> None:
@@ -87,7 +86,7 @@ def fill(options: Fill) -> None:
 
     Raises ValueError or OSError for what the user can get wrong.
     """
-    from cogen.completion import _print_complaints, _workplace
+    from cogen.completion import _is_one_of, _print_complaints, _workplace
     from cogen.diagnostics import complaints
     from cogen.inference import AnnealedHMC, infer
     from cogen.models import CoGenerator, load_generator, read_csv, write_csv
@@ -98,8 +97,7 @@ def fill(options: Fill) -> None:
             raise ValueError(f"--{name} {getattr(options, name)}: it must be at least 1")
     if options.imputations > options.chains * options.samples:
         raise ValueError(f"--imputations {options.imputations}: there are {options.chains} x {options.samples} draws")
-    inside = options.table.resolve().parent == options.output.resolve()
-    if inside and any(re.fullmatch(pattern, options.table.name) for pattern in _WRITTEN):
+    if options.table.resolve().parent == options.output.resolve() and _is_one_of(options.table.name, _WRITTEN):
         raise ValueError(f"--output {options.output}: {options.table} lies there under a name that is written")
     generator = load_generator(options.generator)
     view = MixedColumns.of(generator)
