@@ -230,7 +230,8 @@ def nested_rhat(posterior: Any, var_names: list[str] | None = None) -> xr.Datase
 def _nested_rhat_block(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """values (chain, draw, item, scalar), weight (group, chain, item) -> (item, scalar)."""
     alive = weight.sum(axis=0) > 0  # (chain, item)
-    values = np.where(alive[:, None, :, None], values, 0.0)
+    anchor = np.take_along_axis(values[:, 0], alive.argmax(axis=0)[None, :, None], axis=0)  # what never moves becomes zero
+    values = np.where(alive[:, None, :, None], values - anchor, 0.0)
     means = values.mean(axis=1, dtype=np.float64)  # (chain, item, scalar)
     variances = values.var(axis=1, ddof=1, dtype=np.float64) if values.shape[1] > 1 else np.zeros_like(means)
     mass = weight.sum(axis=1)  # (group, item)

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import gammaincinv
+from scipy.special import gammaincinv, logsumexp
 
 from cogen.diagnostics.evidence import has_evidence
 from cogen.diagnostics.groups import attributes, group, has_group, parameters, statistic
 from cogen.diagnostics.predictive_checks import can_check, predictive_checks, tail_probability
 from cogen.diagnostics.report import has_populations, item_summary
-from cogen.diagnostics.weights import chain_weights
+from cogen.diagnostics.weights import chain_weights, pareto_k_of_ratios
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +26,9 @@ FEW_CHAINS = 0.1  # share of the chains that must be effective by weight
 ONE_CHAIN = 0.9  # share of the weight on a single chain
 EVIDENCE_SPREAD = 1.0  # nats between populations: beyond it the delta-method error means nothing
 LOW_ACCEPTANCE, HIGH_ACCEPTANCE = 0.4, 0.98  # around the 0.65 to 0.8 that HMC wants
+PARETO_BAD = 0.7  # above it importance ratios say that the guide's tails are too light (Vehtari et al. 2024)
+GUIDE_GAP = 0.5  # nats of KL(guide || posterior): a mean that is off by one standard deviation has half a nat
+SMALL_GAP = 0.1  # nats below which the ratios are so equal that their tail says nothing
 LARGE_RISE = 0.25  # conditional ESS of a step in beta below which its weights rest on few chains
 DIVERGING = 0.01  # share of diverging transitions beyond which it is more than a stray one
 CHANCE = 0.01  # false alarms of the nested R-hat, and of the predictive checks of a view, per item
@@ -37,7 +40,9 @@ def complaints(posterior: Any) -> list[str]:
     found: list[str] = []
     for check in (
         _masks,
+        _nothing,
         _evidence_kind,
+        _guide,
         _ancestors,
         _weights,
         _populations,
@@ -111,11 +116,41 @@ def _evidence_kind(posterior: Any, table: pd.DataFrame) -> list[str]:
     ]
 
 
+def _nothing(posterior: Any, table: pd.DataFrame) -> list[str]:
+    """Items without any chain of positive weight."""
+    share = np.broadcast_to(chain_weights(posterior).sum("chain", skipna=False).values, (len(table),))
+    what = "no chain has a positive weight, so nothing was inferred: its means are NaN, its log evidence {value}"
+    remedy = "Use more chains, a start nearer to the data (initial=), or a likelihood that is not zero almost everywhere"
+    return _sentence(table, np.isnan(share), table["log_evidence"].values, np.min, what, remedy)
+
+
+def _guide(posterior: Any, table: pd.DataFrame) -> list[str]:
+    """Whether draws of a fitted guide stand for the posterior, by their log ratios log p(z, y) - log q(z)."""
+    recorded = statistic(posterior, "log_ratio")
+    if recorded is None:
+        return []
+    log_ratio = recorded.values.reshape(recorded.shape[0] * recorded.shape[1], -1)
+    log_ratio = np.broadcast_to(log_ratio, (len(log_ratio), len(table)))
+    remedy = (
+        "Take more steps (num_warmup) or another learning rate; if that does not help, the family does not hold this posterior:"
+        " take a richer guide, or anneal from it (GuideStart)"
+    )
+    with np.errstate(invalid="ignore"):
+        gap = logsumexp(log_ratio, axis=0) - np.log(len(log_ratio)) - log_ratio.mean(axis=0)
+    ks = np.broadcast_to(pareto_k_of_ratios(posterior).values, (len(table),))
+    heavy = (ks > PARETO_BAD) & ~(gap < SMALL_GAP)
+    what = f"the guide misses parts of the posterior: Pareto k {{value}} of its density ratios, above {PARETO_BAD}"
+    found = _sentence(table, heavy, ks, np.max, what, remedy, ".2f")
+    far = np.isnan(gap) | (gap > GUIDE_GAP)
+    what = f"the guide is {{value}} nats from the posterior, above {GUIDE_GAP:g}: its draws are not the posterior's"
+    return found + _sentence(table, far & ~heavy, gap, np.max, what, remedy, ".2f")
+
+
 def _ancestors(posterior: Any, table: pd.DataFrame) -> list[str]:
     few = table["ancestors"].values
     what = "every chain descends from {value} ancestor, less than 2: the run sees one mode at most"
     remedy = "Use more chains, more temperatures, a larger noise scale, or a lower resampling threshold"
-    return _sentence(table, (few < 2) & (table["chains"].values > 1), few, np.min, what, remedy, ".0f")
+    return _sentence(table, (few == 1) & (table["chains"].values > 1), few, np.min, what, remedy, ".0f")
 
 
 def _weights(posterior: Any, table: pd.DataFrame) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cogen.diagnostics.groups import attributes, group, has_group, item_labels
-from cogen.diagnostics.weights import chain_weights, systematic_indices
+from cogen.diagnostics.weights import chain_weights, check_positive, systematic_indices
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -154,6 +154,7 @@ def _picked_draws(posterior: Any, count: int, seed: int) -> np.ndarray | None:
         return None
     x = draws["x"].transpose("chain", "draw", "item", ...)
     share = chain_weights(posterior).transpose("chain", "item").values
+    check_positive(share)
     rng = np.random.default_rng(seed)
     picked = np.empty((count, *x.shape[2:]), dtype=x.dtype)
     for item in range(x.shape[2]):

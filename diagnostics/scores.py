@@ -103,6 +103,9 @@ def _per_item(score: Callable[..., np.ndarray], draws: Any, truth: Any, log_weig
     answers = np.empty(target.shape)
     for item in range(target.shape[0]):  # item by item, so that memory stays at one item's draws
         share = weight[:, :, item].reshape(-1)
+        if np.isnan(share).any():
+            answers[item] = np.nan
+            continue
         pixels = values[:, :, item].reshape(share.size, -1)[share > 0].astype(np.float64)
         order = np.argsort(pixels, axis=0)
         ordered = np.take_along_axis(pixels, order, axis=0)

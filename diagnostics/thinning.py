@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from cogen.diagnostics.groups import DRAWS, group
-from cogen.diagnostics.weights import chain_weights, systematic_indices
+from cogen.diagnostics.weights import chain_weights, check_positive, systematic_indices
 
 
 def pick_draws(posterior: Any, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -26,6 +26,7 @@ def pick_draws(posterior: Any, count: int, rng: np.random.Generator) -> tuple[np
     if not 1 <= count <= chains * draws:
         raise ValueError(f"{count} draws asked for; the run has {chains} chains x {draws} draws: ask for 1 to {chains * draws}")
     weight = chain_weights(posterior).transpose("chain", ...).values.reshape(chains, -1)
+    check_positive(weight)
     chain = np.empty((count, weight.shape[1]), dtype=int)
     draw = np.empty_like(chain)
     for item, share in enumerate(weight.T):

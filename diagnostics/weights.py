@@ -8,7 +8,8 @@ chain share it. With w normalised over chain x draw,
 
 (Q is the inverse of the weighted empirical distribution, numpy's "inverted_cdf" when the weights are equal). An object
 without log weights is equally weighted. A weight of zero (log weight -inf, a particle that died) is fine, and its
-values, even NaN, are not looked at; an item whose weights are all zero is an error.
+values, even NaN, are not looked at. An item whose weights are all zero, NaN or +inf has no answer: its weights, and whatever is
+computed from them, are NaN.
 
 References: Kong, Liu and Wong (1994) for the effective sample size 1 / sum w^2; Vehtari, Simpson, Gelman, Yao and Gabry
 (2024), "Pareto smoothed importance sampling", with the estimator of Zhang and Stephens (2009), for k.
@@ -36,21 +37,10 @@ def log_weights(posterior: Any) -> xr.DataArray:
 
 
 def normalise(log_weight: np.ndarray) -> np.ndarray:
-    """Weights that sum to one over the first two axes (chain, draw), for every item.
-
-    Raises ValueError for weights that are NaN or +inf, and for an item that has no positive weight.
-    """
+    """Weights that sum to one over the first two axes (chain, draw), for every item; NaN for an item that has none."""
     log_weight = np.asarray(log_weight, dtype=np.float64)
-    if np.isnan(log_weight).any() or np.isposinf(log_weight).any():
-        raise ValueError("log_weight holds NaN or +inf: a log density overflowed. Use a smaller step size")
-    highest = log_weight.max(axis=(0, 1), keepdims=True)
-    if np.isneginf(highest).any():
-        dead = np.flatnonzero(np.isneginf(highest))
-        raise ValueError(
-            f"every log_weight of item(s) {dead.tolist()} is -inf: all particles died (the observation has zero "
-            "density under every one). Use more temperatures, a larger noise scale, or drop these items"
-        )
-    weights = np.exp(log_weight - highest)
+    highest = log_weight.max(axis=(0, 1), keepdims=True)  # NaN where any is
+    weights = np.exp(log_weight - np.where(np.isfinite(highest), highest, np.nan))
     return weights / weights.sum(axis=(0, 1), keepdims=True)
 
 
@@ -62,12 +52,12 @@ def draw_weights(posterior: Any) -> xr.DataArray:
 
 def chain_weights(posterior: Any) -> xr.DataArray:
     """Normalised weight of each chain (chain[, item]): the sum over its draws."""
-    return draw_weights(posterior).sum("draw")
+    return draw_weights(posterior).sum("draw", skipna=False)
 
 
 def _alive(values: xr.DataArray, weight: xr.DataArray) -> xr.DataArray:
     """Values with zeros where the weight is zero, so that NaN of dead particles cannot leak (0 * NaN = NaN)."""
-    return values.where(weight > 0, 0.0) if bool((weight == 0).any()) else values
+    return values.where(~(weight == 0), 0.0) if bool((weight == 0).any()) else values
 
 
 def weighted_mean(values: xr.DataArray, weight: xr.DataArray) -> xr.DataArray:
@@ -107,6 +97,7 @@ def weighted_quantile(values: xr.DataArray, q: float | tuple[float, ...], weight
     ordered = np.take_along_axis(flat, order, axis=0)
     cumulative = np.cumsum(np.take_along_axis(flat_weight, order, axis=0), axis=0)
     answers = np.stack([quantile_of_sorted(ordered, cumulative, p) for p in probabilities])
+    answers = np.where(np.isnan(flat_weight).any(axis=0), np.nan, answers)
     template = stacked.isel(chain=0, draw=0, drop=True)
     result = xr.DataArray(
         answers, {"quantile": list(probabilities), **template.coords}, ("quantile", *template.dims), name=values.name
@@ -119,7 +110,7 @@ def weight_ess(posterior: Any) -> xr.DataArray:
 
     Counted in chains and not in draws, because the draws of a chain share its weight.
     """
-    return (1.0 / (chain_weights(posterior) ** 2).sum("chain")).rename("weight_ess")
+    return (1.0 / (chain_weights(posterior) ** 2).sum("chain", skipna=False)).rename("weight_ess")
 
 
 def pareto_k(posterior: Any) -> xr.DataArray:
@@ -135,10 +126,21 @@ def pareto_k(posterior: Any) -> xr.DataArray:
     return shares.isel(chain=0, drop=True).copy(data=ks).rename("pareto_k")
 
 
+def pareto_k_of_ratios(posterior: Any) -> xr.DataArray:
+    """The same tail index for the ratios p(z, y) / q(z) of draws of a fitted guide, per item, over all chains and draws."""
+    log_ratio = statistic(posterior, "log_ratio")
+    if log_ratio is None:
+        raise ValueError("the run has recorded no log ratios: only SVI and PyroSVI do")
+    weight = normalise(log_ratio.values)
+    flat = weight.reshape(weight.shape[0] * weight.shape[1], -1)
+    ks = np.array([_tail_index(column) for column in flat.T]).reshape(weight.shape[2:])
+    return log_ratio.isel(chain=0, draw=0, drop=True).copy(data=ks).rename("pareto_k")
+
+
 def _tail_index(weight: np.ndarray) -> float:
     count = int(np.ceil(min(0.2 * weight.size, 3 * np.sqrt(weight.size))))
     ordered = np.sort(weight)
-    if weight.size < 6 or count < 5:
+    if weight.size < 6 or count < 5 or np.isnan(weight).any():
         return np.nan
     cutoff = max(ordered[-count - 1], np.finfo(float).tiny)
     tail = ordered[ordered > cutoff] - cutoff
@@ -160,6 +162,16 @@ def _generalised_pareto_shape(exceedances: np.ndarray) -> float:
     theta = (grid * posterior_weight).sum() / posterior_weight.sum()
     k = np.log1p(-theta * exceedances).mean()
     return float((size * k + 5) / (size + 10))
+
+
+def check_positive(share: np.ndarray) -> None:
+    """Raises ValueError for items (chain, item) without weights, from which nothing can be drawn."""
+    lost = np.flatnonzero(np.isnan(share).any(axis=0))
+    if lost.size:
+        raise ValueError(
+            f"item(s) {lost.tolist()} have no chain of positive weight (the observation has zero density under every one), so"
+            " there is nothing to draw from: drop these items"
+        )
 
 
 def systematic_indices(weight: np.ndarray, count: int, uniform: float) -> np.ndarray:
@@ -187,6 +199,7 @@ def resample(posterior: Any, num_draws: int | None = None, seed: int = 0) -> Any
     indices = None
     if weighted:
         share = chain_weights(posterior).transpose("chain", ...).values.reshape(num_chains, -1)
+        check_positive(share)
         starts = np.random.default_rng(seed).random(share.shape[1])
         columns = [systematic_indices(share[:, i], num_chains, u) for i, u in enumerate(starts)]
         indices = np.stack(columns, axis=1)  # (chain, item)
