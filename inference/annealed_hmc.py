@@ -43,7 +43,7 @@ from cogen.inference.populations import (
 )
 from cogen.inference.schedules import Adaptive, Ladder, Schedule, Sigmoid, conditional_ess
 from cogen.inference.step_size import ConstantGain, StepSizeRule
-from cogen.inference.sums import Sum, compensated_sum
+from cogen.inference.sums import Sum, compensated_sum, real
 from cogen.inference.targets import Initial, Point, Target, evaluate
 
 Array = jax.Array
@@ -214,7 +214,7 @@ class AnnealedHMC(AnnealingSettings, EnsembleKernel):
             weight = cleaned(jax.vmap(lambda u: compensated_sum(start_weight(u)))(point.u))
         particles = Particles(point, weight, chain, chain // (num_chains // self._populations))
         adaptation = self.step_size.init(self._item)
-        beta = jnp.float32(0.0)
+        beta = real(0.0)
         evidence = population_evidence(particles, self._populations)
         return self._state(
             target,
@@ -231,7 +231,7 @@ class AnnealedHMC(AnnealingSettings, EnsembleKernel):
             n_steps=jnp.ones(num_chains, jnp.int32),
             population_log_evidence=evidence,
             bridge=Bridge(point.tilt.value, weight.value, zeros, evidence) if self.bridge else None,
-            conditional_ess=jnp.float32(1.0),
+            conditional_ess=real(1.0),
             extra=(),
             adaptation=adaptation,
             rng_key=rng_key,
@@ -309,7 +309,7 @@ class AnnealedHMC(AnnealingSettings, EnsembleKernel):
             return beta, beta - now
         level = jnp.minimum(state.made // self.moves_per_temperature + 1, self._beta.shape[-1] - 1)
         rises = np.diff(self._beta, prepend=0.0, axis=-1)  # taken in float64
-        ladders = [jnp.asarray(values, jnp.float32) for values in (self._beta, rises)]
+        ladders = [real(values) for values in (self._beta, rises)]
         beta, rise = (values[level] if values.ndim == 1 else values[self._item][level] for values in ladders)
         return beta, jnp.where(new_temperature, rise, 0.0)
 
@@ -339,7 +339,7 @@ class AnnealedHMC(AnnealingSettings, EnsembleKernel):
             z=jax.vmap(target.sites)(particles.point.u),
             beta=jnp.full(num_chains, beta),
             step_size=jnp.full(num_chains, step),
-            lp=jax.vmap(lambda p: p.log_density(jnp.float32(1.0)))(particles.point),
+            lp=jax.vmap(lambda p: p.log_density(real(1.0)))(particles.point),
             log_weight=particles.log_weight.value,
             ancestor=particles.ancestor,
             population=particles.population,

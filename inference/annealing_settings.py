@@ -56,6 +56,11 @@ class AnnealingSettings:
         """Whether the warm-up looks at what it weighs, so that its evidence is not unbiased."""
         return self.step_size.adapts or isinstance(self.schedule, Adaptive)
 
+    @property
+    def ladder_statistics(self) -> tuple[str, ...]:
+        """What of the path is kept whole, for `Ladder.of` and `Recorded.of`."""
+        return ("beta", "step_size") if isinstance(self.schedule, Adaptive | Ladder) else ()
+
     def frozen(self, pilot: Any) -> Self:
         """This kernel with the step sizes (and, where its schedule is `Adaptive`, the ladders) of a pilot run."""
         copied = copy.copy(self)

@@ -20,7 +20,7 @@ population, so that it has no standard error: run several seeds. A last step of 
     Cabezas et al. (2024), BlackJAX: composable Bayesian inference in JAX;
     Del Moral, Doucet and Jasra (2012), An adaptive sequential Monte Carlo method for approximate Bayesian computation.
 
-The density is a plain float32 sum, as BlackJAX's users have it (`AnnealedHMC` compensates), and a generator's convolutions are
+The density is a plain sum, as BlackJAX's users have it (`AnnealedHMC` compensates), and a generator's convolutions are
 lowered as matrix products, since the loops are BlackJAX's. A sampler that is not exact there (``blackjax.mclmc``) is not here.
 """
 
@@ -38,6 +38,7 @@ from cogen.inference.blackjax_windows import Windows, strongly_typed
 from cogen.inference.ensemble_kernel import EnsembleKernel, chain_keys
 from cogen.inference.loops import compiled_loop
 from cogen.inference.populations import distinct, effective_fraction
+from cogen.inference.sums import real
 from cogen.inference.targets import Target
 
 Array = jax.Array
@@ -228,7 +229,7 @@ class BlackJAX(EnsembleKernel):
 
     def _divisor(self, u: Array) -> Any:
         if not self._elliptical:
-            return jnp.float32(0.0)
+            return real(0.0)
         mean, cov = (jnp.asarray(self.parameters[name]) for name in ("mean", "cov"))
         return multivariate_normal.logpdf(u, mean, jnp.diag(cov) if cov.ndim == 1 else cov)
 
@@ -247,7 +248,7 @@ class BlackJAX(EnsembleKernel):
             inner = self._algorithm(target, {}).init(u)
         else:
             if self._learnt:
-                start = jnp.full(num_chains, self.parameters.get("step_size", 1.0), jnp.float32)
+                start = jnp.full(num_chains, real(self.parameters.get("step_size", 1.0)))
                 adaptation = jax.vmap(lambda step: self._windows().init(step, target.dim))(start)
             learnt = jax.vmap(lambda a: self._windows().parameters(a, jnp.bool_(True)))(adaptation) if self._learnt else {}
             inner = jax.vmap(lambda k, v, own: self._algorithm(target, own).init(v, k))(keys, u, learnt)
@@ -256,7 +257,7 @@ class BlackJAX(EnsembleKernel):
             made=jnp.int32(0),
             arrived=jnp.bool_(False),
             z=jax.vmap(target.sites)(u),
-            beta=jnp.float32(0.0 if self._tempers else 1.0),
+            beta=real(0.0 if self._tempers else 1.0),
             acceptance_rate=zeros,
             step_size=self._steps({}, num_chains),
             diverging=zeros > 0,
@@ -318,7 +319,7 @@ class BlackJAX(EnsembleKernel):
         return state._replace(
             arrived=inner.tempering_param >= _ARRIVED,
             z=jax.vmap(target.sites)(inner.particles),
-            beta=strongly_typed(inner.tempering_param, jnp.float32),
+            beta=strongly_typed(inner.tempering_param, jnp.result_type(float)),
             lp=jax.vmap(lambda v: target.reference(v).sum() + target.tilt(v).sum())(inner.particles),
             log_weight=evidence + jnp.log(num_chains * inner.weights),
             ancestor=state.ancestor[info.ancestors],
@@ -329,7 +330,7 @@ class BlackJAX(EnsembleKernel):
 
     def _steps(self, learnt: dict[str, Array], num_chains: int) -> Array:
         step = self._step_size(learnt)
-        return jnp.broadcast_to(jnp.asarray(0.0 if step is None else step, jnp.float32), (num_chains,))
+        return jnp.broadcast_to(real(0.0 if step is None else step), (num_chains,))
 
     def _windows(self) -> Windows:
         return Windows(self.target_acceptance, "inverse_mass_matrix" in self._learnt, self._num_warmup)

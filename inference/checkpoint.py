@@ -117,18 +117,25 @@ def pack(
     for kind, records in (("path", path.points), ("draw", draws)):
         for name in records[0] if records else ():
             arrays[f"{kind}:{name}"] = np.stack([record[name] for record in records])
+    arrays |= {f"ladder:{name}": value for name, value in path.ladder().items()}
     return {**arrays, **more, "progress": np.array([path.asked, path.every, len(path.points), len(draws)])}
 
 
 def unpack(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], WarmupPath, list[dict[str, np.ndarray]]]:
     """The state, the path and the draws that `pack` put together."""
     asked, every, points, count = arrays["progress"].tolist()
-    found: dict[str, dict[str, np.ndarray]] = {"state": {}, "path": {}, "draw": {}}
+    found: dict[str, dict[str, np.ndarray]] = {"state": {}, "path": {}, "draw": {}, "ladder": {}}
     for key, value in arrays.items():
         kind, _, name = key.partition(":")
         if kind in found:
             found[kind][name] = value
-    path = WarmupPath(asked, every, [{name: value[k] for name, value in found["path"].items()} for k in range(points)])
+    path = WarmupPath(
+        tuple(found["ladder"]),
+        asked,
+        every,
+        [{name: value[k] for name, value in found["path"].items()} for k in range(points)],
+        [found["ladder"]] if found["ladder"] else [],
+    )
     return found["state"], path, [{name: value[k] for name, value in found["draw"].items()} for k in range(count)]
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from cogen.inference.annealed_hmc import AnnealedHMC, AnnealedState, Particles
 from cogen.inference.hamiltonian import trajectory, transition_noise
 from cogen.inference.populations import resample_conditionally
-from cogen.inference.sums import Sum
+from cogen.inference.sums import Sum, real
 from cogen.inference.targets import Point, Target, evaluate
 
 Array = jax.Array
@@ -50,7 +50,7 @@ class ConditionalAnnealedHMC(AnnealedHMC):
         cls.check(kernel)
         conditional = cls.__new__(cls)
         conditional.__dict__.update(kernel.__dict__)
-        conditional._exact = np.asarray(exact, dtype=np.float32)
+        conditional._exact = np.asarray(exact, dtype=np.float64)
         return conditional
 
     @staticmethod
@@ -71,7 +71,7 @@ class ConditionalAnnealedHMC(AnnealedHMC):
         state = super()._init(target, forward_key, num_chains)
         if self._exact.shape[1] != target.dim:
             raise ValueError(f"exact draws have {self._exact.shape[1]} coordinates, the model has {target.dim}")
-        exact = jnp.broadcast_to(jnp.asarray(self._exact)[self._item], (self._populations, target.dim))
+        exact = jnp.broadcast_to(real(self._exact)[self._item], (self._populations, target.dim))
         path = self._reversed_path(target, reverse_key, jax.vmap(lambda u: evaluate(target, u))(exact))
         pinned = self._pin(state.particles.point, jax.tree.map(lambda a: a[0], path))
         weight = state.particles.log_weight
@@ -83,7 +83,7 @@ class ConditionalAnnealedHMC(AnnealedHMC):
     def _reversed_path(self, target: Target, key: Array, end: Point) -> Point:
         """The pinned particle of every population before each transition and after the last: (transition + 1, population)."""
         assert self._beta is not None
-        ladder = jnp.asarray(self._beta, jnp.float32)
+        ladder = real(self._beta)
         ladder = ladder if ladder.ndim == 1 else ladder[self._item]
         count = self._num_warmup
 

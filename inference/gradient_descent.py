@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from cogen.inference.ensemble_kernel import EnsembleKernel, chain_keys
+from cogen.inference.sums import real
 from cogen.inference.targets import Target
 
 Array = jax.Array
@@ -74,7 +75,7 @@ class GradientDescent(EnsembleKernel):
 
     def _sample(self, target: Target, state: DescentState) -> DescentState:
         gradient = jax.vmap(jax.vmap(jax.grad(self._objective(target))))(state.u)
-        step = (state.i + 1).astype(jnp.float32)
+        step = real(state.i + 1)
         mean = _BETA1 * state.mean + (1 - _BETA1) * gradient
         square = _BETA2 * state.square + (1 - _BETA2) * gradient**2
         direction = (mean / (1 - _BETA1**step)) / (jnp.sqrt(square / (1 - _BETA2**step)) + _EPSILON)

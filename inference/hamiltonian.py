@@ -3,8 +3,9 @@
     p ~ Normal(0, M),   L leapfrog steps of size e along d log pi_beta,   accept with probability min(1, exp(gain)),
 
 gain being the log density's rise less the kinetic energy's (Neal 2011, MCMC using Hamiltonian dynamics, section 5.3). A
-trajectory that meets a gradient or a density that is not a number is rejected and says so. A start carries its gradients
-of log q0 and of the tilt apart, so that a transition costs exactly L evaluations at whatever beta.
+trajectory that ends where the density is zero is rejected; one that meets a gradient or a density that is not a number is
+rejected and counted. A start carries its gradients of log q0 and of the tilt apart, so that a transition costs exactly L
+evaluations at whatever beta.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ def transition_noise(key: Array, num_chains: int, dim: int) -> tuple[Array, Arra
 
     One call, because every call is compiled anew. A chain's numbers do not depend on how many chains there are.
     """
-    tiny = jnp.finfo(jnp.float32).tiny
-    uniform = jax.random.uniform(key, (num_chains, dim + 3), minval=tiny)
-    normal = jnp.sqrt(2.0) * jax.scipy.special.erfinv(jnp.clip(2.0 * uniform[:, 3:] - 1.0, -1.0 + 1e-7, 1.0 - 1e-7))
+    limits = jnp.finfo(jnp.result_type(float))
+    uniform = jax.random.uniform(key, (num_chains, dim + 3), minval=limits.tiny)
+    edge = 1.0 - 2.0 * limits.epsneg
+    normal = jnp.sqrt(2.0) * jax.scipy.special.erfinv(jnp.clip(2.0 * uniform[:, 3:] - 1.0, -edge, edge))
     return normal, uniform[:, :3]
 
 
@@ -75,7 +77,7 @@ def trajectory(
 
     kinetic, kinetic_start = (0.5 * jnp.dot(q, _velocity(q, inverse_mass)) for q in (p, momentum))
     gain = end.log_density_gain(start, beta) - (kinetic - kinetic_start)
-    diverging = ~(gain > -DIVERGENCE)
+    diverging = ~(gain > -DIVERGENCE) & ~end.excluded
     nonfinite = jnp.isnan(gain) | ~jnp.isfinite(p).all()
     acceptance = jnp.where(nonfinite, 0.0, jnp.minimum(1.0, jnp.exp(gain)))
     accepted = uniform < acceptance

@@ -25,7 +25,7 @@ from cogen.inference.populations import (
     population_evidence,
     resample,
 )
-from cogen.inference.sums import Sum, compensated_sum
+from cogen.inference.sums import Sum, compensated_sum, real
 from cogen.inference.targets import Target
 
 Array = jax.Array
@@ -65,6 +65,7 @@ class ImportanceResampling(EnsembleKernel):
 
     chain_fields = ImportanceState._fields[1:-2]
     evidence_kind = "importance"
+    starts_at_density = False
 
     def __init__(self, model: Callable | None = None, *, num_proposals: int = 10, num_populations: int | None = None) -> None:
         super().__init__(model)
@@ -106,7 +107,7 @@ class ImportanceResampling(EnsembleKernel):
         old = state.reservoirs
         num_chains = old.ancestor.shape[0]
         u, tilt, total = jax.vmap(lambda k: self._propose(target, k))(chain_keys(propose_key, num_chains))
-        seen = jnp.float32(self.num_proposals) * (state.i + 1)
+        seen = real(self.num_proposals) * (state.i + 1)
         before = old.log_weight.value + jnp.log(seen)
         after = jnp.logaddexp(before, total)
         draws = jax.vmap(jax.random.uniform)(chain_keys(keep_key, num_chains))
@@ -119,9 +120,7 @@ class ImportanceResampling(EnsembleKernel):
         warming = state.i < self._num_warmup
         evidence = jnp.where(warming, population_evidence(reservoirs, self._populations), state.population_log_evidence)
         uniform = jax.random.uniform(last_key, (num_chains,))
-        reservoirs = resample(
-            uniform, reservoirs, self._populations, jnp.float32(-1.0), everyone=state.i == self._num_warmup - 1
-        )
+        reservoirs = resample(uniform, reservoirs, self._populations, real(-1.0), everyone=state.i == self._num_warmup - 1)
         reservoirs = jax.tree.map(lambda new, old: jnp.where(warming, new, old), reservoirs, state.reservoirs)
         return self._state(target, state.i + 1, reservoirs, evidence, state.rng_key)
 

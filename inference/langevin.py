@@ -34,6 +34,7 @@ import numpy as np
 from cogen.inference.ensemble_kernel import EnsembleKernel, chain_keys
 from cogen.inference.hamiltonian import DIVERGENCE, transition_noise
 from cogen.inference.step_size import ConstantGain, Fixed, StepSizeRule, check_recorded, step_size_rule
+from cogen.inference.sums import real
 from cogen.inference.targets import Initial, Point, Target, evaluate
 from cogen.inference.warmup_rounds import round_ends
 
@@ -151,7 +152,7 @@ class Langevin(EnsembleKernel):
         return f"acc. prob {jnp.mean(state.acceptance_rate):.2f}, step {jnp.ravel(state.step_size)[0]:.2e}"
 
     def _init(self, target: Target, key: Array, num_chains: int) -> LangevinState:
-        scale = None if self._scale is None else jnp.asarray(self._scale, jnp.float32)
+        scale = None if self._scale is None else real(self._scale)
         if scale is not None and scale.shape[0] != target.dim:
             raise ValueError(f"preconditioner has shape {scale.shape}, the model has {target.dim} unconstrained coordinates")
         if self.adapt_preconditioner:
@@ -164,10 +165,10 @@ class Langevin(EnsembleKernel):
             i=jnp.int32(0),
             z=jax.vmap(target.sites)(point.u),
             acceptance_rate=nothing,
-            step_size=jnp.full(num_chains, self.step_size.step_size(adaptation, jnp.float32(1.0))),
+            step_size=jnp.full(num_chains, self.step_size.step_size(adaptation, real(1.0))),
             diverging=nothing > 0,
             nonfinite=jnp.zeros(num_chains, jnp.int32),
-            lp=jax.vmap(lambda p: p.log_density(jnp.float32(1.0)))(point),
+            lp=jax.vmap(lambda p: p.log_density(real(1.0)))(point),
             n_steps=jnp.ones(num_chains, jnp.int32),
             point=point,
             scale=scale,
@@ -183,11 +184,11 @@ class Langevin(EnsembleKernel):
         if scale is not None and self.adapt_preconditioner:
             scale = jnp.where(round_over, moments.scale(), scale)
             moments = jax.tree.map(lambda new, old: jnp.where(round_over, new, old), _no_moments(target.dim), moments)
-        step = self.step_size.step_size(state.adaptation, jnp.float32(1.0))
+        step = self.step_size.step_size(state.adaptation, real(1.0))
         normal, uniform = transition_noise(jax.random.fold_in(state.rng_key, state.i), num_chains, target.dim)
         end = jax.vmap(lambda start, xi: propose(target, start, xi, step, scale))(state.point, normal)
         gain = jax.vmap(lambda start, end, xi: log_ratio(start, end, xi, step, scale))(state.point, end, normal)
-        nonfinite = jnp.isnan(gain) | ~jnp.isfinite(end.gradient(jnp.float32(1.0))).all(axis=1)
+        nonfinite = jnp.isnan(gain) | ~jnp.isfinite(end.gradient(real(1.0))).all(axis=1)
         acceptance = jnp.where(nonfinite, 0.0, jnp.minimum(1.0, jnp.exp(gain)))
         accepted = uniform[:, 0] < acceptance if self.metropolis else ~nonfinite
         point = jax.vmap(choose)(accepted, end, state.point)
@@ -201,9 +202,9 @@ class Langevin(EnsembleKernel):
             z=jax.vmap(target.sites)(point.u),
             acceptance_rate=acceptance,
             step_size=jnp.full(num_chains, step),
-            diverging=~(gain > -DIVERGENCE),
+            diverging=~(gain > -DIVERGENCE) & ~end.excluded,
             nonfinite=state.nonfinite + nonfinite,
-            lp=jax.vmap(lambda p: p.log_density(jnp.float32(1.0)))(point),
+            lp=jax.vmap(lambda p: p.log_density(real(1.0)))(point),
             n_steps=jnp.ones(num_chains, jnp.int32),
             point=point,
             scale=scale,
@@ -215,13 +216,13 @@ class Langevin(EnsembleKernel):
 
 def propose(target: Target, start: Point, normal: Array, step: Array, scale: Array | None) -> Point:
     """x' and its gradients: the one evaluation of a transition."""
-    pulled = normal + 0.5 * step * _transposed(scale, start.gradient(jnp.float32(1.0)))
+    pulled = normal + 0.5 * step * _transposed(scale, start.gradient(real(1.0)))
     return evaluate(target, start.u + step * _times(scale, pulled))
 
 
 def log_ratio(start: Point, end: Point, normal: Array, step: Array, scale: Array | None) -> Array:
     """The log of the acceptance ratio."""
-    one = jnp.float32(1.0)
+    one = real(1.0)
     pull = 0.5 * step * _transposed(scale, start.gradient(one) + end.gradient(one))
     return end.log_density_gain(start, one) + proposal_log_ratio(normal, pull)
 
@@ -237,7 +238,7 @@ def choose(accepted: Array, end: Point, start: Point) -> Point:
 
 
 def _no_moments(dim: int) -> Moments:
-    return Moments(jnp.float32(0.0), jnp.zeros(dim), jnp.zeros(dim))
+    return Moments(real(0.0), jnp.zeros(dim), jnp.zeros(dim))
 
 
 def _root(matrix: np.ndarray) -> np.ndarray:

@@ -58,6 +58,7 @@ from cogen.inference.replicas import (
 )
 from cogen.inference.schedules import Schedule, Sigmoid, inverse_temperatures
 from cogen.inference.step_size import ConstantGain, StepSizeRule, check_recorded, step_size_rule
+from cogen.inference.sums import real
 from cogen.inference.targets import Initial, Point, Target, evaluate
 from cogen.inference.warmup_rounds import round_ends
 
@@ -191,7 +192,7 @@ class ParallelTempering(EnsembleKernel):
             target,
             jnp.int32(0),
             replicas,
-            jnp.asarray(self._first_ladder, jnp.float32),
+            real(self._first_ladder),
             empty_tally(num_chains, self.num_replicas),
             jax.tree.map(lambda a: jnp.broadcast_to(a, (self.num_replicas - 1, *a.shape)), one),
             rng_key,
@@ -199,7 +200,7 @@ class ParallelTempering(EnsembleKernel):
             rejection=nothing,
             diverging=nothing > 0,
             nonfinite=jnp.zeros(num_chains, jnp.int32),
-            energy=-jax.vmap(lambda p: p.log_density(jnp.float32(1.0)))(_at(point, -1)),
+            energy=-jax.vmap(lambda p: p.log_density(real(1.0)))(_at(point, -1)),
             n_steps=self.num_replicas,
             evidence=nothing,
         )
@@ -244,7 +245,7 @@ class ParallelTempering(EnsembleKernel):
             acceptance=moved.acceptance[:, -1],
             rejection=1.0 - probability.mean(axis=1),
             diverging=moved.diverging.any(axis=1),
-            nonfinite=state.nonfinite + moved.nonfinite.sum(axis=1),
+            nonfinite=state.nonfinite + moved.nonfinite.sum(axis=1, dtype=jnp.int32),
             energy=moved.energy[:, -1],
             n_steps=above * self.num_leapfrog + 1,
             evidence=self._evidence(tally),
@@ -288,7 +289,7 @@ class ParallelTempering(EnsembleKernel):
     ) -> TemperingState:
         num_chains = acceptance.shape[0]
         coldest = _at(replicas.point, -1)
-        step = self.step_size.step_size(jax.tree.map(lambda a: a[-1], adaptation), jnp.float32(1.0))
+        step = self.step_size.step_size(jax.tree.map(lambda a: a[-1], adaptation), real(1.0))
         return TemperingState(
             i=i,
             z=jax.vmap(target.sites)(coldest.u),
@@ -299,7 +300,7 @@ class ParallelTempering(EnsembleKernel):
             barrier=jnp.full(num_chains, tally.rejection.sum() / jnp.maximum(tally.transitions, 1)),
             diverging=diverging,
             nonfinite=nonfinite,
-            lp=jax.vmap(lambda p: p.log_density(jnp.float32(1.0)))(coldest),
+            lp=jax.vmap(lambda p: p.log_density(real(1.0)))(coldest),
             energy=energy,
             n_steps=jnp.full(num_chains, n_steps, jnp.int32),
             population=jnp.arange(num_chains) // (num_chains // self._populations),

@@ -27,7 +27,7 @@ class Replicas(NamedTuple):
 
 
 class LogSum(NamedTuple):
-    """log sum exp of numbers that come one by one: their largest, and the sum relative to it, which float32 can count."""
+    """log sum exp of numbers that come one by one: their largest, and the sum relative to it, which a float can count."""
 
     peak: Array
     scaled: Array
@@ -82,7 +82,7 @@ def interpolated(x: Array, knots: Array, values: Array) -> Array:
 
     It compiles in a fraction of the time of `jnp.interp`, which searches.
     """
-    widths = jnp.maximum(jnp.diff(knots), jnp.finfo(jnp.float32).tiny)
+    widths = jnp.maximum(jnp.diff(knots), jnp.finfo(knots.dtype).tiny)
     ramps = jnp.clip((x[:, None] - knots[:-1]) / widths, 0.0, 1.0)
     return values[0] + jnp.tensordot(ramps, jnp.diff(values, axis=0), 1)
 

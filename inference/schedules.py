@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
-from cogen.inference.sums import Sum
+from cogen.inference.sums import Sum, real
 
 Array = jax.Array
 
@@ -112,9 +112,9 @@ class Adaptive:
             good = conditional_ess(jnp.exp(middle), tilt, log_weight) >= self.conditional_ess
             return jnp.where(good, middle, low), jnp.where(good, high, middle)
 
-        low, _ = jax.lax.fori_loop(0, _BISECTIONS, halve, (jnp.log(jnp.float32(_SMALLEST_RISE)), room))
+        low, _ = jax.lax.fori_loop(0, _BISECTIONS, halve, (jnp.log(real(_SMALLEST_RISE)), room))
         whole = conditional_ess(1.0 - beta, tilt, log_weight) >= self.conditional_ess
-        risen = jnp.maximum(beta + jnp.exp(low), jnp.nextafter(beta, jnp.float32(1.0)))
+        risen = jnp.maximum(beta + jnp.exp(low), jnp.nextafter(beta, real(1.0)))
         return jnp.where(whole, 1.0, jnp.minimum(risen, 1.0))
 
 
@@ -134,16 +134,20 @@ class Ladder:
 
     @classmethod
     def of(cls, pilot: Any) -> Ladder:
-        """The ladder that `infer` left in a run of `AnnealedHMC` (its ``warmup_sample_stats``)."""
-        beta = annealing_path(pilot)
-        transition = np.asarray(pilot["warmup_sample_stats"]["transition"].values)
-        rows = []
+        """The ladder that `infer` left in a run of `AnnealedHMC` (its ``warmup_sample_stats``), whole.
+
+        Raises ValueError for a run of a fixed schedule with more temperatures than its path has points.
+        """
+        beta = annealing_path(pilot, "beta")
+        path = pilot["warmup_sample_stats"]
+        if "ladder_beta" in path:
+            beta = annealing_path(pilot, "ladder_beta")
+        elif (np.diff(path["transition"].values, prepend=-1) != 1).any():
+            raise ValueError("the schedule of this run was fixed, and its path is kept in part: repeat the schedule itself")
         moves = int(pilot["posterior"].attrs.get("moves_per_temperature", 1))
-        for row in beta:
-            levels = int(transition[np.argmax(row >= 1.0)]) // moves + 1
-            at = moves * np.arange(levels + 1) - 1  # the last transition of every temperature, and before the first
-            rows.append(np.interp(at, np.concatenate([[-1], transition]), np.concatenate([[0.0], row])))
-            rows[-1][-1] = 1.0
+        rows = []
+        for row in beta[:, moves - 1 :: moves]:  # (temperature,)
+            rows.append(np.concatenate([[0.0], row[: np.argmax(row >= 1.0) + 1]]))
         longest = max(map(len, rows))
         return cls(np.stack([np.pad(row, (0, longest - len(row)), constant_values=1.0) for row in rows]))
 
@@ -154,18 +158,20 @@ class Ladder:
         return np.pad(self.beta, ((0, 0), (0, num_temperatures - needed)), constant_values=1.0)
 
 
-def annealing_path(pilot: Any) -> np.ndarray:
-    """The inverse temperatures (item, points) that `infer` recorded of an annealed run.
+def annealing_path(run: Any, statistic: str) -> np.ndarray:
+    """A statistic of the warm-up, (item, points), that `infer` recorded of an annealed run.
 
-    Raises ValueError for a run that was not annealed.
+    Raises ValueError for a run that has recorded no such thing.
     """
     try:
-        path = pilot["warmup_sample_stats"]
+        path = run["warmup_sample_stats"]
     except KeyError:
         path = {}
     if "beta" not in path:
         raise ValueError("this run was not annealed, so there is no path of inverse temperatures in it")
-    return np.atleast_2d(np.asarray(path["beta"].values).T)
+    if statistic not in path:
+        raise ValueError(f"the warm-up of this run has recorded no {statistic}; it has {sorted(map(str, path))}")
+    return np.atleast_2d(np.asarray(path[statistic].values).T)
 
 
 def conditional_ess(rise: Array, tilt: Sum, log_weight: Array) -> Array:

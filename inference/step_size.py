@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cogen.inference.schedules import annealing_path
+from cogen.inference.sums import real
 
 Array = jax.Array
 
@@ -54,7 +55,7 @@ class PaperRule:
         _check("PaperRule", self.initial, self.target, self.bounds)
 
     def init(self, item: Array | int) -> tuple[Array, Array]:
-        return jnp.float32(self.initial), jnp.float32(self.target)
+        return real(self.initial), real(self.target)
 
     def step_size(self, state: tuple[Array, Array], beta: Array) -> Array:
         return state[0]
@@ -80,7 +81,7 @@ class ConstantGain:
         _check("ConstantGain", self.initial, self.target, self.bounds)
 
     def init(self, item: Array | int) -> Array:
-        return jnp.float32(self.initial)
+        return real(self.initial)
 
     def step_size(self, state: Array, beta: Array) -> Array:
         return state
@@ -104,7 +105,7 @@ class Fixed:
         return ()
 
     def step_size(self, state: tuple, beta: Array) -> Array:
-        return jnp.float32(self.value)
+        return real(self.value)
 
     def update(self, state: tuple, acceptance: Array) -> tuple:
         return state
@@ -131,13 +132,14 @@ class Recorded:
     @classmethod
     def of(cls, pilot: Any) -> Recorded:
         """The record that `infer` left in a run of `AnnealedHMC` (its ``warmup_sample_stats``)."""
-        beta = annealing_path(pilot)
-        steps = np.atleast_2d(np.asarray(pilot["warmup_sample_stats"]["step_size"].values).T)
-        return cls(beta.astype(np.float32), steps.astype(np.float32))
+        beta = annealing_path(pilot, "beta")
+        if "ladder_beta" in pilot["warmup_sample_stats"]:  # whole
+            return cls(annealing_path(pilot, "ladder_beta"), annealing_path(pilot, "ladder_step_size"))
+        return cls(beta, annealing_path(pilot, "step_size"))
 
     def init(self, item: Array | int) -> tuple[Array, Array]:
-        beta = jnp.broadcast_to(jnp.asarray(self.beta), self.steps.shape)
-        return beta[item], jnp.log(jnp.asarray(self.steps))[item]
+        beta = jnp.broadcast_to(real(self.beta), self.steps.shape)
+        return beta[item], jnp.log(real(self.steps))[item]
 
     def step_size(self, state: tuple[Array, Array], beta: Array) -> Array:
         return jnp.exp(jnp.interp(beta, *state))

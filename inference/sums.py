@@ -7,7 +7,7 @@ float32 rounds away, so that differences and accumulations are exact to float32'
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,13 @@ import jax.numpy as jnp
 Array = jax.Array
 
 
+def real(value: Any) -> Array:
+    """Numbers as a state carries it: float64 where JAX has 64 bits enabled, else float32."""
+    return jnp.asarray(value, jnp.result_type(float))
+
+
 class Sum(NamedTuple):
-    """A sum held as an unevaluated pair: ``high`` is its float32 value, ``low`` what float32 rounds away."""
+    """A sum held as an unevaluated pair: ``high`` is its rounded value, ``low`` what the rounding lost."""
 
     high: Array
     low: Array
@@ -38,10 +43,10 @@ class Sum(NamedTuple):
 
 
 def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
-    """``a + b`` rounded, and exactly what the rounding lost (Knuth, TAOCP 2, 4.2.2)."""
+    """``a + b`` rounded, and exactly what the rounding lost (Knuth, TAOCP 2, 4.2.2); nothing is lost where it is infinite."""
     total = a + b
     virtual = total - a
-    return total, (a - (total - virtual)) + (b - virtual)
+    return total, jnp.where(jnp.isfinite(total), (a - (total - virtual)) + (b - virtual), 0.0)
 
 
 def compensated_sum(terms: Array) -> Sum:

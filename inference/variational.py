@@ -29,6 +29,7 @@ from numpyro.infer.autoguide import AutoDelta, AutoGuide, AutoLaplaceApproximati
 from cogen.inference.ensemble_kernel import EnsembleKernel, chain_keys
 from cogen.inference.guide_start import GuideStart, coordinate_order
 from cogen.inference.populations import population_count
+from cogen.inference.sums import real
 from cogen.inference.targets import Target, numpyro_target
 
 Array = jax.Array
@@ -68,6 +69,7 @@ class SVI(EnsembleKernel):
 
     chain_fields = VariationalState._fields[1:-4]
     evidence_kind = "importance"
+    starts_at_density = False
 
     def __init__(
         self,
@@ -147,7 +149,7 @@ class SVI(EnsembleKernel):
             population_log_evidence=jnp.full(num_chains, -jnp.inf),
             log_sum=jnp.full(num_chains, -jnp.inf),
             fit=fit,
-            elbo=jnp.float32(-jnp.inf),
+            elbo=real(-jnp.inf),
             rng_key=rng_key,
         )
 
@@ -174,7 +176,7 @@ class SVI(EnsembleKernel):
         ratio = jnp.where(jnp.isnan(ratio), -jnp.inf, ratio)
         log_sum = jnp.logaddexp(state.log_sum, ratio)
         size = num_chains // self._populations
-        drawn = (state.i - self._num_warmup + 1).astype(jnp.float32) * size
+        drawn = real(state.i - self._num_warmup + 1) * size
         evidence = logsumexp(log_sum.reshape(self._populations, size), axis=1) - jnp.log(drawn)
         return state._replace(
             z=jax.vmap(target.sites)(u),

@@ -1,8 +1,9 @@
-"""The path of a warm-up: scalars of every item after a transition, at most 200 points however long it is."""
+"""The path of a warm-up: scalars of every item after a transition, at most 200 points however long it is; whole, what a
+pilot has chosen and a second run repeats."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,14 +15,20 @@ POINTS = 200
 class WarmupPath:
     """Every n-th point and the last; where there are too many, n doubles."""
 
+    whole: Sequence[str] = ()
+    """What is kept of every transition."""
     asked: int = 0
     """Transitions of the warm-up so far."""
     every: int = 1
     points: list[dict[str, np.ndarray]] = field(default_factory=list)
     """Each with its ``transition``."""
+    chunks: list[dict[str, np.ndarray]] = field(default_factory=list)
+    """Of ``whole``, (transition, item) each."""
 
     def extend(self, records: Mapping[str, np.ndarray], made: int) -> None:
         """Add ``made`` transitions; ``records`` have them as their leading axis."""
+        if self.whole and made:
+            self.chunks.append({name: records[name][:made].copy() for name in self.whole})
         if self.points and (self.asked % self.every):
             self.points.pop()  # it was the last of those before, and out of step
         for k in range(made):
@@ -34,6 +41,18 @@ class WarmupPath:
             self.every *= 2
             kept = [point for point in self.points[:-1] if (point["transition"] + 1) % self.every == 0]
             self.points = kept + self.points[-1:]
+
+    def ladder(self) -> dict[str, np.ndarray]:
+        """What is kept whole, (transition, item) each."""
+        if not self.chunks:
+            return {}
+        return {name: np.concatenate([chunk[name] for chunk in self.chunks]) for name in self.whole}
+
+
+def side_by_side(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays (transition, item) as one; one that is shorter stands where it ended."""
+    longest = max(map(len, parts))
+    return np.concatenate([np.pad(part, ((0, longest - len(part)), (0, 0)), mode="edge") for part in parts], axis=1)
 
 
 def common_points(paths: list[WarmupPath]) -> tuple[np.ndarray, list[list[dict[str, np.ndarray]]]]:

@@ -7,10 +7,9 @@ import xarray as xr
 from known import LinearCase, moments_p_value
 
 from cogen.diagnostics import complaints, log_evidence
-from cogen.inference import Adaptive, AnnealedHMC, Ladder, Recorded, infer
+from cogen.inference import Adaptive, AnnealedHMC, Ladder, PyroAnnealedHMC, Recorded, Sigmoid, infer
 from cogen.inference.schedules import conditional_ess, inverse_temperatures
 from cogen.inference.sums import Sum
-from cogen.inference.warmup_path import WarmupPath
 
 
 def test_the_conditional_ess_of_a_rise():
@@ -94,21 +93,31 @@ def test_several_moves_at_a_temperature():
     assert Ladder.of(run).beta.shape[1] - 1 == (run["warmup_sample_stats"]["beta"].values < 1).sum(axis=0).max() // 3 + 1
 
 
-def test_a_ladder_of_more_temperatures_than_points_are_kept():
-    """The path keeps 200 points; what lies between them, and before the first, is interpolated."""
-    walked = np.geomspace(1e-4, 1.0, 900)
-    path = WarmupPath()
-    for start in range(0, 900, 50):
-        path.extend({"beta": walked[start : start + 50, None]}, 50)
-    kept = {name: np.stack([point[name] for point in path.points]) for name in ("transition", "beta")}
-    assert len(kept["beta"]) <= 200
-    assert kept["transition"][0] > 0
-    stored = xr.Dataset({"transition": ("draw", kept["transition"]), "beta": (("draw", "item"), kept["beta"])})
-    ladder = Ladder.of({"warmup_sample_stats": stored, "posterior": xr.Dataset()}).beta[0]
-    assert ladder.shape == (901,)
-    assert ladder[0] == 0
-    assert (np.diff(ladder) > 0).all()
-    np.testing.assert_allclose(ladder[20:], walked[19:], rtol=0.01)
+@pytest.mark.parametrize("library", ["numpyro", "pyro"])
+def test_a_ladder_is_whole(library):
+    """The path keeps 200 points of more temperatures than that; what is frozen keeps every one."""
+    case, warmup = LinearCase(2), 1000
+    kind = AnnealedHMC if library == "numpyro" else PyroAnnealedHMC
+    run = infer(case.conditioned, kind(num_leapfrog=1, schedule=Adaptive(0.9999)), **options(num_warmup=warmup, num_chains=16))
+    path = run["warmup_sample_stats"]
+    ladder, steps = Ladder.of(run), Recorded.of(run)
+    assert path["beta"].shape[0] <= 200 < ladder.beta.shape[1] - 1
+    at = path["transition"].values
+    np.testing.assert_array_equal(path["ladder_beta"].values[at], path["beta"].values)
+    for item in range(2):
+        walked = path["ladder_beta"].values[:, item]
+        count = int((walked < 1).sum()) + 1
+        np.testing.assert_array_equal(ladder.beta[item, : count + 1], [0.0, *walked[:count]])
+        assert (ladder.beta[item, count:] == 1).all()
+    np.testing.assert_array_equal(steps.steps, path["ladder_step_size"].values.T)
+
+
+def test_a_fixed_schedule_is_a_ladder_where_its_path_is_whole():
+    model = LinearCase(1).conditioned
+    few, many = (infer(model, AnnealedHMC(num_leapfrog=1), **options(num_warmup=count)) for count in (20, 500))
+    np.testing.assert_allclose(Ladder.of(few).beta[0], Sigmoid(-10, 4)(20), rtol=1e-6)
+    with pytest.raises(ValueError, match="kept in part"):
+        Ladder.of(many)
 
 
 def test_a_limit_that_is_too_small_shows(case):
