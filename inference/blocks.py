@@ -19,6 +19,7 @@ import numpy as np
 
 from cogen.inference.ensemble_kernel import EnsembleKernel
 from cogen.inference.loops import compiled_loop, has_convolutions
+from cogen.inference.seeds import run_key
 from cogen.inference.targets import constrained_sites, numpyro_target
 
 Array = jax.Array
@@ -59,7 +60,7 @@ class BlockProgram:
     ) -> None:
         self.kernel, self.size, self.num_warmup = kernel, size, num_warmup
         self._ours = isinstance(kernel, EnsembleKernel)
-        self._model, self._num_chains, self._key = model, num_chains, jax.random.key(seed)
+        self._model, self._num_chains, self._key = model, num_chains, run_key(seed)
         self.by_host = self._ours and _convolves(model, jax.tree.map(lambda a: a[0], data))
         if self.by_host:
             self.kernel = kernel.unrolled()

@@ -11,7 +11,8 @@ import functools
 import inspect
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -26,10 +27,13 @@ from cogen.inference.blocks import BlockProgram, Records, items_per_block
 from cogen.inference.checkpoint import Checkpoint, fingerprint, pack, tree_from_arrays, tree_to_arrays, unpack
 from cogen.inference.ensemble_kernel import EnsembleKernel
 from cogen.inference.items import find_items, site_dims
+from cogen.inference.masked_sites import ProperUnobserved
+from cogen.inference.model_checks import check_numpyro_model, check_starts
 from cogen.inference.predictions import predictive_groups
-from cogen.inference.results import to_arviz, warn_of_nonfinite
+from cogen.inference.results import check_names, to_arviz, warn_of_nonfinite
+from cogen.inference.seeds import check_seed
 from cogen.inference.targets import numpyro_target
-from cogen.inference.warmup_path import WarmupPath, common_points
+from cogen.inference.warmup_path import WarmupPath, common_points, side_by_side
 
 Array = jax.Array
 
@@ -78,8 +82,7 @@ def infer(
     _check_counts(num_warmup, num_samples, num_chains)
     if pilot < 0:
         raise ValueError(f"pilot={pilot}: the number of the pilot's chains, 0 for none")
-    if seed < 0:
-        raise ValueError(f"seed={seed}: a seed is not negative")
+    check_seed(seed)
     before: Any = 0
     pilot_seed = int(np.random.SeedSequence([seed, pilot]).generate_state(1)[0])
     store = Checkpoint(checkpoint) if isinstance(checkpoint, str | os.PathLike) else checkpoint
@@ -89,21 +92,24 @@ def infer(
         options: dict[str, Any] = {"num_warmup": num_warmup, "progress": progress}
         if pilot:
             first_store = store and store.part("pilot")
-            kernel, before = after_pilot(model, kernel, num_chains=pilot, seed=pilot_seed, checkpoint=first_store, **options)
+            with of_the_pilot(pilot):
+                pilots = {"num_chains": pilot, "seed": pilot_seed, "checkpoint": first_store, **options}
+                kernel, before = after_pilot(model, kernel, **pilots)
         options |= {"num_samples": num_samples, "num_chains": num_chains, "seed": seed, "keep_x": keep_x}
         return infer_with_pyro(model, kernel, before=before, checkpoint=store, **options)
     if pilot:
         if not isinstance(kernel, EnsembleKernel):
             raise ValueError("pilot= needs one of our kernels that adapts, such as AnnealedHMC()")
-        first = Inference(
-            model,
-            kernel,
-            num_warmup=num_warmup,
-            num_chains=pilot,
-            seed=pilot_seed,
-            progress=progress,
-            items_at_once=items_at_once,
-        )
+        with of_the_pilot(pilot):
+            first = Inference(
+                model,
+                kernel,
+                num_warmup=num_warmup,
+                num_chains=pilot,
+                seed=pilot_seed,
+                progress=progress,
+                items_at_once=items_at_once,
+            )
         kernel = kernel.frozen(first.draw(1, checkpoint=store and store.part("pilot")))
         before = first.gradient_evaluations
     run = Inference(
@@ -119,6 +125,15 @@ def infer(
     return run.draw(num_samples, keep_x=keep_x, checkpoint=store)
 
 
+@contextmanager
+def of_the_pilot(num_chains: int) -> Iterator[None]:
+    """Says of an error that it is the pilot's."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"in the pilot run of pilot={num_chains} chains: {error}") from error
+
+
 @dataclass
 class _Block:
     """Where one block of items is in its run."""
@@ -128,9 +143,9 @@ class _Block:
     """Indices of the items, filled up with the last one."""
     count: int
     """How many of them are not filling."""
+    path: WarmupPath
     states: Any = None
     warmed: bool = False
-    path: WarmupPath = field(default_factory=WarmupPath)
     draws: list[Records] = field(default_factory=list)
     cost: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
@@ -167,12 +182,14 @@ class Inference:
         self.items = find_items(model)
         self.num_warmup, self.num_chains, self.seed, self.progress = num_warmup, num_chains, seed, progress
         if self.items is None:
-            self._model: Callable = model
+            check_numpyro_model(model, (), {})
+            self._model: Callable = ProperUnobserved(model)
             self._data: tuple = ()
             self.num_items = 1
         else:
             if not self.items.item_data:
                 raise ValueError("nothing is observed: condition the model first, as in model.condition(visible=pixels)")
+            check_names(self.items.dims, ("chain", "draw", "item"))
             self._model = self.items.numpyro
             data = jax.tree.map(lambda a: np.asarray(jnp.asarray(a))[:, None], dict(self.items.item_data))
             self._data = (data,)
@@ -192,6 +209,7 @@ class Inference:
                 index,
                 jnp.asarray(np.minimum(np.arange(size, dtype=np.int32) + index * size, self.num_items - 1)),
                 min(size, self.num_items - index * size),
+                path=WarmupPath(self.kernel.ladder_statistics if ours else ()),
                 cost=np.zeros(size, dtype=np.int64),
             )
             for index in range(-(-self.num_items // size))
@@ -263,6 +281,7 @@ class Inference:
         block.draws, block.cost = [], np.zeros_like(block.cost)
         if block.states is None:
             block.states = program.start(block.items, data)
+            self._check_start(block)
             if checkpoint is not None:
                 if (arrays := checkpoint.load(block.index)) is not None:
                     state, block.path, block.draws = unpack(arrays)
@@ -299,6 +318,13 @@ class Inference:
                 checkpoint.save(block.index, pack(state, block.path, block.draws, **more))
         first = block.index * len(block.items)
         self.gradient_evaluations[first : first + block.count] += block.cost[: block.count]
+
+    def _check_start(self, block: _Block) -> None:
+        """Raises ValueError for items none of whose chains starts where the density is finite."""
+        if not (isinstance(self.kernel, EnsembleKernel) and self.kernel.starts_at_density):
+            return
+        lost = ~np.isfinite(np.asarray(block.states.lp)).any(axis=1)[: block.count]
+        check_starts(np.asarray(block.items)[: block.count][lost], self.num_chains, self.items is not None)
 
     def _identity(self, program: BlockProgram, num_samples: int) -> dict[str, Any]:
         block = self._blocks[0]
@@ -341,6 +367,10 @@ class Inference:
         for variable in paths[0][0].keys() - {"transition"} if transitions.size else ():
             value = gather(paths, variable)
             groups["warmup_sample_stats"][variable] = (("draw", *item), value if item else value[:, 0])
+        parts = [{n: v[:, : block.count] for n, v in block.path.ladder().items()} for block in self._blocks]
+        for variable in parts[0]:
+            value = side_by_side([part[variable] for part in parts])
+            groups["warmup_sample_stats"][f"ladder_{variable}"] = (("warmup_transition", *item), value if item else value[:, 0])
         if self.items is not None:
             groups.update({name: dict(group) for name, group in self.items.result_groups().items()})
         return groups

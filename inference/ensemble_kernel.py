@@ -29,6 +29,8 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import is_prng_key
 
 from cogen.inference.loops import compiled_loop
+from cogen.inference.masked_sites import ProperUnobserved
+from cogen.inference.model_checks import check_numpyro_model
 from cogen.inference.targets import GuideStart, Initial, Target, constrained_sites, numpyro_target
 
 Array = jax.Array
@@ -50,11 +52,13 @@ class EnsembleKernel(MCMCKernel):
     """q0; None is the prior."""
     evidence_kind = ""
     """Where the evidence of a run comes from ("annealed", "bridged", "importance", "stepping-stone"); nothing without one."""
+    starts_at_density = True
+    """Whether its chains go nowhere from starts of zero density, so that a run without any other is stopped."""
     gradients_to_start = 0
     """Gradient evaluations per chain before the first transition."""
 
     def __init__(self, model: Callable | None) -> None:
-        self._model = model
+        self._model: Callable | None = None if model is None else ProperUnobserved(model)
         self._item: Array | int = 0
         self._num_items = 1
         self._unroll = False
@@ -116,6 +120,7 @@ class EnsembleKernel(MCMCKernel):
         if isinstance(rng_key, jax.core.Tracer):
             state = begin(rng_key if single else rng_key[0])
         else:  # one program, rather than one for every operation
+            check_numpyro_model(self._bound_model(), model_args, model_kwargs or {})
             key = rng_key if single else rng_key[0]
             state = jax.jit(begin, out_shardings=None if sharding is None else self._layout(begin, key, sharding))(key)
         return self._squeeze(state) if single else state
@@ -131,6 +136,11 @@ class EnsembleKernel(MCMCKernel):
     def postprocess_fn(self, model_args: tuple, model_kwargs: dict | None) -> Callable:
         model = self._bound_model()
         return lambda z: constrained_sites(model, model_args, model_kwargs, z)
+
+    @property
+    def ladder_statistics(self) -> tuple[str, ...]:
+        """What of its path is kept whole: what a pilot has chosen and a second run repeats."""
+        return ()
 
     @property
     def adapts(self) -> bool:

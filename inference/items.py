@@ -14,6 +14,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from cogen.inference.results import variable_name
+
 
 @runtime_checkable
 class ItemModel(Protocol):
@@ -98,4 +100,4 @@ def take_items(data: Any, index: np.ndarray | slice) -> Any:
 def site_dims(items: ItemModel | None, site: str, count: int) -> tuple[str, ...]:
     """Names for the ``count`` dimensions of a site's value for one item."""
     named = tuple(items.dims.get(site, ())) if items is not None else ()
-    return named if len(named) == count else tuple(f"{site}_dim_{k}" for k in range(count))
+    return named if len(named) == count else tuple(f"{variable_name(site)}_dim_{k}" for k in range(count))

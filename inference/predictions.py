@@ -12,6 +12,7 @@ import numpy as np
 
 from cogen.inference.items import ItemModel
 from cogen.inference.results import Group
+from cogen.inference.seeds import torch_seed
 
 _AT_ONCE = 4096
 """How many latents are decoded at once."""
@@ -37,7 +38,8 @@ def predictive_groups(
         if keep_x:
             kept.append(x)
             flat = {name: v[:, draw].reshape(chains * count, *v.shape[3:]) for name, v in posterior.items()}
-            views.append(items.simulate(x.reshape(chains * count, *x.shape[2:]), flat, seed=seed * 1_000_003 + draw))
+            rows = x.reshape(chains * count, *x.shape[2:])
+            views.append(items.simulate(rows, flat, seed=torch_seed(seed) * 1_000_003 + draw))
     mean = total / draws
     deviation = np.sqrt(np.maximum(square / draws - mean**2, 0.0))
     event = items.dims["x"]
@@ -69,8 +71,6 @@ def _chain_weights(groups: Mapping[str, Group], chains: int, count: int) -> np.n
         return np.full((chains, count), 1.0 / chains)
     log_weight = np.asarray(groups["sample_stats"]["log_weight"][1][:, 0], dtype=np.float64)
     best = log_weight.max(axis=0)
-    if not np.isfinite(best).all():
-        lost = np.flatnonzero(~np.isfinite(best)).tolist()
-        raise ValueError(f"items {lost}: no chain has a finite weight (the likelihood is zero or not finite at every start)")
-    weight = np.exp(log_weight - best)
+    # NaN for an item without a chain of positive weight
+    weight = np.exp(log_weight - np.where(np.isfinite(best), best, np.nan))
     return weight / weight.sum(axis=0)

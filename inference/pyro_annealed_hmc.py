@@ -34,7 +34,7 @@ from cogen.inference.pyro_populations import effective_fraction, log_mean_exp, p
 from cogen.inference.pyro_targets import Initial, Point, PyroTarget
 from cogen.inference.schedules import Adaptive, Ladder, Schedule, Sigmoid, conditional_ess
 from cogen.inference.step_size import ConstantGain, StepSizeRule
-from cogen.inference.sums import Sum
+from cogen.inference.sums import Sum, real
 
 
 class AnnealedState(NamedTuple):
@@ -102,6 +102,7 @@ class PyroAnnealedHMC(AnnealingSettings, MCMCKernel):
     """
 
     transforms: dict[str, Any] = {}  # noqa: RUF012 (for Pyro's MCMC: draws are constrained already)
+    starts_at_density = True
 
     def __init__(
         self,
@@ -354,7 +355,7 @@ class PyroAnnealedHMC(AnnealingSettings, MCMCKernel):
 
 
 def _jax(value: Tensor) -> jax.Array:
-    return jnp.asarray(value.cpu().numpy(), jnp.float32)
+    return real(value.cpu().numpy())
 
 
 def _jax_sum(value: Tensor) -> Sum:

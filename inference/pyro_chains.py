@@ -17,8 +17,10 @@ from tqdm.auto import tqdm
 
 from cogen.inference.checkpoint import Checkpoint, pack, unpack
 from cogen.inference.items import ItemModel, count_items, find_items, site_dims, take_items
+from cogen.inference.model_checks import check_starts
 from cogen.inference.predictions import predictive_groups
-from cogen.inference.results import to_arviz, warn_of_nonfinite
+from cogen.inference.results import check_names, to_arviz, warn_of_nonfinite
+from cogen.inference.seeds import torch_seed
 from cogen.inference.warmup_path import WarmupPath
 
 
@@ -39,29 +41,36 @@ def infer_with_pyro(
     gradient evaluations of its pilot."""
     import torch
 
+    from cogen.inference.pyro_model_checks import ProperUnobserved, check_pyro_model
+
     factory = kernel.func if isinstance(kernel, functools.partial) else kernel
+    items = find_items(model)
     ours = _ours(kernel)
+    if ours is None and not isinstance(factory, type):
+        raise TypeError(
+            f"this {type(factory).__name__} was made with a model of its own: pass the class, or"
+            f" functools.partial({type(factory).__name__}, ...), and infer gives it the model"
+        )
+    if items is not None:
+        check_names(items.dims, ("chain", "draw", "item"))
+    elif ours is None:
+        check_pyro_model(model)
     if ours is not None:
         _check_checkpoint(ours, checkpoint)
         rest = {"progress": progress, "keep_x": keep_x, "before": before, "checkpoint": checkpoint}
         return _infer_vectorised(ours.bind(model, num_chains), num_warmup, num_samples, seed=seed, **rest)
     _check_checkpoint(kernel, checkpoint)
-    if not isinstance(factory, type):
-        raise TypeError(
-            f"this {type(factory).__name__} was made with a model of its own: pass the class, or"
-            f" functools.partial({type(factory).__name__}, ...), and infer gives it the model"
-        )
-    items = find_items(model)
     if items is not None and not items.item_data:
         raise ValueError("nothing is observed: condition the model first, as in model.condition(visible=pixels)")
     slices: list[Any] = [None]
     if items is not None:
         slices = [take_items(items.item_data, slice(k, k + 1)) for k in range(count_items(items.item_data))]
-    target = (lambda data: items(data)) if items is not None else (lambda data: model())
+    proper = ProperUnobserved()(model)
+    target = (lambda data: items(data)) if items is not None else (lambda data: proper())
     start = time.perf_counter()
     runs = []
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(torch_seed(seed))
         per_gradient = _seconds_per_gradient(target, slices[0])
         total = (num_warmup + num_samples) * num_chains * len(slices)
         if progress:
@@ -137,15 +146,18 @@ def _infer_vectorised(
     from cogen.inference.pyro_checkpoint import identity, restore, to_arrays
 
     start = time.perf_counter()
-    path = WarmupPath()
     draws: list[dict[str, np.ndarray]] = []
     with (
         torch.random.fork_rng(devices=[]),
         tqdm(total=num_warmup + num_samples, disable=not progress, unit="transition", desc="warm-up") as bar,
     ):
-        torch.manual_seed(seed)
+        torch.manual_seed(torch_seed(seed))
         kernel.setup(num_warmup)
+        path = WarmupPath(kernel.ladder_statistics)
         items = kernel.target.items
+        if kernel.starts_at_density:
+            lost = ~kernel.statistics()["lp"].isfinite().any(0).numpy(force=True)
+            check_starts(np.flatnonzero(lost), kernel.num_chains, items is not None)
         gradients = kernel.cost
         if checkpoint is not None:
             counts = {"seed": seed, "num_warmup": num_warmup, "num_samples": num_samples}
@@ -193,6 +205,8 @@ def _infer_vectorised(
             warmup[name] = (("draw",), values)
         else:
             warmup[name] = (("draw", *lead[2:]), values if items is not None else values[:, 0])
+    for name, values in path.ladder().items():
+        warmup[f"ladder_{name}"] = (("warmup_transition", *lead[2:]), values if items is not None else values[:, 0])
     groups = {"posterior": posterior, "sample_stats": statistics, "warmup_sample_stats": warmup}
     if items is not None:
         groups.update({name: dict(group) for name, group in items.result_groups().items()})

@@ -58,7 +58,7 @@ def trajectory(
     inverse_mass: Tensor | None,
 ) -> Transition:
     """``normal`` (chain, item, dim) becomes the momenta, ``uniform`` (chain, item) decides; ``step`` is (chain, item), ``beta``
-    (item,)."""
+    (item,). A trajectory that ends where the density is zero is rejected, and no divergence."""
     momentum, step = _momentum(normal, inverse_mass), step[..., None]
     u, p = start.u, momentum + 0.5 * step * start.gradient(beta)
     lost = torch.zeros_like(uniform, dtype=torch.bool)
@@ -74,8 +74,10 @@ def trajectory(
 
     kinetic, kinetic_start = (0.5 * (q * _velocity(q, inverse_mass)).sum(-1, dtype=torch.float64) for q in (p, momentum))
     gain = (end.reference - start.reference) + beta * (end.tilt - start.tilt) - (kinetic - kinetic_start)
+    excluded = end.reference.isneginf() | end.tilt.isneginf()  # as behind a hard constraint
+    gain = torch.where(excluded, -torch.inf, gain)
     nonfinite = lost | gain.isnan() | ~p.isfinite().all(-1)
-    diverging = nonfinite | ~(gain > -DIVERGENCE)
+    diverging = nonfinite | (~(gain > -DIVERGENCE) & ~excluded)
     acceptance = torch.where(nonfinite, 0.0, gain.exp().clamp(max=1.0))
     accepted = uniform < acceptance
 

@@ -39,6 +39,7 @@ from torch.distributions import Distribution, Independent, Normal, biject_to
 
 from cogen.inference.items import ItemModel, count_items, find_items, take_items
 from cogen.inference.pyro_guide_start import PyroGuideStart, check_sites
+from cogen.inference.pyro_model_checks import ProperUnobserved, check_pyro_model
 
 Initial = Distribution | Mapping[str, Distribution] | PyroGuideStart | None
 Message = Any
@@ -62,8 +63,8 @@ class Point(NamedTuple):
     values: dict[str, Tensor]  # constrained, (chain, item, *shape)
 
     def log_density(self, beta: Tensor) -> Tensor:
-        """(chain, item) at the inverse temperatures (item,)."""
-        return self.reference + beta * self.tilt
+        """(chain, item) at the inverse temperatures (item,). At beta = 0 an infinite tilt does not count."""
+        return self.reference + torch.where(beta == 0, 0.0, beta * self.tilt)
 
     def gradient(self, beta: Tensor) -> Tensor:
         return self.reference_gradient + beta.to(self.u.dtype)[:, None] * self.tilt_gradient
@@ -103,7 +104,9 @@ class PyroTarget:
         if self.items is not None and not self.items.item_data:
             raise ValueError("nothing is observed: condition the model first, as in model.condition(visible=pixels)")
         self.num_chains, self.initial, self.temper, self.flat_prior = num_chains, initial, temper, flat_prior
-        self._model = model if self.items is None else self.items
+        if self.items is None:
+            check_pyro_model(model, args, kwargs)
+        self.model = ProperUnobserved()(model) if self.items is None else self.items
         self._args, self._kwargs = args, kwargs
         self.num_items, self._block = 1, num_chains
         if self.items is not None:
@@ -193,7 +196,7 @@ class PyroTarget:
         parts = u.split([shape.numel() for shape in self._sites.values()], dim=-1)
         coordinates = {n: p.reshape(lead + s) for (n, s), p in zip(self._sites.items(), parts, strict=True)}
         with _Density(coordinates, self._initial_of, lead) as density:
-            self._model(*args, **self._kwargs)
+            self.model(*args, **self._kwargs)
         apart = [term for name, term in density.observed.items() if self.temper is not None and name not in self.temper]
         known = density.prior if self.initial is None else density.start
         if isinstance(self.initial, PyroGuideStart):
@@ -204,6 +207,8 @@ class PyroTarget:
             added += [-term for term in known] + ([] if self.flat_prior else density.prior)
         elif self.flat_prior:
             added += [-term for term in density.prior]
+        if not self.flat_prior:
+            added += density.change
         untempered = torch.stack(apart).sum(0) if apart else torch.zeros(lead, dtype=torch.float64, device=u.device)
         return torch.stack(new).sum(0), torch.stack(added).sum(0), untempered, density.values
 
@@ -243,7 +248,7 @@ class PyroTarget:
         if given is not None:
             check_sites(given, self._shapes)
         with _Draw(self._initial_of, lead, given or {}) as drawn:
-            self._model(*args, **kwargs)
+            self.model(*args, **kwargs)
         _check_sites(drawn, self.initial, self.temper)
         self._shapes = drawn.shapes
         sites = {name: value.shape[len(lead) :] for name, value in drawn.values.items()}
@@ -309,6 +314,9 @@ class _Density(Messenger):
         self.values: dict[str, Tensor] = {}
         self.jacobian: list[Tensor] = []
         self.prior: list[Tensor] = []
+        """Of the density that draws of the latent sites have."""
+        self.change: list[Tensor] = []
+        """What their scales and masks make of it."""
         self.start: list[Tensor] = []
         self.observed: dict[str, Tensor] = {}
 
@@ -321,7 +329,10 @@ class _Density(Messenger):
 
     def _pyro_post_sample(self, msg: Message) -> None:
         if msg["name"] in self.values:
-            self.prior.append(_row_sum(self.lead, msg, _site_terms(msg)))
+            drawn = _row_sum(self.lead, msg, _terms(_unmasked(msg["fn"]), msg["value"]))
+            self.prior.append(drawn)
+            if _is_changed(msg):
+                self.change.append(_row_sum(self.lead, msg, _site_terms(msg)) - drawn)
             start = self.initial(msg["name"])
             if start is not None:
                 self.start.append(_row_sum(self.lead, msg, _terms(start, msg["value"])))
@@ -398,6 +409,24 @@ def _site_terms(msg: Message) -> Tensor:
     if isinstance(scale, Tensor) or isinstance(mask, Tensor):  # of the shape of the whole site's batch
         return scale_and_mask(msg["fn"].log_prob(msg["value"]), scale, mask)
     return scale_and_mask(_terms(msg["fn"], msg["value"]), scale, mask)
+
+
+def _unmasked(distribution: Any) -> Any:
+    """The distribution that a masked one draws from."""
+    if isinstance(distribution, MaskedDistribution):
+        return _unmasked(distribution.base_dist)
+    if isinstance(distribution, Independent):
+        return Independent(_unmasked(distribution.base_dist), distribution.reinterpreted_batch_ndims)
+    return distribution
+
+
+def _is_changed(msg: Message) -> bool:
+    """Whether the log density of a latent site is not that of its draws."""
+    distribution = msg["fn"]
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    scaled = isinstance(msg["scale"], Tensor) or msg["scale"] != 1
+    return scaled or msg["mask"] is not None or isinstance(distribution, MaskedDistribution)
 
 
 def _check_sites(drawn: _Draw, initial: Initial, temper: Sequence[str] | None) -> None:

@@ -28,6 +28,7 @@ from cogen.inference.items import take_items
 from cogen.inference.populations import population_count
 from cogen.inference.pyro_guide_start import PyroGuideStart
 from cogen.inference.pyro_targets import Point, PyroTarget
+from cogen.inference.seeds import torch_seed
 
 
 class VariationalState(NamedTuple):
@@ -60,6 +61,8 @@ class PyroSVI(MCMCKernel):
     evidence_kind = "importance"
     adapts = False
     moves_per_temperature = 1
+    ladder_statistics: tuple[str, ...] = ()
+    starts_at_density = False
 
     def __init__(
         self, guide: Any, *, optimizer: Any = None, num_particles: int = 1, num_populations: int | None = None
@@ -90,7 +93,7 @@ class PyroSVI(MCMCKernel):
     def fit(self, model: Callable, *, num_steps: int, seed: int, prior_share: float = 0.1) -> PyroGuideStart:
         """Fit the guide to a conditioned model, as the ``initial`` of a `PyroAnnealedHMC`."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(torch_seed(seed))
             kernel = self.bind(model, 4)
             kernel.setup(num_steps)
             for _ in range(num_steps):
@@ -112,10 +115,9 @@ class PyroSVI(MCMCKernel):
         if target.items is not None:
             rows = [[k] for k in range(target.num_items)] if self._by_item else [list(range(target.num_items))]
             self._calls = [((take_items(target.items.item_data, np.array(each)),), {}) for each in rows]
-        model = self.model if target.items is None else target.items
         loss = Trace_ELBO(num_particles=self.num_particles)
-        self.guides = [self.guide(model) if self._autoguide else self.guide for _ in self._calls]
-        self._fits = [pyro.infer.SVI(model, guide, self.optimizer, loss) for guide in self.guides]
+        self.guides = [self.guide(target.model) if self._autoguide else self.guide for _ in self._calls]
+        self._fits = [pyro.infer.SVI(target.model, guide, self.optimizer, loss) for guide in self.guides]
         self._stores: list[Any] = [{"params": {}, "constraints": {}} for _ in self._fits]
         zeros = torch.zeros(target.num_items, device=point.u.device)
         self._state = VariationalState(0, point, torch.full_like(point.tilt, -torch.inf), zeros, zeros.long())

@@ -7,12 +7,32 @@ ArviZ 0.23 (InferenceData) and 1.x (xarray's DataTree) is the container.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 Group = Mapping[str, tuple[tuple[str, ...], np.ndarray]]
+
+
+def variable_name(site: str) -> str:
+    """What a site is called in the results: a slash (of a scope or a network's parameter) would be a path in a file."""
+    return site.replace("/", ".")
+
+
+def check_names(dims: Mapping[str, Sequence[str]], lead: Sequence[str]) -> None:
+    """Raises ValueError for sites, with the names of their dimensions after the leading ones, that one result cannot hold."""
+    taken = dict.fromkeys(lead, "every result")
+    names: dict[str, str] = {}
+    for site, own in dims.items():
+        name = variable_name(site)
+        if name in names:
+            raise ValueError(f"sites {names[name]!r} and {site!r} would both be called {name!r} in the results: rename one")
+        names[name] = site
+        taken.update(dict.fromkeys(own, f"site {site!r}"))
+    for name, site in names.items():
+        if name in taken:
+            raise ValueError(f"site {site!r} has the name of a dimension of {taken[name]}, which ArviZ cannot hold: rename it")
 
 
 def to_arviz(groups: Mapping[str, Group], attributes: Mapping[str, Any]) -> Any:
@@ -25,7 +45,7 @@ def to_arviz(groups: Mapping[str, Group], attributes: Mapping[str, Any]) -> Any:
             continue
         sizes = {dim: size for dims, values in group.values() for dim, size in zip(dims, np.shape(values), strict=True)}
         datasets[name] = xarray.Dataset(
-            {variable: (dims, np.asarray(values)) for variable, (dims, values) in group.items()},
+            {variable_name(site): (dims, np.asarray(values)) for site, (dims, values) in group.items()},
             coords={dim: np.arange(size) for dim, size in sizes.items()},
         )
     datasets["posterior"].attrs.update(attributes)

@@ -12,6 +12,9 @@ Which observed sites are tempered can be named; the others then count fully at e
 with their density as its weight. Discrete latent sites are summed out where NumPyro enumerates them (with funsor): the
 tilt then is the log of the sum, not a sum of tempered terms.
 
+The density of a site is NumPyro's, with the scale and the mask that its handlers set. A latent site is drawn without them,
+so that log q0 leaves them out, and the tilt has what they change.
+
 Everything lives in unconstrained coordinates u, one flat vector for all latent sites; a site's density there carries the
 log Jacobian of NumPyro's ``biject_to(support)``.
 """
@@ -23,6 +26,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax.extend.core import Literal
 from jax.flatten_util import ravel_pytree
@@ -31,7 +35,8 @@ from numpyro.distributions import biject_to
 from numpyro.infer.util import constrain_fn
 
 from cogen.inference.guide_start import GuideStart
-from cogen.inference.sums import Sum, compensated_sum
+from cogen.inference.masked_sites import is_masked, unmasked
+from cogen.inference.sums import Sum, compensated_sum, real
 
 Array = jax.Array
 Sites = dict[str, Array]
@@ -64,14 +69,21 @@ class Point(NamedTuple):
     tilt_gradient: Array
 
     def log_density(self, beta: Array) -> Array:
-        return self.reference.value + beta * self.tilt.value
+        """log pi_beta. At beta = 0 an infinite tilt does not count."""
+        return self.reference.value + jnp.where(beta == 0, 0.0, beta * self.tilt.value)
 
     def gradient(self, beta: Array) -> Array:
         return self.reference_gradient + beta * self.tilt_gradient
 
     def log_density_gain(self, start: Point, beta: Array) -> Array:
-        """log pi_beta(self) - log pi_beta(start), the differences taken before the rounding."""
-        return (self.reference - start.reference).value + beta * (self.tilt - start.tilt).value
+        """log pi_beta(self) - log pi_beta(start), the differences taken before the rounding; -inf where pi_beta(self) = 0."""
+        gain = (self.reference - start.reference).value + beta * (self.tilt - start.tilt).value
+        return jnp.where(self.excluded, -jnp.inf, gain)
+
+    @property
+    def excluded(self) -> Array:
+        """Whether the density is zero here, as behind a hard constraint."""
+        return jnp.isneginf(self.reference.high) | jnp.isneginf(self.tilt.high)
 
 
 def evaluate(target: Target, u: Array) -> Point:
@@ -119,6 +131,7 @@ def numpyro_target(
     nesting = max((-frame.dim for site in prototype.values() for frame in site["cond_indep_stack"]), default=0)
     _check_sites(prototype, hidden, latent)
     tempered = _tempered(prototype, temper)
+    changed = [name for name, site in latent.items() if site.get("scale") is not None or is_masked(site["fn"])]
     guide = initial if isinstance(initial, GuideStart) else None
     start = {} if isinstance(initial, GuideStart) else _start(latent, initial)
 
@@ -126,7 +139,12 @@ def numpyro_target(
         return {name: biject_to(trace[name]["fn"].support).inv(values[name]) for name in latent}
 
     first = {name: latent[name]["value"] for name in latent}
-    flat, unravel = ravel_pytree(unconstrained(first, prototype))
+    raveled, unravel_exactly = ravel_pytree(unconstrained(first, prototype))
+    flat = real(raveled)
+
+    def unravel(u: Array) -> Sites:
+        return unravel_exactly(u.astype(raveled.dtype))
+
     if guide is not None:
         guide.check({n: {**site, "unconstrained": unravel(flat)[n]} for n, site in latent.items()}, args, kwargs)
 
@@ -149,11 +167,17 @@ def numpyro_target(
             return jnp.concatenate([_terms(start[name], trace[name]["value"]) for name in latent])
         values = {name: trace[name]["value"] for name in latent}
         log_guide = guide.log_density(u, values, jacobian.sum(), args, kwargs) - jacobian.sum()
-        share = jnp.float32(guide.prior_share)
-        return jnp.logaddexp(jnp.log1p(-share) + log_guide, jnp.log(share) + prior_terms(trace).sum())[None]
+        share = real(guide.prior_share)
+        return jnp.logaddexp(jnp.log1p(-share) + log_guide, jnp.log(share) + drawn_terms(trace).sum())[None]
 
-    def prior_terms(trace: dict) -> Array:
-        return jnp.concatenate([_site_terms(trace[name]) for name in latent])
+    def drawn_terms(trace: dict) -> Array:
+        """Of the density that the prior's draws have."""
+        return jnp.concatenate([_terms(unmasked(trace[name]["fn"]), trace[name]["value"]) for name in latent])
+
+    def change_terms(trace: dict) -> list[Array]:
+        """What scales and masks make of it."""
+        parts = [(_site_terms(trace[name]), -_terms(unmasked(trace[name]["fn"]), trace[name]["value"])) for name in changed]
+        return [terms for part in parts for terms in part]
 
     def observed_terms(u: Array, trace: dict, chosen: bool) -> list[Array]:
         if discrete:
@@ -163,8 +187,8 @@ def numpyro_target(
 
     def reference(u: Array) -> Array:
         trace, jacobian = trace_at(u)
-        known = prior_terms(trace) if initial is None else start_terms(u, trace, jacobian)
-        return jnp.concatenate([known, jacobian, *observed_terms(u, trace, False)])
+        known = drawn_terms(trace) if initial is None else start_terms(u, trace, jacobian)
+        return real(jnp.concatenate([known, jacobian, *observed_terms(u, trace, False)]))
 
     def tilt(u: Array) -> Array:
         trace, jacobian = trace_at(u)
@@ -172,13 +196,15 @@ def numpyro_target(
         if initial is not None:
             parts.append(-start_terms(u, trace, jacobian))
             if not flat_prior:
-                parts.append(prior_terms(trace))
+                parts.append(drawn_terms(trace))
         elif flat_prior:
-            parts.append(-prior_terms(trace))
-        return jnp.concatenate(parts)
+            parts.append(-drawn_terms(trace))
+        if not flat_prior:
+            parts += change_terms(trace)
+        return real(jnp.concatenate(parts))
 
     def start_weight(u: Array) -> Array:
-        return jnp.concatenate(observed_terms(u, trace_at(u)[0], False))
+        return real(jnp.concatenate(observed_terms(u, trace_at(u)[0], False)))
 
     def prior_draw(key: Array) -> Array:
         trace = _trace(handlers.seed(model, key), args, kwargs)
@@ -196,11 +222,11 @@ def numpyro_target(
 
     def draw(key: Array) -> Array:
         if guide is not None:
-            return guide_draw(key, guide)
+            return real(guide_draw(key, guide))
         if initial is None:
-            return prior_draw(key)
+            return real(prior_draw(key))
         keys = dict(zip(latent, jax.random.split(key, len(latent)), strict=True))
-        return from_values(key, {name: start[name].sample(keys[name]) for name in latent})
+        return real(from_values(key, {name: start[name].sample(keys[name]) for name in latent}))
 
     if discrete:
         jax.eval_shape(tilt, flat)  # what cannot be enumerated is said here
@@ -264,23 +290,32 @@ def _prototype(model: Callable, args: tuple, kwargs: dict) -> dict:
         ) from error
     for name, site in trace.items():
         if site["type"] == "plate" and site["args"][1] is not None and site["args"][1] < site["args"][0]:
-            raise ValueError(
-                f"plate {name!r} draws a subsample of {site['args'][1]} of {site['args'][0]}, which is another posterior each"
-                " time: use it whole"
-            )
+            with jax.ensure_compile_time_eval():
+                seeded = [handlers.seed(model, jax.random.key(k)) for k in range(2)]
+                first, second = (np.asarray(handlers.trace(m).get_trace(*args, **kwargs)[name]["value"]) for m in seeded)
+            if not np.array_equal(first, second):
+                raise ValueError(
+                    f"plate {name!r} draws a subsample of {site['args'][1]} of {site['args'][0]}, which is another posterior"
+                    " each time: use it whole, or fix the subsample (numpyro.handlers.substitute)"
+                )
     return {name: site for name, site in trace.items() if site["type"] == "sample"}
 
 
-def _terms(distribution: dist.Distribution, value: Array) -> Array:
-    """The log density of a value, one term per element where the distribution is a product over elements."""
+def _terms(distribution: dist.Distribution, value: Array, scale: Array | None = None) -> Array:
+    """The log density of a value, one term per element where the distribution is a product over elements, times the scale of
+    its batch, which NumPyro multiplies it by before the sum."""
+    event_dims = 0
     while isinstance(distribution, dist.Independent):
+        event_dims += distribution.reinterpreted_batch_ndims
         distribution = distribution.base_dist
-    return jnp.ravel(distribution.log_prob(value))
+    terms = distribution.log_prob(value)
+    if scale is not None:
+        terms = jnp.reshape(scale, jnp.shape(scale) + (1,) * event_dims) * terms
+    return jnp.ravel(terms)
 
 
 def _site_terms(site: dict) -> Array:
-    terms = _terms(site["fn"], site["value"])
-    return terms if site.get("scale") is None else jnp.ravel(site["scale"] * terms)
+    return _terms(site["fn"], site["value"], site.get("scale"))
 
 
 def _check_sites(prototype: dict, hidden: dict, latent: dict) -> None:

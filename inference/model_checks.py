@@ -1,0 +1,118 @@
+"""What can be wrong with a NumPyro model, found by running it once before a run.
+
+A NaN among the data freezes every chain, a site whose name no result can hold is lost after hours, a weight that NumPyro
+multiplies with a whole density counts observations many times over: each is found here, with the site and the remedy.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from numpyro import handlers
+
+from cogen.inference.items import site_dims
+from cogen.inference.masked_sites import seen
+from cogen.inference.results import check_names
+
+
+def check_numpyro_model(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> None:
+    """Raises ValueError for observed values that are not finite where they count, and for sites that results cannot hold;
+    TypeError for a Pyro model. Warns of a scale that multiplies a whole density."""
+    try:
+        trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
+    except NotImplementedError:
+        return  # it cannot be drawn from, which the annealing path says
+    samples = {name: site for name, site in trace.items() if site["type"] == "sample"}
+    if not samples and runs_in_pyro(model, args, kwargs):
+        raise TypeError(
+            "this is a Pyro model, and the kernel is for NumPyro models: pass a Pyro kernel, such as PyroAnnealedHMC() or"
+            " pyro.infer.NUTS, or write the model with numpyro.sample"
+        )
+    for name, site in samples.items():
+        if site["is_observed"]:
+            check_observed(name, np.asarray(site["value"]), seen(site["fn"]))
+        if site.get("scale") is not None:
+            shape = jax.eval_shape(site["fn"].log_prob, site["value"]).shape
+            check_scale(name, np.shape(site["scale"]), shape)
+    kept = [n for n, s in trace.items() if s["type"] == "deterministic" or (n in samples and not s["is_observed"])]
+    check_names({n: site_dims(None, n, np.ndim(trace[n]["value"])) for n in kept}, ("chain", "draw"))
+
+
+def check_observed(
+    name: str,
+    value: np.ndarray,
+    seen: np.ndarray | None,
+    remedy: str = "leave such values out, or hide them with obs_mask= or a mask handler",
+) -> None:
+    """Raises ValueError for a value that is NaN or infinite and counts; ``seen`` broadcasts over the batch, True where it
+    does."""
+    if not np.issubdtype(value.dtype, np.inexact):
+        return
+    wrong = ~np.isfinite(value)
+    if seen is not None:
+        wrong &= np.reshape(seen, np.shape(seen) + (1,) * (value.ndim - np.ndim(seen)))
+    if wrong.any():
+        place = tuple(np.argwhere(wrong)[0].tolist())
+        raise ValueError(
+            f"observed site {name!r} holds {value[place]} at index {place} ({int(wrong.sum())} of {value.size} values are not"
+            f" finite): {remedy}"
+        )
+
+
+def check_scale(name: str, scale: tuple[int, ...], density: tuple[int, ...]) -> None:
+    """Warns where a scale of this shape makes more terms than a log density of that shape has; raises ValueError where the
+    two do not broadcast."""
+    remedy = "dimensions that are weighted must not be in to_event"
+    try:
+        together = np.broadcast_shapes(scale, density)
+    except ValueError:
+        raise ValueError(
+            f"site {name!r}: a scale of shape {scale} does not fit a log density of shape {density}: {remedy}"
+        ) from None
+    if together != density:
+        times = int(np.prod(together)) // max(int(np.prod(density)), 1)
+        warnings.warn(
+            f"site {name!r}: a scale of shape {scale} multiplies a log density of shape {density}, so that each of its values"
+            f" counts {times} times, with every weight: {remedy}",
+            stacklevel=4,
+        )
+
+
+def runs_in_pyro(model: Callable, args: Iterable, kwargs: Mapping[str, Any]) -> bool:
+    """Whether Pyro finds sample sites in the model."""
+    if "pyro" not in sys.modules:
+        return False
+    import torch
+    from pyro import poutine
+
+    with torch.random.fork_rng(devices=[]):
+        try:
+            trace = poutine.trace(model).get_trace(*args, **kwargs)
+        except Exception:
+            return False
+    return any(site["type"] == "sample" for name, site in trace.nodes.items())
+
+
+def runs_in_numpyro(model: Callable, args: Iterable, kwargs: Mapping[str, Any]) -> bool:
+    """Whether NumPyro finds sample sites in the model."""
+    try:
+        trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
+    except Exception:
+        return False
+    return any(site["type"] == "sample" for site in trace.values())
+
+
+def check_starts(lost: np.ndarray, num_chains: int, items: bool) -> None:
+    """Raises ValueError where items (their numbers) have no chain that starts where the density is finite."""
+    if lost.size:
+        where = f"item{'s' if lost.size > 1 else ''} {', '.join(map(str, lost[:8].tolist()))}" if items else "the model"
+        raise ValueError(
+            f"{where}{', ...' if lost.size > 8 else ''}: the log density is not finite at any of the {num_chains} starts, which"
+            " are draws of the prior (or of initial=): a likelihood that is zero almost everywhere needs more chains, a start"
+            " nearer to the data (initial=) or a softer constraint; if it is NaN, look at the model's arithmetic"
+        )
