@@ -168,7 +168,7 @@ def read_csv(
     those that the schema has.
 
     Raises FileNotFoundError, or ValueError naming file, line and column: a file that is empty, has no rows or is no UTF-8;
-        ragged rows; names that are missing, repeated or not the schema's; unknown levels; entries that are no number among
+        ragged rows; names that are missing, repeated or not the schema's; unknown levels; other texts among
         numbers; when a schema is to be found also constant columns, columns of dates, columns that look like identifiers, and
         columns whose values float32 does not tell apart. Warns of a column whose spread is decided by a few values far out.
     """
