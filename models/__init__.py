@@ -12,7 +12,7 @@ from cogen.models.generators import (
     shipped_generators,
     shipped_images,
 )
-from cogen.models.tables import Column, Schema, Table, read_csv, write_csv
+from cogen.models.tables import Column, Schema, Table, read_csv, write_csv, write_filled
 from cogen.models.torch_to_jax import as_jax
 from cogen.models.trainer import train
 
@@ -37,4 +37,5 @@ __all__ = [
     "train",
     "views",
     "write_csv",
+    "write_filled",
 ]

@@ -61,6 +61,11 @@ class Train:
     """What is trained: see docs/families.md."""
     data: str = "mnist"
     """mnist, fashion-mnist, cifar10 or celeba; a folder of pictures, an .npy or .npz array; or a TABLE.csv (vae only)."""
+    missing: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A word that stands for a hole in a table, besides empty entries and those of pandas (NA, NULL, ...). Repeatable; write
+    --missing=WORD where it begins with a dash. `cogen fill` remembers it."""
+    categorical: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A column of a table whose entries are levels, though they look like numbers or dates. Repeatable."""
     folder: Path | None = None
     """Where the files of a known data set lie; default data/NAME."""
     download: bool = False
@@ -108,9 +113,11 @@ class Fill:
     """Fill the holes of a table with a generator that `cogen train vae --data TABLE.csv` made."""
 
     table: tyro.conf.Positional[Path]
-    """A CSV file with the columns of the training table; empty entries and NA are holes."""
+    """A CSV file with the columns of the training table, with holes: empty entries, pandas' words, those of the training."""
     generator: str
     """The path of the generator's files."""
+    missing: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """One more word that stands for a hole. Repeatable; write --missing=WORD where it begins with a dash."""
     imputations: int = 5
     """How many whole draws to write besides the best guess."""
     chains: int = 32
@@ -122,7 +129,7 @@ class Fill:
     seed: int = 0
     """Every number of the run follows from it."""
     output: Path = Path("cogen-filled")
-    """Folder for filled.csv, imputation-1.csv and so on, and posterior.nc."""
+    """Folder for filled.csv, imputation-1.csv and so on (all but the holes byte for byte as it was), and posterior.nc."""
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 if TYPE_CHECKING:
     from cogen.command_line import Fill, Train
+    from cogen.models import Table
 
 LATENT_OF_A_TABLE = 8
 
@@ -37,7 +39,9 @@ def train_on_table(options: Train) -> None:
         if getattr(options, name) != usual:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)}: it is for images, not for a table")
     path = Path(options.data)
-    table = read_csv(path)
+    table = read_csv(path, categorical=options.categorical, missing=options.missing)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several devices, the first
+        print("\n".join([f"{path.name}: {len(table.values)} rows", *described(table)]), flush=True)
     rows = torch.from_numpy(table.values)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
     held_out = rows[order[: max(1, len(rows) // 10)]]
@@ -75,10 +79,25 @@ def train_on_table(options: Train) -> None:
     )
     written = save_generator(options.output, family.generator, config)
     print(f"\n{path.name}: {len(rows)} rows, {steps} steps in {seconds:.0f} s")
-    for column in table.schema.columns:
-        print(f"  {column.name:28} {column.kind}")
     print(f"  log density of an entry of {len(held_out)} rows held out: {score:.3g} nats")
     print(f"written: {written}\nnext: cogen fill ROWS.csv --generator {options.output}")
+
+
+def described(table: Table) -> list[str]:
+    """A line for each column: its kind, its levels or its spread, and the words that were read as holes."""
+    lines = []
+    for at, column in enumerate(table.schema.columns):
+        if column.kind == "continuous":
+            entries = table.values[:, at].astype(np.float64) * column.sd + column.mean
+            spread = f"{np.nanmin(entries):.6g} to {np.nanmax(entries):.6g}, mean {column.mean:.6g}, sd {column.sd:.4g}"
+        else:
+            shown = ", ".join(column.levels[:6]) + (", ..." if len(column.levels) > 6 else "")
+            spread = f"{len(column.levels)} levels: {shown}"
+        words = table.holes[column.name]
+        count = sum(words.values())
+        holes = f"{count} hole{'s' * (count > 1)} ({', '.join(map(repr, sorted(words)))})" if words else "no holes"
+        lines.append(f"  {column.name:28} {column.kind:12} {spread}; {holes}")
+    return lines
 
 
 def fill(options: Fill) -> None:
@@ -89,7 +108,7 @@ def fill(options: Fill) -> None:
     from cogen.completion import _is_one_of, _print_complaints, _workplace
     from cogen.diagnostics import complaints
     from cogen.inference import AnnealedHMC, infer
-    from cogen.models import CoGenerator, load_generator, read_csv, write_csv
+    from cogen.models import CoGenerator, load_generator, read_csv, write_filled
     from cogen.models.mixed_columns import MixedColumns
 
     for name in ("imputations", "chains", "warmup", "samples"):
@@ -101,7 +120,7 @@ def fill(options: Fill) -> None:
         raise ValueError(f"--output {options.output}: {options.table} lies there under a name that is written")
     generator = load_generator(options.generator)
     view = MixedColumns.of(generator)
-    table = read_csv(options.table, schema=view.schema)
+    table = read_csv(options.table, schema=view.schema, missing=options.missing)
     holes = np.isnan(table.values)
     some = np.flatnonzero(holes.any(axis=1))
     if not len(some):
@@ -123,9 +142,9 @@ def fill(options: Fill) -> None:
         versions = {"filled.csv": _best(view.schema, drawn)}
         versions |= {f"imputation-{k + 1}.csv": drawn[at] for k, at in enumerate(chosen)}
         for name, values in versions.items():
-            whole = table.values.copy()
-            whole[some] = np.where(holes[some], values, whole[some])
-            write_csv(Path(folder) / name, view.schema, whole)
+            whole = np.full_like(table.values, np.nan)
+            whole[some] = values
+            write_filled(Path(folder) / name, table, whole)
         posterior.to_netcdf(str(Path(folder) / "posterior.nc"), engine="h5netcdf")
     print(f"\n{options.table}: {int(holes.sum())} holes in {len(some)} of {len(holes)} rows\n")
     _print_complaints(complaints(posterior))

@@ -71,6 +71,9 @@ def train_family(options: Train) -> None:
 
         train_on_table(options)
         return
+    for name in ("missing", "categorical"):
+        if value := getattr(options, name):
+            raise ValueError(f"--{name} {value[0]}: it is for a table, a file that ends in .csv, and not for images")
     data = load_image_data(options.data, folder=options.folder, download=options.download, size=options.size)
     torch.manual_seed(options.seed)
     family = build(options, data)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -102,6 +103,10 @@ def test_a_second_call_goes_on_and_another_run_is_refused(images, tmp_path, caps
         (["gan", "--data", "IMAGES", "--output", "."], "this is a folder"),
         (["cvae", "--data", "UNLABELLED"], "cvae needs labels"),
         (["gan", "--data", "TABLE"], "gan does not train on a table"),
+        (["gan", "--data", "IMAGES", "--missing=-"], "--missing -: it is for a table"),
+        (["gan", "--data", "IMAGES", "--categorical", "x"], "--categorical x: it is for a table"),
+        (["vae", "--data", "TABLE", "--categorical", "weight"], "no column 'weight' to be categorical"),
+        (["vae", "--data", "TABLE", "--missing", "yes"], "column 'smokes' is constant ('no' in every row)"),
     ],
 )
 def test_bad_input_is_one_line(images, table, tmp_path, capsys, monkeypatch, arguments, reason):
@@ -135,7 +140,9 @@ def table(tmp_path_factory) -> Path:
 
 def test_a_table_is_trained_on_and_its_holes_are_filled(table, tmp_path, capsys):
     main(["train", "vae", "--data", str(table), "--output", str(tmp_path / "people"), "--epochs", "40", "--batch", "16"])
-    assert "town                         categorical" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "town                         categorical  3 levels: bonn, kiel, ulm; no holes\n" in said
+    assert said.index("80 rows") < said.index("town  ") < said.index("written")
     rows = tmp_path / "rows.csv"
     rows.write_text("town,smokes,height\nulm,,190\n,no,NA\nbonn,no,160\n")
     (tmp_path / "filled").mkdir()
@@ -157,6 +164,42 @@ def test_a_table_is_trained_on_and_its_holes_are_filled(table, tmp_path, capsys)
         assert float(found[1]["height"])
     stored = json.loads((tmp_path / "people.json").read_text())
     assert [column["name"] for column in stored["schema"]["columns"]] == ["height", "smokes", "town"]
+
+
+def test_words_for_holes_are_remembered_and_what_was_seen_is_kept(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    lines = [
+        f"{1e6 + 1e5 * z:.2f},{random.choice(['00501', '08540', '10001'])},{random.integers(3)}" for z in random.normal(size=60)
+    ]
+    lines[3:6] = ["-,00501,2", "N/A,08540,1", "2e6,-,0"]
+    people, trained = tmp_path / "people.csv", str(tmp_path / "people")
+    people.write_text("\n".join(["income,zip,children", *lines]) + "\n")
+    train = ["train", "vae", "--data", str(people), "--output", trained, "--epochs", "2", "--batch", "16"]
+    with pytest.raises(SystemExit) as stop:
+        main(train)
+    assert stop.value.code == 2
+    caught = capsys.readouterr()
+    assert "people.csv, line 5, column 'income': '-' is neither a finite number nor a word for a hole" in caught.err
+    assert "--missing=-" in caught.err
+    assert not (tmp_path / "people-checkpoint").exists()
+    main([*train, "--missing=-", "--missing", "unknown", "--categorical", "children"])
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "people.csv: 60 rows"
+    assert said[1].startswith("  income                       continuous   ")
+    assert said[1].endswith("; 2 holes ('-', 'N/A')")
+    assert said[2] == "  zip                          categorical  3 levels: 00501, 08540, 10001; 1 hole ('-')"
+    assert said[3] == "  children                     categorical  3 levels: 0, 1, 2; no holes"
+    rows, output = tmp_path / "rows.csv", tmp_path / "filled"
+    rows.write_bytes(b'children, zip,income\r\n"2",00501,-\r\n1.0 ,unknown,"1025146.04"\r\n\r\n0,?,1e9')
+    quick = ["--chains", "8", "--warmup", "5", "--samples", "2", "--imputations", "2", "--output", str(output)]
+    main(["fill", str(rows), "--generator", trained, "--missing", "1e9", *quick])
+    assert "4 holes in 3 of 3 rows" in capsys.readouterr().out
+    for name in ("filled.csv", "imputation-1.csv", "imputation-2.csv"):
+        kept = rb'children, zip,income\r\n"2",00501,(.+)\r\n1.0 ,(\d{5}),"1025146.04"\r\n\r\n0,(\d{5}),(.+)'
+        found = re.fullmatch(kept, (output / name).read_bytes())
+        assert found, (output / name).read_text()
+        assert np.isfinite([float(found[1]), float(found[4])]).all()
+        assert {found[2], found[3]} <= {b"00501", b"08540", b"10001"}
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from cogen.models.tables import Column, Schema, read_csv, write_csv
+from cogen.models.tables import Column, Schema, read_csv, write_csv, write_filled
 
 PEOPLE = """age,sex,job,income
 39,Male,clerk,1234.5
@@ -133,15 +134,24 @@ def test_a_schema_reads_columns_in_any_order(tmp_path):
         ("1,2\n3,4\n", "line 1 has numbers where the names"),
         ("a,,c\n1,2,3\n", "line 1: column 2 has no name"),
         ("a,b,a\n1,2,3\n", "line 1: column 'a' is there twice"),
-        ("a;b\n1;2\n", "one column named 'a;b'; separate columns by commas"),
+        ("a;b\n1;2\n", "line 1: a column is named 'a;b'; separate columns by commas"),
+        ("a, x\tb\n1, 3\t2\n", r"line 1: a column is named 'x\\tb'; separate columns by commas"),
+        ("# by x\na,b\n1,2\n", "line 1: '# by x' looks like a comment; the first line must name the columns, so remove it"),
+        (
+            ",a\n0,5\n1,7\n",
+            r"column 1 has no name; name it, or leave the column out .pandas writes its index there, unless to_csv",
+        ),
+        ("a,b,\n1,2,\n", "column 3 has no name; name it, or leave the column out$"),
+        ('a,b\n1,"2"x\n', "line 2: not CSV; .* or text after one that is"),
+        ("a\0,b\0\n", "holds zero bytes, as UTF-16"),
         ('a,b\n1,2\n"x\ny",2\n1,2,3\n', "line 5 has 3 entries, the first line names 2 columns"),
         ('a,b\n1,2\n"1,2\n', "line 3: not CSV"),
         ("a,b\n1,x\n2,x\n3,x\n", "column 'b' is constant .'x' in every row.; it tells nothing, leave it out"),
         ("a,b\n1,5\n2,5.0\n3,5\n", "column 'b' is constant"),
         ("a,b\n1,\n2,?\n3,NA\n", "column 'b' holds nothing but holes"),
         ("a,b\n1,x\n2,y\n3,z\n", "column 'b' has another text in every row and looks like an identifier: leave it out$"),
-        ("a,b\n1,1\n2,y\n3,3\n", "or, if it holds numbers, correct 'y' in line 3, which is no finite number"),
-        ("a,b\n1,1\n2,2\n3,inf\n", "correct 'inf' in line 4"),
+        ("a,b\n1,1\n2,y\n3,3\n", "line 3, column 'b': 'y' is neither a finite number nor a word for a hole: correct it"),
+        ("a,b\n1,1\n2,2\n3,inf\n", "line 4, column 'b': 'inf' is neither a finite number"),
         ("b\n" + "".join(f"v{i % 101}\n" for i in range(202)), "column 'b' has 101 different texts, more than 100"),
         ("b\n1e300\n-1e300\n0\n", "column 'b' cannot be standardised"),
     ],
@@ -173,8 +183,10 @@ def test_other_files_that_are_no_table_are_named(tmp_path):
             "age,sex,job,income\n1,Male,clerk,2\n1,Other,clerk,2\n",
             "line 3, column 'sex': unknown level 'Other'; there are 'Female', 'M",
         ),
-        ("age,sex,job,income\n1,Male,clerk,2\nold,Male,clerk,2\n", "line 3, column 'age': 'old' is no finite number"),
-        ("age,sex,job,income\n1_0,Male,clerk,2\n", "line 2, column 'age': '1_0' is no finite number"),
+        ("age,sex,job,income\n1,Male,clerk,2\nold,Male,clerk,2\n", "line 3, column 'age': 'old' is neither a finite number"),
+        ("age,sex,job,income\n1_0,Male,clerk,2\n", "line 2, column 'age': '1_0' is not written as a number"),
+        ("age,sex,job,income\n007,Male,clerk,2\n", "line 2, column 'age': '007' begins with a zero, so it is a code"),
+        ("age,sex,job,income\n35%,Male,clerk,2\n", "line 2, column 'age': '35%' is not written as a number"),
         ("age,sex,job,income\n1e300,Male,clerk,2\n", "line 2, column 'age': 1e300 is too far from the mean"),
     ],
 )
@@ -190,7 +202,7 @@ def test_rows_that_are_not_the_schemas_are_named():
         ({"age": [[1]], "sex": ["f"]}, r"column 'age' has shape \(1, 1\)"),
         ([[1, "f"], [1]], "row 1 has 1 entries, the schema 2 columns"),
         ([[1, "f"], [1, "x"]], "row 1, column 'sex': unknown level 'x'"),
-        ([["x", "f"]], "row 0, column 'age': 'x' is no finite number"),
+        ([["x", "f"]], "row 0, column 'age': 'x' is neither a finite number"),
     ]:
         with pytest.raises(ValueError, match=message):
             schema.encode(rows)
@@ -214,6 +226,134 @@ def test_arrays_that_are_not_the_schemas_are_named(tmp_path):
     assert not (tmp_path / "out.csv").exists()
 
 
+# --- holes, and columns as they come from files and data frames ------------------------------------------------------
+
+
+@pytest.mark.parametrize("word", ["NULL", "null", "None", "N/A", "n/a", "#N/A", "NaT", "NA ", "<NA>", "-1.#IND", "-NaN"])
+def test_the_words_of_pandas_are_holes(tmp_path, word):
+    table = read_csv(write(tmp_path, f"age,job\n30,cook\n{word},clerk\n50,{word}\n70.5,clerk\n"))
+    assert [column.kind for column in table.schema.columns] == ["continuous", "binary"]
+    np.testing.assert_array_equal(np.isnan(table.values), [[0, 0], [1, 0], [0, 1], [0, 0]])
+    assert table.holes == {"age": {word.strip(): 1}, "job": {word.strip(): 1}}
+
+
+def test_words_for_holes_can_be_added_and_are_remembered(tmp_path):
+    text = "age,job\n30,cook\n-,clerk\n50,?\n70,-\n-999.0,clerk\n"
+    refuses(
+        tmp_path, text, r"line 3, column 'age': '-' is .* name it in missing=\['-'\] \(--missing=-\) if it stands for a hole"
+    )
+    table = read_csv(write(tmp_path, text), missing=["-", "-999"])
+    assert [column.kind for column in table.schema.columns] == ["continuous", "binary"]
+    assert table.holes["age"] == {"-": 1, "-999.0": 1}
+    schema = Schema.from_json(json.loads(json.dumps(table.schema.to_json())))
+    assert schema == table.schema
+    assert schema.missing == ("-", "-999")
+    later = read_csv(write(tmp_path, "job,age\n-,30\n.,-\n", "later.csv"), schema=schema, missing=["."])
+    np.testing.assert_array_equal(np.isnan(later.values), [[False, True], [True, True]])
+    columns = {"age": [30, -999, 50.0, np.nan], "job": ["cook", "-", "clerk", "clerk"]}
+    np.testing.assert_array_equal(np.isnan(schema.encode(columns)[:, 0]), [False, True, False, True])
+    assert Schema.of(columns, missing=["-", "-999"]).columns[1] == schema.columns[1]
+    with pytest.raises(ValueError, match="'cook' is a level of column 'job'; it cannot stand for a hole, too"):
+        read_csv(tmp_path / "later.csv", schema=schema, missing=["cook"])
+    with pytest.raises(TypeError, match=r"missing='-': give a sequence of words, as in missing=\['-'\]"):
+        Schema(schema.columns, missing="-")
+    for given in (None, schema):
+        with pytest.raises(TypeError, match="missing='-999': give a sequence of words"):
+            read_csv(tmp_path / "later.csv", missing="-999", schema=given)
+    assert Schema.of(columns, missing=["-", -999]) == Schema.of(columns, missing=["-", "-999"])
+    assert Schema.from_json({"columns": schema.to_json()["columns"]}).missing == ()  # of an earlier version
+
+
+DAYS = pd.date_range("2024-01-01", periods=40)
+HOLED_DAYS = pd.Series(DAYS).where(np.arange(40) != 3)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        DAYS,
+        DAYS.astype("datetime64[ns]"),
+        DAYS.astype("datetime64[s]"),
+        DAYS.tz_localize("Asia/Tokyo"),
+        DAYS.to_period("M"),
+        DAYS.date,
+        DAYS.to_numpy("datetime64[D]"),
+        HOLED_DAYS,
+        HOLED_DAYS.astype("datetime64[ns]"),
+        HOLED_DAYS - DAYS[0],
+        (HOLED_DAYS - DAYS[0]).astype("timedelta64[ns]"),
+        list(DAYS - DAYS[0]),
+        DAYS.strftime("%d.%m.%Y %H:%M"),
+        DAYS.strftime("%m/%d/%y"),
+        DAYS.strftime("%d %b %Y"),
+        [f"2024-01-0{1 + row % 9}" for row in range(40)],
+    ],
+    ids=range(16),
+)
+def test_dates_are_refused_whatever_their_unit_and_reader(tmp_path, column):
+    frame = pd.DataFrame({"when": column, "k": np.arange(40)})
+    frame.to_csv(tmp_path / "dates.csv", index=False)
+    said = "column 'when': .* is a date, a time or a duration: give a number in its place, such as the days since"
+    with pytest.raises(ValueError, match=f"the columns given, row 0, {said}"):
+        Schema.of(frame)
+    with pytest.raises(ValueError, match=f"dates.csv, line 2, {said}"):
+        read_csv(tmp_path / "dates.csv")
+    schema = Schema.of({"when": np.arange(40), "k": np.arange(40)})
+    with pytest.raises(ValueError, match=f"the rows given, row 0, {said}"):
+        schema.encode(frame)
+
+
+def test_other_columns_of_arrays():
+    masked = np.ma.masked_equal(np.array([30, -1, 50, 70]), -1)
+    schema = Schema.of({"age": masked, "job": np.array([b"cook", b"clerk", b"cook", b""])})
+    assert schema.columns[0].mean == 50
+    assert schema.columns[1].levels == ("clerk", "cook")
+    np.testing.assert_array_equal(np.isnan(schema.encode({"age": masked, "job": ["cook"] * 4})[:, 0]), [0, 1, 0, 0])
+    with pytest.raises(ValueError, match="column 'z' holds complex numbers; give real and imaginary parts as two columns"):
+        Schema.of({"z": np.arange(5) + 0j})
+
+
+# --- files written again ---------------------------------------------------------------------------------------------
+
+DIALECTS = {  # the file with two holes, how they are written, and how they are filled
+    "plain": (
+        "income,code,job\n1025146.04,00501,cook\n{},00501,clerk\n1e9,{},cook\n",
+        ("", ""),
+        ("1", '"0,8540"'),
+    ),
+    "quoted, with a mark and Windows' lines": (
+        '\ufeff"income" , code,"job"\r\n"1.50","0,8540","cook"\r\n{},00501, clerk \r\n\r\n +2,{},"café"',
+        ('""', "NA"),
+        ('"1"', '"0,8540"'),
+    ),
+    "old lines, another order": (
+        "job,code,income\rcook,00501,7\rclerk,00501,{1}\r cook ,{0},7.00\r\r",
+        ("?", " NULL "),
+        ('"0,8540"', "1"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_what_was_seen_comes_back_byte_for_byte(tmp_path, name):
+    code, job = (
+        Column("code", "binary", levels=("00501", "0,8540")),
+        Column("job", "categorical", levels=("café", "clerk", "cook")),
+    )
+    schema = Schema((Column("income", "continuous"), code, job))
+    content, holes, filled = DIALECTS[name]
+    (tmp_path / "rows.csv").write_bytes(content.format(*holes).encode())
+    table = read_csv(tmp_path / "rows.csv", schema=schema)
+    np.testing.assert_array_equal(np.isnan(table.values), [[0, 0, 0], [1, 0, 0], [0, 1, 0]])
+    values = np.ones((3, 3))
+    write_filled(tmp_path / "filled.csv", table, values)
+    assert (tmp_path / "filled.csv").read_bytes() == content.format(*filled).encode()
+    write_filled(tmp_path / "as_it_was.csv", table, values * np.nan)
+    assert (tmp_path / "as_it_was.csv").read_bytes() == (tmp_path / "rows.csv").read_bytes()
+    with pytest.raises(ValueError, match=r"the values have shape \(2, 3\), the table \(3, 3\)"):
+        write_filled(tmp_path / "filled.csv", table, values[:2])
+
+
 def test_columns_that_contradict_themselves_are_named():
     for arguments, message in [
         ({"name": "", "kind": "continuous"}, "a name is a text"),
@@ -225,7 +365,7 @@ def test_columns_that_contradict_themselves_are_named():
         ({"name": "x", "kind": "categorical", "levels": ("a",)}, "1 levels"),
         ({"name": "x", "kind": "categorical", "levels": "abc"}, "must be texts"),
         ({"name": "x", "kind": "categorical", "levels": ("a", "a")}, "hold one twice"),
-        ({"name": "x", "kind": "binary", "levels": ("a", "?")}, "stand for holes"),
+        ({"name": "x", "kind": "binary", "levels": ("a", "?")}, "the level '.' stands for a hole"),
     ]:
         with pytest.raises(ValueError, match=message):
             Column(**arguments)
