@@ -71,7 +71,9 @@ def train_family(options: Train) -> None:
 
         train_on_table(options)
         return
-    data = load_image_data(options.data, folder=options.folder, download=options.download, size=options.size)
+    data = load_image_data(
+        options.data, folder=options.folder, download=options.download, size=options.size, data_range=options.range
+    )
     torch.manual_seed(options.seed)
     family = build(options, data)
     held_out = min(5_000, max(1, round(HELD_OUT * len(data.train))))
