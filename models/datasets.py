@@ -6,20 +6,29 @@ files are read stands in `cogen.models.image_files` and `cogen.models.published_
 Every error names the file, what is wrong with it, and the remedy. Nothing is unpickled.
 """
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from cogen.models.image_files import (
+from cogen.models.image_arrays import (
     ARRAY_SUFFIXES,
+    as_bytes,
+    channels_first,
+    check_data_range,
+    from_bytes,
+    no_data_range,
+    read_arrays,
+)
+from cogen.models.image_files import (
     PICTURE_SUFFIXES,
     crop_and_resize,
-    from_bytes,
     load_images,
-    pictures_in,
-    read_arrays,
+    pictures_below,
     read_pictures,
+    some_of,
+    warn_of_unread,
 )
 from cogen.models.published_images import (
     IDX_FILES,
@@ -44,7 +53,6 @@ __all__ = [
 KNOWN = ("mnist", "fashion-mnist", "cifar10", "celeba")
 TEN_CLASSES = ("mnist", "fashion-mnist", "cifar10")
 SPLITS = ("train_images", "train_labels", "test_images", "test_labels")
-CHANNELS = (1, 3, 4)  # gray, RGB, RGB with alpha
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +88,7 @@ def load_image_data(
     download: bool = False,
     size: int | None = None,
     test_share: float = 0.1,
+    data_range: tuple[float, float] | None = None,
 ) -> ImageData:
     """A data set by its name, or from a path.
 
@@ -88,10 +97,12 @@ def load_image_data(
     * a folder of the four idx files, or of CIFAR-10's binary files;
     * a `.npz` with `train_images` and `test_images` (`train_labels`, `test_labels`) or just `images` (`labels`), a
       `.npy`, or a folder that holds one of these. Images are (item, height, width), with a channel axis behind the items
-      or at the end or none; bytes, or floats in [0, 1];
-    * a folder of PNG and JPEG pictures, or of subfolders of them: `train` and `test` (or `val`) are splits, other names
-      are classes, numbered in sorted order (a single one is no class). Pictures that are all gray have one channel,
-      otherwise three; alpha is dropped.
+      or at the end or none; integers from 0 to 255 are bytes, floats lie in [0, 1], or both in `data_range`;
+    * a folder of pictures, or of subfolders of them: `train` and `test` (or `val`) are splits, other names are classes,
+      numbered in sorted order (a single one is no class), with all pictures below them. Where pictures lie beside the
+      subfolders, all are read and there are no classes. Pictures that are all gray have one channel, otherwise three.
+
+    What is transparent is put on white, in arrays with four channels too. One line warns of files that are not read.
 
     Args:
         source: `mnist`, `fashion-mnist`, `cifar10`, `celeba`, or a path.
@@ -99,6 +110,7 @@ def load_image_data(
         download: fetch missing files of a known name from their public address first, and check them.
         size: crop images to their centre square and resize it to size x size; without, all must have one size.
         test_share: the share of items, drawn with a fixed seed, that become the test set where the source has none.
+        data_range: the values of an array that stand for black and white, where they are not as above.
 
     Raises FileNotFoundError where there is nothing to read, ValueError for what is broken or does not fit, and
         ConnectionError when a download fails.
@@ -107,6 +119,7 @@ def load_image_data(
         raise ValueError(f"size is {size!r}; it must be a positive number of pixels")
     if not 0 <= test_share < 1:
         raise ValueError(f"test_share is {test_share!r}; it must be at least 0 and less than 1")
+    check_data_range(data_range)
     name = source.replace("_", "-") if isinstance(source, str) else ""
     if name in KNOWN:
         path = _find_known(name, folder, download)
@@ -118,7 +131,7 @@ def load_image_data(
         if not path.exists():
             error = ValueError if str(source) == name else FileNotFoundError  # a bare word was meant as a name
             raise error(f"{str(source)!r} is neither a file or folder nor a known data set; known are {', '.join(KNOWN)}")
-    arrays = _read(path, size, test_share)
+    arrays = _read(path, size, test_share, data_range)
     if "images" in arrays:
         train, test = split(len(arrays["images"]), test_share)
         arrays = {f"{part}_{key}": arrays[key][at] for part, at in (("train", train), ("test", test)) for key in arrays}
@@ -161,7 +174,7 @@ def _find_known(name: str, folder: Path | None, download: bool) -> Path:
     return folder
 
 
-def _read(path: Path, size: int | None, test_share: float) -> dict[str, np.ndarray]:
+def _read(path: Path, size: int | None, test_share: float, data_range: tuple[float, float] | None) -> dict[str, np.ndarray]:
     """Images and labels as `ImageData` has them, under the names of SPLITS, or still undivided as "images" and "labels"."""
     if path.is_dir():
         if any((path / f"{name}{suffix}").is_file() for name in IDX_FILES for suffix in ("", ".gz")):
@@ -171,8 +184,10 @@ def _read(path: Path, size: int | None, test_share: float) -> dict[str, np.ndarr
         elif files := _array_files(path):
             if len(files) > 1:
                 raise ValueError(f"{path} holds {len(files)} arrays ({files[0].name}, {files[1].name}, ...); give one's path")
-            return _read(files[0], size, test_share)
+            warn_of_unread(path, pictures_below(path)[0], f"the data set is {files[0].name}")
+            return _read(files[0], size, test_share, data_range)
         else:
+            no_data_range(path, data_range)
             return _read_picture_folder(path, size, test_share)
     elif path.suffix.lower() in ARRAY_SUFFIXES:
         arrays = _read_array_file(path)
@@ -182,7 +197,7 @@ def _read(path: Path, size: int | None, test_share: float) -> dict[str, np.ndarr
         raise ValueError(f"{path}: cannot tell the kind of file; known are {', '.join(ARRAY_SUFFIXES)} and folders")
     for key, array in arrays.items():
         if key.endswith("images"):
-            images = _to_bytes(path, key, array)
+            images = _to_bytes(path, key, array, data_range)
             arrays[key] = images if size is None or images.shape[2:] == (size, size) else _resized(images, size)
         else:
             arrays[key] = _to_labels(path, key, array, len(arrays[key.replace("labels", "images")]))
@@ -207,33 +222,10 @@ def _read_array_file(path: Path) -> dict[str, np.ndarray]:
     return {key: arrays[key] for key in wanted if key in arrays}
 
 
-def _to_bytes(path: Path, key: str, array: np.ndarray) -> np.ndarray:
-    """uint8 (item, channel, height, width), alpha dropped."""
-    shape = array.shape
-    if array.ndim == 3:
-        array = array[:, None]
-    elif array.ndim == 4:
-        last, first = shape[3] in CHANNELS, shape[1] in CHANNELS
-        if last and first:  # a tiny image: it can only be told if one reading makes it square
-            last, first = shape[1] == shape[2], shape[2] == shape[3]
-        array = array.transpose(0, 3, 1, 2) if last else array
-    if array.ndim != 4 or (len(shape) == 4 and last == first) or 0 in shape[1:]:
-        raise ValueError(
-            f"{path}: {key} has shape {shape}; images are (item, height, width), (item, height, width, channel) or "
-            "(item, channel, height, width) with 1, 3 or 4 channels"
-        )
-    if array.shape[1] == 4:
-        array = array[:, :3]
-    if np.issubdtype(array.dtype, np.floating):
-        if array.size and not (array.min() >= 0 and array.max() <= 1):  # NaN fails too
-            raise ValueError(
-                f"{path}: {key} holds values from {array.min():.3g} to {array.max():.3g}; floats must lie in [0, 1], "
-                "scale them or give bytes"
-            )
-        array = np.rint(array * 255).astype(np.uint8)
-    elif array.dtype != np.uint8:
-        raise ValueError(f"{path}: {key} holds values of type {array.dtype}; give bytes (uint8, 0 to 255) or floats in [0, 1]")
-    return np.require(array, requirements=["C", "W"])
+def _to_bytes(path: Path, key: str, array: np.ndarray, data_range: tuple[float, float] | None) -> np.ndarray:
+    """uint8 (item, channel, height, width), RGB with alpha on white."""
+    name = f"{path}: {key}"
+    return np.require(as_bytes(channels_first(array, name), name, data_range), requirements=["C", "W"])
 
 
 def _resized(images: np.ndarray, size: int) -> np.ndarray:
@@ -257,23 +249,30 @@ def _to_labels(path: Path, key: str, array: np.ndarray, count: int) -> np.ndarra
 
 
 def _read_picture_folder(folder: Path, size: int | None, test_share: float) -> dict[str, np.ndarray]:
-    train_folder, test_folder = _split_folders(folder)
-    files, classes = _pictures_by_class(train_folder)
-    if not files:
+    found, others = pictures_below(folder)
+    if not found:
+        only = f"; only {some_of(others, folder)}" if others else ""
         raise FileNotFoundError(
             f"{folder} holds nothing to read: no pictures ({', '.join(PICTURE_SUFFIXES)}) or subfolders of them, no array "
-            f"({', '.join(ARRAY_SUFFIXES)}), no idx or CIFAR-10 files"
+            f"({', '.join(ARRAY_SUFFIXES)}), no idx or CIFAR-10 files{only}"
         )
+    warn_of_unread(folder, others)
+    train_folder, test_folder = _split_folders(folder, found)
+    files = [path for path in found if path.is_relative_to(train_folder)]
+    classes = _classes(train_folder, files)
     if test_folder is None:
         train, test = split(len(files), test_share)
     else:
-        test_files, test_classes = _pictures_by_class(test_folder)
+        test_files = [path for path in found if path.is_relative_to(test_folder)]
+        test_classes = _classes(test_folder, test_files)
         train, test = np.split(np.arange(len(files) + len(test_files)), [len(files)])
         if bool(classes) != bool(test_classes) or not set(test_classes) <= set(classes):
             raise ValueError(
                 f"{test_folder} is sorted into the classes {_listed(test_classes)}, {train_folder} into {_listed(classes)}; "
                 "give both the same subfolders, or none"
             )
+        rest = [path for path in found if not path.is_relative_to(train_folder) and not path.is_relative_to(test_folder)]
+        warn_of_unread(folder, rest, f"the test set is {test_folder.name}")
         files, classes = files + test_files, classes + test_classes
     order = np.concatenate([train, test])
     images = read_pictures(files, size, positions=np.argsort(order).tolist())
@@ -284,10 +283,10 @@ def _read_picture_folder(folder: Path, size: int | None, test_share: float) -> d
     return arrays
 
 
-def _split_folders(folder: Path) -> tuple[Path, Path | None]:
+def _split_folders(folder: Path, files: list[Path]) -> tuple[Path, Path | None]:
     """The folder of the training pictures, and that of the test pictures where there is one."""
-    names = {p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".") and _pictures_by_class(p)[0]}
-    if "train" not in names or pictures_in(folder):
+    names = {path.relative_to(folder).parts[0] for path in files}  # of subfolders, and of pictures beside them
+    if "train" not in names:
         return folder, None
     if others := sorted(names - {"train", "test", "val"}):
         if names & {"test", "val"}:
@@ -299,14 +298,18 @@ def _split_folders(folder: Path) -> tuple[Path, Path | None]:
     return folder / "train", folder / held_out if held_out else None
 
 
-def _pictures_by_class(folder: Path) -> tuple[list[Path], list[str]]:
-    """The pictures of a folder and no classes, or those of its subfolders and the class, the subfolder's name, of each."""
-    files = pictures_in(folder)
-    if files:
-        return files, []
-    subfolders = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    found = [(path, subfolder.name) for subfolder in subfolders for path in pictures_in(subfolder)]
-    return [path for path, _ in found], [name for _, name in found]
+def _classes(folder: Path, files: list[Path]) -> list[str]:
+    """The class of each picture: the subfolder that holds it, at any depth. None where pictures lie beside the subfolders."""
+    parts = [path.relative_to(folder).parts for path in files]
+    if beside := [path for path, its in zip(files, parts, strict=True) if len(its) == 1]:
+        if len(beside) < len(files):
+            warnings.warn(
+                f"{folder}: {len(beside)} of {len(files)} pictures lie beside the subfolders ({some_of(beside, folder)}); "
+                "all are read, and the subfolders are not classes",
+                stacklevel=2,
+            )
+        return []
+    return [its[0] for its in parts]
 
 
 def _listed(classes: list[str]) -> str:

@@ -1,13 +1,17 @@
 """Images from files of any kind Pillow or NumPy knows, validated as they are read.
 
-`load_images` reads what a trained generator is conditioned on; `read_pictures` and `read_arrays` read what
-`cogen.models.datasets` makes a data set of. Every error names the file, what is wrong with it, and what was expected.
-Nothing is unpickled, and no file stays open.
+`load_images` reads what a trained generator is conditioned on; `pictures_below` and `read_pictures` find and read what
+`cogen.models.datasets` makes a data set of. A picture is read as a viewer shows it: upright, on white paper. What the values
+of an array mean stands in `cogen.models.image_arrays`.
+
+Every error names the file, what is wrong with it, and what was expected. No file stays open.
 """
 
 import os
+import re
 import struct
-from collections.abc import Collection, Sequence
+import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,62 +19,125 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cogen.models.image_arrays import (
+    ARRAY_SUFFIXES,
+    as_values,
+    check_data_range,
+    fitted,
+    from_bytes,
+    no_data_range,
+    on_white,
+    read_arrays,
+)
+
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
-ARRAY_SUFFIXES = (".npy", ".npz")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+
+SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
+"""Pillow's modes of gray pictures with 16 bits; PNG and PGM have come as "I" too."""
+
+EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
+
+ORIENTATION, BITS, PHOTOMETRIC = 274, 258, 262  # tags of EXIF and TIFF
 
 
-def load_images(path: str | Path, event_shape: Sequence[int], value_range: tuple[float, float]) -> np.ndarray:
-    """Pictures as a generator sees them: float32 (item, channel, height, width) within `value_range`.
+def load_images(
+    path: str | Path,
+    event_shape: Sequence[int],
+    value_range: tuple[float, float],
+    data_range: tuple[float, float] | None = None,
+) -> np.ndarray:
+    """Images as a generator sees them: float32 (item, channel, height, width) within `value_range`.
 
-    `path` is one PNG or JPEG, a `.npy` or `.npz` array, or a folder of such pictures (taken in the order of their
-    names). Pictures are turned to grayscale or RGB as the generator's channel count asks; they are never resized. An
-    array is (item, height, width), (item, channel, height, width) or one image of either kind; bytes span 0 to 255,
-    floats must lie in `value_range` already (NaN is allowed: it may stand for a hidden pixel).
+    `path` is one picture, a `.npy` or `.npz` array, or a folder of pictures and subfolders, taken in the natural order of
+    their relative names (2 before 10). Pictures are turned to grayscale or RGB as the generator's channel count asks, on
+    white where they are transparent; they are never resized. An array is one image or several in any layout: (item, height,
+    width), (item, height, width, channel) or (item, channel, height, width). Its integers from 0 to 255 are bytes, its
+    floats lie in [0, 1], or in `data_range`; NaN is allowed, it may stand for a hidden pixel.
 
-    Raises FileNotFoundError when there is nothing to read and ValueError, naming the file, for whatever does not fit.
+    :param event_shape: the generator's (channel, height, width).
+    :param value_range: the generator's values of black and white.
+    :param data_range: the values of an array that stand for black and white, where they are not as above.
+    :raises FileNotFoundError: when there is nothing to read.
+    :raises ValueError: naming the file, for whatever does not fit.
+
+    Warns, in one line, of the files of a folder that are not read.
     """
     path = Path(path)
     shape = tuple(event_shape)
     if len(shape) != 3:
         raise ValueError(f"the generator makes events of shape {shape}, which are not images (channel, height, width)")
+    check_data_range(data_range)
+    if path.suffix.lower() in ARRAY_SUFFIXES and path.is_file():
+        array = fitted(read_arrays(path, ["images"])["images"], str(path), shape)
+        values = as_values(array, str(path), value_range, data_range)
+        return on_white(values, value_range) if values.shape[1] > shape[0] else values
     if path.is_dir():
-        files = pictures_in(path)
+        files, others = pictures_below(path)
         if not files:
-            raise FileNotFoundError(f"folder {path} holds no picture ({', '.join(PICTURE_SUFFIXES)})")
-        return np.stack([_load_picture(p, shape, value_range) for p in files])
-    if not path.exists():
+            found = f", only {some_of(others, path)}" if others else ""
+            raise FileNotFoundError(f"folder {path} holds no picture ({', '.join(PICTURE_SUFFIXES)}){found}")
+        warn_of_unread(path, others)
+    elif not path.exists():
         raise FileNotFoundError(f"no image file or folder at {path}")
-    if path.suffix.lower() in PICTURE_SUFFIXES:
-        return _load_picture(path, shape, value_range)[None]
-    if path.suffix.lower() in ARRAY_SUFFIXES:
-        return _load_array(path, shape, value_range)
-    raise ValueError(f"{path}: cannot tell the kind of file; known are {', '.join(PICTURE_SUFFIXES + ARRAY_SUFFIXES)}")
+    elif path.suffix.lower() in PICTURE_SUFFIXES:
+        files = [path]
+    else:
+        raise ValueError(f"{path}: cannot tell the kind of file; known are {', '.join(PICTURE_SUFFIXES + ARRAY_SUFFIXES)}")
+    no_data_range(path, data_range)
+    return np.stack([_load_picture(p, shape, value_range) for p in files])
 
 
-def from_bytes(images: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
-    """uint8 values 0 to 255 as float32 spanning the value range.
+def pictures_below(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The pictures in a folder and its subfolders, and the other files, each in the natural order of the relative paths.
 
-    >>> from_bytes(np.array([0, 51, 255], np.uint8), (-1, 1))
-    array([-1. , -0.6,  1. ], dtype=float32)
+    What is hidden (its name starts with a dot) is left out. Raises OSError for a folder that cannot be listed.
     """
-    low, high = value_range
-    return (images.astype(np.float32) / 255) * np.float32(high - low) + np.float32(low)
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    found = []
+    for root, subfolders, names in os.walk(folder, onerror=fail, followlinks=True):
+        here = Path(root).resolve()
+        subfolders[:] = [  # without links back to a folder above, which would never end
+            name for name in subfolders if name[0] != "." and not here.is_relative_to((here / name).resolve())
+        ]
+        found += [os.path.relpath(os.path.join(root, name), folder) for name in names if name[0] != "."]
+    found.sort(key=_natural)
+    files = [folder / name for name in found]
+    return (
+        [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES],
+        [path for path in files if path.suffix.lower() not in PICTURE_SUFFIXES],
+    )
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """The PNG and JPEG files of a folder in the order of their names, hidden ones left out."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith("."))
+def warn_of_unread(folder: Path, others: Sequence[Path], why: str = f"pictures are {', '.join(PICTURE_SUFFIXES)}") -> None:
+    """One line with the number of files that are not read and the names of the first."""
+    if others:
+        count = "1 file is" if len(others) == 1 else f"{len(others)} files are"
+        warnings.warn(f"{folder}: {count} not read ({some_of(others, folder)}); {why}", stacklevel=3)
+
+
+def some_of(files: Sequence[Path], folder: Path) -> str:
+    """The first names of some files, for one line."""
+    return ", ".join(str(path.relative_to(folder)) for path in files[:3]) + (", ..." if len(files) > 3 else "")
+
+
+def _natural(relative: str) -> tuple[list[list[Any]], str]:
+    """A key that sorts folder by folder, and digits by their number: 2.png before 10.png."""
+    parts = [re.split("([0-9]+)", part) for part in relative.split(os.sep)]
+    return [[int(piece) if at % 2 else piece for at, piece in enumerate(part)] for part in parts], relative
 
 
 def read_pictures(files: Sequence[Path], size: int | None = None, positions: Sequence[int] | None = None) -> np.ndarray:
     """Picture files as uint8 (item, channel, height, width): one channel if all of them are gray, otherwise three.
 
-    Alpha is dropped. With `size` every picture is cropped and resized (`crop_and_resize`); without, all must have the
-    size of the first. The pictures are read in the order given; with `positions` the first becomes item `positions[0]`
-    of the result, and so on.
+    What is transparent is put on white. With `size` every picture is cropped and resized (`crop_and_resize`); without,
+    all must have the size of the first. The pictures are read in the order given; with `positions` the first becomes item
+    `positions[0]` of the result, and so on.
 
     Raises ValueError naming the picture that cannot be read or has another size.
     """
@@ -108,32 +175,6 @@ def crop_and_resize(picture: "Picture", size: int) -> "Picture":
     return square if side == size else square.resize((size, size), Image.Resampling.BICUBIC)
 
 
-def read_arrays(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
-    """The arrays of a `.npz` that carry one of these names; a `.npy`, or a single array of another name, as "images".
-
-    Raises ValueError, naming the file, when it is damaged, holds pickled objects, or none of the names.
-    """
-    try:
-        with path.open("rb") as file:  # our own handle: NumPy leaves its one open when a damaged archive raises
-            content: Any = np.load(file, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                return {"images": content}
-            found = content.files
-            if len(found) == 1 and found[0] not in names:
-                return {"images": content[found[0]]}
-            arrays = {name: content[name] for name in found if name in names}
-    except Exception as error:  # zipfile, zlib, struct and NumPy each have their own for a damaged file
-        reason = (
-            "pickled objects are not read" if "pickle" in str(error) else f"damaged, or not an array: {type(error).__name__}"
-        )
-        raise ValueError(f"{path} cannot be read ({reason})") from None
-    if not arrays:
-        raise ValueError(
-            f"{path} holds the arrays {', '.join(found) or '(none)'}; one of them must be called {' or '.join(names)}"
-        )
-    return arrays
-
-
 def _load_picture(path: Path, shape: tuple[int, ...], value_range: tuple[float, float]) -> np.ndarray:
     channels, height, width = shape
     if channels not in (1, 3):
@@ -142,27 +183,6 @@ def _load_picture(path: Path, shape: tuple[int, ...], value_range: tuple[float, 
     if pixels.shape[:2] != (height, width):
         raise ValueError(f"{path} is {pixels.shape[1]} x {pixels.shape[0]} pixels; the generator makes {width} x {height}")
     return from_bytes(pixels.reshape(height, width, channels).transpose(2, 0, 1), value_range)
-
-
-def _load_array(path: Path, shape: tuple[int, ...], value_range: tuple[float, float]) -> np.ndarray:
-    array = read_arrays(path, ["images"])["images"]
-    fits = [shape] + ([shape[1:]] if shape[0] == 1 else [])  # gray images may leave the channel axis out
-    if array.shape in fits:
-        array = array[None]
-    if array.shape[1:] not in fits or len(array) == 0:
-        raise ValueError(f"{path} holds an array of shape {array.shape}; the generator makes (item, {str(shape)[1:]}")
-    array = array.reshape(-1, *shape)
-    if array.dtype == np.uint8:
-        return from_bytes(array, value_range)
-    if not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"{path} holds values of type {array.dtype}; give bytes (0 to 255) or floats within {value_range}")
-    low, high = value_range
-    known = array[~np.isnan(array)]
-    if known.size and (known.min() < low or known.max() > high):
-        raise ValueError(
-            f"{path} holds values from {known.min():.3g} to {known.max():.3g}; the generator's range is {low:g} to {high:g}"
-        )
-    return array.astype(np.float32)
 
 
 def _read_picture(path: Path, size: int | None) -> np.ndarray:
@@ -178,19 +198,68 @@ def _read_picture(path: Path, size: int | None) -> np.ndarray:
 
 
 def _decode(path: Path) -> "Picture":
-    """A picture in mode L or RGB, its file closed again."""
+    """A picture in mode L or RGB as a viewer shows it, upright and on white paper; its file is closed again."""
     from PIL import Image
 
     try:
-        with Image.open(path) as opened:
-            mode = opened.mode
-            picture: Image.Image = opened
-            if "transparency" in opened.info:  # a palette with alpha: Pillow wants it resolved before it is dropped
-                picture = opened.convert("RGBA")
-            picture = picture.convert("L" if mode in ("1", "L", "LA") else "RGB")
+        # Our own handle: given a path Pillow maps uncompressed pictures, and scrambles TIFF that is stored on its side.
+        with path.open("rb") as file, Image.open(file) as opened:
+            # Of the two pictures in a phone's MPO file (a JPEG) the second is a preview of the first.
+            frames = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)
+            deep = opened.mode in SIXTEEN_BITS or (opened.mode == "I" and opened.format in ("PNG", "PPM"))
+            tags = dict(getattr(opened, "tag_v2", {}))
+            picture = _upright(opened)
     except (OSError, EOFError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         reason = "is not a picture that can be read" if path.stat().st_size else "is empty"
         raise ValueError(f"{path} {reason} ({type(error).__name__})") from None
-    if mode.startswith(("I", "F")):
-        raise ValueError(f"{path} has more than 8 bits a pixel (Pillow's mode {mode}); save it with 8, or give an array")
-    return picture
+    if frames > 1:
+        raise ValueError(f"{path} holds {frames} frames or pages; save the one that is meant as a picture of its own")
+    if deep:
+        picture = _with_eight_bits(picture, tags)
+    elif picture.mode not in EIGHT_BITS:
+        raise ValueError(
+            f"{path} has pixels of Pillow's mode {picture.mode}, whose range is not known; save it as gray or RGB with 8 or "
+            "16 bits, or give an array"
+        )
+    gray = picture.mode in ("1", "L", "LA")
+    if picture.has_transparency_data:
+        drawn = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn)
+    return picture.convert("L" if gray else "RGB")
+
+
+def _upright(opened: "Picture") -> "Picture":
+    """The pixels turned and mirrored as the orientation in EXIF or XMP says.
+
+    `PIL.ImageOps.exif_transpose` writes the EXIF anew to take the orientation out, and fails on what phones put there.
+    """
+    from PIL.Image import Transpose
+
+    opened.load()
+    try:
+        orientation: Any = opened.getexif().get(ORIENTATION)
+    except (SyntaxError, ValueError, struct.error):  # damaged EXIF says nothing about the pixels
+        orientation = None
+    turn = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }.get(orientation)
+    return opened.copy() if turn is None else opened.transpose(turn)
+
+
+def _with_eight_bits(picture: "Picture", tags: dict[int, Any]) -> "Picture":
+    """A gray picture of 16 bits (TIFF has 12 too) in mode L, or LA where one value stands for transparent."""
+    from PIL import Image
+
+    values = np.asarray(picture).astype(np.float32)
+    white = 4095 if tags.get(BITS) == (12,) else 65535
+    scaled = values * (255 / white)
+    gray = Image.fromarray(np.rint(255 - scaled if tags.get(PHOTOMETRIC) == 0 else scaled).astype(np.uint8))
+    if "transparency" in picture.info:
+        gray.putalpha(Image.fromarray(np.where(values == picture.info["transparency"], 0, 255).astype(np.uint8)))
+    return gray

@@ -23,6 +23,8 @@ class Complete:
     """A shipped generator (see `cogen generators`), or the path of a .safetensors file with its .json beside it."""
     images: Path | None = None
     """A picture, a folder of pictures, or an .npy/.npz array; the default is the sixteen test digits that are shipped."""
+    range: tuple[float, float] | None = None
+    """The values of an array that are black and white; the default is 0 255 for integers and 0 1 for floats."""
     count: int = 16
     """How many images to complete at the most."""
     label: int | None = None
@@ -70,6 +72,8 @@ class Train:
     """Where the files of a known data set lie; default data/NAME."""
     download: bool = False
     """Fetch a known data set that is not there."""
+    range: tuple[float, float] | None = None
+    """The values of an array that are black and white; the default is 0 255 for integers and 0 1 for floats."""
     size: int | None = None
     """Crop pictures to a square and resize them to this."""
     output: Path = Path("generator")

@@ -117,7 +117,10 @@ def _images(options: Complete, generator: Any) -> np.ndarray:
 
     config = generator.config
     if options.images is not None:
-        return load_images(options.images, config.event_shape, config.value_range)[: options.count]
+        return load_images(options.images, config.event_shape, config.value_range, options.range)[: options.count]
+    if options.range is not None:
+        low, high = options.range
+        raise ValueError(f"--range {low:g} {high:g}: it is for an array given with --images")
     images, _ = shipped_images("mnist")
     if images.shape[1:] != tuple(config.event_shape) or tuple(config.value_range) != (-1.0, 1.0):
         raise ValueError(f"generator {options.generator} makes {config.event_shape}, not digits: give --images")

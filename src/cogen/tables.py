@@ -34,7 +34,15 @@ def train_on_table(options: Train) -> None:
 
     if options.family != "vae":
         raise ValueError(f"{options.family} does not train on a table: `cogen train vae --data {options.data}` does")
-    usual_of = {"size": None, "folder": None, "download": False, "real_target": 1.0, "weight": None, "network": "auto"}
+    usual_of = {
+        "size": None,
+        "range": None,
+        "folder": None,
+        "download": False,
+        "real_target": 1.0,
+        "weight": None,
+        "network": "auto",
+    }
     for name, usual in usual_of.items():
         if getattr(options, name) != usual:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)}: it is for images, not for a table")

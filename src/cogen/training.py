@@ -74,7 +74,9 @@ def train_family(options: Train) -> None:
     for name in ("missing", "categorical"):
         if value := getattr(options, name):
             raise ValueError(f"--{name} {value[0]}: it is for a table, a file that ends in .csv, and not for images")
-    data = load_image_data(options.data, folder=options.folder, download=options.download, size=options.size)
+    data = load_image_data(
+        options.data, folder=options.folder, download=options.download, size=options.size, data_range=options.range
+    )
     torch.manual_seed(options.seed)
     family = build(options, data)
     held_out = min(5_000, max(1, round(HELD_OUT * len(data.train))))

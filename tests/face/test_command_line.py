@@ -133,8 +133,41 @@ def test_one_s_own_pictures_and_generator(tmp_path):
 # --- bad input -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("change", "options"),
+    [
+        (lambda pixels: pixels[:, 0, ..., None], []),
+        (lambda pixels: pixels / 255, []),
+        (lambda pixels: pixels / 127.5 - 1, ["--range", "-1", "1"]),
+    ],
+    ids=["bytes, channels last", "floats", "the generator's range"],
+)
+def test_the_same_digits_in_any_array_are_completed_alike(written, change, options, tmp_path):
+    pixels = np.rint((shipped_images("mnist")[0] + 1) * 127.5).astype(np.uint8)
+    np.save(tmp_path / "x.npy", change(pixels))
+    main([*TINY, "--images", str(tmp_path / "x.npy"), *options, "--output", str(tmp_path / "out")])
+    found, expected = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "out", written))
+    assert found["per_item"] == expected["per_item"]
+    assert found["log_evidence"] == expected["log_evidence"]
+
+
+@pytest.mark.filterwarnings("default:.*not read:UserWarning")
+def test_what_is_not_read_in_a_folder_of_pictures_is_one_line(tmp_path, capsys):
+    (tmp_path / "digits" / "more").mkdir(parents=True)
+    Image.new("L", (28, 28)).save(tmp_path / "digits" / "1.webp")
+    Image.new("L", (28, 28)).save(tmp_path / "digits" / "more" / "2.bmp")
+    (tmp_path / "digits" / "list.csv").touch()
+    main([*TINY, "--images", str(tmp_path / "digits"), "--output", str(tmp_path / "out")])
+    said = capsys.readouterr()
+    assert "\n2 images" in said.out
+    assert [line for line in said.err.splitlines() if "not read" in line] == [
+        f"cogen: warning: {tmp_path / 'digits'}: 1 file is not read (list.csv); pictures are .png, .jpg, .jpeg, .webp, .bmp, "
+        ".gif, .tif, .tiff, .ppm, .pgm"
+    ]
+
+
 def spoil(place: tuple[int, ...], value: float) -> np.ndarray:
-    images = shipped_images("mnist")[0][:2].copy()
+    images = (shipped_images("mnist")[0][:2] + 1) / 2
     images[place] = value
     return images
 
@@ -145,6 +178,8 @@ def bad(tmp_path_factory):
     np.save(folder / "size.npy", np.zeros((2, 27, 28), np.float32))
     np.save(folder / "nan.npy", spoil((1, 0, 3, 3), np.nan))
     np.save(folder / "infinite.npy", spoil((1, 0, 3, 3), np.inf))
+    np.save(folder / "signed.npy", shipped_images("mnist")[0][:2])
+    np.save(folder / "scaled.npy", (shipped_images("mnist")[0][:2] + 1) * 127.5)
     Image.new("L", (10, 10)).save(folder / "small.png")
     (folder / "corrupt.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"nonsense" * 9)
     (folder / "corrupt.npy").write_bytes(b"\x93NUMPY nonsense")
@@ -162,6 +197,12 @@ BAD = {
     "wrong size of a picture": (["--images", "{bad}/small.png"], "10"),
     "nan where seen": (["--images", "{bad}/nan.npy"], "nan|NaN|finite"),
     "infinite where seen": (["--images", "{bad}/infinite.npy"], "inf|finite|range"),
+    "floats from -1": (["--images", "{bad}/signed.npy"], "--range -1 1"),
+    "floats to 255": (["--images", "{bad}/scaled.npy"], "--range 0 255"),
+    "another range": (["--images", "{bad}/scaled.npy", "--range", "0", "200"], "the range given is 0 to 200"),
+    "a range upside down": (["--images", "{bad}/scaled.npy", "--range", "255", "0"], "--range 255 0 (data_range): it takes"),
+    "a range of a picture": (["--images", "{bad}/small.png", "--range", "0", "1"], "--range 0 1 (data_range) is for .npy"),
+    "a range of no images": (["--range", "0", "1"], "--range 0 1: it is for an array given with --images"),
     "missing file": (["--images", "{bad}/none.png"], "none.png"),
     "corrupt picture": (["--images", "{bad}/corrupt.png"], "corrupt.png"),
     "corrupt array": (["--images", "{bad}/corrupt.npy"], "corrupt.npy"),

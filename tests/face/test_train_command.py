@@ -75,6 +75,16 @@ def test_what_is_trained_is_there_to_complete_with(images, tmp_path, capsys, fam
         assert (tmp_path / "out" / "completions.png").exists()
 
 
+def test_a_range_says_what_the_values_of_an_array_are(tmp_path):
+    """The same pictures in bytes and as floats of another range train the same generator."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "bytes.npy", pixels)
+    np.save(tmp_path / "floats.npy", pixels / 127.5 - 1)
+    for name, options in {"bytes": [], "floats": ["--range", "-1", "1"]}.items():
+        main(["train", "vae", "--data", str(tmp_path / f"{name}.npy"), "--output", str(tmp_path / name), *SMALL, *options])
+    assert (tmp_path / "bytes.safetensors").read_bytes() == (tmp_path / "floats.safetensors").read_bytes()
+
+
 def test_a_second_call_goes_on_and_another_run_is_refused(images, tmp_path, capsys):
     call = ["train", "gan", "--data", str(images), "--output", str(tmp_path / "g"), *SMALL]
     main(call)
@@ -102,6 +112,9 @@ def test_a_second_call_goes_on_and_another_run_is_refused(images, tmp_path, caps
         (["aim", "--data", "IMAGES", "--widths", "4", "5", "6"], "two channel counts"),
         (["gan", "--data", "IMAGES", "--output", "."], "this is a folder"),
         (["cvae", "--data", "UNLABELLED"], "cvae needs labels"),
+        (["vae", "--data", "TABLE", "--range", "0", "1"], "it is for images"),
+        (["vae", "--data", "SIGNED"], "--range -1 1"),
+        (["vae", "--data", "SIGNED", "--range", "1", "-1"], "--range 1 -1 (data_range): it takes two finite numbers"),
         (["gan", "--data", "TABLE"], "gan does not train on a table"),
         (["gan", "--data", "IMAGES", "--missing=-"], "--missing -: it is for a table"),
         (["gan", "--data", "IMAGES", "--categorical", "x"], "--categorical x: it is for a table"),
@@ -112,15 +125,17 @@ def test_a_second_call_goes_on_and_another_run_is_refused(images, tmp_path, caps
 def test_bad_input_is_one_line(images, table, tmp_path, capsys, monkeypatch, arguments, reason):
     unlabelled = tmp_path / "unlabelled.npy"
     np.save(unlabelled, np.zeros((20, 8, 8), np.uint8))
+    signed = tmp_path / "signed.npy"
+    np.save(signed, np.linspace(-1, 1, 1280).reshape(20, 8, 8))
     monkeypatch.chdir(tmp_path)
-    places = {"IMAGES": str(images), "UNLABELLED": str(unlabelled), "TABLE": str(table)}
+    places = {"IMAGES": str(images), "UNLABELLED": str(unlabelled), "SIGNED": str(signed), "TABLE": str(table)}
     with pytest.raises(SystemExit) as stop:
         main(["train", *(places.get(argument, argument) for argument in arguments)])
     assert stop.value.code == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert reason in said[-1]
     assert said[-1].startswith("cogen: ")
-    assert {path.name for path in tmp_path.iterdir()} == {"unlabelled.npy"}
+    assert {path.name for path in tmp_path.iterdir()} == {"unlabelled.npy", "signed.npy"}
 
 
 # --- tables --------------------------------------------------------------------------------------------------------
