@@ -2,8 +2,8 @@
 
 A column with a number in it is a column of numbers, and so is one of which most entries are numbers in another way of writing
 ("1,234", "3,5", "35%", "$35") or dates. Any text in it that is neither a number nor a hole is an error with its line and the
-remedies: as a level it would be wrong without a word. Digits that begin with a zero are codes, and codes are levels. Columns
-that the caller calls categorical are taken as they are.
+remedies: as a level it would be wrong without a word. Digits that begin with a zero are codes, and codes are levels while they
+are few. Columns that the caller calls categorical are taken as they are.
 """
 
 import decimal
@@ -87,7 +87,8 @@ def infer_column(name: str, texts: Sequence[str], categorical: bool, holes: Hole
 
     :param categorical: whether the caller says so; numbers are levels then.
     :raises ValueError: naming the column that tells nothing, looks like an identifier or holds dates, the row of a text among
-        numbers, and values that float32 does not tell apart. Warns of values far out that decide the spread.
+        numbers, and numbers that float64 does not tell apart. Warns of numbers that float32 does not, of values far out that
+        decide the spread, and of codes that are too many for levels.
     """
     counts = Counter(text for text in texts if text not in holes)
     if not counts:
@@ -112,6 +113,13 @@ def infer_column(name: str, texts: Sequence[str], categorical: bool, holes: Hole
             raise ValueError(f"{place(name)} holds {twice[0]!r} and {str(int(twice[0]))!r}; write codes in one way, or {hint}")
     if len(levels) == 2:
         return Column(name, "binary", levels=tuple(sorted(levels, key=_rank)))
+    if codes and len(levels) > min(MAX_LEVELS, counts.total() - 1):
+        warnings.warn(
+            f"{place(name)} holds codes ({code!r} begins with a zero), {len(levels)} different ones, too many for levels: they"
+            " are modelled as numbers, and a hole is filled with a number; if they are identifiers, leave the column out",
+            stacklevel=2,
+        )
+        return _infer_continuous(name, texts, counts, place)
     if len(levels) == counts.total():
         raise ValueError(f"{place(name)} has another text in every row and looks like an identifier: {hint}")
     if len(levels) > MAX_LEVELS:
@@ -186,7 +194,8 @@ def _check_resolution(column: Column, texts: Sequence[str], counts: Counter[str]
         equal = f"{len(merged)} of its {len(ordered)} different values equal the next one in 32 bits ({one} and {other})"
         if values[merged[0]] == values[merged[0] + 1]:
             raise ValueError(f"{place(column.name)}: {equal}: subtract a constant, or leave it out, if they are identifiers")
-        raise ValueError(f"{said}, so {equal}: {remedy}")
+        warnings.warn(f"{said}, so {equal}, and a generator does not tell them apart: {remedy}", stacklevel=2)
+        return
     cut = math.ceil(len(codes) / 20)
     if len(codes) >= 10 and (span := float(codes[-1 - cut] - codes[cut])) < NARROW:
         warnings.warn(
@@ -217,7 +226,7 @@ def encode_column(column: Column, texts: Sequence[str], holes: Holes, place: Pla
                     f"{place(column.name, row)}: unknown level {text!r}; there are {known}, or leave the entry empty"
                 )
             codes[row] = code
-        elif number is None or is_code(text):
+        elif number is None:
             raise ValueError(f"{place(column.name, row)}: {_not_a_number(text)}")
         else:
             codes[row] = (number - column.mean) / column.sd
