@@ -29,6 +29,7 @@ LOW_ACCEPTANCE, HIGH_ACCEPTANCE = 0.4, 0.98  # around the 0.65 to 0.8 that HMC w
 PARETO_BAD = 0.7  # above it importance ratios say that the guide's tails are too light (Vehtari et al. 2024)
 GUIDE_GAP = 0.5  # nats of KL(guide || posterior): a mean that is off by one standard deviation has half a nat
 SMALL_GAP = 0.1  # nats below which the ratios are so equal that their tail says nothing
+MISFIT = 2.0  # noise scales of RMS residual: one is what the noise explains, and independent noise never has two
 LARGE_RISE = 0.25  # conditional ESS of a step in beta below which its weights rest on few chains
 DIVERGING = 0.01  # share of diverging transitions beyond which it is more than a stray one
 CHANCE = 0.01  # false alarms of the nested R-hat, and of the predictive checks of a view, per item
@@ -52,6 +53,7 @@ def complaints(posterior: Any) -> list[str]:
         _nonfinite,
         _rises,
         _acceptance,
+        _misfit,
         _predictions,
     ):
         found += check(posterior, table)
@@ -256,6 +258,21 @@ def _acceptance(posterior: Any, table: pd.DataFrame) -> list[str]:
     high = f"acceptance {{value}}, above {HIGH_ACCEPTANCE}: the steps are needlessly small"
     found = _sentence(table, rate < LOW_ACCEPTANCE, rate, np.min, low, "Use a smaller step size", ".2f")
     return found + _sentence(table, rate > HIGH_ACCEPTANCE, rate, np.max, high, "Use a larger step size", ".2f")
+
+
+def _misfit(posterior: Any, table: pd.DataFrame) -> list[str]:
+    """Data that lie far from what the draws make, which `_predictions` judges better where it can."""
+    if can_check(posterior) or not has_group(posterior, "predictions"):
+        return []
+    found = []
+    for name, values in group(posterior, "predictions").data_vars.items():
+        if not str(name).endswith("_misfit"):
+            continue
+        view = str(name).removesuffix("_misfit")
+        what = f"the seen part of view '{view}' lies {{value}} noise scales (RMS) from what the draws make, above {MISFIT:g}"
+        remedy = "Look at the range of the data and at the generator; if both are right, use a larger noise scale"
+        found += _sentence(table, values.values > MISFIT, values.values, np.max, what, remedy, ".1f")
+    return found
 
 
 def _predictions(posterior: Any, table: pd.DataFrame) -> list[str]:

@@ -2,24 +2,54 @@
 
 A model of independent items (sixteen images, a thousand rows) is not one posterior: a plate over items inside HMC would
 share one accept decision among them. A model that knows its items says so by the `ItemModel` protocol, and `infer` runs it
-item by item, vectorised. Handlers that condition such a model (``pyro.condition``, ``numpyro.handlers.condition``) are opened
-to find it. Any other model is one item.
+item by item, vectorised. Handlers that condition such a model (``pyro.condition``, ``numpyro.handlers.condition``) and a
+``functools.partial`` without arguments are opened to find it. Any other model is one item; one that runs an `ItemModel` of
+several items inside a handler or a function that cannot be opened is refused.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from cogen.inference.results import variable_name
 
+_met: ContextVar[list[int] | None] = ContextVar("cogen_items_met", default=None)
+
+
+def meet_items(count: int) -> None:
+    """To be called by an `ItemModel` whenever it runs, with the number of its items."""
+    met = _met.get()
+    if met is not None:
+        met.append(count)
+
+
+@contextmanager
+def refuse_hidden_items() -> Iterator[None]:
+    """Raises ValueError at its end if an `ItemModel` of more than one item ran inside: its items would be one posterior."""
+    met: list[int] = []
+    token = _met.set(met)
+    try:
+        yield
+    finally:
+        _met.reset(token)
+    if max(met, default=1) > 1:
+        raise ValueError(
+            f"the model runs a conditioned model of {max(met)} items inside a handler or a function (temper, scale, a lambda)"
+            " that cannot be opened, so that they would be one posterior with one accept decision: pass the conditioned model"
+            " itself, or run the items one by one"
+        )
+
 
 @runtime_checkable
 class ItemModel(Protocol):
-    """A conditioned model whose items are independent. ``data`` arguments carry the item axis first."""
+    """A conditioned model whose items are independent. ``data`` arguments carry the item axis first. Its programs call
+    `meet_items`. A model that is also `Judged` says how well its items are fitted."""
 
     @property
     def item_data(self) -> Mapping[str, Any]:
@@ -64,12 +94,24 @@ class ItemModel(Protocol):
         ...
 
 
+@runtime_checkable
+class Judged(Protocol):
+    """A model that knows how far its data lie from an x."""
+
+    def misfit(self, x: np.ndarray, sites: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The root mean square, over what is seen, of the residual of each x (..., item, *event) in units of the noise scale:
+        {view: (..., item)}, for the views that have such a scale."""
+        ...
+
+
 def find_items(model: Callable) -> ItemModel | None:
     """The conditioned `ItemModel` inside handlers that condition it, or None for any other model."""
     data: dict[str, Any] = {}
     inner: Any = model
     while not isinstance(inner, ItemModel):
-        if isinstance(inner, functools.partial) and len(inner.args) == 2 and hasattr(inner.args[0], "data"):
+        if isinstance(inner, functools.partial) and not inner.args and not inner.keywords:
+            conditions, inner_model = {}, inner.func
+        elif isinstance(inner, functools.partial) and len(inner.args) == 2 and hasattr(inner.args[0], "data"):
             messenger, inner_model = inner.args  # Pyro keeps (ConditionMessenger, fn)
             conditions = messenger.data
         elif type(inner).__name__ == "condition" and getattr(inner, "data", None) is not None:

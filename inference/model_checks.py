@@ -15,16 +15,17 @@ import jax
 import numpy as np
 from numpyro import handlers
 
-from cogen.inference.items import site_dims
+from cogen.inference.items import refuse_hidden_items, site_dims
 from cogen.inference.masked_sites import seen
 from cogen.inference.results import check_names
 
 
 def check_numpyro_model(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> None:
-    """Raises ValueError for observed values that are not finite where they count, and for sites that results cannot hold;
-    TypeError for a Pyro model. Warns of a scale that multiplies a whole density."""
+    """Raises ValueError for observed values that are not finite where they count, for sites that results cannot hold, and for
+    items inside a wrapper; TypeError for a Pyro model. Warns of a scale that multiplies a whole density."""
     try:
-        trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
+        with refuse_hidden_items():
+            trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
     except NotImplementedError:
         return  # it cannot be drawn from, which the annealing path says
     samples = {name: site for name, site in trace.items() if site["type"] == "sample"}

@@ -1,7 +1,8 @@
 """From draws of the latent to what they say about x.
 
 Without ``keep_x`` only the weighted mean and standard deviation of x per item are kept, accumulated draw by draw in float64,
-so that memory does not grow with the number of draws. With it, every x and one predictive draw of every view are kept.
+so that memory does not grow with the number of draws, and how far what is seen lies from the last draws. With it, every x and
+one predictive draw of every view are kept.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cogen.inference.items import ItemModel
+from cogen.inference.items import ItemModel, Judged
 from cogen.inference.results import Group
 from cogen.inference.seeds import torch_seed
 
@@ -21,7 +22,7 @@ _AT_ONCE = 4096
 def predictive_groups(
     items: ItemModel, groups: Mapping[str, Group], *, keep_x: bool, seed: int
 ) -> dict[str, dict[str, tuple[tuple[str, ...], np.ndarray]]]:
-    """The groups ``predictions`` (x_mean, x_sd per item), with ``keep_x`` also x and ``posterior_predictive``.
+    """The groups ``predictions`` (x_mean, x_sd, <view>_misfit per item), with ``keep_x`` also x and ``posterior_predictive``.
 
     ``groups["posterior"]["z"]`` is (chain, draw, item, latent).
     """
@@ -42,9 +43,12 @@ def predictive_groups(
             views.append(items.simulate(rows, flat, seed=torch_seed(seed) * 1_000_003 + draw))
     mean = total / draws
     deviation = np.sqrt(np.maximum(square / draws - mean**2, 0.0))
+    last = {name: v[:, -1] for name, v in posterior.items()}
+    misfit = items.misfit(x, last) if isinstance(items, Judged) else {}
     event = items.dims["x"]
     result: dict[str, dict] = {
         "predictions": {
+            **{f"{view}_misfit": (("item",), np.sqrt((weight * value**2).sum(axis=0))) for view, value in misfit.items()},
             "x_mean": (("item", *event), mean.astype(np.float32)),
             "x_sd": (("item", *event), deviation.astype(np.float32)),
         }

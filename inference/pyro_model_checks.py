@@ -10,20 +10,21 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 
-from cogen.inference.items import site_dims
+from cogen.inference.items import refuse_hidden_items, site_dims
 from cogen.inference.model_checks import check_observed, check_scale, runs_in_numpyro
 from cogen.inference.results import check_names
 
 
 def check_pyro_model(model: Callable, args: tuple = (), kwargs: Mapping[str, Any] | None = None) -> None:
-    """Raises ValueError for observed values that are not finite, and for sites that results cannot hold;
-    TypeError for a NumPyro model. Warns of a scale that multiplies a whole density."""
+    """Raises ValueError for observed values that are not finite, for sites that results cannot hold, and for items inside a
+    wrapper; TypeError for a NumPyro model. Warns of a scale that multiplies a whole density."""
     error: Exception | None = None
     sites: dict[str, Any] = {}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         try:
-            nodes = poutine.trace(model).get_trace(*args, **(kwargs or {})).nodes
+            with refuse_hidden_items():
+                nodes = poutine.trace(model).get_trace(*args, **(kwargs or {})).nodes
             sites = {n: s for n, s in nodes.items() if s["type"] == "sample" and not site_is_subsample(s)}
         except Exception as raised:
             error = raised

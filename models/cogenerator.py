@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cogen.models.likelihoods import need_pyro, to_numpyro
+from cogen.inference.items import meet_items
+from cogen.models.likelihoods import Normal, need_pyro, to_numpyro
 from cogen.models.views import View
 
 Data = Mapping[str, Mapping[str, Any]]
@@ -110,6 +111,7 @@ class CoGenerator:
         self._need_torch("as a Pyro model")
         data = self._data if data is None else data
         items = _count(data) if data else num_items
+        meet_items(items)
         prior: Any = self.prior
         if prior is None:
             prior = dist.Normal(torch.zeros(self.latent_dim), 1.0).to_event(1)
@@ -139,6 +141,7 @@ class CoGenerator:
 
         data = self._data if data is None else data
         items = _count(data) if data else num_items
+        meet_items(items)
         prior = dist.Normal(jnp.zeros(self.latent_dim), 1.0).to_event(1) if self.prior is None else to_numpyro(self.prior)
         with numpyro.plate("item", items, dim=-1):
             z = numpyro.sample("z", prior)
@@ -215,6 +218,27 @@ class CoGenerator:
                     scale = scale.sample((len(x), *(1,) * len(self.shapes[name])))
                 drawn[name] = view.likelihood.pyro(view(x_torch), scale).sample().numpy()
         return drawn
+
+    def misfit(self, x: np.ndarray, sites: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """How far what is seen lies from A(x) for every x (..., item, *event): the root mean square of the residual in units of
+        the noise scale, {view: (..., item)}, for the views with such a scale."""
+        lead = x.shape[: x.ndim - len(self.event_shape)]
+        x_torch = torch.from_numpy(np.array(x, dtype=np.float32)).flatten(0, len(lead) - 1)
+        found = {}
+        for name, seen in self._data.items():
+            view = self.views[name]
+            if not isinstance(view.likelihood, Normal):
+                continue
+            scale: Any = sites.get(f"{name}_scale", view.likelihood.scale)
+            if f"{name}_scale" in sites:
+                scale = np.asarray(scale).reshape(*lead, *(1,) * len(self.shapes[name]))
+            with torch.no_grad():
+                made = view(x_torch).numpy().reshape(*lead, *self.shapes[name])
+            where = np.broadcast_to(seen.get("mask", np.True_), made.shape)
+            square = np.where(where, ((seen["value"] - made) / np.asarray(scale)) ** 2, 0.0)
+            shown = where.reshape(*lead, -1).sum(-1)
+            found[name] = np.sqrt(square.reshape(*lead, -1).sum(-1) / np.maximum(shown, 1))
+        return found
 
     # --- checks ------------------------------------------------------------------------------------------------
 

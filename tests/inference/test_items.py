@@ -1,14 +1,21 @@
 """A conditioned CoGenerator is found inside the handlers that condition it."""
 
+import functools
+
+import jax
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pyro
+import pyro.infer
 import pytest
 import torch
 from known import LinearGenerator
 from numpyro import handlers
+from numpyro.infer import MCMC
 
+from cogen.diagnostics import complaints
+from cogen.inference import AnnealedHMC, PyroAnnealedHMC, infer, temper
 from cogen.inference.items import ItemModel, find_items
 from cogen.models import CoGenerator, views
 
@@ -62,3 +69,62 @@ def test_any_other_model_is_one_item(other):
 def test_an_unknown_view_is_refused_inside_a_handler_too(model):
     with pytest.raises(ValueError, match="no view 'c'"):
         find_items(pyro.condition(model, data={"c": torch.as_tensor(A)}))
+
+
+@pytest.mark.parametrize("wrap", [functools.partial, lambda m: functools.partial(functools.partial(m.numpyro))])
+def test_a_partial_without_arguments_is_opened(model, wrap):
+    seen = model.condition(a=A)
+    assert find_items(wrap(seen)) is seen
+
+
+WRAPPERS = {
+    "temper": lambda m: temper(m, 0.5),
+    "temper, NumPyro's twin": lambda m: temper(m.numpyro, 0.5),
+    "NumPyro's scale": lambda m: handlers.scale(m.numpyro, 0.5),
+    "Pyro's scale": lambda m: pyro.poutine.scale(m, 0.5),
+    "a lambda": lambda m: lambda: m(),
+    "a lambda, NumPyro's twin": lambda m: lambda: m.numpyro(),
+    "a partial with arguments": lambda m: functools.partial(m, num_items=3),
+}
+
+
+@pytest.mark.parametrize("kernel", [AnnealedHMC, PyroAnnealedHMC, numpyro.infer.NUTS, pyro.infer.NUTS])
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_items_inside_a_wrapper_are_refused(model, wrapper, kernel):
+    """They would be one posterior of 3 x 2 dimensions. A twin for the other library is refused as that, where it runs first."""
+    wrapped = WRAPPERS[wrapper](model.condition(a=A))
+    ours = kernel in (AnnealedHMC, PyroAnnealedHMC)
+    quick = {"num_warmup": 4, "num_samples": 2, "num_chains": 8, "seed": 0, "progress": False}
+    with pytest.raises((ValueError, TypeError), match=r"of 3 items inside a handler|this is a NumPyro model"):
+        infer(wrapped, kernel() if ours else kernel, **quick)
+
+
+@pytest.mark.parametrize("kernel", [AnnealedHMC, PyroAnnealedHMC])
+def test_items_conditioned_outside_of_a_wrapper_are_refused(model, kernel):
+    tempered = temper(model, 0.5, sites=["a"]) if kernel is PyroAnnealedHMC else temper(model.numpyro, 0.5)
+    condition = pyro.condition if kernel is PyroAnnealedHMC else handlers.condition
+    seen = condition(tempered, data={"a": torch.as_tensor(A) if kernel is PyroAnnealedHMC else A})
+    with pytest.raises(ValueError, match="conditioned on 3 items while the model draws 1"):
+        infer(seen, kernel(), num_warmup=4, num_samples=2, num_chains=8, seed=0, progress=False)
+
+
+def test_items_in_numpyro_s_own_mcmc_are_refused(model):
+    kernel = AnnealedHMC(model.condition(a=A).numpyro)
+    mcmc = MCMC(kernel, num_warmup=4, num_samples=2, num_chains=8, chain_method="vectorized", progress_bar=False)
+    with pytest.raises(ValueError, match="a conditioned model of 3 items"):
+        mcmc.run(jax.random.key(0))
+
+
+def test_how_far_the_seen_part_lies_from_the_draws():
+    """x = z, seen with noise 0.1: near data within a noise scale, data of another unit far beyond, and complained of."""
+    generator = torch.nn.Linear(2, 4, bias=False)
+    torch.nn.init.constant_(generator.weight, 0.5)
+    seen = CoGenerator(generator, latent_dim=2, views={"a": views.Identity(scale=0.1)})
+    data = np.stack([np.full(4, 0.3), [0.3, 1.3, 0.3, 1.3]]).astype(np.float32)
+    run = infer(seen.condition(a=data), AnnealedHMC(), num_warmup=100, num_samples=4, num_chains=32, seed=0, progress=False)
+    near, far = run["predictions"]["a_misfit"].values
+    assert near < 1
+    assert far == pytest.approx(5, abs=0.3)  # 0.5 away at the best, in units of 0.1
+    said = [sentence for sentence in complaints(run) if "noise scales" in sentence]
+    assert len(said) == 1
+    assert said[0].startswith("item 1: the seen part of view 'a' lies 5.")
