@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import BuiltinFunctionType
 from typing import Any, NamedTuple
 
@@ -25,11 +25,13 @@ from torch import Tensor, nn
 from torch.fx import Node
 from torch.fx.node import map_aggregate
 
+from cogen.models.frozen import evaluation
+from cogen.models.item_by_item import POINTS, QUICKLY, check_module, hint_of_batch_size
+
 TOLERANCE = 1e-4  # of the largest magnitude, float32
 KINK_TOLERANCE = 3e-2  # of a float32 gradient whose float64 twin agrees: rounding moved a unit over the kink of its ReLU
 _REMEDY = "rewrite that part of the module, give the generator as a JAX function, or use the Pyro backend"
 _WITHOUT_MEANING = ("device", "layout", "pin_memory", "memory_format", "non_blocking", "requires_grad")
-_QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # runs thrice
 _ASSERTIONS = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range", "sym_constrain_range_for_size")
 _DROPOUT = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout")
 
@@ -65,22 +67,11 @@ def as_jax(module: nn.Module, input_shape: tuple[int, ...], *, check: bool = Tru
     dtype = torch.float64 if wanted == torch.float64 and _jax_dtype(wanted).itemsize == 8 else torch.float32
     if wanted != dtype:
         module = copy.deepcopy(module).to(dtype)
-    with _evaluation(module):
+    with evaluation(module):
         function = _convert(module, shape, dtype)
         if check:
             _check(module, function, shape, dtype)
     return function
-
-
-@contextmanager
-def _evaluation(module: nn.Module) -> Iterator[None]:
-    flags = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, flag in flags.items():
-            part.training = flag
 
 
 # --- from module to function ----------------------------------------------------------------------------------------
@@ -127,7 +118,9 @@ def _export(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype):
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             output = module(example)
     except Exception as error:
-        raise ConversionError(f"{name} does not run on an input of shape {tuple(example.shape)}: {_line(error)}") from error
+        raise ConversionError(
+            f"{name} does not run on an input of shape {tuple(example.shape)}: {_line(error)}{hint_of_batch_size(module)}"
+        ) from error
     if not isinstance(output, Tensor):
         raise ConversionError(f"{name} returns {type(output).__name__}, a generator returns one tensor: wrap the module")
     if output.ndim == 0 or output.shape[0] != 1:
@@ -140,12 +133,38 @@ def _export(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype):
             # torch's own code and its copies of tree specifications use what torch has deprecated.
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
-            return export(module, (example,), strict=False).run_decompositions(_decompositions())
+            if isinstance(module, torch.jit.ScriptModule):
+                program = _exported_script(module, example)
+            else:
+                program = export(module, (example,), strict=False)
+            return program.run_decompositions(_decompositions())
     except Exception as error:
-        raise ConversionError(
-            f"torch.export cannot write {name} as a graph (does its forward choose by the values of tensors?): "
-            f"{_line(error)}; {_REMEDY}"
-        ) from error
+        _check_items(module, shape, dtype)
+        raise ConversionError(f"torch.export cannot write {name} as a graph: {_line(error)}; {_REMEDY}") from error
+
+
+def _exported_script(module: torch.jit.ScriptModule, example: Tensor) -> Any:
+    """A scripted or traced module by torch's converter, which torch.export's errors recommend for it."""
+    from torch._export.converter import TS2EPConverter
+
+    log = logging.getLogger("torch._export.non_strict_utils")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it warns that the batch size one is fixed, as it shall be
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # and of buffers that evaluation does not use
+            return TS2EPConverter(module, (example,), {}).convert()
+    finally:
+        log.setLevel(level)
+
+
+def _check_items(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Raise what is wrong with a module in any library, before JAX is blamed for it."""
+    points = torch.randn(POINTS, *shape, generator=torch.Generator().manual_seed(0), dtype=dtype).to(_device(module))
+    try:
+        check_module(module, points, type(module).__name__, "its input")
+    except ValueError as error:
+        raise ConversionError(str(error)) from None
 
 
 @functools.cache
@@ -295,10 +314,10 @@ def _check(module: nn.Module, function: Callable, shape: tuple[int, ...], dtype:
             _, exact = _errors(twin, _convert(twin, shape, torch.float64), shape, torch.float64)
         if exact <= TOLERANCE:
             return
+    _check_items(module, shape, dtype)
     raise ConversionError(
         f"{name} in JAX differs from torch by {value_error:.1e} in the value and {gradient_error:.1e} in the gradient "
-        f"(relative to the largest magnitude; {TOLERANCE:.0e} is allowed): either it mixes the items of a batch, which "
-        f"a generator must not, or an operator is read differently; {_REMEDY}"
+        f"(relative to the largest magnitude; {TOLERANCE:.0e} is allowed): an operator is read differently; {_REMEDY}"
     )
 
 
@@ -324,7 +343,7 @@ def _errors(module: nn.Module, function: Callable, shape: tuple[int, ...], dtype
         inputs = z.detach().cpu().numpy(), cotangent.numpy()
         if compiled is None:
             with jax.default_matmul_precision("highest"):
-                compiled = jax.jit(value_and_gradient).lower(*inputs).compile(_QUICKLY)
+                compiled = jax.jit(value_and_gradient).lower(*inputs).compile(QUICKLY)
         ours = compiled(*inputs)
         for i, (mine, theirs) in enumerate(zip(ours, (value, gradient), strict=True)):
             worst[i] = max(worst[i], _relative_error(mine, theirs))

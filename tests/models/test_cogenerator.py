@@ -164,7 +164,7 @@ def test_the_latent_size_and_the_value_range_are_read_off_the_config():
     assert model.latent_dim == 2
     assert model.attributes["value_range"] == [0.0, 1.0]
     assert model.event_shape == SHAPE
-    assert not any(p.requires_grad for p in generator.parameters())
+    assert not any(p.requires_grad for p in model.generator.parameters())
 
 
 def test_a_jax_generator():
