@@ -177,8 +177,8 @@ def _check_alone(
 ) -> None:
     """Each item alone against the batch."""
     remedy = (
-        "batch statistics (batch norm without running statistics, h - h.mean(0)), a branch taken for the whole batch and noise"
-        " of the batch's shape do so. Let every item be computed from itself alone"
+        "causes are batch statistics (batch norm without running statistics, h - h.mean(0)), a branch taken for the whole batch"
+        " and noise of the batch's shape. Compute every item from itself alone"
     )
     alone = []
     for at in range(len(points)):

@@ -40,6 +40,14 @@ class ConversionError(ValueError):
     """The torch module has no JAX form here; the message names the operator, the submodule and a remedy."""
 
 
+class _Untranslated(ConversionError):
+    """What JAX cannot do and torch can, if the module is right."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; {_REMEDY}")
+        self.reason = reason
+
+
 class _Step(NamedTuple):
     node: Node
     function: Callable
@@ -68,9 +76,15 @@ def as_jax(module: nn.Module, input_shape: tuple[int, ...], *, check: bool = Tru
     if wanted != dtype:
         module = copy.deepcopy(module).to(dtype)
     with evaluation(module):
-        function = _convert(module, shape, dtype)
-        if check:
-            _check(module, function, shape, dtype)
+        try:
+            function = _convert(module, shape, dtype)
+            if check:
+                _check(module, function, shape, dtype)
+        except _Untranslated as error:
+            wrong = _wrong_in_torch(module, shape, dtype)
+            if not wrong:
+                raise
+            raise ConversionError(f"{error.reason}; the Pyro backend is no way out: {wrong}") from None
     return function
 
 
@@ -95,7 +109,7 @@ def _convert(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> C
             try:
                 known[step.node] = _cast(step.function(*args, **kwargs), step.dtypes)
             except Exception as error:
-                raise ConversionError(f"{_place(step.node, name)} failed in JAX: {_line(error)}; {_REMEDY}") from error
+                raise _Untranslated(f"{_place(step.node, name)} failed in JAX: {_line(error)}") from error
         return known[result][0]
 
     def function(x):
@@ -139,8 +153,7 @@ def _export(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype):
                 program = export(module, (example,), strict=False)
             return program.run_decompositions(_decompositions())
     except Exception as error:
-        _check_items(module, shape, dtype)
-        raise ConversionError(f"torch.export cannot write {name} as a graph: {_line(error)}; {_REMEDY}") from error
+        raise _Untranslated(f"torch.export cannot write {name} as a graph: {_line(error)}") from error
 
 
 def _exported_script(module: torch.jit.ScriptModule, example: Tensor) -> Any:
@@ -158,13 +171,14 @@ def _exported_script(module: torch.jit.ScriptModule, example: Tensor) -> Any:
         log.setLevel(level)
 
 
-def _check_items(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """Raise what is wrong with a module in any library, before JAX is blamed for it."""
+def _wrong_in_torch(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> str:
+    """Why a module is no generator in any library; nothing where it is one."""
     points = torch.randn(POINTS, *shape, generator=torch.Generator().manual_seed(0), dtype=dtype).to(_device(module))
     try:
         check_module(module, points, type(module).__name__, "its input")
     except ValueError as error:
-        raise ConversionError(str(error)) from None
+        return str(error)
+    return ""
 
 
 @functools.cache
@@ -214,7 +228,7 @@ def _analyse(program, name: str) -> tuple[dict[Node, Any], list[_Step], Node, No
             steps.append(_Step(node, node.target, node.args, {}, _dtypes(node)))
         elif _operator(node) not in _ASSERTIONS:
             if _operator(node) not in OPERATORS:
-                raise ConversionError(f"{_place(node, name)} is not among the operators with a JAX form; {_REMEDY}")
+                raise _Untranslated(f"{_place(node, name)} is not among the operators with a JAX form")
             kwargs = {key: value for key, value in node.kwargs.items() if key not in _WITHOUT_MEANING}
             args, kwargs = map_aggregate((node.args, kwargs), _jax_dtype)
             steps.append(_Step(node, OPERATORS[_operator(node)], args, kwargs, _dtypes(node)))
@@ -314,10 +328,9 @@ def _check(module: nn.Module, function: Callable, shape: tuple[int, ...], dtype:
             _, exact = _errors(twin, _convert(twin, shape, torch.float64), shape, torch.float64)
         if exact <= TOLERANCE:
             return
-    _check_items(module, shape, dtype)
-    raise ConversionError(
+    raise _Untranslated(
         f"{name} in JAX differs from torch by {value_error:.1e} in the value and {gradient_error:.1e} in the gradient "
-        f"(relative to the largest magnitude; {TOLERANCE:.0e} is allowed): an operator is read differently; {_REMEDY}"
+        f"(relative to the largest magnitude; {TOLERANCE:.0e} is allowed)"
     )
 
 

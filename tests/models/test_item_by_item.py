@@ -94,7 +94,7 @@ def chosen_in_place(h):
 
 
 WRONG = {
-    "batch norm without statistics": (batch_norm(), "on a batch of 6 and not on one item .*batch statistics"),
+    "batch norm without statistics": (batch_norm(), "on a batch of 6 and not on one item .*batch norm without"),
     "centred": (After(lambda h: h - h.mean(0)), "mixes the items of a batch: the value of an item changes by .*h.mean"),
     "centred a little": (After(lambda h: h - 0.01 * h.mean(0)), "mixes the items"),
     "one column centred": (After(in_pieces), "mixes the items"),
