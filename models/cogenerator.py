@@ -44,7 +44,7 @@ class CoGenerator:
 
     Raises ValueError for a generator or a view that is no such function, a missing latent size, a view that does not fit x, a
     mask of another shape or one that shows everything, a noise scale of another shape, a prior that is discrete or of another
-    shape, and a name that is taken ("z", "x"); TypeError for a prior that is not Pyro's.
+    shape, and a name that is taken ("z", "x"); TypeError for a prior that is not Pyro's, and for what cannot be called.
     """
 
     def __init__(
@@ -55,6 +55,8 @@ class CoGenerator:
         latent_dim: int | None = None,
         prior: torch.distributions.Distribution | None = None,
     ) -> None:
+        if isinstance(generator, type) or not callable(generator):
+            raise TypeError(f"the generator is {generator!r}: give a torch module, an instance, or a JAX function")
         config = getattr(generator, "config", None)
         latent_dim = latent_dim if latent_dim is not None else getattr(config, "latent_dim", None)
         if latent_dim is None:

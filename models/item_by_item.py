@@ -15,15 +15,14 @@ do not take, a gradient that is a few per cent wrong) passes. Rounding passes as
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+
+from cogen.models.watched_call import WatchedCall
 
 POINTS = 6
 VALUE_TOLERANCE = 1e-4  # of the largest magnitude of an entry, and of a tenth of the largest of all
@@ -47,7 +46,7 @@ def check_module(module: nn.Module, points: Tensor, name: str, variable: str) ->
     Raises ValueError, with what is wrong and the remedy, where a check fails.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        watch = _Watch(points)
+        watch = WatchedCall(points)
         torch.default_generator.manual_seed(1)
         with watch:
             first = _output(module, points, name, variable)
@@ -58,8 +57,9 @@ def check_module(module: nn.Module, points: Tensor, name: str, variable: str) ->
                 " once for the whole batch, and it carries no gradient. Decide item by item with torch.where, keep what is"
                 " computed in tensors, and remove assertions on values"
             )
+        tolerance = HALF_TOLERANCE if watch.half else VALUE_TOLERANCE
         torch.default_generator.manual_seed(2)
-        if not _agree(_numpy(first), _numpy(_output(module, points, name, variable)), watch.tolerance).all():
+        if not _agree(_numpy(first), _numpy(_output(module, points, name, variable)), tolerance).all():
             raise ValueError(_two_values(name, variable, f" ({watch.random})" if watch.random else ""))
         if torch.equal(state, torch.random.get_rng_state()):
             raise ValueError(
@@ -77,7 +77,7 @@ def check_module(module: nn.Module, points: Tensor, name: str, variable: str) ->
             return _numpy(value), np.zeros(at.shape) if found is None else _numpy(found)
 
         with np.errstate(all="ignore"):  # what is not finite is compared as that
-            _check(probe, points.double().numpy(), tuple(first.shape), name, variable, watch.tolerance)
+            _check(probe, points.double().numpy(), tuple(first.shape), name, variable, tolerance)
     return first
 
 
@@ -109,7 +109,8 @@ def check_function(function: Callable, points: np.ndarray, name: str, variable: 
                 " jax.lax.cond, and compute with jax.numpy"
             ) from None
         except Exception as error:
-            raise ValueError(_does_not_take(name, variable, points.shape, error)) from None
+            hint = " (what is no torch module is taken for a JAX function)"
+            raise ValueError(_does_not_take(name, variable, points.shape, error) + hint) from None
         if not hasattr(made, "shape") or not jax.numpy.issubdtype(made.dtype, np.floating):
             kind = getattr(made, "dtype", type(made).__name__)
             raise ValueError(f"{name} returns {kind}: it must return one array of floats, with the batch axis first")
@@ -216,59 +217,6 @@ def _per_item(array: np.ndarray) -> np.ndarray:
 
 def _numpy(tensor: Tensor) -> np.ndarray:
     return tensor.detach().double().numpy()
-
-
-# --- one call, watched ---------------------------------------------------------------------------------------------
-
-_TO_PYTHON = ("__bool__", "__float__", "__int__", "__index__", "item", "tolist", "is_nonzero", "equal", "allclose")
-_TORCH = str(Path(torch.__file__).parent)
-
-
-class _Watch(TorchFunctionMode):
-    """Follows what depends on a tensor, and notes the first number that is made of it and the first random draw."""
-
-    def __init__(self, source: Tensor) -> None:
-        super().__init__()
-        self.dependent = {id(source): source}  # the tensors are kept: an id may be given again
-        self.number = self.random = ""
-        self.tolerance = VALUE_TOLERANCE
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        state = torch.random.get_rng_state()
-        result = function(*args, **(kwargs or {}))
-        if not self.random and not torch.equal(state, torch.random.get_rng_state()):
-            self.random = _place(function)
-        if any(id(tensor) in self.dependent for tensor in _tensors((args, kwargs))):
-            name = getattr(function, "__name__", "")
-            if name in _TO_PYTHON and not self.number and not _is_validation():
-                self.number = _place(function)
-            in_place = name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
-            for tensor in _tensors((result, args[0] if in_place else None)):
-                self.dependent[id(tensor)] = tensor
-                if tensor.dtype in (torch.float16, torch.bfloat16):
-                    self.tolerance = HALF_TOLERANCE
-        return result
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    parts = tuple(value.values()) if isinstance(value, dict) else value
-    return [tensor for part in parts for tensor in _tensors(part)] if isinstance(parts, tuple | list) else []
-
-
-def _is_validation() -> bool:
-    """Whether torch.distributions asks: it only validates its arguments."""
-    return "distributions" in Path(sys._getframe(2).f_code.co_filename).parts
-
-
-def _place(function: Any) -> str:
-    """``torch.Tensor.__bool__, decoder.py:12``"""
-    frame: Any = sys._getframe(2)
-    while frame is not None and frame.f_code.co_filename.startswith(_TORCH):
-        frame = frame.f_back
-    name = torch.overrides.resolve_name(function) or getattr(function, "__name__", "a call")
-    return name if frame is None else f"{name}, {Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 
 # --- what is said --------------------------------------------------------------------------------------------------

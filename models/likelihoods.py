@@ -48,7 +48,7 @@ def _checked_scale(name: str, scale: Any) -> Scale:
         ) from None
     if not good:
         raise ValueError(f"{name}: noise scale {scale} must be positive and finite")
-    return float(scale) if values.ndim == 0 else values.to(torch.get_default_dtype())
+    return float(values) if values.ndim == 0 else values.to(torch.get_default_dtype())
 
 
 _NEGATIVE = -torch.logspace(-6, 6, 121)
@@ -124,7 +124,7 @@ def need_pyro(name: str, distribution: Any) -> None:
     if hasattr(distribution, "log_prob") and not isinstance(distribution, type):
         library = type(distribution).__module__.partition(".")[0]
         raise TypeError(
-            f"{name}: this {kind} is {library}'s; give pyro.distributions.{kind}, which the NumPyro model translates"
+            f"{name}: this {kind} is {library}'s; give the one of pyro.distributions, which the NumPyro model translates"
         )
     raise TypeError(f"{name}: {distribution!r} is not a distribution; give one of pyro.distributions")
 

@@ -72,25 +72,25 @@ def _check_range(name: str, value: np.ndarray, mask: np.ndarray, value_range: tu
     width, seen = high - low, value[mask]
     noise = width if isinstance(scale, torch.distributions.Distribution) else float(torch.as_tensor(scale).max())
     beyond = np.where(mask, np.maximum(low - value, value - high), -np.inf)
-    own = f"the generator makes values in [{low:g}, {high:g}]"
+    own = f"the generator's range [{low:g}, {high:g}]"
     if beyond.max() > width + FAR * noise:
         item, *place = np.unravel_index(int(beyond.argmax()), beyond.shape)
         raise ValueError(
-            f"view {name!r}: item {int(item)} holds {value[(item, *place)]:g} at {tuple(map(int, place))}, and {own}: bring the"
-            f" data into this range (bytes: {low:g} + {width:g} * bytes / 255), and mask codes that stand for missing values"
+            f"view {name!r}: item {int(item)} holds {value[(item, *place)]:g} at {tuple(map(int, place))}, far outside of"
+            f" {own}: bring the data into it ({low:g} + {width:g} * bytes / 255), and mask codes that stand for missing values"
         )
     if seen.size <= FEW:
         return
     outside = (beyond[mask] > max(width / 4, 5 * noise)).mean()
     if outside > 0.1:
         warnings.warn(
-            f"view {name!r}: {outside:.0%} of the seen data lie further outside than noise takes them, from {seen.min():g} to"
-            f" {seen.max():g}, and {own}: bring the data into this range",
+            f"view {name!r}: {outside:.0%} of the seen data, which go from {seen.min():g} to {seen.max():g}, lie further out of"
+            f" {own} than noise takes them: bring the data into it",
             stacklevel=4,
         )
     elif seen.min() >= (low + high) / 2:
         warnings.warn(
-            f"view {name!r}: the seen data lie between {seen.min():g} and {seen.max():g}, all in the upper half of the"
-            f" generator's range [{low:g}, {high:g}]: data in [0, 1] must be brought into it, {low:g} + {width:g} * data",
+            f"view {name!r}: the seen data lie between {seen.min():g} and {seen.max():g}, all in the upper half of"
+            f" {own}: data in [0, 1] must be brought into it, {low:g} + {width:g} * data",
             stacklevel=4,
         )

@@ -253,7 +253,7 @@ def test_models_that_cannot_be(make_it, said):
         (torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2)), "torch's own distribution"),
         (
             numpyro.distributions.Normal(jnp.zeros(2), 1.0).to_event(1),
-            r"this Independent is numpyro's; give pyro.distributions",
+            r"this Independent is numpyro's; give the one of pyro.distributions",
         ),
         (0.5, "prior: 0.5 is not a distribution"),
     ],
@@ -271,6 +271,15 @@ def test_a_scale_that_broadcasts_to_the_view_is_the_same_in_both_libraries(shape
     assert ours == pytest.approx(theirs, rel=1e-4)
     plain, _ = log_joints(make(views.Identity(scale=0.2)).condition(seen=model.item_data["seen"]["value"]), z)
     assert ours == pytest.approx(plain, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("generator", "said"),
+    [("mnist", "the generator is 'mnist': give a torch module"), (Tiny, "is <class .*Tiny.*>: give")],
+)
+def test_what_is_no_generator_is_named(generator, said):
+    with pytest.raises(TypeError, match=said):
+        CoGenerator(generator, latent_dim=2, views={"seen": views.Identity(scale=0.1)})
 
 
 def test_probabilities_of_another_range_than_the_generator_s_are_refused():

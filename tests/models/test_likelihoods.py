@@ -128,7 +128,7 @@ def test_priors_over_positive_numbers_are_taken(prior):
 
 
 def test_a_prior_of_another_library_is_named():
-    with pytest.raises(TypeError, match=r"Normal: this HalfNormal is numpyro's; give pyro\.distributions\.HalfNormal"):
+    with pytest.raises(TypeError, match=r"Normal: this HalfNormal is numpyro's; give the one of pyro\.distributions"):
         Normal(numpyro.distributions.HalfNormal(1.0))
     with pytest.raises(TypeError, match=r"to_numpyro: this Gamma is numpyro's"):
         to_numpyro(numpyro.distributions.Gamma(1.0))
