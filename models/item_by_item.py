@@ -46,10 +46,11 @@ def check_module(module: nn.Module, points: Tensor, name: str, variable: str) ->
     Raises ValueError, with what is wrong and the remedy, where a check fails.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        watch = WatchedCall(points)
+        source = points.clone()  # a module may change its input in place
+        watch = WatchedCall(source)
         torch.default_generator.manual_seed(1)
         with watch:
-            first = _output(module, points, name, variable)
+            first = _output(module, source, name, variable)
         state = torch.random.get_rng_state()
         if watch.number:
             raise ValueError(
@@ -59,7 +60,7 @@ def check_module(module: nn.Module, points: Tensor, name: str, variable: str) ->
             )
         tolerance = HALF_TOLERANCE if watch.half else VALUE_TOLERANCE
         torch.default_generator.manual_seed(2)
-        if not _agree(_numpy(first), _numpy(_output(module, points, name, variable)), tolerance).all():
+        if not _agree(_numpy(first), _numpy(_output(module, points.clone(), name, variable)), tolerance).all():
             raise ValueError(_two_values(name, variable, f" ({watch.random})" if watch.random else ""))
         if torch.equal(state, torch.random.get_rng_state()):
             raise ValueError(
@@ -68,7 +69,7 @@ def check_module(module: nn.Module, points: Tensor, name: str, variable: str) ->
             )
 
         def probe(inputs: np.ndarray, cotangent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            at = torch.from_numpy(inputs).to(points.dtype).requires_grad_()
+            at = torch.from_numpy(inputs).to(points).requires_grad_()
             with torch.enable_grad():
                 value = module(at)
                 found = None
@@ -77,12 +78,13 @@ def check_module(module: nn.Module, points: Tensor, name: str, variable: str) ->
             return _numpy(value), np.zeros(at.shape) if found is None else _numpy(found)
 
         with np.errstate(all="ignore"):  # what is not finite is compared as that
-            _check(probe, points.double().numpy(), tuple(first.shape), name, variable, tolerance)
+            _check(probe, _numpy(points), tuple(first.shape), name, variable, tolerance)
     return first
 
 
 def check_function(function: Callable, points: np.ndarray, name: str, variable: str) -> np.ndarray:
-    """The same for a JAX function."""
+    """The same for a JAX function. One whose weights are being traced has no values yet: only its shapes are checked then, and
+    the value that is returned is any."""
     import jax
 
     def value_and_gradient(z: Any, cotangent: Any) -> Any:
@@ -97,12 +99,12 @@ def check_function(function: Callable, points: np.ndarray, name: str, variable: 
         given = inputs.astype(np.float32), cotangent.astype(made.dtype)
         if len(inputs) not in compiled:
             compiled[len(inputs)] = jax.jit(value_and_gradient).lower(*given).compile(QUICKLY)
-        value, gradient, again = (np.asarray(array, dtype=np.float64) for array in compiled[len(inputs)](*given))
+        value, gradient, again = (np.array(array, dtype=np.float64) for array in compiled[len(inputs)](*given))
         return value, gradient, again
 
     with jax.ensure_compile_time_eval():
         try:
-            made = jax.eval_shape(function, jax.ShapeDtypeStruct(points.shape, np.float32))
+            traced, made = jax.make_jaxpr(function, return_shape=True)(jax.ShapeDtypeStruct(points.shape, np.float32))
         except jax.errors.ConcretizationTypeError as error:
             raise ValueError(
                 f"{name} needs the value of {variable} while JAX traces it ({_line(error)}): decide with jax.numpy.where or"
@@ -116,8 +118,13 @@ def check_function(function: Callable, points: np.ndarray, name: str, variable: 
             raise ValueError(f"{name} returns {kind}: it must return one array of floats, with the batch axis first")
         if made.shape[:1] != points.shape[:1]:
             raise ValueError(_batch_axis(name, len(points), made.shape))
+        if any(isinstance(weight, jax.core.Tracer) for weight in traced.consts):
+            return np.random.default_rng(0).normal(size=made.shape)
         tolerance = VALUE_TOLERANCE if made.dtype.itemsize > 2 else HALF_TOLERANCE
-        first, _, again = run(points, np.zeros(made.shape))
+        try:
+            first, _, again = run(points, np.zeros(made.shape))
+        except Exception as error:
+            raise ValueError(_no_gradient(name, error)) from None
         if not _agree(first, again, tolerance).all():
             raise ValueError(_two_values(name, variable))
         with np.errstate(all="ignore"):
@@ -132,7 +139,10 @@ def _check(probe: Probe, points: np.ndarray, shape: tuple[int, ...], name: str, 
     """The comparisons of values and gradients. Raises ValueError where one fails."""
     rng = np.random.default_rng(0)
     cotangent = rng.normal(size=shape)
-    value, gradient = probe(points, cotangent)
+    try:
+        value, gradient = probe(points, cotangent)
+    except Exception as error:
+        raise ValueError(_no_gradient(name, error)) from None
     if not np.isfinite(value).any():
         raise ValueError(f"{name} gives no finite value for any of {len(points)} probed {variable}: look at its weights")
     _check_alone(probe, points, cotangent, (value, gradient), name, tolerance)
@@ -216,7 +226,7 @@ def _per_item(array: np.ndarray) -> np.ndarray:
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().double().numpy()
+    return tensor.detach().cpu().double().numpy()
 
 
 # --- what is said --------------------------------------------------------------------------------------------------
@@ -248,6 +258,10 @@ def hint_of_batch_size(module: nn.Module) -> str:
 
 def _does_not_take(name: str, variable: str, shape: tuple[int, ...], error: Exception) -> str:
     return f"{name} does not take {variable} of shape (batch, {', '.join(map(str, shape[1:]))}): {_line(error)}"
+
+
+def _no_gradient(name: str, error: Exception) -> str:
+    return f"{name} runs, and fails where its gradient is asked for, which samplers follow: {_line(error)}"
 
 
 def _two_values(name: str, variable: str, where: str = "") -> str:

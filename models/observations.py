@@ -88,7 +88,7 @@ def _check_range(name: str, value: np.ndarray, mask: np.ndarray, value_range: tu
             f" {own} than noise takes them: bring the data into it",
             stacklevel=4,
         )
-    elif seen.min() >= (low + high) / 2:
+    elif seen.min() >= (low + high) / 2 < seen.max():
         warnings.warn(
             f"view {name!r}: the seen data lie between {seen.min():g} and {seen.max():g}, all in the upper half of"
             f" {own}: data in [0, 1] must be brought into it, {low:g} + {width:g} * data",

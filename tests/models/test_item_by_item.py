@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from numpyro import handlers
 from torch import nn
 from torch.nn import functional
 
@@ -61,6 +62,11 @@ class CutLatent(nn.Module):
 
     def forward(self, z):
         return self.linear(torch.cat([z[:, :2], z[:, 2:].detach()], 1))
+
+
+class InPlace(nn.Module):
+    def forward(self, z):
+        return z.mul_(2)
 
 
 def batch_norm():
@@ -130,6 +136,7 @@ WRONG = {
         "a gradient that is not that of its value",
     ),
     "detach of one latent": (CutLatent(), "depends on 1 of the 3 entries of z, and its gradient does not"),
+    "its input changed in place": (InPlace(), "fails where its gradient is asked for.*in-place"),
     "several outputs": (After(lambda h: (h, h)), "returns tuple"),
     "batch axis lost": (After(lambda h: h.sum(1, keepdim=True).squeeze()), r"batch of 1 into shape \(\)"),
     "batch axis folded": (After(lambda h: h.reshape(-1, 3)), r"batch of 6 into shape \(12, 3\)"),
@@ -263,6 +270,10 @@ WRONG_IN_JAX = {
     "steps": (lambda z: jnp.round(3 * (z @ WEIGHT)), "steps"),
     "another latent size": (lambda z: z @ np.ones((4, 4), np.float32), r"does not take z of shape \(batch, 3\)"),
     "integers": (lambda z: jnp.argmax(z, 1, keepdims=True), "returns int32"),
+    "no gradient": (
+        lambda z: jax.lax.while_loop(lambda s: s.sum() < 0, lambda s: s + 1, z),
+        "fails where its gradient is asked for.*while_loop",
+    ),
     "several outputs": (lambda z: (z, z), "returns tuple"),
     "batch axis lost": (lambda z: z.sum(1, keepdims=True).squeeze(), r"batch of 1 into shape \(\)"),
     "NaN": (lambda z: z * jnp.nan, "no finite value"),
@@ -287,6 +298,15 @@ def test_jax_functions_of_each_item_pass():
         lambda z: jnp.zeros((len(z), 4)),
     ):
         np.testing.assert_allclose(check_function(function, points, "it", "z"), function(points), rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_is_made_inside_a_trace():
+    def draw(weight, key):
+        model = CoGenerator(lambda z: jnp.tanh(z @ weight), latent_dim=3, views={"all": views.Identity(scale=0.1)})
+        return handlers.seed(model.condition(all=np.zeros((2, 4))).numpyro, key)()
+
+    known = jax.jit(lambda key: draw(WEIGHT, key))(KEY)
+    np.testing.assert_allclose(jax.jit(draw)(WEIGHT, KEY), known, rtol=1e-5)
 
 
 def test_a_check_leaves_no_trace():

@@ -76,6 +76,7 @@ def test_the_warning_points_at_the_caller():
         (views.Identity(scale=SCALE), (0, 1), pixels(0, 1)),
         (views.Identity(scale=20.0), (0, 255), pixels(0, 255)),
         (views.Identity(scale=SCALE), (-1, 1), np.full((3, *SHAPE), -1.0)),  # black
+        (views.Identity(scale=SCALE), (-1, 1), np.zeros((3, *SHAPE))),  # gray
         (views.Identity(scale=SCALE), None, pixels(0, 255)),
         (views.Linear(RNG.normal(size=(20, 64)), scale=SCALE), (-1, 1), pixels(0, 255, shape=(20,))),
         (views.Identity(likelihood=views.Bernoulli((-1, 1))), (-1, 1), np.ones((3, *SHAPE))),
