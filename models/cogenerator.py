@@ -10,7 +10,6 @@ noise dimensions to the posterior.
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -19,7 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from cogen.inference.items import meet_items
-from cogen.models.likelihoods import Normal, need_pyro, to_numpyro
+from cogen.models.frozen import frozen
+from cogen.models.item_by_item import POINTS, check_function, check_module
+from cogen.models.likelihoods import Bernoulli, Normal, need_pyro, to_numpyro
+from cogen.models.observations import observe
 from cogen.models.views import View
 
 Data = Mapping[str, Mapping[str, Any]]
@@ -29,14 +31,21 @@ Data = Mapping[str, Mapping[str, Any]]
 class CoGenerator:
     """A generator with views, to be conditioned and inferred.
 
-    :param generator: a torch module (batch, latent_dim) -> (batch, *event_shape), frozen here; or, for NumPyro only, a JAX
-        function of the same kind.
+    :param generator: a torch module (batch, latent_dim) -> (batch, *event_shape), or a scripted or exported one; or, for
+        NumPyro only, a JAX function of the same kind.
     :param views: the views by name; names become sample sites.
     :param latent_dim: size of z; read off ``generator.config`` where it has one.
     :param prior: a Pyro distribution with event shape (latent_dim,); default standard normal.
 
-    Raises ValueError for a missing latent size, a view that does not fit x, a mask of another shape or one that shows
-    everything, and a name that is taken ("z", "x").
+    Modules are copied as they are now, and the copies are frozen, in evaluation mode: those given stay as they are and may be
+    trained on, which this model does not follow (make another one then). An exported program computes what was exported.
+
+    Generator and views are probed (`cogen.models.item_by_item`): each must be a function of one item, without random numbers
+    or batch statistics, and with the gradient of its value. Such faults are detected on a few points, not excluded.
+
+    Raises ValueError for a generator or a view that is no such function, a missing latent size, a view that does not fit x, a
+    mask of another shape or one that shows everything, a noise scale of another shape, a prior that is discrete or of another
+    shape, and a name that is taken ("z", "x"); TypeError for a prior that is not Pyro's, and for what cannot be called.
     """
 
     def __init__(
@@ -47,32 +56,35 @@ class CoGenerator:
         latent_dim: int | None = None,
         prior: torch.distributions.Distribution | None = None,
     ) -> None:
+        if isinstance(generator, type) or not callable(generator):
+            raise TypeError(f"the generator is {generator!r}: give a torch module, an instance, or a JAX function")
         config = getattr(generator, "config", None)
         latent_dim = latent_dim if latent_dim is not None else getattr(config, "latent_dim", None)
         if latent_dim is None:
             raise ValueError("this generator carries no config: give CoGenerator(latent_dim=...)")
         if latent_dim < 1:
             raise ValueError(f"latent_dim={latent_dim}: a latent has at least one dimension")
-        if isinstance(generator, nn.Module):
-            generator = generator.eval().requires_grad_(False)
-        self.generator = generator
-        self.latent_dim = latent_dim
-        self.prior = prior
-        self.value_range = getattr(config, "value_range", None)
-        self.name = getattr(config, "name", "") or type(generator).__name__
         if prior is not None:
             need_pyro("prior", prior)
             if tuple(prior.batch_shape + prior.event_shape) != (latent_dim,):
                 raise ValueError(f"the prior has shape {tuple(prior.batch_shape + prior.event_shape)}, z has ({latent_dim},)")
             if prior.batch_shape:
                 raise ValueError("the prior is a batch of distributions over numbers; z is one event: use prior.to_event(1)")
-        self._jax: dict[str, Callable] = {}
-        self._event_shape = self._probe()
+            if prior.support is not None and prior.support.is_discrete:
+                raise ValueError(f"the prior is discrete ({prior}): samplers follow gradients, so z is continuous")
         if not views:
             raise ValueError("a CoGenerator has at least one view: there would be nothing to condition on")
-        self.views = dict(views)
-        self.shapes = {name: self._check_view(name, view) for name, view in self.views.items()}
-        self._data: Data = {}
+        self.generator = frozen(generator) if isinstance(generator, nn.Module) else generator
+        self.latent_dim = latent_dim
+        self.prior = prior
+        self.value_range = getattr(config, "value_range", None)
+        self.name = getattr(config, "name", "") or type(generator).__name__
+        self._jax: dict[str, Callable] = {}
+        x = self._probe()
+        self._event_shape = tuple(x.shape[1:])
+        self.views = {name: frozen(view) for name, view in views.items()}
+        self.shapes = {name: self._check_view(name, view, x) for name, view in self.views.items()}
+        self._data: dict[str, Mapping[str, Any]] = {}
 
     # --- conditioning ------------------------------------------------------------------------------------------
 
@@ -80,13 +92,18 @@ class CoGenerator:
         """This model given the data of some views, each an array (item, *shape) with the item axis first.
 
         Entries that a mask hides may hold anything, NaN included. Returns a model that emits only its conditioned
-        views. Warns where a mask hides everything of an item (its posterior is the prior).
+        views. Warns where a mask hides everything of an item (its posterior is the prior), and where the data of a view that
+        keeps the range of x look like another range than the generator's (all in its upper half, as [0, 1] is of [-1, 1]).
 
-        Raises ValueError for an unknown view, a wrong shape, a different number of items, and values that are not finite
-        where they are seen.
+        Raises ValueError for an unknown view, a wrong shape, a different number of items, values that are not finite where
+        they are seen, and values far outside of the generator's ``value_range``.
         """
         conditioned = copy.copy(self)
-        conditioned._data = {**self._data, **{name: self._observe(name, value) for name, value in data.items()}}
+        conditioned._data = dict(self._data)
+        for name, value in data.items():
+            if name not in self.views:
+                raise ValueError(f"there is no view {name!r}; this model has {', '.join(self.views)}")
+            conditioned._data[name] = observe(name, value, self.views[name], self.shapes[name], self.value_range)
         counts = {name: len(entry["value"]) for name, entry in conditioned._data.items()}
         if len(set(counts.values())) > 1:
             raise ValueError(f"the views differ in their number of items: {counts}")
@@ -242,18 +259,14 @@ class CoGenerator:
 
     # --- checks ------------------------------------------------------------------------------------------------
 
-    def _probe(self) -> tuple[int, ...]:
-        try:
-            if isinstance(self.generator, nn.Module):
-                with torch.no_grad():
-                    return tuple(self.generator(torch.zeros(2, self.latent_dim)).shape[1:])
-            import jax
-            import jax.numpy as jnp
-
-            z = jax.ShapeDtypeStruct((2, self.latent_dim), jnp.float32)
-            return tuple(jax.eval_shape(self.generator, z).shape[1:])
-        except (RuntimeError, TypeError) as error:
-            raise ValueError(f"the generator does not take z of shape (batch, {self.latent_dim}): {error}") from None
+    def _probe(self) -> Tensor:
+        """x of a few z of the prior, (batch, *event_shape), if the generator makes them item by item."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            z = torch.randn(POINTS, self.latent_dim) if self.prior is None else self.prior.sample((POINTS,))
+        if isinstance(self.generator, nn.Module):
+            return check_module(self.generator, z, "the generator", "z")
+        return torch.from_numpy(check_function(self.generator, z.numpy(), "the generator", "z")).float()
 
     def _need_torch(self, use: str) -> None:
         if not isinstance(self.generator, nn.Module):
@@ -275,14 +288,15 @@ class CoGenerator:
                     self._jax[view] = self.generator
         return self._jax[view]
 
-    def _check_view(self, name: str, view: View) -> tuple[int, ...]:
+    def _check_view(self, name: str, view: View, x: Tensor) -> tuple[int, ...]:
         if name in ("z", "x", "item"):
             raise ValueError(f"view {name!r}: this name is taken by the model's own site")
         try:
             shape = view.shape(self.event_shape)
         except ValueError as error:
             raise ValueError(f"view {name!r}: {error}") from None
-        view.likelihood  # noqa: B018 (raises where there is none)
+        check_module(view, x, f"view {name!r}", "x")
+        self._check_noise(name, view, shape)
         if view.mask is not None:
             if tuple(view.mask.shape) != shape and tuple(view.mask.shape[1:]) != shape:
                 raise ValueError(f"view {name!r}: mask has shape {tuple(view.mask.shape)}, the generator makes {shape}")
@@ -293,49 +307,26 @@ class CoGenerator:
                 )
         return shape
 
-    def _observe(self, name: str, value: Any) -> Mapping[str, np.ndarray]:
-        if name not in self.views:
-            raise ValueError(f"there is no view {name!r}; this model has {', '.join(self.views)}")
-        value = np.array(value.detach().numpy() if isinstance(value, Tensor) else value, dtype=np.float32)
-        shape, view = self.shapes[name], self.views[name]
-        if value.shape[1:] != shape or value.ndim != len(shape) + 1:
-            hint = " (the item axis comes first: use pixels[None] for one item)" if value.shape == shape else ""
-            raise ValueError(f"view {name!r}: the data have shape {value.shape}, the view shows (item, {_listed(shape)}){hint}")
-        if len(value) == 0:
-            raise ValueError(f"view {name!r}: the data hold no items")
-        if view.mask is None:
-            mask = np.ones(value.shape, dtype=bool)
-        else:
-            if view.mask.ndim == value.ndim and len(view.mask) != len(value):
-                raise ValueError(f"view {name!r}: {len(view.mask)} masks for {len(value)} items")
-            mask = np.broadcast_to(view.mask.numpy(), value.shape).copy()
-        if view.holes:
-            mask &= ~np.isnan(value)
-        wrong = mask & ~np.isfinite(value)
-        if wrong.any():
-            item, *place = np.argwhere(wrong)[0].tolist()
-            raise ValueError(
-                f"view {name!r}: item {item} holds {value[(item, *place)]} at {tuple(place)}, where it is seen"
-                f" ({int(wrong.sum())} such values); what is seen must be finite"
-            )
-        complaint = view.check(value, mask)
-        if complaint:
-            raise ValueError(f"view {name!r}: {complaint}")
-        blind = np.flatnonzero(~mask.reshape(len(mask), -1).any(axis=1)).tolist()
-        if blind:
-            warnings.warn(
-                f"view {name!r}: the mask hides everything of items {blind}; their posterior is the prior", stacklevel=3
-            )
-        filled = np.where(mask, value, np.float32(0.0))
-        return {"value": filled} if view.mask is None and not view.holes else {"value": filled, "mask": mask}
+    def _check_noise(self, name: str, view: View, shape: tuple[int, ...]) -> None:
+        noise = view.likelihood
+        if isinstance(noise, Normal) and isinstance(noise.scale, Tensor):
+            given = tuple(noise.scale.shape)
+            if len(given) > len(shape) or any(a not in (1, b) for a, b in zip(given[::-1], shape[::-1], strict=False)):
+                raise ValueError(
+                    f"view {name!r}: the noise scale has shape {given}, the view shows {shape} of an item: give a number, or a"
+                    " tensor that broadcasts to this shape"
+                )
+        if isinstance(noise, Bernoulli) and view.keeps_range and self.value_range is not None:
+            (low, high), (least, greatest) = noise.value_range, self.value_range
+            if least < low or greatest > high:
+                raise ValueError(
+                    f"view {name!r}: Bernoulli maps A(x) from [{low:g}, {high:g}] to probabilities, and the generator makes"
+                    f" values in [{least:g}, {greatest:g}]: give Bernoulli(value_range=({least:g}, {greatest:g}))"
+                )
 
 
 def _count(data: Data) -> int:
     return next(iter(data.values()))["value"].shape[0]
-
-
-def _listed(shape: tuple[int, ...]) -> str:
-    return ", ".join(map(str, shape))
 
 
 def _check_items(name: str, value: Any, items: int) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
 from cogen.models.family import Batch, Family, Update, adam
+from cogen.models.frozen import evaluation, frozen
 
 # --- networks ------------------------------------------------------------------------------------------------------
 
@@ -77,7 +78,7 @@ class MaskedEncoder(nn.Module):
 
 
 class Amortized(Family):
-    """Trains a `MaskedEncoder` to be the posterior of z given any part of x, on pairs of a generator that stays as it is.
+    """Trains a `MaskedEncoder` to be the posterior of z given any part of x, on pairs of a frozen copy of a generator.
 
     :param masks: a stock of masks (count, *event_shape), True = seen, from which every x gets one at random.
     :param noise: standard deviation of the observation's noise; give the noise scale that one conditions with.
@@ -104,7 +105,7 @@ class Amortized(Family):
             raise ValueError(f"masks: a stock of boolean masks is asked, this is {masks.dtype} of shape {tuple(masks.shape)}")
         if not noise >= 0:
             raise ValueError(f"noise={noise}: a standard deviation is not negative")
-        self.generator, self.encoder, self.latent_dim = generator.requires_grad_(False), encoder, latent_dim
+        self.generator, self.encoder, self.latent_dim = frozen(generator), encoder, latent_dim
         self.register_buffer("masks", masks, persistent=False)
         self.noise, self.learning_rate, self.betas = noise, learning_rate, betas
 
@@ -217,8 +218,8 @@ class EncoderGuide:
                 " (cogen.models.encoders.Amortized)"
             )
         mask = torch.as_tensor(entry["mask"]) if "mask" in entry else torch.ones_like(value, dtype=torch.bool)
-        with torch.no_grad():
-            self.mean, log_sd = encoder.eval()(value, mask) if masked else encoder.eval()(value)
+        with torch.no_grad(), evaluation(encoder):
+            self.mean, log_sd = encoder(value, mask) if masked else encoder(value)
             self.sd = log_sd.clamp(SMALLEST_LOG_SD, LARGEST_LOG_SD).exp()
         if self.mean.shape[1] != seen.latent_dim:
             raise ValueError(f"the encoder gives {self.mean.shape[1]} latents, the model has {seen.latent_dim}")

@@ -6,6 +6,7 @@ to build and what it makes), and neither can run code (`cogen.models.stored`). P
 refused unless `allow_pickle=True`.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from cogen.models import stored
 from cogen.models.datasets import from_bytes
+from cogen.models.frozen import frozen
 from cogen.models.networks import ConditionalGenerator, Conditioned, DcganGenerator, DenseGenerator
 from cogen.models.realnvp import RealNVPGenerator
 
@@ -82,10 +84,11 @@ def load_generator(
     Args:
         name_or_path: a shipped name as a string (see `shipped_generators`; it wins over a file of that name), or the
             path of a .safetensors file (with or without the suffix) that has its JSON file beside it.
-        module: a module of your own for the weights to go into; the JSON file may then be absent, and with it `.config`
-            (give `CoGenerator` the `latent_dim`).
-        allow_pickle: also read .pt and .pth (a pickled state dict or module) and .pt2 (an exported program). These run
-            code from the file: allow it for files you trust as you trust a program.
+        module: a module of your own for the weights to go into, which keeps its mode and stays trainable: what comes back is a
+            frozen copy of it. The JSON file may then be absent, and with it `.config` (give `CoGenerator` the `latent_dim`).
+        allow_pickle: also read .pt and .pth (a pickled state dict or module, a scripted module) and .pt2 (an exported program,
+            which stays in the mode it was exported in, and takes other batch sizes only if exported with a dynamic one). These
+            run code from the file: allow it for files you trust as you trust a program.
         label: the class, of a conditional generator: what comes back is the generator of this class.
 
     Raises FileNotFoundError when there is no such generator, and ValueError, naming the file, for whatever is wrong
@@ -112,9 +115,7 @@ def load_generator(
         generator = _build(config, config_path)
     if weights is not None:
         stored.fill(generator, weights, path)
-    if path.suffix != ".pt2":  # an exported program has no modes: it is what it was when exported
-        generator.eval()
-    generator.requires_grad_(False)
+    generator = frozen(generator)  # of the caller's own module a copy
     if label is not None and not isinstance(generator, Conditioned):
         raise ValueError(f"{path}: label {label} was given, and this generator is not conditional on a class")
     if isinstance(generator, Conditioned):
@@ -177,7 +178,9 @@ def _load_executable(path: Path, module: nn.Module | None) -> tuple[nn.Module | 
     try:
         if path.suffix == ".pt2":
             return torch.export.load(path).module(), None
-        content = torch.load(path, map_location="cpu", weights_only=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch would rather have scripted modules loaded by a function of their own
+            content = torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:  # a pickle raises what it likes
         raise ValueError(f"{path} cannot be read ({type(error).__name__}: {str(error).splitlines()[0]})") from None
     if isinstance(content, nn.Module):

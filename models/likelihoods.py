@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 Scale = float | Tensor | torch.distributions.Distribution
-"""A positive number, positive numbers of the view's shape, or a distribution (then the scale is sampled, one per item)."""
+"""A positive number, positive numbers that broadcast to the view's shape (a tensor or an array), or a Pyro distribution over
+one positive number (then the scale is sampled, one per item)."""
 
 
 class Likelihood(Protocol):
@@ -26,13 +27,31 @@ class Likelihood(Protocol):
         ...
 
 
-def _check_scale(name: str, scale: Scale) -> None:
-    if isinstance(scale, torch.distributions.Distribution):
+def _checked_scale(name: str, scale: Any) -> Scale:
+    """The scale, numbers in an array as a float tensor. Raises ValueError or TypeError for what no noise can have."""
+    if hasattr(scale, "log_prob") and not isinstance(scale, type):
         need_pyro(name, scale)
         if scale.batch_shape + scale.event_shape != torch.Size([]):
             raise ValueError(f"{name}: a distribution over the scale must be over one number")
-    elif not bool(torch.all(torch.isfinite(torch.as_tensor(scale)) & (torch.as_tensor(scale) > 0))):
+        if scale.support.is_discrete or bool(scale.support.check(_NEGATIVE).any()):
+            raise ValueError(
+                f"{name}: the prior of the noise scale is {type(scale).__name__} with support {scale.support}, and a scale is a"
+                " positive number: use HalfNormal, LogNormal, Gamma or another distribution over positive numbers"
+            )
+        return scale
+    try:
+        values = scale.detach() if isinstance(scale, Tensor) else torch.from_numpy(np.array(scale, dtype=float))
+        good = bool(torch.all(torch.isfinite(values) & (values > 0)))
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{name}: a noise scale is a positive number, a tensor of them, or a pyro.distributions object, not {scale!r}"
+        ) from None
+    if not good:
         raise ValueError(f"{name}: noise scale {scale} must be positive and finite")
+    return float(values) if values.ndim == 0 else values.to(torch.get_default_dtype())
+
+
+_NEGATIVE = -torch.logspace(-6, 6, 121)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +62,8 @@ class Normal:
     family: ClassVar[str] = "Normal"
 
     def __post_init__(self) -> None:
-        _check_scale(self.family, self.scale)
+        # Frozen dataclasses are filled through object.__setattr__.
+        object.__setattr__(self, "scale", _checked_scale(self.family, self.scale))
 
     def pyro(self, location: Tensor, scale: Any) -> Any:
         import pyro.distributions as dist
@@ -92,23 +112,33 @@ class Bernoulli:
         return f"Bernoulli data are 0 or 1, and there is a {wrong[0]:g}" if wrong.size else None
 
 
-def need_pyro(name: str, distribution: torch.distributions.Distribution) -> None:
-    """Raise TypeError for a plain torch distribution, which cannot be a sample site."""
+def need_pyro(name: str, distribution: Any) -> None:
+    """Raise TypeError for what cannot be a sample site of Pyro's: another library's distribution, or none at all."""
     from pyro.distributions.torch_distribution import TorchDistributionMixin
 
-    if not isinstance(distribution, TorchDistributionMixin):
-        kind = type(distribution).__name__
+    if isinstance(distribution, TorchDistributionMixin):
+        return
+    kind = type(distribution).__name__
+    if isinstance(distribution, torch.distributions.Distribution):
         raise TypeError(f"{name}: {kind} is torch's own distribution; a sample site takes pyro.distributions.{kind}")
+    if hasattr(distribution, "log_prob") and not isinstance(distribution, type):
+        library = type(distribution).__module__.partition(".")[0]
+        raise TypeError(
+            f"{name}: this {kind} is {library}'s; give the one of pyro.distributions, which the NumPyro model translates"
+        )
+    raise TypeError(f"{name}: {distribution!r} is not a distribution; give one of pyro.distributions")
 
 
 def to_numpyro(distribution: torch.distributions.Distribution) -> Any:
     """The NumPyro distribution with the same name and parameters.
 
-    Raises ValueError where there is none.
+    Raises ValueError where there is none, and TypeError for what is not torch's or Pyro's.
     """
     import jax.numpy as jnp
     import numpyro.distributions as dist
 
+    if not isinstance(distribution, torch.distributions.Distribution):
+        need_pyro("to_numpyro", distribution)
     if isinstance(distribution, torch.distributions.Independent):
         return to_numpyro(distribution.base_dist).to_event(distribution.reinterpreted_batch_ndims)
     kind = type(distribution).__name__

@@ -61,10 +61,10 @@ def _is_list(value: object) -> bool:
 
 
 def packed(module: nn.Module) -> bytes:
-    """A module's weights as the content of a safetensors file."""
+    """A module's weights as the content of a safetensors file; those that share memory (tied weights) each under its name."""
     from safetensors.torch import save
 
-    return save({key: value.contiguous() for key, value in module.state_dict().items()})
+    return save({key: value.clone(memory_format=torch.contiguous_format) for key, value in module.state_dict().items()})
 
 
 def write_pair(path: str | Path, stored: Mapping[str, Any], weights: bytes) -> Path:
@@ -167,3 +167,9 @@ def fill(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
         if not torch.isfinite(weights[key]).all():
             raise ValueError(f"{path}: {key} holds NaN or infinite values; the training that made it diverged")
     module.load_state_dict(weights)
+    for key, value in module.state_dict().items():
+        if not torch.equal(value, weights[key].to(value)):
+            raise ValueError(
+                f"{path} does not fit {type(module).__name__}: the module ties {key} to another of its weights, and the file"
+                " holds different values for them"
+            )

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import BuiltinFunctionType
 from typing import Any, NamedTuple
 
@@ -25,17 +25,27 @@ from torch import Tensor, nn
 from torch.fx import Node
 from torch.fx.node import map_aggregate
 
+from cogen.models.frozen import evaluation
+from cogen.models.item_by_item import POINTS, QUICKLY, check_module, hint_of_batch_size
+
 TOLERANCE = 1e-4  # of the largest magnitude, float32
 KINK_TOLERANCE = 3e-2  # of a float32 gradient whose float64 twin agrees: rounding moved a unit over the kink of its ReLU
 _REMEDY = "rewrite that part of the module, give the generator as a JAX function, or use the Pyro backend"
 _WITHOUT_MEANING = ("device", "layout", "pin_memory", "memory_format", "non_blocking", "requires_grad")
-_QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # runs thrice
 _ASSERTIONS = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range", "sym_constrain_range_for_size")
 _DROPOUT = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout")
 
 
 class ConversionError(ValueError):
     """The torch module has no JAX form here; the message names the operator, the submodule and a remedy."""
+
+
+class _Untranslated(ConversionError):
+    """What JAX cannot do and torch can, if the module is right."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; {_REMEDY}")
+        self.reason = reason
 
 
 class _Step(NamedTuple):
@@ -65,22 +75,17 @@ def as_jax(module: nn.Module, input_shape: tuple[int, ...], *, check: bool = Tru
     dtype = torch.float64 if wanted == torch.float64 and _jax_dtype(wanted).itemsize == 8 else torch.float32
     if wanted != dtype:
         module = copy.deepcopy(module).to(dtype)
-    with _evaluation(module):
-        function = _convert(module, shape, dtype)
-        if check:
-            _check(module, function, shape, dtype)
+    with evaluation(module):
+        try:
+            function = _convert(module, shape, dtype)
+            if check:
+                _check(module, function, shape, dtype)
+        except _Untranslated as error:
+            wrong = _wrong_in_torch(module, shape, dtype)
+            if not wrong:
+                raise
+            raise ConversionError(f"{error.reason}; the Pyro backend is no way out: {wrong}") from None
     return function
-
-
-@contextmanager
-def _evaluation(module: nn.Module) -> Iterator[None]:
-    flags = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, flag in flags.items():
-            part.training = flag
 
 
 # --- from module to function ----------------------------------------------------------------------------------------
@@ -104,7 +109,7 @@ def _convert(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> C
             try:
                 known[step.node] = _cast(step.function(*args, **kwargs), step.dtypes)
             except Exception as error:
-                raise ConversionError(f"{_place(step.node, name)} failed in JAX: {_line(error)}; {_REMEDY}") from error
+                raise _Untranslated(f"{_place(step.node, name)} failed in JAX: {_line(error)}") from error
         return known[result][0]
 
     def function(x):
@@ -127,7 +132,9 @@ def _export(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype):
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             output = module(example)
     except Exception as error:
-        raise ConversionError(f"{name} does not run on an input of shape {tuple(example.shape)}: {_line(error)}") from error
+        raise ConversionError(
+            f"{name} does not run on an input of shape {tuple(example.shape)}: {_line(error)}{hint_of_batch_size(module)}"
+        ) from error
     if not isinstance(output, Tensor):
         raise ConversionError(f"{name} returns {type(output).__name__}, a generator returns one tensor: wrap the module")
     if output.ndim == 0 or output.shape[0] != 1:
@@ -140,12 +147,38 @@ def _export(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype):
             # torch's own code and its copies of tree specifications use what torch has deprecated.
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
-            return export(module, (example,), strict=False).run_decompositions(_decompositions())
+            if isinstance(module, torch.jit.ScriptModule):
+                program = _exported_script(module, example)
+            else:
+                program = export(module, (example,), strict=False)
+            return program.run_decompositions(_decompositions())
     except Exception as error:
-        raise ConversionError(
-            f"torch.export cannot write {name} as a graph (does its forward choose by the values of tensors?): "
-            f"{_line(error)}; {_REMEDY}"
-        ) from error
+        raise _Untranslated(f"torch.export cannot write {name} as a graph: {_line(error)}") from error
+
+
+def _exported_script(module: torch.jit.ScriptModule, example: Tensor) -> Any:
+    """A scripted or traced module by torch's converter, which torch.export's errors recommend for it."""
+    from torch._export.converter import TS2EPConverter
+
+    log = logging.getLogger("torch._export.non_strict_utils")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it warns that the batch size one is fixed, as it shall be
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # and of buffers that evaluation does not use
+            return TS2EPConverter(module, (example,), {}).convert()
+    finally:
+        log.setLevel(level)
+
+
+def _wrong_in_torch(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> str:
+    """Why a module is no generator in any library; nothing where it is one."""
+    points = torch.randn(POINTS, *shape, generator=torch.Generator().manual_seed(0), dtype=dtype).to(_device(module))
+    try:
+        check_module(module, points, type(module).__name__, "its input")
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 @functools.cache
@@ -195,7 +228,7 @@ def _analyse(program, name: str) -> tuple[dict[Node, Any], list[_Step], Node, No
             steps.append(_Step(node, node.target, node.args, {}, _dtypes(node)))
         elif _operator(node) not in _ASSERTIONS:
             if _operator(node) not in OPERATORS:
-                raise ConversionError(f"{_place(node, name)} is not among the operators with a JAX form; {_REMEDY}")
+                raise _Untranslated(f"{_place(node, name)} is not among the operators with a JAX form")
             kwargs = {key: value for key, value in node.kwargs.items() if key not in _WITHOUT_MEANING}
             args, kwargs = map_aggregate((node.args, kwargs), _jax_dtype)
             steps.append(_Step(node, OPERATORS[_operator(node)], args, kwargs, _dtypes(node)))
@@ -295,10 +328,9 @@ def _check(module: nn.Module, function: Callable, shape: tuple[int, ...], dtype:
             _, exact = _errors(twin, _convert(twin, shape, torch.float64), shape, torch.float64)
         if exact <= TOLERANCE:
             return
-    raise ConversionError(
+    raise _Untranslated(
         f"{name} in JAX differs from torch by {value_error:.1e} in the value and {gradient_error:.1e} in the gradient "
-        f"(relative to the largest magnitude; {TOLERANCE:.0e} is allowed): either it mixes the items of a batch, which "
-        f"a generator must not, or an operator is read differently; {_REMEDY}"
+        f"(relative to the largest magnitude; {TOLERANCE:.0e} is allowed)"
     )
 
 
@@ -324,7 +356,7 @@ def _errors(module: nn.Module, function: Callable, shape: tuple[int, ...], dtype
         inputs = z.detach().cpu().numpy(), cotangent.numpy()
         if compiled is None:
             with jax.default_matmul_precision("highest"):
-                compiled = jax.jit(value_and_gradient).lower(*inputs).compile(_QUICKLY)
+                compiled = jax.jit(value_and_gradient).lower(*inputs).compile(QUICKLY)
         ours = compiled(*inputs)
         for i, (mine, theirs) in enumerate(zip(ours, (value, gradient), strict=True)):
             worst[i] = max(worst[i], _relative_error(mine, theirs))

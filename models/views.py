@@ -46,17 +46,23 @@ __all__ = [
 class View(nn.Module):
     """The base of all views: `forward` is the operator A, from (batch, *event) to (batch, *shape).
 
-    :param scale: standard deviation of Gaussian noise: a positive number, a tensor of the view's shape, or a
-        distribution over one positive number (then it is sampled with z as the site ``<view>_scale``).
+    A view of one's own must compute every item from itself alone, without random numbers and with a gradient; `CoGenerator`
+    probes it as it does the generator, in evaluation mode.
+
+    :param scale: standard deviation of Gaussian noise: a positive number, a tensor that broadcasts to the view's shape, or a
+        Pyro distribution over one positive number (then it is sampled with z as the site ``<view>_scale``).
     :param likelihood: a noise model, instead of ``scale``.
 
-    Raises ValueError when both are given, or a scale is not positive.
+    Raises ValueError when both are given, a scale is not positive, or its prior reaches below zero; TypeError for a prior
+    that is not Pyro's.
     """
 
     mask: Tensor | None = None
     """Which entries are seen, (*shape) or (item, *shape); None where all are."""
     holes: ClassVar[bool] = False
     """Whether NaN in the data is an entry that is not seen, item by item; elsewhere what is not masked must be finite."""
+    keeps_range: bool = False
+    """Whether A(x) has the range of x, as means of pixels have: then data far outside of the generator's range are refused."""
 
     def __init__(self, *, scale: Scale | None = None, likelihood: Likelihood | None = None) -> None:
         super().__init__()
@@ -86,6 +92,8 @@ class View(nn.Module):
 class Identity(View):
     """All of x."""
 
+    keeps_range = True
+
     def forward(self, x: Tensor) -> Tensor:
         return x
 
@@ -95,6 +103,8 @@ class Mask(View):
 
     :param mask: boolean, of the event's shape, or with a leading item axis for one mask per item.
     """
+
+    keeps_range = True
 
     def __init__(self, mask: np.ndarray | Tensor, *, scale: Scale | None = None, likelihood: Likelihood | None = None) -> None:
         super().__init__(scale=scale, likelihood=likelihood)
@@ -109,6 +119,8 @@ class Mask(View):
 
 class Thumbnail(View):
     """The mean of every ``factor`` x ``factor`` block (super-resolution observes this)."""
+
+    keeps_range = True
 
     def __init__(self, factor: int, *, scale: Scale | None = None, likelihood: Likelihood | None = None) -> None:
         super().__init__(scale=scale, likelihood=likelihood)
@@ -127,6 +139,8 @@ class Thumbnail(View):
 
 class Grayscale(View):
     """The luma of an RGB image, 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601); a gray image as it is. Keeps one channel."""
+
+    keeps_range = True
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] == 1:
@@ -147,6 +161,7 @@ class Columns(View):
     [[3.0, 1.0]]
     """
 
+    keeps_range = True
     index: Tensor
 
     def __init__(
@@ -202,6 +217,7 @@ class Compose(View):
             raise ValueError("in a composition a mask can only come last: what follows would mix seen and hidden pixels")
         self.views = nn.ModuleList(views)
         self.mask = views[-1].mask
+        self.keeps_range = all(view.keeps_range for view in views)
 
     def forward(self, x: Tensor) -> Tensor:
         for view in self.views:

@@ -1,8 +1,11 @@
 """`CoGenerator`: one model in two libraries, conditioned item by item, and what it refuses."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions
 import numpyro.infer.util
 import pyro
 import pyro.distributions
@@ -164,7 +167,7 @@ def test_the_latent_size_and_the_value_range_are_read_off_the_config():
     assert model.latent_dim == 2
     assert model.attributes["value_range"] == [0.0, 1.0]
     assert model.event_shape == SHAPE
-    assert not any(p.requires_grad for p in generator.parameters())
+    assert not any(p.requires_grad for p in model.generator.parameters())
 
 
 def test_a_jax_generator():
@@ -195,6 +198,27 @@ def test_several_items_under_a_handler_alone_are_refused_by_plain_numpyro():
         handlers.trace(handlers.seed(model, 0)).get_trace()
 
 
+AROUND = {
+    "partial": (functools.partial, functools.partial),
+    "lambda": (lambda model: lambda: model(), lambda model: lambda: model()),
+    "scale": (lambda model: pyro.poutine.scale(model, 0.5), lambda model: handlers.scale(model, 0.5)),
+    "block": (lambda model: pyro.poutine.block(model, hide=["x"]), lambda model: handlers.block(model, hide=["x"])),
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_several_items_are_refused_under_any_handler_outside_infer(around):
+    of_pyro, of_numpyro = AROUND[around]
+    model = make(views.Identity(scale=0.1))
+    values = data(SHAPE)
+    seen = of_pyro(pyro.condition(of_pyro(model), data={"seen": torch.as_tensor(values)}))
+    with pytest.raises(ValueError, match="conditioned on 3 items while the model draws 1"):
+        pyro.poutine.trace(seen).get_trace()
+    twin = of_numpyro(handlers.condition(of_numpyro(model.numpyro), data={"seen": jnp.asarray(values)}))
+    with pytest.raises(ValueError, match="conditioned on 3 items while the model draws 1"):
+        handlers.trace(handlers.seed(twin, 0)).get_trace()
+
+
 @pytest.mark.parametrize(
     ("make_it", "said"),
     [
@@ -209,6 +233,13 @@ def test_several_items_under_a_handler_alone_are_refused_by_plain_numpyro():
         (lambda: make(views.Thumbnail(3, scale=0.1)), "view 'seen': .*does not divide"),
         (lambda: with_prior(pyro.distributions.Normal(torch.zeros(3), 1).to_event(1)), "prior has shape"),
         (lambda: with_prior(pyro.distributions.Normal(torch.zeros(2), 1)), "to_event"),
+        (lambda: with_prior(pyro.distributions.Bernoulli(torch.full((2,), 0.5)).to_event(1)), "the prior is discrete"),
+        (
+            lambda: make(views.Identity(scale=torch.full((4, 5), 0.1))),
+            r"'seen': the noise scale has shape \(4, 5\), .*\(3, 4, 4\)",
+        ),
+        (lambda: make(views.Mask(MASK, likelihood=views.Laplace(torch.full((2, *SHAPE), 0.1)))), "the noise scale has shape"),
+        (lambda: make(views.Thumbnail(2, scale=torch.full(SHAPE, 0.1))), r"'seen': the noise scale .*shows \(3, 2, 2\)"),
     ],
 )
 def test_models_that_cannot_be(make_it, said):
@@ -216,9 +247,47 @@ def test_models_that_cannot_be(make_it, said):
         make_it()
 
 
-def test_a_plain_torch_prior_is_refused():
-    with pytest.raises(TypeError, match="torch's own distribution"):
-        with_prior(torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2)))
+@pytest.mark.parametrize(
+    ("prior", "said"),
+    [
+        (torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2)), "torch's own distribution"),
+        (
+            numpyro.distributions.Normal(jnp.zeros(2), 1.0).to_event(1),
+            r"this Independent is numpyro's; give the one of pyro.distributions",
+        ),
+        (0.5, "prior: 0.5 is not a distribution"),
+    ],
+)
+def test_a_prior_that_is_not_pyro_s_is_refused(prior, said):
+    with pytest.raises(TypeError, match=said):
+        with_prior(prior)
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (4, 4), (3, 1, 1), (1,)])
+def test_a_scale_that_broadcasts_to_the_view_is_the_same_in_both_libraries(shape):
+    model = make(views.Identity(scale=np.full(shape, 0.2))).condition(seen=data(SHAPE))
+    z = RNG.normal(size=(ITEMS, 2)).astype(np.float32)
+    ours, theirs = log_joints(model, z)
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    plain, _ = log_joints(make(views.Identity(scale=0.2)).condition(seen=model.item_data["seen"]["value"]), z)
+    assert ours == pytest.approx(plain, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("generator", "said"),
+    [("mnist", "the generator is 'mnist': give a torch module"), (Tiny, "is <class .*Tiny.*>: give")],
+)
+def test_what_is_no_generator_is_named(generator, said):
+    with pytest.raises(TypeError, match=said):
+        CoGenerator(generator, latent_dim=2, views={"seen": views.Identity(scale=0.1)})
+
+
+def test_probabilities_of_another_range_than_the_generator_s_are_refused():
+    generator = Tiny()
+    generator.config = GeneratorConfig("Tiny", {}, 2, SHAPE, (-1.0, 1.0), 0.1)
+    with pytest.raises(ValueError, match=r"'seen': Bernoulli .*\[0, 1\] .*\[-1, 1\]: give Bernoulli\(value_range=\(-1, 1\)\)"):
+        CoGenerator(generator, views={"seen": views.Identity(likelihood=views.Bernoulli())})
+    CoGenerator(generator, views={"seen": views.Identity(likelihood=views.Bernoulli((-1.0, 1.0)))})
 
 
 def holed():

@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyro
 import pytest
 import torch
+from numpyro import handlers
 
-from cogen.models import generators
+from cogen.models import CoGenerator, generators, views
 from cogen.models.generators import GeneratorConfig, load_generator, save_generator, shipped_generators, shipped_images
 from cogen.models.networks import DcganGenerator, DenseGenerator
 
@@ -91,15 +93,19 @@ def test_a_failed_save_leaves_the_old_files(saved, monkeypatch):
 
 
 def test_a_module_of_ones_own(saved):
-    own = make()
+    own, z = make(), torch.randn(2, 3)
     torch.nn.init.zeros_(own.layers[0].weight)
     loaded = load_generator(saved, module=own)
-    assert loaded is own
+    torch.testing.assert_close(own(z), make()(z))  # filled, and otherwise as it was
+    assert own.training
+    assert all(p.requires_grad for p in own.parameters())
+    assert not hasattr(own, "config")
+    assert not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
     assert loaded.config.latent_dim == 3
     saved.with_suffix(".json").unlink()
     loaded = load_generator(saved, module=make())
     assert not hasattr(loaded, "config")
-    z = torch.randn(2, 3)
     torch.testing.assert_close(loaded(z), make()(z))
 
 
@@ -293,3 +299,63 @@ def test_weights_whose_header_begins_like_a_pickle_are_read(tmp_path):
     module.register_buffer("padding_" + "x" * width, torch.ones(1))
     load_generator(path, module=module)
     assert module.get_buffer("padding_" + "x" * width).item() == 0
+
+
+class Tied(torch.nn.Module):
+    """Two layers of one weight, and a buffer that is a part of it."""
+
+    def __init__(self, tied=True):
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+        if tied:
+            self.second.weight = self.first.weight
+        self.register_buffer("row", self.first.weight.detach()[0])
+
+    def forward(self, z):
+        return self.second(torch.tanh(self.first(z))) + self.row
+
+
+TIED = replace(CONFIG, architecture="Tied", arguments={}, event_shape=(3,))
+
+
+def test_tied_weights_are_stored_and_tied_again(tmp_path):
+    torch.manual_seed(0)
+    network, own, z = Tied(), Tied(), torch.randn(4, 3)
+    save_generator(tmp_path / "tied", network, TIED)
+    loaded = load_generator(tmp_path / "tied", module=own)
+    torch.testing.assert_close(loaded(z), network(z))
+    assert own.second.weight is own.first.weight
+    assert loaded.second.weight is loaded.first.weight
+    apart = load_generator(tmp_path / "tied", module=Tied(tied=False))
+    torch.testing.assert_close(apart(z), network(z))
+
+
+def test_weights_that_differ_do_not_go_into_tied_ones(tmp_path):
+    save_generator(tmp_path / "apart", Tied(tied=False), TIED)
+    with pytest.raises(ValueError, match=r"apart.safetensors does not fit Tied: the module ties .* different values"):
+        load_generator(tmp_path / "apart", module=Tied())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_scripted_module_loads_when_allowed(saved):
+    torch.jit.script(make()).save(saved.with_suffix(".pt"))
+    saved.unlink()
+    z = torch.randn(2, 3)
+    with pytest.raises(ValueError, match="can run code"):
+        load_generator(saved.with_suffix(".pt"))
+    generator = load_generator(saved.with_suffix(".pt"), allow_pickle=True)
+    torch.testing.assert_close(generator(z), make()(z))
+    assert generator.config.latent_dim == 3
+    assert not any(p.requires_grad for p in generator.parameters())
+    model = CoGenerator(generator, views={"all": views.Identity(scale=0.1)})
+    assert model.value_range == (-1.0, 1.0)
+
+
+def test_an_exported_program_is_a_generator(tmp_path):
+    exported = torch.export.export(make().eval(), (torch.randn(2, 3),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    torch.export.save(exported, tmp_path / "program.pt2")
+    generator = load_generator(tmp_path / "program.pt2", allow_pickle=True)
+    seen = CoGenerator(generator, latent_dim=3, views={"all": views.Identity(scale=0.1)}).condition(all=np.zeros((2, 1, 4, 4)))
+    z = torch.randn(2, 3)
+    torch.testing.assert_close(pyro.condition(seen, data={"z": z})(), make()(z).detach())
+    np.testing.assert_allclose(handlers.substitute(seen.numpyro, data={"z": z.numpy()})(), make()(z).detach(), atol=1e-5)

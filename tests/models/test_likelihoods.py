@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions
 import pyro.distributions
 import pytest
 import torch
@@ -85,3 +86,69 @@ def test_a_prior_without_a_counterpart_is_refused():
 def test_a_plain_torch_distribution_cannot_be_a_site():
     with pytest.raises(TypeError, match=r"pyro\.distributions\.HalfNormal"):
         Normal(torch.distributions.HalfNormal(1.0))
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        pyro.distributions.Normal(0.0, 1.0),
+        pyro.distributions.Uniform(-0.1, 1.0),
+        pyro.distributions.StudentT(3.0),
+        pyro.distributions.Poisson(1.0),
+        pyro.distributions.Delta(torch.tensor(0.1)),
+    ],
+    ids=lambda d: type(d).__name__,
+)
+def test_a_prior_of_the_scale_is_over_positive_numbers(prior):
+    with pytest.raises(
+        ValueError, match=rf"Normal: the prior of the noise scale is {type(prior).__name__} .*HalfNormal, LogNormal"
+    ):
+        Normal(prior)
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        pyro.distributions.HalfNormal(1.0),
+        pyro.distributions.HalfCauchy(1.0),
+        pyro.distributions.LogNormal(-2.0, 0.5),
+        pyro.distributions.Gamma(2.0, 1.0),
+        pyro.distributions.InverseGamma(2.0, 1.0),
+        pyro.distributions.Exponential(1.0),
+        pyro.distributions.Uniform(0.0, 1.0),
+        pyro.distributions.Beta(2.0, 2.0),
+        pyro.distributions.TransformedDistribution(
+            pyro.distributions.Normal(0.0, 1.0), [pyro.distributions.transforms.ExpTransform()]
+        ),
+    ],
+    ids=lambda d: type(d).__name__,
+)
+def test_priors_over_positive_numbers_are_taken(prior):
+    assert Laplace(prior).scale is prior
+
+
+def test_a_prior_of_another_library_is_named():
+    with pytest.raises(TypeError, match=r"Normal: this HalfNormal is numpyro's; give the one of pyro\.distributions"):
+        Normal(numpyro.distributions.HalfNormal(1.0))
+    with pytest.raises(TypeError, match=r"to_numpyro: this Gamma is numpyro's"):
+        to_numpyro(numpyro.distributions.Gamma(1.0))
+    with pytest.raises(TypeError, match=r"to_numpyro: 0\.3 is not a distribution"):
+        to_numpyro(0.3)
+
+
+@pytest.mark.parametrize("scale", ["small", [[1.0], [1.0, 2.0]], pyro.distributions.HalfNormal])
+def test_what_is_no_scale_is_named(scale):
+    with pytest.raises(TypeError, match="Laplace: a noise scale is a positive number, a tensor of them"):
+        Laplace(scale)
+
+
+def test_scales_in_an_array_are_those_in_a_tensor():
+    array = np.linspace(0.1, 0.3, 4)
+    for scale in (array, torch.as_tensor(array), jnp.asarray(array), list(array)):
+        found = Normal(scale).scale
+        assert found.dtype == torch.float32
+        np.testing.assert_allclose(found, array, rtol=1e-6)
+    weight = torch.tensor([0.1, 0.2], requires_grad=True)
+    assert not Normal(weight).scale.requires_grad
+    assert Normal(np.float32(0.5)).scale == 0.5
+    assert Normal(torch.tensor(0.5)).scale == 0.5

@@ -495,10 +495,15 @@ REFUSED = {
         lambda x: torch.special.bessel_j0(x),
         r"aten\.special_bessel_j0\.default in body\.1 \(Function\)",
     ),
+    "unknown operator with a gradient": (torch.special.i0e, r"aten\.special_i0e\.default in body\.1"),
     "noise": (lambda x: x + torch.randn_like(x), r"aten\.randn_like\.default in body\.1 .*draws random numbers"),
     "constant noise": (lambda x: x + 0.1 * torch.randn(3), r"aten\.randn\.default .*part of the latent"),
     "dropout at all times": (lambda x: functional.dropout(x, 0.5, training=True), "draws random numbers"),
-    "choice by value": (lambda x: x if x.sum() > 0 else -x, "torch.export cannot write Nested as a graph"),
+    "choice by value": (
+        lambda x: x if x.sum() > 0 else -x,
+        r"Python number .*Tensor.__bool__, test_torch_to_jax.py.*torch.where",
+    ),
+    "what export cannot": (lambda x: torch.from_numpy(x.detach().numpy()), "its gradient does not"),
     "batch axis lost": (lambda x: x.squeeze(), r"batch of one into shape \(3,\)"),
     "several outputs": (lambda x: (x, x), "returns tuple"),
     "items mixed": (lambda x: x - x.mean(0), "mixes the items of a batch"),
@@ -513,6 +518,14 @@ def test_refuses(name):
     with pytest.raises(ConversionError, match=message) as caught:
         as_jax(Nested(function), (3,))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_only_what_is_right_in_torch_is_sent_to_pyro(name):
+    function, _ = REFUSED[name]
+    with pytest.raises(ConversionError) as caught:
+        as_jax(Nested(function), (3,))
+    assert ("use the Pyro backend" in str(caught.value)) == (name in ("unknown operator with a gradient", "pooling by ceil"))
 
 
 def test_check_finds_a_wrong_operator(monkeypatch):
