@@ -15,7 +15,7 @@ from cogen.diagnostics.evidence import has_evidence
 from cogen.diagnostics.groups import attributes, group, has_group, parameters, statistic
 from cogen.diagnostics.predictive_checks import can_check, predictive_checks, tail_probability
 from cogen.diagnostics.report import has_populations, item_summary
-from cogen.diagnostics.weights import chain_weights, pareto_k_of_ratios
+from cogen.diagnostics.weights import chain_weights, draw_weights, pareto_k_of_ratios, weighted_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -262,16 +262,17 @@ def _acceptance(posterior: Any, table: pd.DataFrame) -> list[str]:
 
 def _misfit(posterior: Any, table: pd.DataFrame) -> list[str]:
     """Data that lie far from what the draws make, which `_predictions` judges better where it can."""
-    if can_check(posterior) or not has_group(posterior, "predictions"):
+    if can_check(posterior) or not has_group(posterior, "sample_stats"):
         return []
     found = []
-    for name, values in group(posterior, "predictions").data_vars.items():
+    for name, recorded in group(posterior, "sample_stats").data_vars.items():
         if not str(name).endswith("_misfit"):
             continue
         view = str(name).removesuffix("_misfit")
+        values = np.sqrt(weighted_mean(recorded**2, draw_weights(posterior)).values)
         what = f"the seen part of view '{view}' lies {{value}} noise scales (RMS) from what the draws make, above {MISFIT:g}"
         remedy = "Look at the range of the data and at the generator; if both are right, use a larger noise scale"
-        found += _sentence(table, values.values > MISFIT, values.values, np.max, what, remedy, ".1f")
+        found += _sentence(table, values > MISFIT, values, np.max, what, remedy, ".1f")
     return found
 
 

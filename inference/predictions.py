@@ -1,8 +1,8 @@
 """From draws of the latent to what they say about x.
 
 Without ``keep_x`` only the weighted mean and standard deviation of x per item are kept, accumulated draw by draw in float64,
-so that memory does not grow with the number of draws, and how far what is seen lies from the last draws. With it, every x and
-one predictive draw of every view are kept.
+so that memory does not grow with the number of draws, and of every draw how far what is seen lies from it. With it, every x
+and one predictive draw of every view are kept.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ _AT_ONCE = 4096
 def predictive_groups(
     items: ItemModel, groups: Mapping[str, Group], *, keep_x: bool, seed: int
 ) -> dict[str, dict[str, tuple[tuple[str, ...], np.ndarray]]]:
-    """The groups ``predictions`` (x_mean, x_sd, <view>_misfit per item), with ``keep_x`` also x and ``posterior_predictive``.
+    """The groups ``predictions`` (x_mean, x_sd per item) and ``sample_stats`` (with <view>_misfit), with ``keep_x`` also x and
+    ``posterior_predictive``.
 
     ``groups["posterior"]["z"]`` is (chain, draw, item, latent).
     """
@@ -30,10 +31,12 @@ def predictive_groups(
     z = posterior["z"]
     chains, draws, count = z.shape[:3]
     weight = _chain_weights(groups, chains, count)  # (chain, item)
-    kept, views = [], []
+    kept, views, misfits = [], [], []
     total = square = 0.0
     for draw in range(draws):
         x = _decode(items, z[:, draw].reshape(chains * count, -1)).reshape(chains, count, *items.event_shape)
+        if isinstance(items, Judged):
+            misfits.append(items.misfit(x, {name: v[:, draw] for name, v in posterior.items()}))
         total = total + np.einsum("ci,ci...->i...", weight, x, dtype=np.float64)
         square = square + np.einsum("ci,ci...->i...", weight, np.square(x, dtype=np.float64))
         if keep_x:
@@ -43,18 +46,18 @@ def predictive_groups(
             views.append(items.simulate(rows, flat, seed=torch_seed(seed) * 1_000_003 + draw))
     mean = total / draws
     deviation = np.sqrt(np.maximum(square / draws - mean**2, 0.0))
-    last = {name: v[:, -1] for name, v in posterior.items()}
-    misfit = items.misfit(x, last) if isinstance(items, Judged) else {}
     event = items.dims["x"]
     result: dict[str, dict] = {
         "predictions": {
-            **{f"{view}_misfit": (("item",), np.sqrt((weight * value**2).sum(axis=0))) for view, value in misfit.items()},
             "x_mean": (("item", *event), mean.astype(np.float32)),
             "x_sd": (("item", *event), deviation.astype(np.float32)),
         }
     }
+    lead = ("chain", "draw", "item")
+    if misfits:
+        far = {f"{view}_misfit": (lead, np.stack([each[view] for each in misfits], axis=1)) for view in misfits[0]}
+        result["sample_stats"] = {**groups["sample_stats"], **far}
     if keep_x:
-        lead = ("chain", "draw", "item")
         result["posterior"] = {**groups["posterior"], "x": ((*lead, *event), np.stack(kept, axis=1))}
         result["posterior_predictive"] = {
             name: (
