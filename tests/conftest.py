@@ -1,4 +1,8 @@
-"""The tests compile far more than they compute: XLA is told not to polish what runs once, and to remember what it made."""
+"""The tests compile far more than they compute: XLA skips most optimisations of what runs once, and keeps what it compiled.
+
+With ``COGEN_TESTS_OPTIMISED=1`` in the environment XLA compiles as it does for users, which takes longer: `.ci/run` repeats the
+tests of sums, blocks, exactness and invariance so, since an optimisation may reorder a sum or fuse what must stay apart.
+"""
 
 import gc
 import os
@@ -8,12 +12,15 @@ from pathlib import Path
 
 import pytest
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"  # a third less to compile
-
 # In the environment, so that workers, commands and examples do the same.
+if os.environ.get("COGEN_TESTS_OPTIMISED") != "1":
+    # a third less to compile
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+
 _MINE = "JAX_COMPILATION_CACHE_DIR" not in os.environ
 _CACHE = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"cogen-tests-{os.getpid()}"))
-os.environ |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 gc.set_threshold(50_000, 20, 100)  # tracing makes many objects, and the libraries' own, which stay, are millions
 

@@ -1,48 +1,117 @@
-"""Annealed kernels with a mistake: what a test of exactness must catch. Each takes a monkeypatch."""
+"""Kernels with a mistake: what a contract must find, each with a p-value below 1e-6.
 
-import jax
-import jax.numpy as jnp
+A trajectory is broken in the module that calls it (`break_trajectory`), so that JAX's annealed HMC, its sister in torch and
+parallel tempering have the same mistakes; MALA and the swaps of replicas have their own.
+"""
 
-from cogen.inference import annealed_hmc
+import functools
+
+import numpy as np
+
+from cogen.inference import GuideStart, langevin, parallel_tempering
+from cogen.inference.blackjax_kernel import BlackJAX
+
+DETECTED = 1e-6
 
 
-def with_start(monkeypatch, change):
-    right = annealed_hmc.trajectory
+def break_trajectory(monkeypatch, module, mistake):
+    """The trajectories that ``module`` calls make the mistake, a function of the right trajectory and its arguments."""
+    monkeypatch.setattr(module, "trajectory", functools.partial(mistake, module.trajectory))
+
+
+def a_momentum_of_the_wrong_sign(right, target, normal, uniform, start, *rest):
+    """The first half step goes down the gradient."""
+    flipped = start._replace(reference_gradient=-start.reference_gradient, tilt_gradient=-start.tilt_gradient)
+    return right(target, normal, uniform, flipped, *rest)
+
+
+def a_stale_start_gradient(right, target, normal, uniform, start, *rest):
+    """The start's gradient is still the one of a lower beta."""
+    return right(target, normal, uniform, start._replace(tilt_gradient=0.7 * start.tilt_gradient), *rest)
+
+
+def a_beta_that_is_3_percent_low(right, target, normal, uniform, start, beta, *rest):
+    return right(target, normal, uniform, start, 0.97 * beta, *rest)
+
+
+def a_beta_that_is_10_percent_low(right, target, normal, uniform, start, beta, *rest):
+    return right(target, normal, uniform, start, 0.9 * beta, *rest)
+
+
+def a_beta_that_is_right_only_at_the_ends(right, target, normal, uniform, start, beta, *rest):
+    return right(target, normal, uniform, start, beta**1.1, *rest)
+
+
+def an_acceptance_of_everything(right, target, normal, uniform, *rest):
+    return right(target, normal, 0.0 * uniform, *rest)
+
+
+def an_acceptance_to_the_power_of_a_half(right, target, normal, uniform, *rest):
+    """u < sqrt(acceptance)."""
+    return right(target, normal, uniform**2, *rest)
+
+
+def an_acceptance_without_the_kinetic_energy(right, target, normal, uniform, start, beta, *rest):
+    end = right(target, normal, 0.0 * uniform, start, beta, *rest).point
+    accepted = uniform < np.e ** (end.log_density(beta) - start.log_density(beta))
+    return right(target, normal, 1.0 - 1.0 * accepted, start, beta, *rest)
+
+
+WRONG_BETAS = [a_beta_that_is_3_percent_low, a_beta_that_is_10_percent_low, a_beta_that_is_right_only_at_the_ends]
+TRAJECTORIES = [
+    a_momentum_of_the_wrong_sign,
+    a_stale_start_gradient,
+    *WRONG_BETAS,
+    an_acceptance_of_everything,
+    an_acceptance_to_the_power_of_a_half,
+    an_acceptance_without_the_kinetic_energy,
+]
+
+
+# --- MALA, replicas, BlackJAX, a guide: each takes a monkeypatch ----------------------------------------------------------
+
+
+def mala_with_a_stale_start_gradient(monkeypatch):
+    right = langevin.propose
     monkeypatch.setattr(
-        annealed_hmc, "trajectory", lambda t, normal, u, start, *rest: right(t, normal, u, change(start), *rest)
+        langevin, "propose", lambda t, start, *rest: right(t, start._replace(tilt_gradient=0.7 * start.tilt_gradient), *rest)
     )
 
 
-def a_momentum_of_the_wrong_sign(monkeypatch):
-    """The first half step goes down the gradient."""
-    flip = lambda p: p._replace(reference_gradient=-p.reference_gradient, tilt_gradient=-p.tilt_gradient)  # noqa: E731
-    with_start(monkeypatch, flip)
+def mala_with_a_beta_that_is_3_percent_low(monkeypatch):
+    right = langevin.log_ratio
+    monkeypatch.setattr(
+        langevin, "log_ratio", lambda start, end, *rest: right(start, end, *rest) - 0.03 * (end.tilt - start.tilt).value
+    )
 
 
-def a_stale_gradient_after_beta_changed(monkeypatch):
-    """The start's gradient is still the one of a lower beta."""
-    with_start(monkeypatch, lambda p: p._replace(tilt_gradient=0.4 * p.tilt_gradient))
+def mala_with_an_acceptance_to_the_power_of_a_half(monkeypatch):
+    right = langevin.log_ratio
+    monkeypatch.setattr(langevin, "log_ratio", lambda *arguments: 0.5 * right(*arguments))
 
 
-def an_acceptance_of_everything(monkeypatch):
-    right = annealed_hmc.trajectory
-    monkeypatch.setattr(annealed_hmc, "trajectory", lambda t, normal, u, *rest: right(t, normal, 0.0 * u, *rest))
+def mala_without_the_way_back(monkeypatch):
+    monkeypatch.setattr(langevin, "proposal_log_ratio", lambda normal, pull: 0.0)
 
 
-def an_acceptance_without_the_kinetic_energy(monkeypatch):
-    right = annealed_hmc.trajectory
-
-    def careless(target, normal, u, start, beta, *rest):
-        moved = right(target, normal, 0.0 * u, start, beta, *rest)
-        accepted = u < jnp.minimum(1.0, jnp.exp(moved.point.log_density_gain(start, beta)))
-        return moved._replace(point=jax.tree.map(lambda new, old: jnp.where(accepted, new, old), moved.point, start))
-
-    monkeypatch.setattr(annealed_hmc, "trajectory", careless)
+def swaps_with_a_probability_to_the_power_of_a_half(monkeypatch):
+    right = parallel_tempering.swap_probability
+    monkeypatch.setattr(parallel_tempering, "swap_probability", lambda *arguments: right(*arguments) ** 0.5)
 
 
-BROKEN = [
-    a_momentum_of_the_wrong_sign,
-    a_stale_gradient_after_beta_changed,
-    an_acceptance_of_everything,
-    an_acceptance_without_the_kinetic_energy,
+def an_elliptical_slice_of_the_whole_posterior(monkeypatch):
+    """The Gaussian is not divided out, and so counts twice."""
+    monkeypatch.setattr(BlackJAX, "_divisor", lambda self, u: 0.0)
+
+
+def a_guide_density_that_is_3_percent_off(monkeypatch):
+    right = GuideStart.log_density
+    monkeypatch.setattr(GuideStart, "log_density", lambda self, *arguments: 0.97 * right(self, *arguments))
+
+
+MALA = [
+    mala_with_a_stale_start_gradient,
+    mala_with_a_beta_that_is_3_percent_low,
+    mala_with_an_acceptance_to_the_power_of_a_half,
+    mala_without_the_way_back,
 ]

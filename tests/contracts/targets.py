@@ -1,14 +1,14 @@
-"""Six posteriors over two latents whose moments and evidence are known, as items of one model.
+"""Posteriors whose moments and evidence are known: six over two latents, as items of one model, and weighted observations.
 
-All share the prior Normal(0, 3) on each latent and are told apart by a number among the data, so that a kernel is compiled once
-for all of them. The first four are normalised densities (evidence one); the generators' evidence and everybody's moments come
-from quadrature on a grid that holds all of the mass.
+The six share the prior Normal(0, 3) on each latent and are told apart by a number among the data, so that a kernel is compiled
+once for all of them. The first four are normalised densities (evidence one); the generators' evidence and everybody's moments
+come from quadrature on a grid that holds all of the mass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ import numpyro
 import numpyro.distributions as dist
 import pyro
 import torch
+from known import GaussianPosteriors
+from scipy import stats
 from scipy.special import logsumexp
 
 PRIOR = 3.0
@@ -82,45 +84,69 @@ DENSITIES = (_gaussian, _mixture, _funnel, _banana, _linear, _neural)
 _joint = jax.jit(lambda z: jnp.stack([density(jnp, z) for density in DENSITIES], axis=-1))
 
 
-def statistics(z: np.ndarray) -> np.ndarray:
-    """The test functions: (..., 2) -> (..., 6)."""
-    a, b = z[..., 0], z[..., 1]
-    return np.stack([a, b, a**2 / 3, b**2 / 3, a * b / 3, (a > 1.0).astype(float)], axis=-1)
-
-
 class Known:
-    """By quadrature: the log evidence of every target, the means of the statistics, and exact draws."""
+    """By quadrature, at an inverse temperature: log normalising constants (the evidence at beta = 1), exact draws, and
+    functions of draws whose means are known."""
 
-    def __init__(self, cells: int = 900, reach: float = 14.0) -> None:
+    def __init__(self, beta: float = 1.0, cells: int = 900, reach: float = 14.0) -> None:
+        self.beta = beta
         edges = np.linspace(-reach, reach, cells + 1)
         self.width = edges[1] - edges[0]
         centre = 0.5 * (edges[1:] + edges[:-1])
         self.grid = np.stack(np.meshgrid(centre, centre, indexing="ij"), axis=-1).reshape(-1, 2)
-        log_p = [np.asarray(density(jnp, self.grid.astype(np.float32)), float) for density in DENSITIES]
-        self.log_evidence = np.array([logsumexp(p) + 2 * np.log(self.width) for p in log_p])
-        self.mass = [np.exp(p - logsumexp(p)) for p in log_p]
-        self.means = np.stack([mass @ statistics(self.grid) for mass in self.mass])
+        log_p = self.log_density(self.grid).T
+        self.log_evidence = logsumexp(log_p, axis=1) + 2 * np.log(self.width)
+        self.mass = np.exp(log_p - logsumexp(log_p, axis=1, keepdims=True))
+        self.means = np.stack([mass @ self._functions(self.grid, row) for mass, row in zip(self.mass, log_p, strict=True)])
+
+    def log_density(self, z: np.ndarray) -> np.ndarray:
+        """(..., 2) -> (..., target): (1 - beta) log p(z) + beta log p(z, y)."""
+        z = z.astype(np.float32)
+        return (1 - self.beta) * np.asarray(_prior(jnp, z), float)[..., None] + self.beta * np.asarray(_joint(z), float)
 
     def draw(self, target: int, count: int, rng: np.random.Generator) -> np.ndarray:
         """(count, 2), up to the width of a cell."""
         cells = rng.choice(len(self.grid), size=count, p=self.mass[target])
         return self.grid[cells] + self.width * (rng.random((count, 2)) - 0.5)
 
+    def departures(self, z: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """Functions of draws (..., item, 2) of the targets ``which`` (item,) that have the mean zero: (..., item, 7)."""
+        log_p = np.take_along_axis(self.log_density(z), np.broadcast_to(which, z.shape[:-1])[..., None], axis=-1)[..., 0]
+        return self._functions(z, log_p) - self.means[which]
 
-class Targets:
+    def _functions(self, z: np.ndarray, log_p: np.ndarray) -> np.ndarray:
+        a, b = z[..., 0], z[..., 1]
+        return np.stack([a, b, a**2 / 3, b**2 / 3, a * b / 3, (a > 1.0).astype(float), log_p], axis=-1)
+
+
+class _Items:
+    """What an `ItemModel` without a generator says of itself."""
+
+    attributes: Mapping[str, Any] = {}
+    dims: Mapping[str, tuple[str, ...]] = {"z": ("latent",), "x": ("latent",)}
+
+    def condition(self, **data: Any) -> Self:
+        return self
+
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        return z
+
+    def simulate(self, x: np.ndarray, sites: Mapping[str, np.ndarray], *, seed: int) -> dict[str, np.ndarray]:
+        return {}
+
+    def result_groups(self) -> dict:
+        return {}
+
+
+class Targets(_Items):
     """An `ItemModel` with ``repeats`` items of every target that is named."""
 
-    dims: Mapping[str, tuple[str, ...]] = {"z": ("latent",), "x": ("latent",)}
     event_shape = (2,)
-    attributes: Mapping[str, Any] = {}
 
     def __init__(self, repeats: int, names: tuple[str, ...] = NAMES) -> None:
         self.which = np.repeat([NAMES.index(name) for name in names], repeats)
         self.names, self.repeats = names, repeats
         self.item_data = {"y": {"value": self.which}}
-
-    def condition(self, **data: Any) -> Targets:
-        return self
 
     def __call__(self, data: Any = None) -> None:
         which = torch.as_tensor((self.item_data if data is None else data)["y"]["value"])
@@ -136,11 +162,59 @@ class Targets:
             chosen = jnp.take_along_axis(_joint(z), data["y"]["value"][:, None], axis=-1)[:, 0]
             numpyro.factor("y", chosen - _prior(jnp, z))
 
-    def decode(self, z: np.ndarray) -> np.ndarray:
-        return z
 
-    def simulate(self, x: np.ndarray, sites: Mapping[str, np.ndarray], *, seed: int) -> dict[str, np.ndarray]:
-        return {}
+class WeightedCase(_Items, GaussianPosteriors):
+    """Linear observations with weights, w log p(y | z), and the answers: y_i ~ Normal(A_i z, s) for N rows i.
 
-    def result_groups(self) -> dict:
-        return {}
+    One half of a row's outputs is one site of N vectors with weights (item, N); the other half is a site of single numbers with
+    the same weights, given as (item, N, 1). With the precision sum_i w_i A_i' A_i / s^2 and the pull sum_i w_i A_i' y_i / s^2,
+    the closed form is that of any normal likelihood.
+    """
+
+    OUTPUTS, NOISE = 2, 1.0
+
+    def __init__(self, items: int, *, latent_dim: int = 3, rows: int = 5) -> None:
+        rng = np.random.default_rng(21)
+        self.design = rng.normal(size=(2, rows, self.OUTPUTS, latent_dim))  # (half, row, output, latent)
+        truth = rng.normal(size=(items, latent_dim))
+        y = np.einsum("hrol,il->hiro", self.design, truth) + self.NOISE * rng.normal(size=(2, items, rows, self.OUTPUTS))
+        weight = rng.choice([0.25, 0.5, 1.0, 2.0], size=(items, rows))
+        self.event_shape = (latent_dim,)
+        self.item_data = {
+            "vectors": {"value": y[0].astype(np.float32), "weight": weight.astype(np.float32)},
+            "numbers": {"value": y[1].astype(np.float32), "weight": weight[..., None].astype(np.float32)},
+        }
+        precision = np.einsum("ir,hrol,hrom->ilm", weight, self.design, self.design) / self.NOISE**2
+        pull = np.einsum("ir,hrol,hiro->il", weight, self.design, y) / self.NOISE**2
+        constant = (weight * stats.norm(scale=self.NOISE).logpdf(y).sum(axis=(0, -1))).sum(axis=1)
+        GaussianPosteriors.__init__(self, precision, pull, constant)
+
+    @property
+    def conditioned(self) -> Self:
+        return self
+
+    def __call__(self, data: Any = None) -> None:
+        data = self.item_data if data is None else data
+        vectors, numbers = (
+            {name: torch.as_tensor(value) for name, value in data[site].items()} for site in ("vectors", "numbers")
+        )
+        first, second = (torch.as_tensor(half, dtype=torch.float32) for half in self.design)
+        normal = pyro.distributions.Normal
+        with pyro.plate("item", len(vectors["value"]), dim=-1):
+            z = pyro.sample("z", normal(torch.zeros(self.event_shape), 1.0).to_event(1))
+        with pyro.poutine.scale(scale=vectors["weight"]):
+            mean = torch.einsum("rol,il->iro", first, z)
+            pyro.sample("vectors", normal(mean, self.NOISE).to_event(1), obs=vectors["value"])
+        with pyro.poutine.scale(scale=numbers["weight"]):
+            pyro.sample("numbers", normal(torch.einsum("rol,il->iro", second, z), self.NOISE), obs=numbers["value"])
+
+    def numpyro(self, data: Any = None) -> None:
+        data = self.item_data if data is None else data
+        vectors, numbers = data["vectors"], data["numbers"]
+        with numpyro.plate("item", len(vectors["value"]), dim=-1):
+            z = numpyro.sample("z", dist.Normal(jnp.zeros(self.event_shape), 1.0).to_event(1))
+        first, second = (jnp.einsum("rol,il->iro", half, z) for half in self.design)
+        with numpyro.handlers.scale(scale=vectors["weight"]):
+            numpyro.sample("vectors", dist.Normal(first, self.NOISE).to_event(1), obs=vectors["value"])
+        with numpyro.handlers.scale(scale=numbers["weight"]):
+            numpyro.sample("numbers", dist.Normal(second, self.NOISE), obs=numbers["value"])

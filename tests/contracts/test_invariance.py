@@ -1,118 +1,116 @@
-"""One contract for all kernels: the posterior stays what it is, and broken kernels change it.
+"""One contract for all kernels: from exact draws, transitions leave the posterior what it is (see `invariance`).
 
-4,096 chains a target start from exact draws of the six known posteriors, make a few transitions, and are compared with fresh
-exact draws by two-sample Kolmogorov-Smirnov tests of both latents and the log density. False alarms: 1e-4 per kernel, for
-fixed seeds. (Parallel tempering and MALA: see their own tests.)
+False alarms: 1e-4 per kernel, target and beta, for fixed seeds. Broken kernels: see `test_broken_kernels`.
 """
 
 import functools
 
+import blackjax
+import chains
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.infer
 import pytest
-import torch
-from broken import BROKEN
-from scipy import stats
-from targets import DENSITIES, NAMES, Known, Targets
+from broken import DETECTED
+from invariance import (
+    BELOW_ONE,
+    CASES,
+    Gaussians,
+    case_named,
+    invariance_p_value,
+    mala_step,
+    replica_step,
+    replicas_p_value,
+    step,
+)
+from known import GaussianPosteriors
 
-from cogen.inference import AnnealedHMC, PyroAnnealedHMC, pyro_annealed_hmc
-from cogen.inference.targets import evaluate, numpyro_target
+from cogen.inference import BlackJAX, Langevin
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 FALSE_ALARM = 1e-4
 
-
-@pytest.fixture(scope="module")
-def known():
-    return Known()
+ANNEALED = {"jax": chains.annealed_hmc, "torch": chains.annealed_hmc_in_torch}
 
 
-CHAINS, TRANSITIONS = 4096, 4
+@pytest.mark.parametrize("beta", [BELOW_ONE, 1.0])
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("library", ANNEALED)
+def test_annealed_hmc(library, name, beta):
+    through = ANNEALED[library](step(name, beta))
+    assert invariance_p_value(case_named(name), through, beta) > FALSE_ALARM
 
 
-def invariance_p_value(known: Known, start_and_step) -> float:
-    """``start_and_step(model, z)`` runs chains at exact draws z (target, chain, 2) and returns where they end."""
-    rng = np.random.default_rng(5)
-    values = []
-    exact = np.stack([known.draw(k, CHAINS, rng) for k in range(len(NAMES))]).astype(np.float32)
-    after = start_and_step(Targets(1), exact)
-    for k, density in enumerate(DENSITIES):
-        fresh = known.draw(k, 4 * CHAINS, rng)
-        log_p = [density(jnp, z.astype(np.float32)) for z in (after[k], fresh)]
-        for new, old in (*zip(after[k].T, fresh.T, strict=True), log_p):
-            values.append(stats.ks_2samp(np.asarray(new), np.asarray(old)).pvalue)
-    return min(1.0, len(values) * min(values))
+@pytest.mark.parametrize("name", CASES)
+def test_parallel_tempering(name):
+    assert replicas_p_value(case_named(name), replica_step(name)) > FALSE_ALARM
 
 
-def for_every_target(run):
-    """From a function of one target's model, arguments and chains, in JAX."""
-
-    def start_and_step(model, exact):
-        data = {"y": {"value": jnp.arange(len(NAMES))[:, None]}}
-        return np.asarray(jax.jit(jax.vmap(lambda item, z: run(model.numpyro, (item,), z)))(data, exact))
-
-    return start_and_step
+@pytest.mark.parametrize("name", CASES)
+def test_mala(name):
+    through = chains.langevin(Langevin(step_size=mala_step(name)))
+    assert invariance_p_value(case_named(name), through) > FALSE_ALARM
 
 
-@for_every_target
-def through_annealed_hmc(model, args, z):
-    kernel = AnnealedHMC(model, num_leapfrog=3, step_size=1.3, resample_threshold=0.0)
-    kernel.prepare(1, CHAINS)
-    target = numpyro_target(model, args)
-    state = kernel._init(target, jax.random.key(3), CHAINS)
-    particles = state.particles._replace(point=jax.vmap(lambda u: evaluate(target, u))(z))
-    state = state._replace(i=jnp.int32(2), made=jnp.int32(2), particles=particles)
-    state = jax.lax.fori_loop(0, TRANSITIONS, lambda _, s: kernel._sample(target, s), state)
-    return state.particles.point.u
+def random_walk(key, u):
+    return u + 0.2 * jax.random.normal(key, u.shape)
 
 
-def through_torch(model, z):
-    kernel = PyroAnnealedHMC(model, num_chains=CHAINS, num_leapfrog=3, step_size=1.3, resample_threshold=0.0)
-    kernel.setup(1)
-    beta = torch.ones(len(NAMES), dtype=torch.float64)
-    point = kernel.target.evaluate(torch.from_numpy(z).transpose(0, 1).contiguous())
-    kernel.state = kernel.state._replace(i=2, point=point, beta=beta, step_size=torch.full_like(kernel.state.step_size, 1.3))
-    for _ in range(TRANSITIONS):
-        kernel.sample()
-    return kernel.state.point.u.transpose(0, 1).numpy()
+BLACKJAX = {
+    "hmc": lambda dim, h: BlackJAX(blackjax.hmc, step_size=h, inverse_mass_matrix=jnp.ones(dim), num_integration_steps=3),
+    "nuts": lambda dim, h: BlackJAX(blackjax.nuts, step_size=h, inverse_mass_matrix=jnp.ones(dim), max_num_doublings=3),
+    "mala": lambda dim, h: BlackJAX(blackjax.mala, step_size=0.5 * h**2),
+    "barker": lambda dim, h: BlackJAX(blackjax.barker, step_size=h),
+    "rmh": lambda dim, h: BlackJAX(blackjax.rmh, proposal_generator=random_walk),
+    "elliptical_slice": lambda dim, h: BlackJAX(blackjax.elliptical_slice, mean=jnp.full(dim, 0.3), cov=2.0 * jnp.eye(dim)),
+}
 
 
-def through_numpyro(kernel_class):
-    @for_every_target
-    def run(model, args, z):
-        kernel = kernel_class(model, step_size=0.35, adapt_step_size=False, adapt_mass_matrix=False)
-        keys = jax.random.split(jax.random.key(3), CHAINS)
-
-        def chain(key, start):
-            state = kernel.init(key, 0, {"z": start[None]}, args, {})
-            state = jax.lax.fori_loop(0, TRANSITIONS, lambda _, s: kernel.sample(s, args, {}), state)
-            return state.z["z"][0]
-
-        return jax.vmap(chain)(keys, z)
-
-    return run
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("sampler", BLACKJAX)
+def test_blackjax(sampler, name):
+    case = case_named(name)
+    through = chains.blackjax(BLACKJAX[sampler](case.dim, 0.8 * step(name)))
+    assert invariance_p_value(case, through) > FALSE_ALARM
 
 
-def test_annealed_hmc_leaves_the_posterior_invariant(known):
-    assert invariance_p_value(known, through_annealed_hmc) > FALSE_ALARM
+@pytest.mark.parametrize("name", ["shapes", "weighted"])
+def test_nuts(name):
+    make = functools.partial(
+        numpyro.infer.NUTS, step_size=0.3 * step(name), adapt_step_size=False, adapt_mass_matrix=False, max_tree_depth=3
+    )
+    assert invariance_p_value(case_named(name), chains.numpyro_kernel(make)) > FALSE_ALARM
 
 
-def test_annealed_hmc_in_torch_leaves_the_posterior_invariant(known):
-    assert invariance_p_value(known, through_torch) > FALSE_ALARM
+# --- ULA's own law -------------------------------------------------------------------------------------------------------
 
 
-def test_accepting_everything_in_torch_is_not_invariant(known, monkeypatch):
-    right = pyro_annealed_hmc.trajectory
-    monkeypatch.setattr(pyro_annealed_hmc, "trajectory", lambda t, normal, u, *rest: right(t, normal, 0.0 * u, *rest))
-    assert invariance_p_value(known, through_torch) < FALSE_ALARM
+def law_of_ula(h: float) -> Gaussians:
+    """What ULA leaves invariant in the place of a normal posterior with the precision Q.
+
+    A transition is x' = m + (I - h^2 Q / 2) (x - m) + h xi, an autoregression whose stationary covariance S solves
+
+        S = (I - h^2 Q / 2) S (I - h^2 Q / 2) + h^2 I.
+
+    S commutes with Q, so that S (h^2 Q - h^4 Q^2 / 4) = h^2 I, which is S^-1 = Q - h^2 Q^2 / 4.
+    """
+    linear = case_named("linear")
+    q = np.linalg.inv(linear.case.covariance)
+    precision = q - 0.25 * h**2 * q @ q
+    law = GaussianPosteriors(precision - np.eye(len(q)), linear.case.mean @ precision, np.zeros(24))
+    return Gaussians(law, linear.model)
 
 
-def test_nuts_leaves_the_posterior_invariant(known):
-    assert invariance_p_value(known, through_numpyro(functools.partial(numpyro.infer.NUTS, max_tree_depth=4))) > FALSE_ALARM
+def through_ula(h):
+    return chains.langevin(Langevin(metropolis=False, step_size=h))
 
 
-@pytest.mark.parametrize("broken", BROKEN)
-def test_a_broken_kernel_is_not_invariant(known, broken, monkeypatch):
-    broken(monkeypatch)
-    assert invariance_p_value(known, through_annealed_hmc) < FALSE_ALARM
+def test_ula_keeps_the_law_of_its_step():
+    assert invariance_p_value(law_of_ula(0.25), through_ula(0.25)) > FALSE_ALARM
+
+
+@pytest.mark.parametrize("believed", [0.0, 0.24])
+def test_ula_does_not_keep_the_posterior_nor_the_law_of_another_step(believed):
+    assert invariance_p_value(law_of_ula(believed), through_ula(0.25)) < DETECTED

@@ -1,14 +1,11 @@
 """The example of the eight schools runs end to end with tiny arguments; its quadrature agrees with draws of the prior."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 from scipy.special import logsumexp
-
-RESULTS = Path(__file__).parents[2] / "examples" / "results"
 
 
 def test_the_quadrature(script):
@@ -60,13 +57,3 @@ def test_the_example_runs(script, tmp_path, capsys):
     ours = record["rows"]["annealed HMC, non-centred"]
     # 64 chains: a standard error of about 0.15
     assert abs(ours["log_evidence"] - record["quadrature"]["log_evidence"]) < 0.8
-
-
-def test_the_recorded_result_meets_its_targets():
-    record = json.loads((RESULTS / "eight_schools.json").read_text())
-    truth = record["quadrature"]
-    for kind in ("centred", "non-centred"):
-        row = record["rows"][f"annealed HMC, {kind}"]
-        assert abs(row["log_evidence"] - truth["log_evidence"]) < min(0.1, 4 * row["log_evidence_standard_error"])
-        assert row["tau_below_1"] == pytest.approx(truth["tau_below_1"], abs=0.03)
-        assert row["tau_mean"] == pytest.approx(truth["tau_mean"], rel=0.05)

@@ -1,13 +1,10 @@
 """The example of filled tables runs end to end with tiny arguments; its closed forms and its standard errors are right."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
-
-RESULTS = Path(__file__).parents[2] / "examples" / "results"
 
 
 def test_the_gaussian_is_conditioned(script):
@@ -84,15 +81,3 @@ def test_the_example_runs(script, tmp_path, capsys):
         assert 0 < row["crps"]["mean"] < 1.5
         assert 0 <= row["accuracy"]["mean"] <= 1
     assert record["methods"]["Gaussian"]["crps"]["mean"] < record["methods"]["marginal"]["crps"]["mean"]
-
-
-def test_the_recorded_result_meets_its_targets():
-    record = json.loads((RESULTS / "fill_a_table.json").read_text())
-    assert record["command"].startswith("python examples/fill_a_table.py")
-    for table in record["tables"].values():
-        assert table["tested_rows"] == table["rows"]
-        ours, marginal = (table["methods"][method] for method in ("generator, HMC", "marginal"))
-        assert ours["crps"]["mean"] < marginal["crps"]["mean"] - 2 * ours["crps"]["error"]
-        assert ours["log_score"]["mean"] > marginal["log_score"]["mean"]
-        assert ours["inside_90"]["mean"] == pytest.approx(0.9, abs=0.05)
-        assert ours["inside_50"]["mean"] == pytest.approx(0.5, abs=0.05)

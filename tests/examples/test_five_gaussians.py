@@ -2,16 +2,12 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import nn
-
-SCRIPT = Path(__file__).parents[2] / "examples" / "five_gaussians.py"
-RESULTS = SCRIPT.parent / "results"
 
 
 def test_quadrature_of_a_linear_generator(script):
@@ -50,13 +46,3 @@ def test_the_example_runs(script, tmp_path, capsys):
     assert sum(row["shares"].values()) == pytest.approx(1)
     # 64 chains on an untrained, smooth generator: a standard error of about 0.1.
     assert row["evidence_difference"] < max(0.5, 4 * row["log_evidence_standard_error"])
-
-
-@pytest.mark.parametrize("name", ["five_gaussians", "five_gaussians_0.002"])
-def test_the_recorded_result_meets_its_targets(name):
-    record = json.loads((RESULTS / f"{name}.json").read_text())
-    for row in record["iterations"].values():
-        assert row["worst_share_difference"] < 0.01
-        assert row["evidence_difference"] < 0.05
-        assert row["quadrature_change"] < 0.005  # when its cells are halved; the finer one is used
-    assert record["command"].startswith("python examples/five_gaussians.py")

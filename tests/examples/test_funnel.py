@@ -1,14 +1,11 @@
 """The funnel example runs end to end with tiny arguments; its quadrature agrees with plain importance sampling."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 from scipy.special import logsumexp
-
-RESULTS = Path(__file__).parents[2] / "examples" / "results"
 
 
 def test_the_quadrature(script):
@@ -36,11 +33,3 @@ def test_the_example_runs(script, tmp_path, capsys):
     truth, ours = record["rows"]["quadrature"], record["rows"]["annealed HMC"]
     # 256 chains: a standard error of about 0.1
     assert abs(ours["log_evidence"] - truth["log_evidence"]) < 0.5
-
-
-def test_the_recorded_result_meets_its_targets():
-    rows = json.loads((RESULTS / "funnel.json").read_text())["rows"]
-    truth, ours, nuts = (rows[name] for name in ("quadrature", "annealed HMC", "NUTS"))
-    assert abs(ours["log_evidence"] - truth["log_evidence"]) < min(0.1, 4 * ours["log_evidence_standard_error"])
-    assert ours["neck"] == pytest.approx(truth["neck"], abs=0.03)
-    assert abs(ours["v_sd"] - truth["v_sd"]) < abs(nuts["v_sd"] - truth["v_sd"])

@@ -1,14 +1,11 @@
 """The example of the label switching runs end to end with tiny arguments; its quadrature is right where the sum is short."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 from scipy.special import logsumexp
-
-RESULTS = Path(__file__).parents[2] / "examples" / "results"
 
 
 def test_the_quadrature(script):
@@ -58,13 +55,3 @@ def test_the_example_runs(script, tmp_path, capsys):
         # 256 chains: a standard error of about 0.1
         assert row["log_evidence"] == pytest.approx(record["log_evidence_quadrature"], abs=0.6)
         assert sum(row["shares"]) == pytest.approx(1.0)
-
-
-def test_the_recorded_result_meets_its_targets():
-    record = json.loads((RESULTS / "label_switching.json").read_text())
-    for name in ("annealed HMC, infer", "annealed HMC, NumPyro"):
-        row = record["rows"][name]
-        assert abs(row["log_evidence"] - record["log_evidence_quadrature"]) < 0.1
-        assert max(abs(s - 1 / 6) for s in row["shares"]) < 0.03
-        assert max(abs(s - 1 / 6) / e for s, e in zip(row["shares"], row["share_standard_errors"], strict=True)) < 4.5
-    assert min(record["rows"]["NUTS"]["loyalty"]) > 0.99

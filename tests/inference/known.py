@@ -5,7 +5,7 @@ test. Items are independent repetitions: the spread over items is an honest stan
 
 With log weights log w, draws z and the true evidence Z, every annealed run that leaves its targets invariant satisfies
 
-    E[ mean_chains  w / Z  h(z) ] = E_posterior[h],        h = 1, a component of z, a product of two components,
+    E[ mean_chains  w / Z  h(z) ] = E_posterior[h],        h = 1, a component of z, a product of two, the log density,
 
 exactly, with or without resampling, whatever the number of chains (Del Moral 2004, Theorem 7.4.2). For a kernel without weights
 w / Z = 1.
@@ -45,7 +45,42 @@ class LinearGenerator(nn.Module):
         return self.linear(z)
 
 
-class LinearCase:
+class GaussianPosteriors:
+    """Items with the standard normal prior and the log likelihood ``constant + pull z - z' precision z / 2``, and the answers.
+
+    Tempered, p(z) p(y | z)^beta is the normal with the covariance (I + beta precision)^-1 and the mean beta covariance pull.
+
+    :param precision: (dim, dim) of all items, or (item, dim, dim).
+    :param pull: (item, dim).
+    :param constant: (item,).
+    """
+
+    conditioned: Any
+
+    def __init__(self, precision: np.ndarray, pull: np.ndarray, constant: np.ndarray) -> None:
+        self.precision, self.pull = precision, pull
+        self.mean, self.covariance = self.tempered(1.0)
+        determinant = np.linalg.slogdet(self.covariance)[1]
+        self.log_evidence = constant + 0.5 * (self.pull * self.mean).sum(axis=1) + 0.5 * determinant  # (item,)
+
+    def tempered(self, beta: float) -> tuple[np.ndarray, np.ndarray]:
+        """Means (item, dim) and covariances, of the shape of ``precision``."""
+        covariance = np.linalg.inv(np.eye(self.pull.shape[1]) + beta * self.precision)
+        return np.einsum("...ij,...j->...i", covariance, beta * self.pull), covariance
+
+    def draw(self, chains: int, rng: np.random.Generator, beta: float = 1.0) -> np.ndarray:
+        """Exact draws (chain, item, dim)."""
+        mean, covariance = self.tempered(beta)
+        normal = rng.normal(size=(chains, *mean.shape))
+        return mean + np.einsum("...ij,...j->...i", np.linalg.cholesky(covariance), normal)
+
+    def whitened(self, z: np.ndarray, beta: float = 1.0) -> np.ndarray:
+        """Draws (..., item, dim) in coordinates in which the posterior is standard normal."""
+        mean, covariance = self.tempered(beta)
+        return np.linalg.solve(np.linalg.cholesky(covariance), (z - mean)[..., None])[..., 0]
+
+
+class LinearCase(GaussianPosteriors):
     """A linear generator, a part of its outputs seen with Gaussian noise in ``items`` simulated items, and the answers."""
 
     def __init__(self, items: int, *, latent_dim: int = 8, outputs: int = 32, seen: int = 20, seed: int = 0) -> None:
@@ -59,15 +94,16 @@ class LinearCase:
         self.model = CoGenerator(generator, latent_dim=latent_dim, views={"seen": views.Mask(mask, scale=NOISE)})
         self.conditioned = self.model.condition(seen=np.where(mask, data, np.nan))
         weight, residual = weight[mask], data[:, mask] - bias[mask]
-        self.covariance = np.linalg.inv(np.eye(latent_dim) + weight.T @ weight / NOISE**2)
-        self.mean = residual @ weight @ self.covariance / NOISE**2  # (item, latent)
-        marginal = weight @ weight.T + NOISE**2 * np.eye(seen)
-        self.log_evidence = stats.multivariate_normal(np.zeros(seen), marginal).logpdf(residual)  # (item,)
+        constant = stats.norm(scale=NOISE).logpdf(residual).sum(axis=1)
+        super().__init__(weight.T @ weight / NOISE**2, residual @ weight / NOISE**2, constant)
 
-    def whitened(self, z: np.ndarray) -> np.ndarray:
-        """Draws (..., item, latent) in coordinates in which the posterior is standard normal."""
-        root = np.linalg.cholesky(self.covariance)
-        return np.linalg.solve(root, (z - self.mean)[..., None])[..., 0]
+
+def standard_normal_moments(r: np.ndarray) -> np.ndarray:
+    """Functions (..., dim) -> (..., dim + dim (dim + 1) / 2 + 1) with the mean zero under the standard normal: means, products,
+    and the log density, which is what a wrong inverse temperature or a wrong acceptance shifts first."""
+    upper = np.triu_indices(r.shape[-1])
+    products = (r[..., :, None] * r[..., None, :] - np.eye(r.shape[-1]))[..., upper[0], upper[1]]
+    return np.concatenate([r, products, (r**2 - 1.0).sum(axis=-1, keepdims=True)], axis=-1)
 
 
 def relative_weights(posterior: Any, log_evidence: np.ndarray) -> np.ndarray:
@@ -91,19 +127,17 @@ def repeated_means_p_value(per_item: np.ndarray) -> float:
     return float(min(1.0, p.size * p.min()))
 
 
-def moments_p_value(case: LinearCase, posterior: Any) -> float:
-    """Mean, covariance and (where there are weights) evidence, by the identity above: the p-value of exactness.
+def moments_p_value(case: GaussianPosteriors, posterior: Any) -> float:
+    """Mean, covariance, log density and (where there are weights) evidence, by the identity above: the p-value of exactness.
 
     Under an exact kernel it falls below a with probability at most a, up to the normal approximation of the t-tests over
-    items (45 quantities for 8 latents, Bonferroni). They are blind to a few enormous weights, so there is one test more: the
+    items (46 quantities for 8 latents, Bonferroni). They are blind to a few enormous weights, so there is one test more: the
     product over items of the unbiased Zhat / Z has the mean one, so that it exceeds k with probability at most 1 / k (Markov).
     """
     r = case.whitened(posterior["posterior"]["z"].values.astype(float))
     weight = relative_weights(posterior, case.log_evidence)
-    upper = np.triu_indices(r.shape[-1])
-    products = (r[..., :, None] * r[..., None, :] - np.eye(r.shape[-1]))[..., upper[0], upper[1]]
     one = (weight - 1.0).mean(axis=(0, 1))[:, None]
-    columns = [np.einsum("cdi,cdik->ik", weight, h) / weight[..., 0].size for h in (r, products)]
+    columns = [np.einsum("cdi,cdik->ik", weight, standard_normal_moments(r)) / weight[..., 0].size]
     if np.any(one):
         columns.append(one)
     p_means = repeated_means_p_value(np.concatenate(columns, axis=1))
