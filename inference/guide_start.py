@@ -83,7 +83,8 @@ class GuideStart:
     def flat(self) -> dist.Distribution | None:
         """The guide as a distribution over flat unconstrained coordinates, where it is one."""
         if isinstance(self.guide, AutoContinuous):
-            return self.guide.get_posterior(self.params)
+            posterior = self.guide.get_posterior(self.params)
+            return posterior.to_event(len(posterior.batch_shape))  # AutoDiagonalNormal's is a batch of numbers
         if isinstance(self.guide, type) and issubclass(self.guide, dist.Distribution):
             return self.guide(**self.params)
         return self.guide if isinstance(self.guide, dist.Distribution) else None

@@ -65,6 +65,7 @@ def importance_p_value(case, posterior) -> float:
     [
         (in_jax, "AutoMultivariateNormal"),
         (in_jax, "AutoNormal"),
+        (in_jax, "AutoDiagonalNormal"),
         (in_torch, "AutoMultivariateNormal"),
         (in_torch, "AutoNormal"),
         (in_torch, "AutoDiagonalNormal"),
