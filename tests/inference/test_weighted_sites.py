@@ -11,7 +11,7 @@ import torch
 from numpyro.infer.util import log_density
 from scipy import stats
 
-from cogen.diagnostics import log_evidence
+from cogen.diagnostics import complaints, log_evidence
 from cogen.inference import AnnealedHMC, PyroAnnealedHMC, infer
 from cogen.inference.pyro_targets import PyroTarget
 from cogen.inference.targets import numpyro_target
@@ -188,6 +188,7 @@ def test_what_obs_mask_hides_has_its_prior(kernel):
     assert abs(posterior["z"].values.mean() - 4 / precision) < 0.1
     excess = posterior["y_unobserved"].values - posterior["z"].values[..., None]
     assert abs(excess.std(axis=(0, 1)) - 1).max() < 0.15  # 0.03 from the draws, and their autocorrelation
+    assert not [sentence for sentence in complaints(run) if "disagree" in sentence or "mixed" in sentence]
     if ours:
         evidence = stats.multivariate_normal([0, 0], 4 + np.eye(2)).logpdf([1, 3])
         assert abs(log_evidence(run)["estimate"].item() - evidence) < 0.15
