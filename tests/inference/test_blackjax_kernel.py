@@ -55,7 +55,7 @@ def test_chains_are_exact_and_tell_what_they_know(case, chain):
     name, posterior, _ = chain
     assert moments_p_value(case, posterior) > FALSE_ALARM
     told = set(posterior["sample_stats"].data_vars)
-    always = {"lp", "n_steps"}
+    always = {"lp", "n_steps", "seen_misfit"}  # the last is of the model
     assert (
         told
         == {
