@@ -42,6 +42,7 @@ def complaints(posterior: Any) -> list[str]:
     for check in (
         _masks,
         _nothing,
+        _impossible,
         _evidence_kind,
         _guide,
         _ancestors,
@@ -124,6 +125,18 @@ def _nothing(posterior: Any, table: pd.DataFrame) -> list[str]:
     what = "no chain has a positive weight, so nothing was inferred: its means are NaN, its log evidence {value}"
     remedy = "Use more chains, a start nearer to the data (initial=), or a likelihood that is not zero almost everywhere"
     return _sentence(table, np.isnan(share), table["log_evidence"].values, np.min, what, remedy)
+
+
+def _impossible(posterior: Any, table: pd.DataFrame) -> list[str]:
+    """Draws that count and stand where the density is zero."""
+    recorded = statistic(posterior, "lp")
+    if recorded is None:
+        return []
+    share = weighted_mean(recorded == -np.inf, draw_weights(posterior)).values
+    share = np.broadcast_to(share, (len(table),))
+    what = "{value} of the draws stand where the density is zero, behind a hard constraint: they are not the posterior's"
+    remedy = "Take a longer warm-up, a start nearer to the data (initial=), or AnnealedHMC, which gives them no weight"
+    return _sentence(table, share > 0, share, np.max, what, remedy, ".1%")
 
 
 def _guide(posterior: Any, table: pd.DataFrame) -> list[str]:

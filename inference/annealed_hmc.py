@@ -30,7 +30,7 @@ import numpy as np
 from cogen.inference.annealing_settings import AnnealingSettings
 from cogen.inference.bridge import Bridge, advance
 from cogen.inference.ensemble_kernel import EnsembleKernel, chain_keys
-from cogen.inference.hamiltonian import trajectory, transition_noise
+from cogen.inference.hamiltonian import mean_acceptance, trajectory, transition_noise
 from cogen.inference.populations import (
     add_log_weight,
     cleaned,
@@ -271,7 +271,7 @@ class AnnealedHMC(AnnealingSettings, EnsembleKernel):
         )(momentum, uniform, particles.point)
         adaptation = jax.tree.map(
             lambda new, old: jnp.where(annealing, new, old),
-            self.step_size.update(state.adaptation, moved.acceptance.mean()),
+            self.step_size.update(state.adaptation, mean_acceptance(moved.acceptance, particles.point)),
             state.adaptation,
         )
         new = self._state(

@@ -82,7 +82,7 @@ def infer(
     _check_counts(num_warmup, num_samples, num_chains)
     if pilot < 0:
         raise ValueError(f"pilot={pilot}: the number of the pilot's chains, 0 for none")
-    check_seed(seed)
+    seed = check_seed(seed)
     before: Any = 0
     pilot_seed = int(np.random.SeedSequence([seed, pilot]).generate_state(1)[0])
     store = Checkpoint(checkpoint) if isinstance(checkpoint, str | os.PathLike) else checkpoint
@@ -180,7 +180,7 @@ class Inference:
     ) -> None:
         _check_counts(num_warmup, 1, num_chains)
         self.items = find_items(model)
-        self.num_warmup, self.num_chains, self.seed, self.progress = num_warmup, num_chains, seed, progress
+        self.num_warmup, self.num_chains, self.seed, self.progress = num_warmup, num_chains, check_seed(seed), progress
         if self.items is None:
             check_numpyro_model(model, (), {})
             self._model: Callable = ProperUnobserved(model)
@@ -244,6 +244,7 @@ class Inference:
             raise ValueError("a checkpoint covers the first call of draw: this run has drawn already")
         ahead = sum(num_samples + (0 if block.warmed else self.num_warmup) for block in self._blocks)
         with tqdm(total=ahead, disable=not self.progress, unit="transition") as bar:
+            self._check_starts(checkpoint)
             for block in self._blocks:
                 self._run_block(block, num_samples, bar, checkpoint)
         groups = self._groups()
@@ -281,7 +282,6 @@ class Inference:
         block.draws, block.cost = [], np.zeros_like(block.cost)
         if block.states is None:
             block.states = program.start(block.items, data)
-            self._check_start(block)
             if checkpoint is not None:
                 if (arrays := checkpoint.load(block.index)) is not None:
                     state, block.path, block.draws = unpack(arrays)
@@ -319,12 +319,20 @@ class Inference:
         first = block.index * len(block.items)
         self.gradient_evaluations[first : first + block.count] += block.cost[: block.count]
 
-    def _check_start(self, block: _Block) -> None:
-        """Raises ValueError for items none of whose chains starts where the density is finite."""
-        if not (isinstance(self.kernel, EnsembleKernel) and self.kernel.starts_at_density):
+    def _check_starts(self, checkpoint: Checkpoint | None) -> None:
+        """Raises ValueError for items none of whose chains starts where the density is finite, before any block runs."""
+        assert self._program is not None
+        if isinstance(self.kernel, EnsembleKernel) and not self.kernel.starts_at_density:
             return
-        lost = ~np.isfinite(np.asarray(block.states.lp)).any(axis=1)[: block.count]
-        check_starts(np.asarray(block.items)[: block.count][lost], self.num_chains, self.items is not None)
+        lost = []
+        for block in self._blocks:
+            if block.states is None and (checkpoint is None or checkpoint.load(block.index) is None):
+                states = self._program.start(block.items, self._data_of(block))
+                density = getattr(states, "lp", getattr(states, "potential_energy", None))
+                if density is not None:
+                    dead = ~np.isfinite(np.asarray(density)).reshape(len(block.items), -1).any(axis=1)
+                    lost.append(np.asarray(block.items)[: block.count][dead[: block.count]])
+        check_starts(np.concatenate([*lost, np.zeros(0, int)]).astype(int), self.num_chains, self.items is not None)
 
     def _identity(self, program: BlockProgram, num_samples: int) -> dict[str, Any]:
         block = self._blocks[0]

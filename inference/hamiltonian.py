@@ -86,6 +86,15 @@ def trajectory(
     return Transition(point, acceptance, diverging, energy, nonfinite)
 
 
+def mean_acceptance(acceptance: Array, start: Point) -> Array:
+    """What a step size learns from, over the leading (chain) axis: not from chains that start where the density is zero, unless
+    all do."""
+    counted = ~start.excluded
+    number = counted.sum(axis=0)
+    of_them = jnp.where(counted, acceptance, 0.0).sum(axis=0) / jnp.maximum(number, 1)
+    return jnp.where((number == 0) | (number == len(acceptance)), acceptance.mean(axis=0), of_them)
+
+
 def _momentum(normal: Array, inverse_mass: Array | None) -> Array:
     if inverse_mass is None:
         return normal

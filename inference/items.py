@@ -40,9 +40,9 @@ def refuse_hidden_items() -> Iterator[None]:
         _met.reset(token)
     if max(met, default=1) > 1:
         raise ValueError(
-            f"the model runs a conditioned model of {max(met)} items inside a handler or a function (temper, scale, a lambda)"
-            " that cannot be opened, so that they would be one posterior with one accept decision: pass the conditioned model"
-            " itself, or run the items one by one"
+            f"{max(met)} items would share one posterior and one accept decision here: give the conditioned model itself to"
+            " cogen.inference.infer, which runs its items side by side, and not inside a handler or a function (temper, scale,"
+            " a lambda)"
         )
 
 
@@ -111,7 +111,7 @@ def find_items(model: Callable) -> ItemModel | None:
     while not isinstance(inner, ItemModel):
         if isinstance(inner, functools.partial) and not inner.args and not inner.keywords:
             conditions, inner_model = {}, inner.func
-        elif isinstance(inner, functools.partial) and len(inner.args) == 2 and hasattr(inner.args[0], "data"):
+        elif isinstance(inner, functools.partial) and type((*inner.args, None)[0]).__name__ == "ConditionMessenger":
             messenger, inner_model = inner.args  # Pyro keeps (ConditionMessenger, fn)
             conditions = messenger.data
         elif type(inner).__name__ == "condition" and getattr(inner, "data", None) is not None:

@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cogen.inference.ensemble_kernel import EnsembleKernel, chain_keys
-from cogen.inference.hamiltonian import DIVERGENCE, transition_noise
+from cogen.inference.hamiltonian import DIVERGENCE, mean_acceptance, transition_noise
 from cogen.inference.step_size import ConstantGain, Fixed, StepSizeRule, check_recorded, step_size_rule
 from cogen.inference.sums import real
 from cogen.inference.targets import Initial, Point, Target, evaluate
@@ -194,7 +194,7 @@ class Langevin(EnsembleKernel):
         point = jax.vmap(choose)(accepted, end, state.point)
         adaptation = jax.tree.map(
             lambda new, old: jnp.where(state.i < self._num_warmup, new, old),
-            self.step_size.update(state.adaptation, acceptance.mean()),
+            self.step_size.update(state.adaptation, mean_acceptance(acceptance, state.point)),
             state.adaptation,
         )
         return LangevinState(

@@ -1,21 +1,24 @@
-"""Masked densities in NumPyro models: which values count, what is drawn, and what ``obs_mask`` hides."""
+"""Masked densities in NumPyro models: which entries count, what is drawn, and what ``obs_mask`` hides."""
 
 from __future__ import annotations
 
 import functools
 from typing import Any
 
-import numpy as np
+import jax
+import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.primitives import Messenger
+
+Array = jax.Array
 
 
 class ProperUnobserved(Messenger):
     """The model in which what ``obs_mask`` hides keeps its prior.
 
     ``numpyro.sample(name, ..., obs=y, obs_mask=m)`` makes a latent site ``<name>_unobserved`` of the full shape, and masks out
-    of its density what is observed: directions in which the density is flat, where chains drift for ever. With their prior in
-    the place of the flat density nothing else of the posterior changes, since the prior integrates to one.
+    of its density what is observed: directions in which the density is flat, where chains drift for ever. With their prior,
+    unscaled, in the place of the flat density nothing else of the posterior changes, since the prior integrates to one.
     """
 
     def __enter__(self) -> Any:
@@ -29,7 +32,10 @@ class ProperUnobserved(Messenger):
         if message["is_observed"]:
             self._observed.add(name)
         elif name.endswith("_unobserved") and f"{name.removesuffix('_unobserved')}_observed" in self._observed:
+            counted = seen(message["fn"])
             message["fn"] = unmasked(message["fn"])
+            if message.get("scale") is not None and counted is not None:
+                message["scale"] = jnp.where(counted, message["scale"], 1.0)
 
 
 def unmasked(distribution: dist.Distribution) -> dist.Distribution:
@@ -48,11 +54,12 @@ def is_masked(distribution: dist.Distribution) -> bool:
     return isinstance(distribution, dist.MaskedDistribution)
 
 
-def seen(distribution: dist.Distribution) -> np.ndarray | None:
-    """Which values of a batch a masked distribution counts; None where it counts all."""
+def seen(distribution: dist.Distribution) -> Array | None:
+    """Which entries of a value a masked distribution counts, in a shape that broadcasts against it; None: all."""
     masks = []
     while isinstance(distribution, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
         if isinstance(distribution, dist.MaskedDistribution):
-            masks.append(np.broadcast_to(np.asarray(distribution._mask), distribution.batch_shape))
+            mask = jnp.asarray(distribution._mask)
+            masks.append(mask.reshape(mask.shape + (1,) * distribution.event_dim))
         distribution = distribution.base_dist
-    return functools.reduce(np.logical_and, masks) if masks else None
+    return functools.reduce(jnp.logical_and, masks) if masks else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import jax
@@ -23,40 +24,53 @@ from cogen.inference.results import check_names
 def check_numpyro_model(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> None:
     """Raises ValueError for observed values that are not finite where they count, for sites that results cannot hold, and for
     items inside a wrapper; TypeError for a Pyro model. Warns of a scale that multiplies a whole density."""
-    try:
+    samples: dict[str, tuple[Any, Any]] = {}
+    kept: dict[str, int] = {}
+
+    def observed() -> dict[str, tuple]:
+        """The observed values with what counts of them; the shapes of scales and densities on the way."""
         with refuse_hidden_items():
             trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
+        values = {}
+        for name, site in trace.items():
+            if site["type"] == "sample":
+                density = jax.eval_shape(site["fn"].log_prob, site["value"]).shape
+                samples[name] = None if site.get("scale") is None else np.shape(site["scale"]), density
+            if site["type"] == "sample" and site["is_observed"]:
+                values[name] = site["value"], seen(site["fn"])
+            elif site["type"] in ("sample", "deterministic"):
+                kept[name] = np.ndim(site["value"])
+        return values
+
+    try:
+        values = jax.jit(observed)()  # what is not returned is not computed
     except NotImplementedError:
         return  # it cannot be drawn from, which the annealing path says
-    samples = {name: site for name, site in trace.items() if site["type"] == "sample"}
     if not samples and runs_in_pyro(model, args, kwargs):
         raise TypeError(
             "this is a Pyro model, and the kernel is for NumPyro models: pass a Pyro kernel, such as PyroAnnealedHMC() or"
             " pyro.infer.NUTS, or write the model with numpyro.sample"
         )
-    for name, site in samples.items():
-        if site["is_observed"]:
-            check_observed(name, np.asarray(site["value"]), seen(site["fn"]))
-        if site.get("scale") is not None:
-            shape = jax.eval_shape(site["fn"].log_prob, site["value"]).shape
-            check_scale(name, np.shape(site["scale"]), shape)
-    kept = [n for n, s in trace.items() if s["type"] == "deterministic" or (n in samples and not s["is_observed"])]
-    check_names({n: site_dims(None, n, np.ndim(trace[n]["value"])) for n in kept}, ("chain", "draw"))
+    for name, (value, counted) in values.items():
+        check_observed(name, np.asarray(value), counted)
+    for name, (scale, density) in samples.items():
+        if scale is not None:
+            check_scale(name, scale, density)
+    check_names({name: site_dims(None, name, count) for name, count in kept.items()}, ("chain", "draw"))
 
 
 def check_observed(
     name: str,
     value: np.ndarray,
-    seen: np.ndarray | None,
+    counted: Any,
     remedy: str = "leave such values out, or hide them with obs_mask= or a mask handler",
 ) -> None:
-    """Raises ValueError for a value that is NaN or infinite and counts; ``seen`` broadcasts over the batch, True where it
-    does."""
+    """Raises ValueError for a value that is NaN or infinite and counts (``counted`` broadcasts against it; None: all do)."""
     if not np.issubdtype(value.dtype, np.inexact):
         return
     wrong = ~np.isfinite(value)
-    if seen is not None:
-        wrong &= np.reshape(seen, np.shape(seen) + (1,) * (value.ndim - np.ndim(seen)))
+    if counted is not None:
+        wrong = wrong & np.asarray(counted)
     if wrong.any():
         place = tuple(np.argwhere(wrong)[0].tolist())
         raise ValueError(
@@ -100,12 +114,11 @@ def runs_in_pyro(model: Callable, args: Iterable, kwargs: Mapping[str, Any]) -> 
 
 
 def runs_in_numpyro(model: Callable, args: Iterable, kwargs: Mapping[str, Any]) -> bool:
-    """Whether NumPyro finds sample sites in the model."""
-    try:
-        trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
-    except Exception:
-        return False
-    return any(site["type"] == "sample" for site in trace.values())
+    """Whether NumPyro finds sample sites in the model, before it ends or fails."""
+    trace = handlers.trace(handlers.seed(model, jax.random.key(0)))
+    with suppress(Exception):
+        trace.get_trace(*args, **kwargs)
+    return any(site["type"] == "sample" for site in getattr(trace, "trace", {}).values())
 
 
 def check_starts(lost: np.ndarray, num_chains: int, items: bool) -> None:

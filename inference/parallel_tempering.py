@@ -41,7 +41,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cogen.inference.ensemble_kernel import EnsembleKernel, chain_keys
-from cogen.inference.hamiltonian import trajectory, transition_noise
+from cogen.inference.hamiltonian import mean_acceptance, trajectory, transition_noise
 from cogen.inference.populations import log_mean_exp, population_count
 from cogen.inference.replicas import (
     Replicas,
@@ -220,11 +220,12 @@ class ParallelTempering(EnsembleKernel):
             return trajectory(target, normal, uniform[0], start, beta, step, self.num_leapfrog, None, self._unroll)
 
         over_chains = jax.vmap(jax.vmap(move), in_axes=(0, 0, 0, None, None))
-        moved = over_chains(normal, uniform, jax.tree.map(lambda a: a[:, 1:], state.replicas.point), ladder[1:], steps)
+        start = jax.tree.map(lambda a: a[:, 1:], state.replicas.point)
+        moved = over_chains(normal, uniform, start, ladder[1:], steps)
         point = jax.tree.map(lambda new, rest: jnp.concatenate([new[:, None], rest], axis=1), fresh, moved.point)
         adaptation = jax.tree.map(
             lambda new, old: jnp.where(state.i < self._num_warmup, new, old),
-            jax.vmap(self.step_size.update)(adaptation, moved.acceptance.mean(axis=0)),
+            jax.vmap(self.step_size.update)(adaptation, mean_acceptance(moved.acceptance, start)),
             adaptation,
         )
 

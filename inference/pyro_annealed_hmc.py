@@ -29,7 +29,7 @@ from torch import Tensor
 
 from cogen.inference.annealing_settings import AnnealingSettings
 from cogen.inference.populations import population_count
-from cogen.inference.pyro_hamiltonian import trajectory, transition_noise
+from cogen.inference.pyro_hamiltonian import mean_acceptance, trajectory, transition_noise
 from cogen.inference.pyro_populations import effective_fraction, log_mean_exp, population_evidence, resampling_indices
 from cogen.inference.pyro_targets import Initial, Point, PyroTarget
 from cogen.inference.schedules import Adaptive, Ladder, Schedule, Sigmoid, conditional_ess
@@ -324,7 +324,7 @@ class PyroAnnealedHMC(AnnealingSettings, MCMCKernel):
         moved = trajectory(self.target, momentum, uniform[..., 0], state.point, beta, stretched, self.num_leapfrog, self._mass)
         adaptation = state.adaptation
         if annealing:
-            adaptation = self._rule_update(adaptation, _jax(moved.acceptance.mean(0)))
+            adaptation = self._rule_update(adaptation, _jax(mean_acceptance(moved.acceptance, state.point)))
         new = state._replace(
             arrived=(beta == 1.0) & ((state.i + 1) % moves == 0),
             point=moved.point,

@@ -74,8 +74,9 @@ def trajectory(
 
     kinetic, kinetic_start = (0.5 * (q * _velocity(q, inverse_mass)).sum(-1, dtype=torch.float64) for q in (p, momentum))
     gain = (end.reference - start.reference) + beta * (end.tilt - start.tilt) - (kinetic - kinetic_start)
-    excluded = end.reference.isneginf() | end.tilt.isneginf()  # as behind a hard constraint
-    gain = torch.where(excluded, -torch.inf, gain)
+    excluded, outside = _excluded(end), _excluded(start)  # as behind a hard constraint, where log q0 alone decides
+    under_q0 = (end.reference - start.reference) - (kinetic - kinetic_start)
+    gain = torch.where(excluded, torch.where(outside, under_q0, -torch.inf), gain)
     nonfinite = lost | gain.isnan() | ~p.isfinite().all(-1)
     diverging = nonfinite | (~(gain > -DIVERGENCE) & ~excluded)
     acceptance = torch.where(nonfinite, 0.0, gain.exp().clamp(max=1.0))
@@ -87,6 +88,18 @@ def trajectory(
     point = end.map(chosen, start)
     energy = torch.where(accepted, kinetic, kinetic_start) - point.log_density(beta)
     return Transition(point, acceptance, diverging, energy, nonfinite)
+
+
+def mean_acceptance(acceptance: Tensor, start: Point) -> Tensor:
+    """What step sizes (item,) learn from: not from chains that start where the density is zero, unless all do."""
+    counted = ~_excluded(start)
+    number = counted.sum(0)
+    of_them = torch.where(counted, acceptance, 0.0).sum(0) / number.clamp(min=1)
+    return torch.where((number == 0) | (number == len(acceptance)), acceptance.mean(0), of_them)
+
+
+def _excluded(point: Point) -> Tensor:
+    return point.reference.isneginf() | point.tilt.isneginf()
 
 
 def _momentum(normal: Tensor, inverse_mass: Tensor | None) -> Tensor:

@@ -40,8 +40,10 @@ def check_pyro_model(model: Callable, args: tuple = (), kwargs: Mapping[str, Any
         if not site["is_observed"]:
             latent[name] = site_dims(None, name, site["value"].ndim)
         elif not site["infer"].get("_deterministic", False):
-            # Hidden ones too: torch multiplies their gradient by zero, and NaN stays.
-            remedy = "leave such values out, or hide them with obs_mask= or poutine.mask and fill them (torch.nan_to_num)"
+            remedy = (
+                "leave such values out, or hide them with obs_mask= or poutine.mask, and fill what is hidden too, as with"
+                " torch.nan_to_num: torch makes NaN of its gradient otherwise"
+            )
             check_observed(name, site["value"].numpy(force=True), None, remedy)
         if isinstance(site["scale"], torch.Tensor) and not site["infer"].get("_deterministic", False):
             with torch.no_grad():
@@ -62,4 +64,7 @@ class ProperUnobserved(Messenger):
         if msg["is_observed"]:
             self._observed.add(name)
         elif name.endswith("_unobserved") and f"{name.removesuffix('_unobserved')}_observed" in self._observed:
+            if msg["mask"] is not None:
+                scale = torch.as_tensor(msg["scale"])
+                msg["scale"] = torch.where(torch.as_tensor(msg["mask"]), scale, torch.ones_like(scale))
             msg["mask"] = None

@@ -290,7 +290,8 @@ class _Draw(Messenger):
         if site_is_subsample(msg):
             if fn.subsample_size is not None and fn.subsample_size < fn.size:
                 raise ValueError(
-                    f"plate {name!r} draws a subsample at every call, which is another posterior each time: use it whole"
+                    f"plate {name!r} draws a subsample at every call, which is another posterior each time: use it whole, or"
+                    " fix the subsample, as in pyro.plate(..., subsample=index)"
                 )
         elif msg["is_observed"]:
             if not msg["infer"].get("_deterministic", False):
@@ -298,7 +299,7 @@ class _Draw(Messenger):
         elif fn.support.is_discrete:
             raise ValueError(
                 f"latent site {name!r} is discrete ({type(fn).__name__}), and no gradient moves it: sum it out of the model, or"
-                " observe it"
+                " observe it (poutine.mask in the place of obs_mask= leaves none)"
             )
         else:
             self.values[name] = biject_to(fn.support).inv(msg["value"])

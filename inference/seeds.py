@@ -5,14 +5,22 @@ JAX makes a key of the lower half of a seed unless 64 bits are enabled, and torc
 
 from __future__ import annotations
 
+import operator
+from typing import SupportsIndex
+
 import jax
 import numpy as np
 
 
-def check_seed(seed: int) -> None:
-    """Raises ValueError for a seed out of range."""
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed={seed}: a seed lies in [0, 2^63)")
+def check_seed(seed: SupportsIndex) -> int:
+    """The seed as a Python integer. Raises TypeError for what is no integer, ValueError for one out of range."""
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        raise TypeError(f"seed={seed!r}: a seed is an integer in [0, 2^63)") from None
+    if not 0 <= number < 2**63:
+        raise ValueError(f"seed={number}: a seed is an integer in [0, 2^63)")
+    return number
 
 
 def run_key(seed: int) -> jax.Array:

@@ -76,9 +76,13 @@ class Point(NamedTuple):
         return self.reference_gradient + beta * self.tilt_gradient
 
     def log_density_gain(self, start: Point, beta: Array) -> Array:
-        """log pi_beta(self) - log pi_beta(start), the differences taken before the rounding; -inf where pi_beta(self) = 0."""
-        gain = (self.reference - start.reference).value + beta * (self.tilt - start.tilt).value
-        return jnp.where(self.excluded, -jnp.inf, gain)
+        """log pi_beta(self) - log pi_beta(start), the differences taken before the rounding; -inf where pi_beta(self) = 0.
+
+        Where both are zero, log q0 alone decides: a chain that starts where the density is zero walks under q0 until it leaves.
+        """
+        known = (self.reference - start.reference).value
+        gain = known + beta * (self.tilt - start.tilt).value
+        return jnp.where(self.excluded, jnp.where(start.excluded, known, -jnp.inf), gain)
 
     @property
     def excluded(self) -> Array:
@@ -328,10 +332,13 @@ def _check_sites(prototype: dict, hidden: dict, latent: dict) -> None:
         )
     for name in hidden.keys() - latent.keys():
         kind = type(hidden[name]["fn"]).__name__
+        masked = ""
+        if name.endswith("_unobserved"):
+            masked = f" (it is what obs_mask= hides of {name.removesuffix('_unobserved')!r}: a mask handler needs no such site)"
         if not hidden[name]["fn"].has_enumerate_support or hidden[name]["infer"].get("enumerate", "parallel") != "parallel":
             raise ValueError(
                 f"latent site {name!r} is discrete ({kind}), no gradient moves it and it cannot be enumerated: sum it out of"
-                " the model, or observe it"
+                f" the model, or observe it{masked}"
             )
         try:
             import funsor  # noqa: F401

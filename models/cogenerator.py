@@ -333,6 +333,6 @@ def _check_items(name: str, value: Any, items: int) -> None:
     if value.shape[0] != items:
         raise ValueError(
             f"view {name!r} is conditioned on {value.shape[0]} items while the model draws {items}: under a handler alone they"
-            f" would be observations of the same latent. Use model.condition({name}=...), or cogen.inference.infer, which"
-            " opens the handler"
+            f" would be observations of the same latent. Use model.condition({name}=...), and give the conditioned model to"
+            " cogen.inference.infer"
         )

@@ -236,7 +236,7 @@ def _output(module: nn.Module, points: Tensor, name: str, variable: str) -> Tens
     try:
         value = module(points)
     except Exception as error:  # a module raises what it likes; the guard of an exported program is an AssertionError
-        hint = hint_of_batch_size(module)
+        hint = hint_of_batch_size(module) or _hint_of_dtype(module)
         raise ValueError(_does_not_take(name, variable, tuple(points.shape), error) + hint) from None
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} returns {type(value).__name__}: it must return one tensor; wrap the module")
@@ -254,6 +254,12 @@ def hint_of_batch_size(module: nn.Module) -> str:
     return (
         "; a program exported for one batch size takes no other: export it with dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)"
     )
+
+
+def _hint_of_dtype(module: nn.Module) -> str:
+    """What is wrong with weights that are not float32; nothing where they are."""
+    others = {str(p.dtype).removeprefix("torch.") for p in module.parameters() if p.is_floating_point()} - {"float32"}
+    return f"; its weights are {' and '.join(sorted(others))}, and latents are float32: give module.float()" if others else ""
 
 
 def _does_not_take(name: str, variable: str, shape: tuple[int, ...], error: Exception) -> str:

@@ -70,18 +70,20 @@ def _check_range(name: str, value: np.ndarray, mask: np.ndarray, value_range: tu
     """
     low, high = value_range
     width, seen = high - low, value[mask]
-    noise = width if isinstance(scale, torch.distributions.Distribution) else float(torch.as_tensor(scale).max())
+    noise: Any = width if isinstance(scale, torch.distributions.Distribution) else torch.as_tensor(scale).numpy()
+    noise = np.broadcast_to(noise, value.shape)
     beyond = np.where(mask, np.maximum(low - value, value - high), -np.inf)
     own = f"the generator's range [{low:g}, {high:g}]"
-    if beyond.max() > width + FAR * noise:
-        item, *place = np.unravel_index(int(beyond.argmax()), beyond.shape)
+    far = beyond - (width + FAR * noise)
+    if far.max() > 0:
+        item, *place = np.unravel_index(int(far.argmax()), far.shape)
         raise ValueError(
             f"view {name!r}: item {int(item)} holds {value[(item, *place)]:g} at {tuple(map(int, place))}, far outside of"
             f" {own}: bring the data into it ({low:g} + {width:g} * bytes / 255), and mask codes that stand for missing values"
         )
     if seen.size <= FEW:
         return
-    outside = (beyond[mask] > max(width / 4, 5 * noise)).mean()
+    outside = (beyond > np.maximum(width / 4, 5 * noise))[mask].mean()
     if outside > 0.1:
         warnings.warn(
             f"view {name!r}: {outside:.0%} of the seen data, which go from {seen.min():g} to {seen.max():g}, lie further out of"
@@ -89,8 +91,10 @@ def _check_range(name: str, value: np.ndarray, mask: np.ndarray, value_range: tu
             stacklevel=4,
         )
     elif seen.min() >= (low + high) / 2 < seen.max():
+        unit = low < 0 and seen.max() <= 1
+        remedy = f"data in [0, 1] must be brought into it, {low:g} + {width:g} * data" if unit else "look at their range"
+        where = f"between {seen.min():g} and {seen.max():g}, all in the upper half of {own}"
         warnings.warn(
-            f"view {name!r}: the seen data lie between {seen.min():g} and {seen.max():g}, all in the upper half of"
-            f" {own}: data in [0, 1] must be brought into it, {low:g} + {width:g} * data",
+            f"view {name!r}: the seen data lie {where}: {remedy}",
             stacklevel=4,
         )

@@ -82,6 +82,7 @@ WRAPPERS = {
     "temper, NumPyro's twin": lambda m: temper(m.numpyro, 0.5),
     "NumPyro's scale": lambda m: handlers.scale(m.numpyro, 0.5),
     "Pyro's scale": lambda m: pyro.poutine.scale(m, 0.5),
+    "Pyro's do": lambda m: pyro.do(m, data={"a": torch.as_tensor(A)}),
     "a lambda": lambda m: lambda: m(),
     "a lambda, NumPyro's twin": lambda m: lambda: m.numpyro(),
     "a partial with arguments": lambda m: functools.partial(m, num_items=3),
@@ -95,7 +96,7 @@ def test_items_inside_a_wrapper_are_refused(model, wrapper, kernel):
     wrapped = WRAPPERS[wrapper](model.condition(a=A))
     ours = kernel in (AnnealedHMC, PyroAnnealedHMC)
     quick = {"num_warmup": 4, "num_samples": 2, "num_chains": 8, "seed": 0, "progress": False}
-    with pytest.raises((ValueError, TypeError), match=r"of 3 items inside a handler|this is a NumPyro model"):
+    with pytest.raises((ValueError, TypeError), match=r"^3 items would share one posterior|this is a NumPyro model"):
         infer(wrapped, kernel() if ours else kernel, **quick)
 
 
@@ -111,7 +112,7 @@ def test_items_conditioned_outside_of_a_wrapper_are_refused(model, kernel):
 def test_items_in_numpyro_s_own_mcmc_are_refused(model):
     kernel = AnnealedHMC(model.condition(a=A).numpyro)
     mcmc = MCMC(kernel, num_warmup=4, num_samples=2, num_chains=8, chain_method="vectorized", progress_bar=False)
-    with pytest.raises(ValueError, match="a conditioned model of 3 items"):
+    with pytest.raises(ValueError, match=r"^3 items would share one posterior"):
         mcmc.run(jax.random.key(0))
 
 

@@ -21,8 +21,10 @@ from cogen.inference import (
     Langevin,
     ParallelTempering,
     PyroAnnealedHMC,
+    driver,
     infer,
 )
+from cogen.models import CoGenerator, views
 
 QUICK = {"num_warmup": 20, "num_samples": 2, "num_chains": 8, "seed": 0, "progress": False}
 LIBRARIES = pytest.mark.parametrize("library", ["numpyro", "pyro"])
@@ -78,7 +80,9 @@ def test_hidden_values_may_be_anything_in_numpyro_and_are_filled_in_pyro():
     hidden, filled = ({"data": (0.5, value, 1.0), "mask": [True, False, True]} for value in (float("nan"), 7.0))
     run, other = (infer(normal_model("numpyro", **options), AnnealedHMC(), **QUICK) for options in (hidden, filled))
     np.testing.assert_allclose(run["posterior"]["z"].values, other["posterior"]["z"].values, rtol=1e-5)
-    with pytest.raises(ValueError, match=r"site 'y' holds nan at index \(1,\).*and fill them \(torch.nan_to_num\)"):
+    with pytest.raises(
+        ValueError, match=r"site 'y' holds nan at index \(1,\).*fill what is hidden too, as with torch.nan_to_num"
+    ):
         infer(normal_model("pyro", **hidden), PyroAnnealedHMC(), **QUICK)
     infer(normal_model("pyro", **filled), PyroAnnealedHMC(), **QUICK)
 
@@ -100,6 +104,22 @@ def test_a_slash_becomes_a_dot_and_the_result_can_be_stored(library, tmp_path):
     assert run["posterior"]["net.w"].dims == ("chain", "draw", "net.w_dim_0")
     run.to_netcdf(str(tmp_path / "run.nc"), engine="h5netcdf")
     assert (tmp_path / "run.nc").stat().st_size > 0
+
+
+def test_masks_of_other_shapes_than_the_value():
+    def shared():
+        z = numpyro.sample("z", dist.Normal(jnp.zeros(3), 1.0).to_event(1))
+        with numpyro.handlers.mask(mask=jnp.array([True, True, False])):
+            numpyro.sample("y", dist.Normal(z, 1.0), obs=jnp.array([[1.0, 1.0, np.nan], [1.0, 1.0, 1.0]]))
+
+    def nested():
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        noise = dist.Normal(z, 1.0).expand((2, 3)).mask(jnp.ones((2, 3), bool)).to_event(1)
+        with numpyro.handlers.mask(mask=jnp.array([True, False])):
+            numpyro.sample("y", noise, obs=jnp.array([[1.0, 1.0, 1.0], [np.nan, 1.0, 1.0]]))
+
+    for model in (shared, nested):
+        assert np.isfinite(infer(model, AnnealedHMC(), **QUICK)["posterior"]["z"].values).all()
 
 
 def test_names_that_meet():
@@ -178,8 +198,12 @@ def test_every_bit_of_a_seed_counts(library):
     for k, one in enumerate(draws):
         assert all((one != other).any() for other in draws[:k])
     for seed in (-1, 2**63):
-        with pytest.raises(ValueError, match=rf"seed={seed}: a seed lies in \[0, 2\^63\)"):
+        with pytest.raises(ValueError, match=rf"seed={seed}: a seed is an integer in \[0, 2\^63\)"):
             infer(model, kernel, **{**QUICK, "seed": seed})
+    with pytest.raises(TypeError, match=r"seed=1\.5: a seed is an integer"):
+        infer(model, kernel, **{**QUICK, "seed": 1.5})
+    again = infer(model, kernel, **{**QUICK, "seed": np.int32(0)})
+    np.testing.assert_array_equal(again["posterior"]["z"].values, draws[0])
 
 
 # --- hard constraints -----------------------------------------------------------------------------------------------------
@@ -228,8 +252,42 @@ def test_a_hard_constraint_rejects_and_is_neither_a_divergence_nor_counted_as_no
 
 @LIBRARIES
 def test_a_run_without_a_finite_start_is_stopped(library):
-    with pytest.raises(ValueError, match="not finite at any of the 8 starts"):
-        infer(truncated(library, 100.0), kernels(library)[0], **QUICK)
+    for kernel in (kernels(library)[0], numpyro.infer.NUTS) if library == "numpyro" else kernels(library)[:1]:
+        with pytest.raises(ValueError, match="not finite at any of the 8 starts"):
+            infer(truncated(library, 100.0), kernel, **QUICK)
+
+
+def test_items_without_a_finite_start_are_named_before_any_block_runs(monkeypatch):
+    generator = torch.nn.Linear(1, 1, bias=False)
+    model = CoGenerator(generator, latent_dim=1, views={"y": views.Identity(scale=1.0)})
+    data = np.array([[0.0], [0.0], [1e30], [0.0]], np.float32)
+    monkeypatch.setattr(driver.Inference, "_run_block", lambda *_: pytest.fail("a block ran"))
+    with pytest.raises(ValueError, match="item 2: the log density is not finite at any of the 8 starts"):
+        infer(model.condition(y=data), AnnealedHMC(), items_at_once=1, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("library", "kernel"),
+    [
+        ("numpyro", Langevin()),
+        ("numpyro", AnnealedHMC(resample_threshold=0.0)),
+        ("pyro", PyroAnnealedHMC(resample_threshold=0.0)),
+    ],
+    ids=["mala", "ais", "torch"],
+)
+def test_chains_that_start_behind_a_constraint_leave_it_and_do_not_decide_the_step_size(library, kernel):
+    """At 1.5, where 93 % of the starts have no density."""
+    run = infer(truncated(library, 1.5), kernel, num_warmup=300, num_samples=20, num_chains=512, seed=0, progress=False)
+    assert run["sample_stats"]["step_size"].values.min() > 0.01  # it fell to its bound, 1e-5
+    assert (run["posterior"]["w"].values < 1.5).mean() < (0.01 if isinstance(kernel, Langevin) else 0.5)
+    mean, sd = stats.truncnorm(1.5, np.inf).mean(), stats.truncnorm(1.5, np.inf).std()
+    alive = 512 * (1 if isinstance(kernel, Langevin) else stats.norm.sf(1.5))
+    assert abs(summary(run)["mean"].item() - mean) < 5 * sd / np.sqrt(alive)
+
+
+def test_draws_without_a_density_are_complained_of():
+    run = infer(truncated("numpyro", 1.5), Langevin(step_size=0.01), **{**QUICK, "num_chains": 64})
+    assert any("of the draws stand where the density is zero" in sentence for sentence in complaints(run))
 
 
 def test_diagnostics_of_a_run_that_inferred_nothing():

@@ -11,7 +11,7 @@ import torch
 from numpyro.infer.util import log_density
 from scipy import stats
 
-from cogen.diagnostics import complaints, log_evidence
+from cogen.diagnostics import complaints, log_evidence, summary
 from cogen.inference import AnnealedHMC, PyroAnnealedHMC, infer
 from cogen.inference.pyro_targets import PyroTarget
 from cogen.inference.targets import numpyro_target
@@ -192,3 +192,31 @@ def test_what_obs_mask_hides_has_its_prior(kernel):
     if ours:
         evidence = stats.multivariate_normal([0, 0], 4 + np.eye(2)).logpdf([1, 3])
         assert abs(log_evidence(run)["estimate"].item() - evidence) < 0.15
+
+
+@pytest.mark.filterwarnings("ignore:trying to observe", "ignore:.*gradient or a density that is no number")  # at tiny sds
+@pytest.mark.parametrize("weight", [2.0, 0.5])
+@pytest.mark.parametrize("library", ["numpyro", "pyro"])
+def test_a_weight_of_what_obs_mask_hides_counts_as_the_library_has_it(library, weight):
+    """An unknown sd, four values seen and one hidden: p(y_hidden)^w integrates to a function of the sd, by quadrature."""
+    values, seen = np.array([1.0, 2.0, -1.0, 0.5, 0.0], np.float32), np.array([True, True, True, True, False])
+
+    def numpyro_model():
+        sd = numpyro.sample("sd", dist.LogNormal(0.0, 1.0))
+        with numpyro.handlers.scale(scale=weight), numpyro.plate("n", 5):
+            numpyro.sample("y", dist.Normal(0.0, sd), obs=jnp.asarray(values), obs_mask=jnp.asarray(seen))
+
+    def pyro_model():
+        sd = pyro.sample("sd", pyro_dist.LogNormal(0.0, 1.0))
+        with pyro.poutine.scale(scale=weight), pyro.plate("n", 5):
+            pyro.sample("y", pyro_dist.Normal(0.0, sd), obs=torch.tensor(values), obs_mask=torch.tensor(seen))
+
+    logs = np.linspace(-4, 5, 20_001)
+    hidden = 0.5 * (1 - weight) * (np.log(2 * np.pi) + 2 * logs) - 0.5 * np.log(weight)
+    joint = stats.norm.logpdf(logs) + weight * stats.norm.logpdf(values[seen][:, None], 0, np.exp(logs)).sum(0) + hidden
+    evidence = np.log(np.trapezoid(np.exp(joint), logs))
+    model, kernel = (numpyro_model, AnnealedHMC()) if library == "numpyro" else (pyro_model, PyroAnnealedHMC())
+    run = infer(model, kernel, num_warmup=200, num_samples=10, num_chains=1024, seed=0, progress=False)
+    assert abs(log_evidence(run)["estimate"].item() - evidence) < 0.15
+    mean = np.trapezoid(np.exp(joint - evidence + logs), logs)
+    assert summary(run)["mean"]["sd"] == pytest.approx(mean, rel=0.05)
