@@ -216,7 +216,7 @@ def test_a_weight_of_what_obs_mask_hides_counts_as_the_library_has_it(library, w
     joint = stats.norm.logpdf(logs) + weight * stats.norm.logpdf(values[seen][:, None], 0, np.exp(logs)).sum(0) + hidden
     evidence = np.log(np.trapezoid(np.exp(joint), logs))
     model, kernel = (numpyro_model, AnnealedHMC()) if library == "numpyro" else (pyro_model, PyroAnnealedHMC())
-    run = infer(model, kernel, num_warmup=200, num_samples=10, num_chains=1024, seed=0, progress=False)
-    assert abs(log_evidence(run)["estimate"].item() - evidence) < 0.15
+    run = infer(model, kernel, num_warmup=100, num_samples=5, num_chains=256, seed=0, progress=False)
+    assert abs(log_evidence(run)["estimate"].item() - evidence) < 0.3  # without the weights it is one to eight nats off
     mean = np.trapezoid(np.exp(joint - evidence + logs), logs)
-    assert summary(run)["mean"]["sd"] == pytest.approx(mean, rel=0.05)
+    assert summary(run)["mean"]["sd"] == pytest.approx(mean, rel=0.15)
