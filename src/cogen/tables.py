@@ -93,13 +93,16 @@ def train_on_table(options: Train) -> None:
 
 def described(table: Table) -> list[str]:
     """A line for each column: its kind, its levels or its spread, and the words that were read as holes."""
+    from cogen.models.csv_text import columns_of
+
+    texts, _ = columns_of(table.text, "the table")
     lines = []
-    for at, column in enumerate(table.schema.columns):
+    for column, codes in zip(table.schema.columns, table.values.T, strict=True):
         if column.kind == "continuous":
-            entries = table.values[:, at].astype(np.float64) * column.sd + column.mean
-            spread = f"{np.nanmin(entries):.6g} to {np.nanmax(entries):.6g}, mean {column.mean:.6g}, sd {column.sd:.4g}"
+            least, greatest = (texts[column.name][row] for row in (np.nanargmin(codes), np.nanargmax(codes)))
+            spread = f"{least} to {greatest}, mean {column.mean:.6g}, sd {column.sd:.4g}"
         else:
-            shown = ", ".join(column.levels[:6]) + (", ..." if len(column.levels) > 6 else "")
+            shown = ", ".join(map(repr, column.levels[:6])) + (", ..." if len(column.levels) > 6 else "")
             spread = f"{len(column.levels)} levels: {shown}"
         words = table.holes[column.name]
         count = sum(words.values())

@@ -156,7 +156,7 @@ def table(tmp_path_factory) -> Path:
 def test_a_table_is_trained_on_and_its_holes_are_filled(table, tmp_path, capsys):
     main(["train", "vae", "--data", str(table), "--output", str(tmp_path / "people"), "--epochs", "40", "--batch", "16"])
     said = capsys.readouterr().out
-    assert "town                         categorical  3 levels: bonn, kiel, ulm; no holes\n" in said
+    assert "town                         categorical  3 levels: 'bonn', 'kiel', 'ulm'; no holes\n" in said
     assert said.index("80 rows") < said.index("town  ") < said.index("written")
     rows = tmp_path / "rows.csv"
     rows.write_text("town,smokes,height\nulm,,190\n,no,NA\nbonn,no,160\n")
@@ -202,8 +202,8 @@ def test_words_for_holes_are_remembered_and_what_was_seen_is_kept(tmp_path, caps
     assert said[0] == "people.csv: 60 rows"
     assert said[1].startswith("  income                       continuous   ")
     assert said[1].endswith("; 2 holes ('-', 'N/A')")
-    assert said[2] == "  zip                          categorical  3 levels: 00501, 08540, 10001; 1 hole ('-')"
-    assert said[3] == "  children                     categorical  3 levels: 0, 1, 2; no holes"
+    assert said[2] == "  zip                          categorical  3 levels: '00501', '08540', '10001'; 1 hole ('-')"
+    assert said[3] == "  children                     categorical  3 levels: '0', '1', '2'; no holes"
     rows, output = tmp_path / "rows.csv", tmp_path / "filled"
     rows.write_bytes(b'children, zip,income\r\n"2",00501,-\r\n1.0 ,unknown,"1025146.04"\r\n\r\n0,?,1e9')
     quick = ["--chains", "8", "--warmup", "5", "--samples", "2", "--imputations", "2", "--output", str(output)]
