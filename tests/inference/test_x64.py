@@ -1,4 +1,5 @@
-"""Every kernel in 64 bits (``numpyro.enable_x64()``): right, in float64, also through a generator of float32 weights.
+"""Every kernel in 64 bits: right, in float64, also through a generator of float32 weights. It runs where JAX has them enabled
+(``JAX_ENABLE_X64=1``, as `.ci/run` does, or ``numpyro.enable_x64()``).
 
 The toy is z ~ Normal(0, 1), y_k ~ Normal(z, 1) at 1 and 2: mean 1, sd 3^-1/2, and a log evidence that is that of a Gaussian
 with covariance I + 11'. Means are held to 5 standard errors of independent draws, evidences to 5 of their own.
@@ -36,16 +37,13 @@ from cogen.inference import (
 )
 from cogen.models import CoGenerator, load_generator, shipped_images, views
 
-pytestmark = pytest.mark.usefixtures("sixty_four_bits", "one_torch_thread")
+pytestmark = [
+    pytest.mark.skipif(
+        not jax.config.jax_enable_x64, reason="run it in 64 bits: JAX_ENABLE_X64=1 pytest tests/inference/test_x64.py"
+    ),
+    pytest.mark.usefixtures("one_torch_thread"),
+]
 EVIDENCE = stats.multivariate_normal([0, 0], np.eye(2) + 1).logpdf([1, 2])
-
-
-@pytest.fixture(scope="module")
-def sixty_four_bits():
-    before = jax.config.jax_enable_x64
-    numpyro.enable_x64(True)
-    yield
-    numpyro.enable_x64(before)
 
 
 def model():
