@@ -36,10 +36,10 @@ def simulate(model: Any, num_items: int, *, seed: int) -> tuple[Any, dict[str, n
 
     All views are simulated. Raises TypeError for a model that knows no items, ValueError for a count below one.
     """
-    import jax
     from numpyro import handlers
 
     from cogen.inference.items import find_items
+    from cogen.inference.seeds import run_key
 
     items = find_items(model)
     if items is None:
@@ -48,7 +48,7 @@ def simulate(model: Any, num_items: int, *, seed: int) -> tuple[Any, dict[str, n
         )
     if num_items < 1:
         raise ValueError(f"num_items={num_items}: at least one is needed")
-    trace = handlers.trace(handlers.seed(items.numpyro, jax.random.key(seed))).get_trace({}, num_items=num_items)
+    trace = handlers.trace(handlers.seed(items.numpyro, run_key(seed))).get_trace({}, num_items=num_items)
     sites = {n: np.asarray(s["value"]) for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
     data = items.simulate(items.decode(sites["z"]), sites, seed=seed)
     return items.condition(**data), {name: value for name, value in sites.items() if name not in data}

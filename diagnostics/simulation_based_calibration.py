@@ -180,11 +180,13 @@ def _draw_prior(one: ItemModel, count: int, seed: int) -> dict[str, np.ndarray]:
     import jax
     from numpyro import handlers
 
+    from cogen.inference.seeds import run_key
+
     def draw(key: Any) -> dict:
         trace = handlers.trace(handlers.seed(one.numpyro, key)).get_trace()
         return {name: site["value"][0] for name, site in trace.items() if site["type"] == "sample"}
 
-    keys = jax.random.split(jax.random.key(seed), count)
+    keys = jax.random.split(run_key(seed), count)
     return {name: np.asarray(value) for name, value in jax.jit(jax.vmap(draw))(keys).items()}
 
 
