@@ -85,7 +85,7 @@ class Place:
 def infer_column(name: str, texts: Sequence[str], categorical: bool, holes: Holes, place: Place) -> Column:
     """The column of these entries.
 
-    :param categorical: whether the caller says so; numbers are levels then.
+    :param categorical: take the entries as levels, numbers and dates too.
     :raises ValueError: naming the column that tells nothing, looks like an identifier or holds dates, the row of a text among
         numbers, and numbers that float64 does not tell apart. Warns of numbers that float32 does not, of values far out that
         decide the spread, and of codes that are too many for levels.
