@@ -194,7 +194,7 @@ def test_the_populations_of_a_pilot(library):
 @LIBRARIES
 def test_every_bit_of_a_seed_counts(library):
     model, kernel = normal_model(library), kernels(library)[0]
-    draws = [infer(model, kernel, **{**QUICK, "seed": seed})["posterior"]["z"].values for seed in (0, 2**32, 2**32 + 1, 2**62)]
+    draws = [infer(model, kernel, **{**QUICK, "seed": seed})["posterior"]["z"].values for seed in (0, 2**32, 2**62)]
     for k, one in enumerate(draws):
         assert all((one != other).any() for other in draws[:k])
     for seed in (-1, 2**63):
