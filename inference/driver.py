@@ -332,6 +332,8 @@ class Inference:
                 if density is not None:
                     dead = ~np.isfinite(np.asarray(density)).reshape(len(block.items), -1).any(axis=1)
                     lost.append(np.asarray(block.items)[: block.count][dead[: block.count]])
+                if len(self._blocks) == 1:  # of several, memory would grow with the items
+                    block.states = states
         check_starts(np.concatenate([*lost, np.zeros(0, int)]).astype(int), self.num_chains, self.items is not None)
 
     def _identity(self, program: BlockProgram, num_samples: int) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def runs_in_pyro(model: Callable, args: Iterable, kwargs: Mapping[str, Any]) -> 
             trace = poutine.trace(model).get_trace(*args, **kwargs)
         except Exception:
             return False
-    return any(site["type"] == "sample" for name, site in trace.nodes.items())
+    return any(site["type"] == "sample" for site in trace.nodes.values())
 
 
 def runs_in_numpyro(model: Callable, args: Iterable, kwargs: Mapping[str, Any]) -> bool:
