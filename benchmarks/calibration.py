@@ -20,7 +20,7 @@ import tyro
 from cogen.diagnostics import coverage, crps, item_summary, with_noise
 from cogen.inference import AnnealedHMC, ConstantGain, Sigmoid, infer
 from cogen.models import CoGenerator, load_generator, load_idx_folder, views
-from cogen.models.datasets import from_bytes
+from cogen.models.data.datasets import from_bytes
 
 
 @dataclass

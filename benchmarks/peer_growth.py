@@ -28,9 +28,9 @@ from blackjax.smc.resampling import systematic
 from peer_samplers import Program, annealed, model_of
 
 from cogen.inference import AnnealedHMC, Inference, Linear
-from cogen.inference.targets import numpyro_target
+from cogen.inference.targets.numpyro_target import numpyro_target
 from cogen.models import CoGenerator, load_generator, views
-from cogen.models.networks import DenseGenerator
+from cogen.models.networks.architectures import DenseGenerator
 
 TEMPERATURES, LEAPFROGS, STEP = 20, 5, 0.02
 

@@ -27,7 +27,7 @@ from blackjax.smc.tuning.from_kernel_info import update_scale_from_acceptance_ra
 from jax.scipy.special import logsumexp
 
 from cogen.inference import Adaptive, AnnealedHMC, ConstantGain
-from cogen.inference.targets import Target, numpyro_target
+from cogen.inference.targets.numpyro_target import Target, numpyro_target
 from cogen.models import CoGenerator
 
 Array = jax.Array

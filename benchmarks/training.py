@@ -23,19 +23,19 @@ import tyro
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, softplus
 
-from cogen.models.aim import AIM
-from cogen.models.ali import ALI, JointCritic
-from cogen.models.alice import ALICE
-from cogen.models.encoders import FeatureEncoder, head
-from cogen.models.family import Family
-from cogen.models.fgan import KL
-from cogen.models.gan import GAN, NonSaturating
-from cogen.models.networks import ConvolutionalCritic, DcganGenerator, DenseCritic, DenseEncoder, DenseGenerator
-from cogen.models.realnvp import RealNVP, RealNVPGenerator
-from cogen.models.trainer import train
-from cogen.models.vae import VAE
-from cogen.models.veegan import VEEGAN
-from cogen.models.wgan import Clipping, GradientPenalty
+from cogen.models.families.aim import AIM
+from cogen.models.families.ali import ALI, JointCritic
+from cogen.models.families.alice import ALICE
+from cogen.models.families.family import Family
+from cogen.models.families.fgan import KL
+from cogen.models.families.gan import GAN, NonSaturating
+from cogen.models.families.realnvp import RealNVP, RealNVPGenerator
+from cogen.models.families.vae import VAE
+from cogen.models.families.veegan import VEEGAN
+from cogen.models.families.wgan import Clipping, GradientPenalty
+from cogen.models.networks.architectures import ConvolutionalCritic, DcganGenerator, DenseCritic, DenseEncoder, DenseGenerator
+from cogen.models.networks.encoders import FeatureEncoder, head
+from cogen.models.training.trainer import train
 
 LATENT = 32
 

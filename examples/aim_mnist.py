@@ -37,16 +37,16 @@ import tyro
 from torch import Tensor, nn
 
 from cogen.diagnostics.sample_quality import Score, inception_score, outputs
-from cogen.models.aim import AIM
-from cogen.models.ali import ALI, JointCritic
-from cogen.models.alice import ALICE
-from cogen.models.classifiers import load_classifier
-from cogen.models.datasets import load_image_data
-from cogen.models.encoders import FeatureEncoder, head, neighbours, reconstruct
-from cogen.models.family import Family
-from cogen.models.gan import GAN, NonSaturating
-from cogen.models.networks import ConvolutionalCritic, DcganGenerator
-from cogen.models.trainer import Falling, train
+from cogen.models.data.datasets import load_image_data
+from cogen.models.families.aim import AIM
+from cogen.models.families.ali import ALI, JointCritic
+from cogen.models.families.alice import ALICE
+from cogen.models.families.family import Family
+from cogen.models.families.gan import GAN, NonSaturating
+from cogen.models.networks.architectures import ConvolutionalCritic, DcganGenerator
+from cogen.models.networks.encoders import FeatureEncoder, head, neighbours, reconstruct
+from cogen.models.storage.classifiers import load_classifier
+from cogen.models.training.trainer import Falling, train
 
 PAPER = {"mnist": {"aim": {"mse": 0.026, "inception_score": 9.4}}}
 """Of Table 1, by data set: what the text of the paper gives for MNIST (other rows were not at hand)."""

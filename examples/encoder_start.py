@@ -34,9 +34,9 @@ import tyro
 from cogen.diagnostics import crps, item_summary
 from cogen.inference import AnnealedHMC, infer
 from cogen.models import CoGenerator, EncoderGuide, load_generator, shipped_images, train, views
-from cogen.models.encoders import Amortized, MaskedEncoder
-from cogen.models.networks import DenseEncoder
-from cogen.models.trainer import Falling
+from cogen.models.networks.architectures import DenseEncoder
+from cogen.models.networks.encoders import Amortized, MaskedEncoder
+from cogen.models.training.trainer import Falling
 
 
 @dataclass

@@ -44,10 +44,10 @@ from cogen.diagnostics import summary
 from cogen.diagnostics.scores import covered_pixels, crps_pixels
 from cogen.inference import AnnealedHMC, infer
 from cogen.models import CoGenerator
-from cogen.models.mixed_columns import MixedColumns, level_probabilities, places
-from cogen.models.tables import Schema
-from cogen.models.tabular_vae import TabularVAE
-from cogen.models.trainer import Falling, train
+from cogen.models.data.tables import Schema
+from cogen.models.families.tabular_vae import TabularVAE
+from cogen.models.mixed.columns import MixedColumns, level_probabilities, places
+from cogen.models.training.trainer import Falling, train
 
 HMC, ENCODER, GAUSSIAN, LEVELS, MARGINAL = METHODS = (
     "generator, HMC",

@@ -42,8 +42,8 @@ from tqdm import trange
 from cogen.diagnostics import draw_weights, log_evidence, weight_ess
 from cogen.inference import AnnealedHMC, GradientDescent, Recorded, infer
 from cogen.models import CoGenerator, gan, views
-from cogen.models.family import Updates
-from cogen.models.networks import DenseCritic, DenseGenerator
+from cogen.models.families.family import Updates
+from cogen.models.networks.architectures import DenseCritic, DenseGenerator
 
 MODES = {"left": (-np.inf, -0.5), "middle": (-0.5, 0.5), "right": (0.5, np.inf)}
 COLUMNS = ("x1", "x2")

@@ -40,7 +40,7 @@ from matplotlib.figure import Figure
 from cogen.diagnostics import coverage, crps, mean_of_draws, ms_ssim, mse, mse_of_draws, with_noise
 from cogen.inference import AnnealedHMC, GradientDescent, infer
 from cogen.models import CoGenerator, load_generator, load_idx_folder, shipped_images, views
-from cogen.models.datasets import from_bytes
+from cogen.models.data.datasets import from_bytes
 
 
 @dataclass

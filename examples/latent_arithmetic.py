@@ -30,8 +30,8 @@ import tyro
 from torch import Tensor
 
 from cogen.models import load_generator, load_image_data
-from cogen.models.encoders import arithmetic, interpolate
-from cogen.models.encoders_on_disk import load_encoder
+from cogen.models.networks.encoders import arithmetic, interpolate
+from cogen.models.storage.encoders import load_encoder
 
 
 @dataclass

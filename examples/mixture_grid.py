@@ -13,7 +13,7 @@ OUTPUT.json keeps the table with every seed, the command, and what differs from 
 first seed, like the paper's Figure 3. Settings were chosen with a GAN, AIM- and AIM on seeds from 100 on, which are not
 reported; the penalty and AIM's lambda again after a look at the reported seeds (`docs/families.md`).
 
-AIM's lambda is not the paper's 1 / latent_dim here: that widens the modes (`cogen.models.aim`).
+AIM's lambda is not the paper's 1 / latent_dim here: that widens the modes (`cogen.models.families.aim`).
 
 The paper's Table 2 says 25 modes and 81 % for AIM; its other rows are not repeated here.
 """
@@ -32,15 +32,15 @@ import tyro
 from torch import Tensor, nn
 
 from cogen.diagnostics.sample_quality import mode_coverage
-from cogen.models.aim import AIM
-from cogen.models.ali import ALI, JointCritic
-from cogen.models.encoders import FeatureEncoder, head
-from cogen.models.family import Family
-from cogen.models.gan import GAN, NonSaturating
-from cogen.models.networks import DenseCritic, DenseGenerator, FourierFeatures
-from cogen.models.trainer import Falling, train
-from cogen.models.unrolled import UnrolledGAN
-from cogen.models.veegan import VEEGAN
+from cogen.models.families.aim import AIM
+from cogen.models.families.ali import ALI, JointCritic
+from cogen.models.families.family import Family
+from cogen.models.families.gan import GAN, NonSaturating
+from cogen.models.families.unrolled import UnrolledGAN
+from cogen.models.families.veegan import VEEGAN
+from cogen.models.networks.architectures import DenseCritic, DenseGenerator, FourierFeatures
+from cogen.models.networks.encoders import FeatureEncoder, head
+from cogen.models.training.trainer import Falling, train
 
 Name = Literal["GAN", "unrolled GAN", "ALI", "VEEGAN", "AIM-", "AIM"]
 

@@ -19,9 +19,9 @@ import tyro
 from torch import Tensor, nn
 from tqdm import trange
 
-from cogen.models.classifiers import ClassifierConfig, save_classifier
-from cogen.models.datasets import from_bytes, load_image_data
-from cogen.models.networks import ConvolutionalCritic, count_parameters
+from cogen.models.data.datasets import from_bytes, load_image_data
+from cogen.models.networks.architectures import ConvolutionalCritic, count_parameters
+from cogen.models.storage.classifiers import ClassifierConfig, save_classifier
 
 VALUE_RANGE = (-1.0, 1.0)
 

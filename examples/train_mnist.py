@@ -31,12 +31,18 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm import trange
 
 from cogen.diagnostics import frechet_distance
-from cogen.models import gan, vae
-from cogen.models.datasets import from_bytes, load_idx_folder
-from cogen.models.family import Family, Updates
-from cogen.models.generators import GeneratorConfig, save_generator
-from cogen.models.networks import ConvolutionalCritic, DcganGenerator, DenseEncoder, DenseGenerator, count_parameters
+from cogen.models.data.datasets import from_bytes, load_idx_folder
+from cogen.models.families import gan, vae
+from cogen.models.families.family import Family, Updates
+from cogen.models.networks.architectures import (
+    ConvolutionalCritic,
+    DcganGenerator,
+    DenseEncoder,
+    DenseGenerator,
+    count_parameters,
+)
 from cogen.models.noise import NOISE_PER_RESIDUAL, residuals
+from cogen.models.storage.generators import GeneratorConfig, save_generator
 
 VALUE_RANGE = (-1.0, 1.0)
 EVENT_SHAPE = (1, 28, 28)

@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cogen.inference.ensemble_kernel import EnsembleKernel
+from cogen.inference.adapters.ensemble_kernel import EnsembleKernel
 from cogen.inference.loops import compiled_loop, has_convolutions
 from cogen.inference.seeds import run_key
-from cogen.inference.targets import constrained_sites, numpyro_target
+from cogen.inference.targets.numpyro_target import constrained_sites, numpyro_target
 
 Array = jax.Array
 Records = dict[str, np.ndarray]

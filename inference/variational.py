@@ -26,11 +26,11 @@ from jax.scipy.special import logsumexp
 from numpyro import handlers
 from numpyro.infer.autoguide import AutoDelta, AutoGuide, AutoLaplaceApproximation
 
-from cogen.inference.ensemble_kernel import EnsembleKernel, chain_keys
-from cogen.inference.guide_start import GuideStart, coordinate_order
-from cogen.inference.populations import population_count
-from cogen.inference.sums import real
-from cogen.inference.targets import Target, numpyro_target
+from cogen.inference.adapters.ensemble_kernel import EnsembleKernel, chain_keys
+from cogen.inference.annealing.guide_start import GuideStart, coordinate_order
+from cogen.inference.annealing.populations import population_count
+from cogen.inference.targets.numpyro_target import Target, numpyro_target
+from cogen.inference.targets.sums import real
 
 Array = jax.Array
 

@@ -276,7 +276,7 @@ class CoGenerator:
         """The generator ("") or a view as a JAX function, translated once."""
         import jax
 
-        from cogen.models.torch_to_jax import as_jax
+        from cogen.models.jax_bridge.torch_to_jax import as_jax
 
         if view not in self._jax:
             with jax.ensure_compile_time_eval():  # the model may be met inside a trace

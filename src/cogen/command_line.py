@@ -196,7 +196,7 @@ def _run(command: Complete | Train | Fill | Diagnose | Generators) -> None:
 
             diagnose(command.posterior)
         case Generators():
-            from cogen.models.generators import shipped_generators
+            from cogen.models.storage.generators import shipped_generators
 
             for name, config in shipped_generators().items():
                 shape = " x ".join(map(str, config.event_shape))

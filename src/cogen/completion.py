@@ -44,7 +44,7 @@ def complete(options: Complete) -> None:
     kernel = _kernel(options)
     with _workplace(options.output, [re.escape(name) for name in _FILES]) as folder:
         from cogen.inference import infer
-        from cogen.models.generators import load_generator
+        from cogen.models.storage.generators import load_generator
 
         generator = load_generator(options.generator, label=options.label)
         images = _images(options, generator)
@@ -91,7 +91,7 @@ def _kernel(options: Complete) -> Any:
             )
         import pyro.infer
 
-        from cogen.inference.pyro_annealed_hmc import PyroAnnealedHMC
+        from cogen.inference.torch.annealed_hmc import PyroAnnealedHMC
 
         return {
             "annealed-hmc": PyroAnnealedHMC(),
@@ -112,8 +112,8 @@ def _kernel(options: Complete) -> Any:
 
 
 def _images(options: Complete, generator: Any) -> np.ndarray:
-    from cogen.models.datasets import load_images
-    from cogen.models.generators import shipped_images
+    from cogen.models.data.datasets import load_images
+    from cogen.models.storage.generators import shipped_images
 
     config = generator.config
     if options.images is not None:

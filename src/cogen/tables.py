@@ -26,10 +26,10 @@ def train_on_table(options: Train) -> None:
 
     Raises ValueError or OSError for what the user can get wrong.
     """
-    from cogen.models.generators import save_generator
-    from cogen.models.tables import read_csv
-    from cogen.models.tabular_vae import TabularVAE
-    from cogen.models.trainer import Falling, train
+    from cogen.models.data.tables import read_csv
+    from cogen.models.families.tabular_vae import TabularVAE
+    from cogen.models.storage.generators import save_generator
+    from cogen.models.training.trainer import Falling, train
     from cogen.training import checkpoint_of, is_first, steps_of
 
     if options.family != "vae":
@@ -93,7 +93,7 @@ def train_on_table(options: Train) -> None:
 
 def described(table: Table) -> list[str]:
     """A line for each column: its kind, its levels or its spread, and the words that were read as holes."""
-    from cogen.models.csv_text import columns_of
+    from cogen.models.data.csv_text import columns_of
 
     texts, _ = columns_of(table.text, "the table")
     lines = []
@@ -120,7 +120,7 @@ def fill(options: Fill) -> None:
     from cogen.diagnostics import complaints
     from cogen.inference import AnnealedHMC, infer
     from cogen.models import CoGenerator, load_generator, read_csv, write_filled
-    from cogen.models.mixed_columns import MixedColumns
+    from cogen.models.mixed.columns import MixedColumns
 
     for name in ("imputations", "chains", "warmup", "samples"):
         if getattr(options, name) < 1:

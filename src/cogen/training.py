@@ -12,12 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cogen.models.datasets import ImageData, load_image_data
-from cogen.models.encoders import FeatureEncoder, head
-from cogen.models.encoders_on_disk import EncoderConfig, save_encoder
-from cogen.models.family import Family
-from cogen.models.generators import GeneratorConfig, save_generator
-from cogen.models.networks import (
+from cogen.models.data.datasets import ImageData, load_image_data
+from cogen.models.families.family import Family
+from cogen.models.networks.architectures import (
     Conditioned,
     ConvolutionalCritic,
     DcganGenerator,
@@ -25,8 +22,11 @@ from cogen.models.networks import (
     DenseEncoder,
     DenseGenerator,
 )
+from cogen.models.networks.encoders import FeatureEncoder, head
 from cogen.models.noise import NOISE_PER_RESIDUAL, residuals
-from cogen.models.trainer import Falling, InverseRoot, train
+from cogen.models.storage.encoders import EncoderConfig, save_encoder
+from cogen.models.storage.generators import GeneratorConfig, save_generator
+from cogen.models.training.trainer import Falling, InverseRoot, train
 
 if TYPE_CHECKING:
     from cogen.command_line import Train
@@ -138,7 +138,7 @@ def dequantised(images: Tensor) -> Tensor:
 
 def build(options: Train, data: ImageData) -> Family:
     """The family of this name with networks for these images. Raises ValueError where it cannot be."""
-    from cogen.models import aim, ali, alice, fgan, gan, realnvp, unrolled, vae, veegan, wgan
+    from cogen.models.families import aim, ali, alice, fgan, gan, realnvp, unrolled, vae, veegan, wgan
 
     shape = tuple(data.train.shape[1:])
     if options.family in CONDITIONAL and not data.num_classes:
@@ -234,7 +234,7 @@ class Networks:
         return nn.Sequential(self.critic().features, nn.Linear(self.width, self.latent))
 
     def joint_critic(self) -> nn.Module:
-        from cogen.models.ali import JointCritic
+        from cogen.models.families.ali import JointCritic
 
         return JointCritic(self.shape, self.latent, self.critic().features)
 

@@ -9,7 +9,7 @@ import functools
 import numpy as np
 
 from cogen.inference import GuideStart, langevin, parallel_tempering
-from cogen.inference.blackjax_kernel import BlackJAX
+from cogen.inference.adapters.blackjax_kernel import BlackJAX
 
 DETECTED = 1e-6
 

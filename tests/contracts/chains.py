@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from cogen.inference import AnnealedHMC, Langevin, ParallelTempering, PyroAnnealedHMC
-from cogen.inference.ensemble_kernel import EnsembleKernel
-from cogen.inference.replicas import starting
-from cogen.inference.targets import Target, evaluate
+from cogen.inference.adapters.ensemble_kernel import EnsembleKernel
+from cogen.inference.kernels.replicas import starting
+from cogen.inference.targets.numpyro_target import Target, evaluate
 
 TRANSITIONS = 8
 Run = Callable[[Any, np.ndarray, float], np.ndarray]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cogen.models.datasets import IDX_FILES
+from cogen.models.data.datasets import IDX_FILES
 
 
 @pytest.fixture(scope="module")

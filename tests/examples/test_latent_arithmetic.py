@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from cogen.models import GeneratorConfig, save_generator
-from cogen.models.encoders_on_disk import EncoderConfig, save_encoder
-from cogen.models.networks import DenseEncoder, DenseGenerator
+from cogen.models.networks.architectures import DenseEncoder, DenseGenerator
+from cogen.models.storage.encoders import EncoderConfig, save_encoder
 
 
 def test_the_example_runs(script, tmp_path, capsys):

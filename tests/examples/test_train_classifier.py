@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cogen.models.classifiers import load_classifier
+from cogen.models.storage.classifiers import load_classifier
 
 
 def test_train_save_load(script, data, tmp_path, capsys):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cogen.models.generators import load_generator
+from cogen.models.storage.generators import load_generator
 
 
 @pytest.mark.parametrize(("family", "network"), [("gan", "dense"), ("gan", "dcgan"), ("vae", "dense")])

@@ -14,8 +14,8 @@ from PIL import Image
 
 from cogen import completion
 from cogen.command_line import main
-from cogen.models.generators import SHIPPED, GeneratorConfig, save_generator, shipped_images
-from cogen.models.networks import DenseGenerator
+from cogen.models.networks.architectures import DenseGenerator
+from cogen.models.storage.generators import SHIPPED, GeneratorConfig, save_generator, shipped_images
 
 TINY = ["complete", "--count", "2", "--chains", "8", "--warmup", "20", "--samples", "2", "--noise", "0.2"]
 METRICS = {

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cogen.command_line import main
 from cogen.models import load_generator
-from cogen.models.encoders_on_disk import load_encoder
+from cogen.models.storage.encoders import load_encoder
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

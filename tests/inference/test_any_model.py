@@ -17,7 +17,7 @@ from scipy import stats
 from scipy.special import gammaln, logsumexp
 
 from cogen.inference import AnnealedHMC, infer
-from cogen.inference.targets import numpyro_target
+from cogen.inference.targets.numpyro_target import numpyro_target
 
 FALSE_ALARM = 1e-4
 CHAINS = 1024

@@ -16,7 +16,7 @@ from numpyro import handlers
 from torch import nn
 
 from cogen.models import CoGenerator, views
-from cogen.models.generators import GeneratorConfig
+from cogen.models.storage.generators import GeneratorConfig
 
 ITEMS, SHAPE = 3, (3, 4, 4)
 RNG = np.random.default_rng(0)

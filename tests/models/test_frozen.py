@@ -10,10 +10,10 @@ from numpyro import handlers
 from torch import nn
 
 from cogen.models import CoGenerator, EncoderGuide, views
-from cogen.models.encoders import Amortized, MaskedEncoder
 from cogen.models.frozen import evaluation, frozen
-from cogen.models.networks import DenseEncoder
-from cogen.models.torch_to_jax import as_jax
+from cogen.models.jax_bridge.torch_to_jax import as_jax
+from cogen.models.networks.architectures import DenseEncoder
+from cogen.models.networks.encoders import Amortized, MaskedEncoder
 
 VIEWS = {"all": views.Identity(scale=0.1)}
 

@@ -12,11 +12,11 @@ from torch import nn
 from torch.nn import functional
 
 from cogen.models import CoGenerator, load_generator, views
+from cogen.models.families.realnvp import RealNVPGenerator
 from cogen.models.frozen import frozen
-from cogen.models.generators import shipped_generators
 from cogen.models.item_by_item import POINTS, check_function, check_module
-from cogen.models.networks import DcganGenerator, DenseGenerator
-from cogen.models.realnvp import RealNVPGenerator
+from cogen.models.networks.architectures import DcganGenerator, DenseGenerator
+from cogen.models.storage.generators import shipped_generators
 
 
 class After(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cogen.models import CoGenerator, load_generator, shipped_images, views
-from cogen.models.generators import GeneratorConfig
+from cogen.models.storage.generators import GeneratorConfig
 
 SHAPE = (1, 8, 8)
 RNG = np.random.default_rng(0)

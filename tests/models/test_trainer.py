@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import nn
 
-from cogen.models.family import Family, Updates, adam
-from cogen.models.gan import GAN, NonSaturating
-from cogen.models.networks import ConvolutionalCritic, DcganGenerator, DenseCritic, DenseGenerator
-from cogen.models.trainer import Constant, Falling, InverseRoot, train
-from cogen.models.training_checkpoint import FILE
+from cogen.models.families.family import Family, Updates, adam
+from cogen.models.families.gan import GAN, NonSaturating
+from cogen.models.networks.architectures import ConvolutionalCritic, DcganGenerator, DenseCritic, DenseGenerator
+from cogen.models.training.checkpoint import FILE
+from cogen.models.training.trainer import Constant, Falling, InverseRoot, train
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

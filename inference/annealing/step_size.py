@@ -1,0 +1,165 @@
+"""Step-size rules for the annealed kernel: one step size per item, shared by its chains.
+
+A rule is told the mean acceptance probability of the item's chains after every transition of the annealing. A rule that
+listens (`PaperRule`, `ConstantGain`) makes the transitions depend on the past, which biases the weights of annealed
+importance sampling: an evidence from such a run is labelled. A rule that does not (`Fixed`, `Recorded`) leaves them exact.
+The honest recipe is a pilot run with `ConstantGain`, then the run itself with ``Recorded.of(pilot)``. After the
+annealing every rule stands still.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cogen.inference.annealing.schedules import annealing_path
+from cogen.inference.targets.sums import real
+
+Array = jax.Array
+
+
+class StepSizeRule(Protocol):
+    adapts: ClassVar[bool]
+
+    def init(self, item: Array | int) -> Any: ...
+
+    def step_size(self, state: Any, beta: Array) -> Array: ...
+
+    def update(self, state: Any, acceptance: Array) -> Any: ...
+
+
+def _check(name: str, initial: float, target: float, bounds: tuple[float, float]) -> None:
+    if not 0.0 < bounds[0] <= initial <= bounds[1]:
+        raise ValueError(f"{name}: the initial step size {initial} must lie within its positive bounds {bounds}")
+    if not 0.0 < target < 1.0:
+        raise ValueError(f"{name}: the target acceptance {target} must lie between 0 and 1")
+
+
+@dataclass(frozen=True)
+class PaperRule:
+    """The rule of Fang and Schwing's published code: times 1.02 while the moving average (0.9 old, 0.1 new) of the
+    acceptance is above 0.65, times 0.98 below, within [1e-4, 0.5], from 0.01."""
+
+    initial: float = 0.01
+    target: float = 0.65
+    up: float = 1.02
+    down: float = 0.98
+    bounds: tuple[float, float] = (1e-4, 0.5)
+    adapts: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _check("PaperRule", self.initial, self.target, self.bounds)
+
+    def init(self, item: Array | int) -> tuple[Array, Array]:
+        return real(self.initial), real(self.target)
+
+    def step_size(self, state: tuple[Array, Array], beta: Array) -> Array:
+        return state[0]
+
+    def update(self, state: tuple[Array, Array], acceptance: Array) -> tuple[Array, Array]:
+        average = 0.9 * state[1] + 0.1 * acceptance
+        step = jnp.where(average > self.target, self.up, self.down) * state[0]
+        return jnp.clip(step, *self.bounds), average
+
+
+@dataclass(frozen=True)
+class ConstantGain:
+    """log step += gain (acceptance - target): follows a target that changes, and never stops listening (Robbins and
+    Monro's recursion with a gain that does not fall)."""
+
+    initial: float = 0.1
+    target: float = 0.8
+    gain: float = 0.25
+    bounds: tuple[float, float] = (1e-5, 2.0)
+    adapts: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _check("ConstantGain", self.initial, self.target, self.bounds)
+
+    def init(self, item: Array | int) -> Array:
+        return real(self.initial)
+
+    def step_size(self, state: Array, beta: Array) -> Array:
+        return state
+
+    def update(self, state: Array, acceptance: Array) -> Array:
+        return jnp.clip(state * jnp.exp(self.gain * (acceptance - self.target)), *self.bounds)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """One step size for every item and every temperature."""
+
+    value: float
+    adapts: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.value) and self.value > 0):
+            raise ValueError(f"step_size={self.value}: a step size is a positive number")
+
+    def init(self, item: Array | int) -> tuple:
+        return ()
+
+    def step_size(self, state: tuple, beta: Array) -> Array:
+        return real(self.value)
+
+    def update(self, state: tuple, acceptance: Array) -> tuple:
+        return state
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """The step sizes that a pilot used, per item, as a function of beta (interpolated in log step).
+
+    ``beta`` (points,), or (item, points) where items walked their own ladders, rises from above 0 to 1; ``steps`` (item,
+    points), positive.
+    """
+
+    beta: np.ndarray
+    steps: np.ndarray
+    adapts: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.steps.ndim != 2 or self.beta.shape not in (self.steps.shape, self.steps.shape[1:]):
+            raise ValueError(f"Recorded: steps {self.steps.shape} must be (item, points) for beta {self.beta.shape}")
+        if not (np.isfinite(self.steps).all() and (self.steps > 0).all() and (np.diff(self.beta, axis=-1) >= 0).all()):
+            raise ValueError("Recorded: step sizes must be positive and their inverse temperatures must not fall")
+
+    @classmethod
+    def of(cls, pilot: Any) -> Recorded:
+        """The record that `infer` left in a run of `AnnealedHMC` (its ``warmup_sample_stats``)."""
+        beta = annealing_path(pilot, "beta")
+        if "ladder_beta" in pilot["warmup_sample_stats"]:  # whole
+            return cls(annealing_path(pilot, "ladder_beta"), annealing_path(pilot, "ladder_step_size"))
+        return cls(beta, annealing_path(pilot, "step_size"))
+
+    def init(self, item: Array | int) -> tuple[Array, Array]:
+        beta = jnp.broadcast_to(real(self.beta), self.steps.shape)
+        return beta[item], jnp.log(real(self.steps))[item]
+
+    def step_size(self, state: tuple[Array, Array], beta: Array) -> Array:
+        return jnp.exp(jnp.interp(beta, *state))
+
+    def update(self, state: tuple[Array, Array], acceptance: Array) -> tuple[Array, Array]:
+        return state
+
+
+def step_size_rule(step_size: StepSizeRule | float) -> StepSizeRule:
+    """The rule itself, or a `Fixed` one for a number. Raises TypeError for anything else."""
+    if hasattr(step_size, "update"):
+        return step_size  # type: ignore[return-value]
+    try:
+        return Fixed(float(step_size))  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"step_size={step_size!r}: give a positive number or a rule, such as ConstantGain()") from None
+
+
+def check_recorded(rule: StepSizeRule, num_items: int) -> None:
+    """Raises ValueError for step sizes that were recorded of another number of items."""
+    steps = getattr(rule, "steps", None)
+    if steps is not None and len(steps) != num_items:
+        raise ValueError(f"the step sizes of {len(steps)} items were recorded, and this run has {num_items}")

@@ -1,0 +1,128 @@
+"""Replicas at the inverse temperatures of a ladder: their swaps, their journeys, and what is learnt about the ladder.
+
+The formulas and their sources stand in `parallel_tempering`, whose kernel moves the replicas.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from cogen.inference.targets.numpyro_target import Point
+from cogen.inference.targets.sums import Sum
+
+Array = jax.Array
+
+_NOWHERE, _UP, _DOWN = 0, 1, 2
+
+
+class Replicas(NamedTuple):
+    """What changes places in a swap; leading axes chain, replica."""
+
+    point: Point
+    heading: Array
+    """Where the replica is bound for: up from beta = 0, down from beta = 1 if it came from below, or it has yet to start."""
+
+
+class LogSum(NamedTuple):
+    """log sum exp of numbers that come one by one: their largest, and the sum relative to it, which a float can count."""
+
+    peak: Array
+    scaled: Array
+
+    def add(self, value: Array) -> LogSum:
+        peak = jnp.maximum(self.peak, value)
+        finite = jnp.where(jnp.isfinite(peak), peak, 0.0)
+        return LogSum(peak, self.scaled * jnp.exp(self.peak - finite) + jnp.exp(value - finite))
+
+    def over_groups(self, count: int) -> Array:
+        """(chain, ...) -> (count, ...): the log of the sum over the chains of each group."""
+        value = (self.peak + jnp.log(self.scaled)).reshape(count, -1, *self.peak.shape[1:])
+        return jax.scipy.special.logsumexp(value, axis=1)
+
+
+class Tally(NamedTuple):
+    """What is counted while the ladder stands still."""
+
+    transitions: Array
+    rejection: Array
+    """(R - 1,) sums over transitions of the chains' mean swap rejections."""
+    up: LogSum
+    """(chain, R - 1) sums of exp(d tilt / 2) at the lower replica of each pair."""
+    down: LogSum
+    """(chain, R - 1) sums of exp(-d tilt / 2) at the upper one."""
+    round_trips: Array
+    """(chain,) journeys from beta = 0 to 1 and back."""
+
+
+def starting(point: Point) -> Replicas:
+    """Replicas at points (chain, R), the lowest about to leave."""
+    return Replicas(point, jnp.full(point.u.shape[:2], _NOWHERE).at[:, 0].set(_UP))
+
+
+def empty_tally(num_chains: int, num_replicas: int) -> Tally:
+    """Nothing counted yet."""
+    none = jnp.zeros((num_chains, num_replicas - 1))
+    nothing = LogSum(jnp.full_like(none, -jnp.inf), none)
+    return Tally(jnp.int32(0), none[0], nothing, nothing, jnp.zeros(num_chains, jnp.int32))
+
+
+def respaced(ladder: Array, rejection: Array) -> Array:
+    """The ladder (R,) with equal rises of the barrier between neighbours, from the pairs' mean rejections (R - 1,)."""
+    # A little is added, so that pairs that never reject do not fall together.
+    barrier = jnp.concatenate([jnp.zeros(1), jnp.cumsum(rejection + 1e-4)])
+    inside = interpolated(jnp.linspace(0.0, 1.0, ladder.shape[0])[1:-1] * barrier[-1], barrier, ladder)
+    return jnp.concatenate([ladder[:1], inside, ladder[-1:]])
+
+
+def interpolated(x: Array, knots: Array, values: Array) -> Array:
+    """Piecewise linear through (knots (m,), values (m, ...)), constant outside, at x (n,): a ramp for every interval.
+
+    It compiles in a fraction of the time of `jnp.interp`, which searches.
+    """
+    widths = jnp.maximum(jnp.diff(knots), jnp.finfo(knots.dtype).tiny)
+    ramps = jnp.clip((x[:, None] - knots[:-1]) / widths, 0.0, 1.0)
+    return values[0] + jnp.tensordot(ramps, jnp.diff(values, axis=0), 1)
+
+
+def swap_probability(tilt: Sum, ladder: Array) -> Array:
+    """alpha_k of the neighbouring pairs, from the replicas' tilts: (chain, R) -> (chain, R - 1)."""
+    lower, upper = (Sum(tilt.high[:, part], tilt.low[:, part]) for part in (slice(None, -1), slice(1, None)))
+    # The difference is taken before the rounding; where one is infinite there is nothing to round.
+    finite = jnp.isfinite(lower.high) & jnp.isfinite(upper.high)
+    fall = jnp.where(finite, (lower - upper).value, lower.high - upper.high)
+    ratio = jnp.diff(ladder) * fall
+    return jnp.where(jnp.isnan(ratio), 0.0, jnp.minimum(1.0, jnp.exp(ratio)))
+
+
+def exchange(replicas: Replicas, accepted: Array) -> Replicas:
+    """Neighbours k and k + 1 change places where accepted (chain, R - 1), of which no two adjacent ones are."""
+    up, down = (jnp.pad(accepted.astype(jnp.int32), ((0, 0), side)) for side in ((0, 1), (1, 0)))
+    index = jnp.arange(accepted.shape[1] + 1) + up - down
+    return jax.vmap(lambda chain, order: jax.tree.map(lambda a: a[order], chain))(replicas, index)
+
+
+def turned(heading: Array) -> tuple[Array, Array]:
+    """Headings (chain, R) after the replicas at the ends have turned round, and the round trips that ended (chain,)."""
+    arrived = heading[:, 0] == _DOWN
+    heading = heading.at[:, -1].set(jnp.where(heading[:, -1] == _UP, _DOWN, heading[:, -1]))
+    return heading.at[:, 0].set(_UP), arrived.astype(jnp.int32)
+
+
+def tally_up(tally: Tally, tilt: Array, ladder: Array, rejection: Array) -> Tally:
+    """The tally after one more transition, with the tilts (chain, R) before its swaps and the rejections (chain, R - 1)."""
+    half = 0.5 * jnp.diff(ladder)
+    return tally._replace(
+        transitions=tally.transitions + 1,
+        rejection=tally.rejection + rejection.mean(axis=0),
+        up=tally.up.add(half * tilt[:, :-1]),
+        down=tally.down.add(-half * tilt[:, 1:]),
+    )
+
+
+def tilts(point: Point) -> Sum:
+    """The replicas' tilts (chain, R); what is not a number counts as density zero."""
+    high = jnp.where(jnp.isnan(point.tilt.high), -jnp.inf, point.tilt.high)
+    return Sum(high, jnp.where(jnp.isfinite(high), point.tilt.low, 0.0))

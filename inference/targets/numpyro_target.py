@@ -1,0 +1,406 @@
+"""A PPL model as an annealing path: what is known before the data, and what the data add.
+
+The annealed density of inverse temperature beta is
+
+    log pi_beta(u) = reference(u) + beta tilt(u),
+
+with ``reference = log q0`` and ``tilt = log p(z, y) - log q0``, which is the log likelihood when q0 is the prior. The
+two stay apart, so that a new beta costs no evaluation of the model, and each is given as the *terms* of its sum (one per
+pixel), which `compensated_sum` adds.
+
+Which observed sites are tempered can be named; the others then count fully at every beta, and a draw of the prior starts
+with their density as its weight. Discrete latent sites are summed out where NumPyro enumerates them (with funsor): the
+tilt then is the log of the sum, not a sum of tempered terms.
+
+The density of a site is NumPyro's, with the scale and the mask that its handlers set. A latent site is drawn without them,
+so that log q0 leaves them out, and the tilt has what they change.
+
+Everything lives in unconstrained coordinates u, one flat vector for all latent sites; a site's density there carries the
+log Jacobian of NumPyro's ``biject_to(support)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax.extend.core import Literal
+from jax.flatten_util import ravel_pytree
+from numpyro import handlers
+from numpyro.distributions import biject_to
+from numpyro.infer.util import constrain_fn
+
+from cogen.inference.annealing.guide_start import GuideStart
+from cogen.inference.targets.masked_sites import is_masked, unmasked
+from cogen.inference.targets.sums import Sum, compensated_sum, real
+
+Array = jax.Array
+Sites = dict[str, Array]
+Initial: TypeAlias = dist.Distribution | Mapping[str, dist.Distribution] | GuideStart | None
+
+
+class Target(NamedTuple):
+    """One item's annealing path, in flat unconstrained coordinates u of shape (dim,)."""
+
+    dim: int
+    draw: Callable[[Array], Array]
+    """An exact draw from q0: key -> u."""
+    reference: Callable[[Array], Array]
+    """The terms of log q0: u -> (n,)."""
+    tilt: Callable[[Array], Array]
+    """The terms of log p(z, y) - log q0: u -> (m,)."""
+    sites: Callable[[Array], Sites]
+    """u -> unconstrained values by site name."""
+    start_weight: Callable[[Array], Array] | None = None
+    """The terms of the log weight that an exact draw starts with, where that is not zero: u -> (k,)."""
+
+
+class Point(NamedTuple):
+    """A position, with everything a transition needs to know about it. No beta in here."""
+
+    u: Array
+    reference: Sum
+    tilt: Sum
+    reference_gradient: Array
+    tilt_gradient: Array
+
+    def log_density(self, beta: Array) -> Array:
+        """log pi_beta. At beta = 0 an infinite tilt does not count."""
+        return self.reference.value + jnp.where(beta == 0, 0.0, beta * self.tilt.value)
+
+    def gradient(self, beta: Array) -> Array:
+        return self.reference_gradient + beta * self.tilt_gradient
+
+    def log_density_gain(self, start: Point, beta: Array) -> Array:
+        """log pi_beta(self) - log pi_beta(start), the differences taken before the rounding; -inf where pi_beta(self) = 0.
+
+        Where both are zero, log q0 alone decides: a chain that starts where the density is zero walks under q0 until it leaves.
+        """
+        known = (self.reference - start.reference).value
+        gain = known + beta * (self.tilt - start.tilt).value
+        return jnp.where(self.excluded, jnp.where(start.excluded, known, -jnp.inf), gain)
+
+    @property
+    def excluded(self) -> Array:
+        """Whether the density is zero here, as behind a hard constraint."""
+        return jnp.isneginf(self.reference.high) | jnp.isneginf(self.tilt.high)
+
+
+def evaluate(target: Target, u: Array) -> Point:
+    """One gradient evaluation of the model."""
+
+    def pull(terms_of: Callable[[Array], Array]) -> tuple[Sum, Array]:
+        terms, back = jax.vjp(terms_of, u)
+        return compensated_sum(terms), back(jnp.ones_like(terms))[0]
+
+    reference, reference_gradient = pull(target.reference)
+    tilt, tilt_gradient = pull(target.tilt)
+    return Point(u, reference, tilt, reference_gradient, tilt_gradient)
+
+
+def gradient_at(target: Target, u: Array, beta: Array) -> Array:
+    """The gradient of log pi_beta alone, for the inner steps of a trajectory."""
+    return jax.grad(lambda v: target.reference(v).sum() + beta * target.tilt(v).sum())(u)
+
+
+def numpyro_target(
+    model: Callable,
+    args: tuple = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    initial: Initial = None,
+    temper: Sequence[str] | None = None,
+    flat_prior: bool = False,
+) -> Target:
+    """The annealing path of a NumPyro model with these arguments.
+
+    ``initial`` replaces the prior as q0: a distribution over the model's one latent site, a mapping from the name of every
+    latent site to one, or a guide mixed with the prior. ``temper`` names the observed sites to temper (default: all).
+    ``flat_prior`` leaves the prior out at beta = 1 (Fang and Schwing's own path: pi_beta = p(z)^(1 - beta) p(y | z)^beta);
+    the end point may then be improper and has no evidence.
+
+    Raises ValueError for a model without latent or without observed sites, with an improper prior or with a subsampled plate,
+    for a discrete latent site that cannot be enumerated, for a name in ``temper`` that is no observed site, and for an
+    ``initial`` whose sites or shapes are not the model's.
+    """
+    kwargs = dict(kwargs or {})
+    prototype = _prototype(model, args, kwargs)
+    hidden = {name: site for name, site in prototype.items() if not site["is_observed"]}
+    discrete = [name for name, site in hidden.items() if site["fn"].support.is_discrete]
+    latent = {name: site for name, site in hidden.items() if name not in discrete}
+    nesting = max((-frame.dim for site in prototype.values() for frame in site["cond_indep_stack"]), default=0)
+    _check_sites(prototype, hidden, latent)
+    tempered = _tempered(prototype, temper)
+    changed = [name for name, site in latent.items() if site.get("scale") is not None or is_masked(site["fn"])]
+    guide = initial if isinstance(initial, GuideStart) else None
+    start = {} if isinstance(initial, GuideStart) else _start(latent, initial)
+
+    def unconstrained(values: Mapping[str, Array], trace: dict) -> Sites:
+        return {name: biject_to(trace[name]["fn"].support).inv(values[name]) for name in latent}
+
+    first = {name: latent[name]["value"] for name in latent}
+    raveled, unravel_exactly = ravel_pytree(unconstrained(first, prototype))
+    flat = real(raveled)
+
+    def unravel(u: Array) -> Sites:
+        return unravel_exactly(u.astype(raveled.dtype))
+
+    if guide is not None:
+        guide.check({n: {**site, "unconstrained": unravel(flat)[n]} for n, site in latent.items()}, args, kwargs)
+
+    def trace_at(u: Array) -> tuple[dict, Array]:
+        values = unravel(u)
+
+        def constrain(site: dict) -> Array | None:
+            name = site["name"]
+            return biject_to(site["fn"].support)(values[name]) if site["type"] == "sample" and name in values else None
+
+        trace = _trace(handlers.substitute(handlers.seed(model, jax.random.key(0)), substitute_fn=constrain), args, kwargs)
+        jacobian = [
+            jnp.ravel(biject_to(trace[name]["fn"].support).log_abs_det_jacobian(values[name], trace[name]["value"]))
+            for name in latent
+        ]
+        return trace, jnp.concatenate(jacobian)
+
+    def start_terms(u: Array, trace: dict, jacobian: Array) -> Array:
+        if guide is None:
+            return jnp.concatenate([_terms(start[name], trace[name]["value"]) for name in latent])
+        values = {name: trace[name]["value"] for name in latent}
+        log_guide = guide.log_density(u, values, jacobian.sum(), args, kwargs) - jacobian.sum()
+        share = real(guide.prior_share)
+        return jnp.logaddexp(jnp.log1p(-share) + log_guide, jnp.log(share) + drawn_terms(trace).sum())[None]
+
+    def drawn_terms(trace: dict) -> Array:
+        """Of the density that the prior's draws have."""
+        return jnp.concatenate([_terms(unmasked(trace[name]["fn"]), trace[name]["value"]) for name in latent])
+
+    def change_terms(trace: dict) -> list[Array]:
+        """What scales and masks make of it."""
+        parts = [(_site_terms(trace[name]), -_terms(unmasked(trace[name]["fn"]), trace[name]["value"])) for name in changed]
+        return [terms for part in parts for terms in part]
+
+    def observed_terms(u: Array, trace: dict, chosen: bool) -> list[Array]:
+        if discrete:
+            values = {name: trace[name]["value"] for name in latent}
+            return [_enumerated(model, args, kwargs, values, latent, nesting)[None]] if chosen else []
+        return [_site_terms(site) for name, site in trace.items() if site["is_observed"] and (name in tempered) == chosen]
+
+    def reference(u: Array) -> Array:
+        trace, jacobian = trace_at(u)
+        known = drawn_terms(trace) if initial is None else start_terms(u, trace, jacobian)
+        return real(jnp.concatenate([known, jacobian, *observed_terms(u, trace, False)]))
+
+    def tilt(u: Array) -> Array:
+        trace, jacobian = trace_at(u)
+        parts = observed_terms(u, trace, True)
+        if initial is not None:
+            parts.append(-start_terms(u, trace, jacobian))
+            if not flat_prior:
+                parts.append(drawn_terms(trace))
+        elif flat_prior:
+            parts.append(-drawn_terms(trace))
+        if not flat_prior:
+            parts += change_terms(trace)
+        return real(jnp.concatenate(parts))
+
+    def start_weight(u: Array) -> Array:
+        return real(jnp.concatenate(observed_terms(u, trace_at(u)[0], False)))
+
+    def prior_draw(key: Array) -> Array:
+        trace = _trace(handlers.seed(model, key), args, kwargs)
+        return ravel_pytree(unconstrained({name: trace[name]["value"] for name in latent}, trace))[0]
+
+    def from_values(key: Array, values: Mapping[str, Array]) -> Array:
+        trace = _trace(handlers.seed(handlers.substitute(model, data=dict(values)), key), args, kwargs)
+        return ravel_pytree(unconstrained(values, trace))[0]
+
+    def guide_draw(key: Array, start: GuideStart) -> Array:
+        which, prior_key, guide_key = jax.random.split(key, 3)
+        drawn = start.draw(guide_key, args, kwargs)
+        drawn = from_values(guide_key, drawn) if isinstance(drawn, dict) else drawn
+        return jnp.where(jax.random.uniform(which) < start.prior_share, prior_draw(prior_key), drawn)
+
+    def draw(key: Array) -> Array:
+        if guide is not None:
+            return real(guide_draw(key, guide))
+        if initial is None:
+            return real(prior_draw(key))
+        keys = dict(zip(latent, jax.random.split(key, len(latent)), strict=True))
+        return real(from_values(key, {name: start[name].sample(keys[name]) for name in latent}))
+
+    if discrete:
+        jax.eval_shape(tilt, flat)  # what cannot be enumerated is said here
+    apart = not discrete and any(site["is_observed"] and name not in tempered for name, site in prototype.items())
+    # A compiled function is traced once for all the places of a transition where it is called.
+    return Target(flat.size, draw, jax.jit(reference), jax.jit(tilt), unravel, start_weight if apart else None)
+
+
+def constrained_sites(
+    model: Callable, args: tuple, kwargs: Mapping[str, Any] | None, unconstrained: Sites, *, deterministic: bool = True
+) -> Sites:
+    """The values of a model's latent sites, and of its deterministic sites, at one unconstrained position.
+
+    A deterministic site that depends on a discrete latent that was summed out has no value, and is left out.
+    """
+    kwargs = dict(kwargs or {})
+    seeded = handlers.seed(model, jax.random.key(0))  # for discrete sites, which no position has
+    values = constrain_fn(seeded, args, kwargs, unconstrained, return_deterministic=deterministic)
+    undecided = _deterministic_of_discrete(model, args, kwargs) if deterministic else set()
+    return {name: value for name, value in values.items() if name not in undecided}
+
+
+def _deterministic_of_discrete(model: Callable, args: tuple, kwargs: dict) -> set[str]:
+    """The deterministic sites to which a path leads from a discrete latent site, in the program that the model traces to."""
+    trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
+    discrete = {n: s["value"] for n, s in trace.items() if _is_latent(s) and s["fn"].support.is_discrete}
+    names = [name for name, site in trace.items() if site["type"] == "deterministic"]
+    if not discrete or not names:
+        return set()
+
+    def values(discrete: Sites) -> list[Array]:
+        model_at = handlers.substitute(handlers.seed(model, jax.random.key(0)), data=discrete)
+        trace = handlers.trace(model_at).get_trace(*args, **kwargs)
+        return [jnp.asarray(trace[name]["value"]) for name in names]
+
+    program = jax.make_jaxpr(values)(discrete).jaxpr
+    reached = set(program.invars)
+    for equation in program.eqns:
+        if any(v in reached for v in equation.invars if not isinstance(v, Literal)):
+            reached.update(equation.outvars)
+    return {n for n, v in zip(names, program.outvars, strict=True) if not isinstance(v, Literal) and v in reached}
+
+
+def _is_latent(site: dict) -> bool:
+    return site["type"] == "sample" and not site["is_observed"]
+
+
+def _trace(model: Callable, args: tuple, kwargs: dict) -> dict:
+    trace = handlers.trace(model).get_trace(*args, **kwargs)
+    return {name: site for name, site in trace.items() if site["type"] == "sample"}
+
+
+def _prototype(model: Callable, args: tuple, kwargs: dict) -> dict:
+    """The sites of one run of the model, which must have draws and be the same posterior in every run."""
+    try:
+        trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
+    except NotImplementedError as error:
+        raise ValueError(
+            "the model cannot be drawn from, and exact draws are where the chains start: does a latent site have an improper"
+            " prior (ImproperUniform)? Give it a proper one"
+        ) from error
+    for name, site in trace.items():
+        if site["type"] == "plate" and site["args"][1] is not None and site["args"][1] < site["args"][0]:
+            with jax.ensure_compile_time_eval():
+                seeded = [handlers.seed(model, jax.random.key(k)) for k in range(2)]
+                first, second = (np.asarray(handlers.trace(m).get_trace(*args, **kwargs)[name]["value"]) for m in seeded)
+            if not np.array_equal(first, second):
+                raise ValueError(
+                    f"plate {name!r} draws a subsample of {site['args'][1]} of {site['args'][0]}, which is another posterior"
+                    " each time: use it whole, or fix the subsample (numpyro.handlers.substitute)"
+                )
+    return {name: site for name, site in trace.items() if site["type"] == "sample"}
+
+
+def _terms(distribution: dist.Distribution, value: Array, scale: Array | None = None) -> Array:
+    """The log density of a value, one term per element where the distribution is a product over elements, times the scale of
+    its batch, which NumPyro multiplies it by before the sum."""
+    event_dims = 0
+    while isinstance(distribution, dist.Independent):
+        event_dims += distribution.reinterpreted_batch_ndims
+        distribution = distribution.base_dist
+    terms = distribution.log_prob(value)
+    if scale is not None:
+        terms = jnp.reshape(scale, jnp.shape(scale) + (1,) * event_dims) * terms
+    return jnp.ravel(terms)
+
+
+def _site_terms(site: dict) -> Array:
+    return _terms(site["fn"], site["value"], site.get("scale"))
+
+
+def _check_sites(prototype: dict, hidden: dict, latent: dict) -> None:
+    if not hidden:
+        raise ValueError("the model has no latent site: there is nothing to infer (are all of its sites conditioned?)")
+    if len(hidden) == len(prototype):
+        raise ValueError(
+            f"the model has no observed site (latent: {', '.join(hidden)}): condition it first, as in"
+            " model.condition(visible=pixels) or numpyro.handlers.condition(model, data=...)"
+        )
+    for name in hidden.keys() - latent.keys():
+        kind = type(hidden[name]["fn"]).__name__
+        masked = ""
+        if name.endswith("_unobserved"):
+            masked = f" (it is what obs_mask= hides of {name.removesuffix('_unobserved')!r}: a mask handler needs no such site)"
+        if not hidden[name]["fn"].has_enumerate_support or hidden[name]["infer"].get("enumerate", "parallel") != "parallel":
+            raise ValueError(
+                f"latent site {name!r} is discrete ({kind}), no gradient moves it and it cannot be enumerated: sum it out of"
+                f" the model, or observe it{masked}"
+            )
+        try:
+            import funsor  # noqa: F401
+        except ImportError:
+            raise ValueError(
+                f"latent site {name!r} is discrete ({kind}): to have it summed out, install funsor (pip install funsor)"
+            ) from None
+    if not latent:
+        names = ", ".join(map(repr, hidden))
+        raise ValueError(f"latent site {names} is discrete, and there is no other: there is nothing for a gradient to move")
+
+
+def _tempered(prototype: dict, temper: Sequence[str] | None) -> set[str]:
+    observed = {name for name, site in prototype.items() if site["is_observed"]}
+    if temper is None:
+        return observed
+    if isinstance(temper, str) or not set(temper) or not set(temper) <= observed:
+        raise ValueError(f"temper={temper!r}: name one or more of the observed sites {sorted(observed)}")
+    if len(observed) < len(prototype) and any(
+        site["fn"].support.is_discrete and not site["is_observed"] for site in prototype.values()
+    ):
+        raise ValueError(
+            "temper= cannot name sites of a model whose discrete latents are summed out: their sum is tempered whole"
+        )
+    return set(temper)
+
+
+def _enumerated(model: Callable, args: tuple, kwargs: dict, values: Sites, latent: dict, nesting: int) -> Array:
+    """log p(y | continuous latents), the discrete latents summed out by NumPyro's funsor backend; ``nesting`` is the number of
+    nested plates, to the left of which it enumerates."""
+    from numpyro.contrib.funsor import config_enumerate, enum, log_density
+
+    seeded = handlers.seed(model, jax.random.key(0))
+    enumerated = enum(config_enumerate(seeded), first_available_dim=-nesting - 1)
+    inner = handlers.trace(handlers.substitute(enumerated, data=dict(values)))
+    # The continuous latents are hidden, so that their densities are not added, to be subtracted again with a rounding error.
+    log_likelihood, _ = log_density(handlers.block(inner, hide=list(latent)), args, kwargs, {})
+    for name, site in latent.items():
+        if inner.trace[name]["fn"].batch_shape != site["fn"].batch_shape:
+            raise ValueError(
+                f"latent site {name!r} depends on a discrete latent site, so its prior cannot be told apart: sum the discrete"
+                " site out of the model, as dist.MixtureSameFamily does"
+            )
+    return log_likelihood
+
+
+def _start(latent: dict, initial: dist.Distribution | Mapping[str, dist.Distribution] | None) -> dict:
+    if initial is None:
+        return {}
+    if isinstance(initial, dist.Distribution):
+        if len(latent) != 1:
+            raise ValueError(f"initial is one distribution, the model has the latent sites {sorted(latent)}: give a mapping")
+        initial = dict.fromkeys(latent, initial)
+    if set(initial) != set(latent):
+        raise ValueError(f"initial has the sites {sorted(initial)}, the model has the latent sites {sorted(latent)}")
+    started = {}
+    for name, distribution in initial.items():
+        shape, wanted = distribution.batch_shape + distribution.event_shape, jnp.shape(latent[name]["value"])
+        fits = len(shape) <= len(wanted) and all(
+            have in (1, want) for have, want in zip(shape[::-1], wanted[::-1], strict=False)
+        )
+        if not fits:
+            raise ValueError(f"initial for site {name!r} has shape {shape}, the site has {wanted}")
+        started[name] = distribution.expand(wanted[: len(wanted) - distribution.event_dim])
+    return started

@@ -1,0 +1,70 @@
+"""What can be wrong with a Pyro model, found by running it once before a run; the twin of `model_checks` and `masked_sites`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+
+from cogen.inference.items import refuse_hidden_items, site_dims
+from cogen.inference.results import check_names
+from cogen.inference.targets.model_checks import check_observed, check_scale, runs_in_numpyro
+
+
+def check_pyro_model(model: Callable, args: tuple = (), kwargs: Mapping[str, Any] | None = None) -> None:
+    """Raises ValueError for observed values that are not finite, for sites that results cannot hold, and for items inside a
+    wrapper; TypeError for a NumPyro model. Warns of a scale that multiplies a whole density."""
+    error: Exception | None = None
+    sites: dict[str, Any] = {}
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        try:
+            with refuse_hidden_items():
+                nodes = poutine.trace(model).get_trace(*args, **(kwargs or {})).nodes
+            sites = {n: s for n, s in nodes.items() if s["type"] == "sample" and not site_is_subsample(s)}
+        except Exception as raised:
+            error = raised
+    if not sites and runs_in_numpyro(model, args, kwargs or {}):
+        raise TypeError(
+            "this is a NumPyro model, and the kernel is for Pyro models: pass a NumPyro kernel, such as AnnealedHMC() or"
+            " numpyro.infer.NUTS, or write the model with pyro.sample"
+        ) from error
+    if error is not None:
+        raise error
+    latent = {}
+    for name, site in sites.items():
+        if not site["is_observed"]:
+            latent[name] = site_dims(None, name, site["value"].ndim)
+        elif not site["infer"].get("_deterministic", False):
+            remedy = (
+                "leave such values out, or hide them with obs_mask= or poutine.mask, and fill what is hidden too, as with"
+                " torch.nan_to_num: torch makes NaN of its gradient otherwise"
+            )
+            check_observed(name, site["value"].numpy(force=True), None, remedy)
+        if isinstance(site["scale"], torch.Tensor) and not site["infer"].get("_deterministic", False):
+            with torch.no_grad():
+                density = site["fn"].log_prob(site["value"])
+            check_scale(name, tuple(site["scale"].shape), tuple(density.shape))
+    check_names(latent, ("chain", "draw"))
+
+
+class ProperUnobserved(Messenger):
+    """The model in which what ``obs_mask`` hides keeps its prior: see `cogen.inference.targets.masked_sites`."""
+
+    def __enter__(self) -> Any:
+        self._observed: set[str] = set()
+        return super().__enter__()
+
+    def _pyro_sample(self, msg: Any) -> None:
+        name = msg["name"]
+        if msg["is_observed"]:
+            self._observed.add(name)
+        elif name.endswith("_unobserved") and f"{name.removesuffix('_unobserved')}_observed" in self._observed:
+            if msg["mask"] is not None:
+                scale = torch.as_tensor(msg["scale"])
+                msg["scale"] = torch.where(torch.as_tensor(msg["mask"]), scale, torch.ones_like(scale))
+            msg["mask"] = None

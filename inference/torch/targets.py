@@ -1,0 +1,457 @@
+"""A Pyro model as an annealing path, evaluated for all chains of all items in one batched call of torch.
+
+    log pi_beta(u) = reference(u) + beta tilt(u),
+
+as in `targets`: ``reference = log q0`` with the log Jacobians of ``biject_to(support)``, ``tilt = log p(z, y) - log q0``, u
+one flat vector for the latent sites of a chain of an item. Sums over terms (pixels) are made in float64, so that neither an
+accept decision nor a weight sees the rounding of a float32 sum.
+
+How the chain axis gets into a model that was written for one value of each site:
+
+* An `ItemModel` takes any number of items, so its data are repeated, once per chain, along its own item axis.
+* Any other model is one item and runs under `torch.vmap` over u. A plate of chains around the model
+  (Pyro's ``vectorize_particles``) would also batch, but asks every statement of the model to leave room for one more
+  dimension on the left, and a model that does not (``z.sum()``, ``W @ z``, ``z[0]``) gets a wrong density without a word;
+  under vmap it gets the right one.
+* A model that vmap refuses (a Python ``if`` on a value, ``.item()``, an autograd Function without a vmap rule) runs chain
+  by chain, with a warning.
+
+Supports may depend on other sites, since constrained values are made as the model runs.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyro
+import torch
+from pyro.distributions.torch_distribution import MaskedDistribution
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.distributions import Distribution, Independent, Normal, biject_to
+
+from cogen.inference.items import ItemModel, count_items, find_items, take_items
+from cogen.inference.torch.guide_start import PyroGuideStart, check_sites
+from cogen.inference.torch.model_checks import ProperUnobserved, check_pyro_model
+
+Initial = Distribution | Mapping[str, Distribution] | PyroGuideStart | None
+Message = Any
+Sums = tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]
+"""Reference, tilt, what of the reference is observed and not tempered, and the constrained values by site: (row,) thrice, (row,
+*shape)."""
+
+PIXELS_AT_ONCE = 200_000
+"""Chains of an `ItemModel` are evaluated in blocks of about so many entries of x (256 digits), so that the memory of the
+generator's activations does not grow with the number of chains. Smaller blocks pay more for the handlers around the model."""
+
+
+class Point(NamedTuple):
+    """Positions, with everything a transition needs to know about them. No beta in here."""
+
+    u: Tensor  # (chain, item, dim)
+    reference: Tensor  # (chain, item), float64
+    tilt: Tensor  # (chain, item), float64
+    reference_gradient: Tensor  # (chain, item, dim)
+    tilt_gradient: Tensor  # (chain, item, dim)
+    values: dict[str, Tensor]  # constrained, (chain, item, *shape)
+
+    def log_density(self, beta: Tensor) -> Tensor:
+        """(chain, item) at the inverse temperatures (item,). At beta = 0 an infinite tilt does not count."""
+        return self.reference + torch.where(beta == 0, 0.0, beta * self.tilt)
+
+    def gradient(self, beta: Tensor) -> Tensor:
+        return self.reference_gradient + beta.to(self.u.dtype)[:, None] * self.tilt_gradient
+
+    def map(self, change: Callable[..., Tensor], *others: Point) -> Point:
+        """``change`` of every array, and of the same arrays of other points."""
+        arrays = zip(self[:-1], *(other[:-1] for other in others), strict=True)
+        u, reference, tilt, reference_gradient, tilt_gradient = (change(*group) for group in arrays)
+        values = {name: change(value, *(o.values[name] for o in others)) for name, value in self.values.items()}
+        return Point(u, reference, tilt, reference_gradient, tilt_gradient, values)
+
+
+class PyroTarget:
+    """The annealing paths of a model's items for ``num_chains`` chains each.
+
+    :param initial: q0 in the place of the prior: a torch or Pyro distribution over the one latent site, a mapping by site, or
+        a guide mixed with the prior.
+    :param temper: the observed sites to temper, by name (default: all); the others count fully at every beta.
+    :param flat_prior: leave the prior out at beta = 1.
+
+    Raises ValueError where nothing is observed or latent, for a discrete latent site, a subsampled plate, a name in ``temper``
+    that is no observed site, and an ``initial`` whose sites or shapes are not the model's.
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        args: tuple,
+        kwargs: dict,
+        *,
+        num_chains: int,
+        initial: Initial = None,
+        temper: Sequence[str] | None = None,
+        flat_prior: bool = False,
+    ) -> None:
+        self.items: ItemModel | None = None if args or kwargs else find_items(model)
+        if self.items is not None and not self.items.item_data:
+            raise ValueError("nothing is observed: condition the model first, as in model.condition(visible=pixels)")
+        self.num_chains, self.initial, self.temper, self.flat_prior = num_chains, initial, temper, flat_prior
+        if self.items is None:
+            check_pyro_model(model, args, kwargs)
+        self.model = ProperUnobserved()(model) if self.items is None else self.items
+        self._args, self._kwargs = args, kwargs
+        self.num_items, self._block = 1, num_chains
+        if self.items is not None:
+            self.num_items = count_items(self.items.item_data)
+            self._block = min(num_chains, max(1, PIXELS_AT_ONCE // (self.num_items * math.prod(self.items.event_shape))))
+            self._repeated = take_items(self.items.item_data, np.tile(np.arange(self.num_items), self._block))
+        self._by_vmap = self.items is None
+        self._sites: dict[str, torch.Size] = {}
+        """Of an item's unconstrained values."""
+        self._shapes: dict[str, torch.Size] = {}
+        """Of what a run of the model draws."""
+
+    @property
+    def dim(self) -> int:
+        """Unconstrained coordinates of an item."""
+        return sum(shape.numel() for shape in self._sites.values())
+
+    def start(self, seeds: Sequence[int]) -> Point:
+        """Exact draws from q0, a function of the seed of each item, with one gradient evaluation."""
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), pyro.validation_enabled(False):
+            u = torch.stack([self._draw(item, seed) for item, seed in enumerate(seeds)], dim=1)
+        if self._by_vmap:
+            try:
+                return self.evaluate(u)
+            except RuntimeError as error:
+                self._by_vmap = False
+                reason = str(error).strip().splitlines()[0]
+                warnings.warn(
+                    f"torch.vmap cannot run this model ({reason}): its chains are evaluated one after another. To have them"
+                    " batched, avoid Python branches on values and .item(), give an autograd Function a vmap rule, or write"
+                    " the model as an ItemModel (see cogen.inference.items)",
+                    stacklevel=4,
+                )
+        return self.evaluate(u)
+
+    def evaluate(self, u: Tensor) -> Point:
+        """One gradient evaluation at (chain, item, dim): one pass forward, one back through each of the two parts. The prior
+        does not look at what the generator makes, so that only one of them goes through the generator."""
+        first, *rest = (self._evaluate(block) for block in u.split(self._block))
+        return first.map(lambda *parts: torch.cat(parts), *rest) if rest else first
+
+    def gradient(self, u: Tensor, beta: Tensor) -> Tensor:
+        """The gradient of log pi_beta alone, for the inner steps of a trajectory: (chain, item, dim)."""
+        return torch.cat([self._gradient(block, beta) for block in u.split(self._block)])
+
+    def start_weight(self, u: Tensor) -> Tensor:
+        """The log weight of draws from q0 before anything is tempered, (chain, item): what is observed and not tempered."""
+        if self.temper is None:
+            return torch.zeros(u.shape[:2], dtype=torch.float64, device=u.device)
+        with torch.no_grad(), pyro.validation_enabled(False):
+            sums = [self._sums(block.reshape(-1, self.dim))[2] for block in u.split(self._block)]
+        return torch.cat(sums).reshape(u.shape[:2])
+
+    def _evaluate(self, u: Tensor) -> Point:
+        with torch.enable_grad(), pyro.validation_enabled(False):
+            rows = u.detach().reshape(-1, self.dim).requires_grad_()
+            reference, tilt, _, values = self._sums(rows)
+            reference_gradient = _gradient(reference, rows, keep=True)
+            tilt_gradient = _gradient(tilt, rows, keep=False)
+        lead = u.shape[:2]
+
+        def shaped(value: Tensor) -> Tensor:
+            return value.detach().reshape(*lead, *value.shape[1:])
+
+        by_site = {name: shaped(value) for name, value in values.items()}
+        return Point(u, shaped(reference), shaped(tilt), shaped(reference_gradient), shaped(tilt_gradient), by_site)
+
+    def _gradient(self, u: Tensor, beta: Tensor) -> Tensor:
+        with torch.enable_grad(), pyro.validation_enabled(False):
+            rows = u.detach().reshape(-1, self.dim).requires_grad_()
+            reference, tilt, _, _ = self._sums(rows)
+            return _gradient(reference + beta.repeat(len(u)) * tilt, rows, keep=False).reshape(u.shape)
+
+    def _sums(self, rows: Tensor) -> Sums:
+        if self.items is not None:
+            data = self._repeated if len(rows) == self._block * self.num_items else take_items(self._repeated, slice(len(rows)))
+            return self._run(rows, data)
+        if self._by_vmap:
+            return torch.vmap(self._run)(rows)
+        *sums, values = zip(*(self._run(row) for row in rows), strict=True)
+        reference, tilt, apart = (torch.stack(each) for each in sums)
+        return reference, tilt, apart, {n: torch.stack([v[n] for v in values]) for n in values[0]}
+
+    def _run(self, u: Tensor, data: Any = None) -> Sums:
+        """The model at u: (row, dim) for an `ItemModel` with the rows' ``data``, (dim,) for any other."""
+        lead, args = u.shape[:-1], self._args if data is None else (data,)
+        parts = u.split([shape.numel() for shape in self._sites.values()], dim=-1)
+        coordinates = {n: p.reshape(lead + s) for (n, s), p in zip(self._sites.items(), parts, strict=True)}
+        with _Density(coordinates, self._initial_of, lead) as density:
+            self.model(*args, **self._kwargs)
+        apart = [term for name, term in density.observed.items() if self.temper is not None and name not in self.temper]
+        known = density.prior if self.initial is None else density.start
+        if isinstance(self.initial, PyroGuideStart):
+            known = [self._guide_mixture(self.initial, u, density, args)]
+        new = density.jacobian + known + apart
+        added = [term for name, term in density.observed.items() if self.temper is None or name in self.temper]
+        if self.initial is not None:
+            added += [-term for term in known] + ([] if self.flat_prior else density.prior)
+        elif self.flat_prior:
+            added += [-term for term in density.prior]
+        if not self.flat_prior:
+            added += density.change
+        untempered = torch.stack(apart).sum(0) if apart else torch.zeros(lead, dtype=torch.float64, device=u.device)
+        return torch.stack(new).sum(0), torch.stack(added).sum(0), untempered, density.values
+
+    def _guide_mixture(self, start: PyroGuideStart, u: Tensor, density: _Density, args: tuple) -> Tensor:
+        """The log density of (1 - eps) guide + eps prior at the constrained values."""
+        jacobian, prior = torch.stack(density.jacobian).sum(0), torch.stack(density.prior).sum(0)
+        if start.function is None:
+            log_guide = start.log_density(u).double() - jacobian
+        else:
+            with _Given(density.values, u.shape[:-1]) as given:
+                start.function(*args, **self._kwargs)
+            log_guide = torch.stack(given.terms).sum(0)
+        share = torch.tensor(start.prior_share, dtype=torch.float64, device=u.device)
+        return torch.logaddexp(torch.log1p(-share) + log_guide, share.log() + prior)
+
+    def _draw(self, item: int, seed: int) -> Tensor:
+        """One item's draws from q0, (chain, dim); the sites are found and checked on the way."""
+        torch.manual_seed(seed)
+        chains = self.num_chains
+        calls: list[tuple[tuple, dict]] = [(self._args, self._kwargs)] * chains
+        lead = torch.Size()
+        if self.items is not None:
+            calls, lead = [((take_items(self.items.item_data, np.full(chains, item)),), {})], torch.Size([chains])
+        u = torch.stack([self._draw_once(*call, lead) for call in calls]).reshape(chains, -1)
+        if not isinstance(self.initial, PyroGuideStart):
+            return u
+        self.initial = start = self.initial.bind(self.num_items, self.dim)
+        if start.function is None:
+            guided = start.draw(item, chains)
+        else:
+            drawn = [self._draw_once(*call, lead, start.draw_values(*call[0], **call[1])) for call in calls]
+            guided = torch.stack(drawn).reshape(chains, -1)
+        return torch.where(torch.rand(chains, 1, device=u.device) < start.prior_share, u, guided.to(u))
+
+    def _draw_once(self, args: tuple, kwargs: dict, lead: torch.Size, given: dict[str, Tensor] | None = None) -> Tensor:
+        """A run of the model, its latent sites drawn from q0 or ``given``: their unconstrained values."""
+        if given is not None:
+            check_sites(given, self._shapes)
+        with _Draw(self._initial_of, lead, given or {}) as drawn:
+            self.model(*args, **kwargs)
+        _check_sites(drawn, self.initial, self.temper)
+        self._shapes = drawn.shapes
+        sites = {name: value.shape[len(lead) :] for name, value in drawn.values.items()}
+        if self._sites and sites != self._sites:
+            raise ValueError(
+                f"the latent sites changed from draw to draw ({self._sites}, then {sites}): they must stay the same"
+            )
+        self._sites = sites
+        return torch.cat([value.reshape(*lead, -1) for value in drawn.values.values()], dim=-1)
+
+    def _initial_of(self, name: str) -> Distribution | None:
+        if isinstance(self.initial, PyroGuideStart):
+            return None
+        return self.initial.get(name) if isinstance(self.initial, Mapping) else self.initial
+
+
+class _Draw(Messenger):
+    """Draws the latent sites, but for those that are given, and keeps their unconstrained values."""
+
+    def __init__(self, initial: Callable[[str], Distribution | None], lead: torch.Size, given: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.initial, self.lead, self.given = initial, lead, given
+        self.values: dict[str, Tensor] = {}
+        self.shapes: dict[str, torch.Size] = {}
+        self.observed: set[str] = set()
+
+    def _pyro_sample(self, msg: Message) -> None:
+        if msg["is_observed"] or site_is_subsample(msg):
+            return
+        start = self.initial(msg["name"])
+        if msg["name"] in self.given:
+            msg["value"] = self.given[msg["name"]]
+        elif start is not None:
+            wanted = msg["fn"].shape()
+            msg["value"] = _expanded(msg["name"], start, wanted, self.lead).sample()
+
+    def _pyro_post_sample(self, msg: Message) -> None:
+        name, fn = msg["name"], msg["fn"]
+        if site_is_subsample(msg):
+            if fn.subsample_size is not None and fn.subsample_size < fn.size:
+                raise ValueError(
+                    f"plate {name!r} draws a subsample at every call, which is another posterior each time: use it whole, or"
+                    " fix the subsample, as in pyro.plate(..., subsample=index)"
+                )
+        elif msg["is_observed"]:
+            if not msg["infer"].get("_deterministic", False):
+                self.observed.add(name)
+        elif fn.support.is_discrete:
+            raise ValueError(
+                f"latent site {name!r} is discrete ({type(fn).__name__}), and no gradient moves it: sum it out of the model, or"
+                " observe it (poutine.mask in the place of obs_mask= leaves none)"
+            )
+        else:
+            self.values[name] = biject_to(fn.support).inv(msg["value"])
+            self.shapes[name] = msg["value"].shape
+
+
+class _Density(Messenger):
+    """Runs the model at given unconstrained coordinates and keeps the log density of every site, summed over the row."""
+
+    def __init__(self, coordinates: dict[str, Tensor], initial: Callable[[str], Distribution | None], lead: torch.Size) -> None:
+        super().__init__()
+        self.coordinates, self.initial, self.lead = coordinates, initial, lead
+        self.values: dict[str, Tensor] = {}
+        self.jacobian: list[Tensor] = []
+        self.prior: list[Tensor] = []
+        """Of the density that draws of the latent sites have."""
+        self.change: list[Tensor] = []
+        """What their scales and masks make of it."""
+        self.start: list[Tensor] = []
+        self.observed: dict[str, Tensor] = {}
+
+    def _pyro_sample(self, msg: Message) -> None:
+        u = self.coordinates.get(msg["name"])
+        if u is not None:
+            transform = biject_to(msg["fn"].support)
+            msg["value"] = self.values[msg["name"]] = transform(u)
+            self.jacobian.append(_row_sum(self.lead, msg, transform.log_abs_det_jacobian(u, msg["value"])))
+
+    def _pyro_post_sample(self, msg: Message) -> None:
+        if msg["name"] in self.values:
+            drawn = _row_sum(self.lead, msg, _terms(_unmasked(msg["fn"]), msg["value"]))
+            self.prior.append(drawn)
+            if _is_changed(msg):
+                self.change.append(_row_sum(self.lead, msg, _site_terms(msg)) - drawn)
+            start = self.initial(msg["name"])
+            if start is not None:
+                self.start.append(_row_sum(self.lead, msg, _terms(start, msg["value"])))
+        elif msg["is_observed"] and not site_is_subsample(msg) and not msg["infer"].get("_deterministic", False):
+            self.observed[msg["name"]] = _row_sum(self.lead, msg, _site_terms(msg))
+
+
+class _Given(Messenger):
+    """Runs a guide function with given values of its sites, and keeps their log densities, summed over the row."""
+
+    def __init__(self, values: Mapping[str, Tensor], lead: torch.Size) -> None:
+        super().__init__()
+        self.values, self.lead = values, lead
+        self.terms: list[Tensor] = []
+
+    def _pyro_sample(self, msg: Message) -> None:
+        if msg["name"] in self.values:
+            msg["value"] = self.values[msg["name"]]
+
+    def _pyro_post_sample(self, msg: Message) -> None:
+        if msg["name"] in self.values:
+            self.terms.append(_row_sum(self.lead, msg, _site_terms(msg)))
+
+
+def _row_sum(lead: torch.Size, msg: Message, terms: Tensor) -> Tensor:
+    """The sum over a row's terms, (row,) or ()."""
+    if terms.shape[: len(lead)] != lead:
+        raise ValueError(
+            f"site {msg['name']!r} has a log density of shape {tuple(terms.shape)} where the model runs {lead[0]} items: in an"
+            " ItemModel every site stands in the plate over items"
+        )
+    return terms.reshape(*lead, -1).sum(-1, dtype=torch.float64)
+
+
+def _gradient(sums: Tensor, rows: Tensor, keep: bool) -> Tensor:
+    if not sums.requires_grad:  # a flat prior without a Jacobian
+        return torch.zeros_like(rows)
+    found = torch.autograd.grad(sums.sum(), rows, retain_graph=keep, allow_unused=True)[0]
+    return torch.zeros_like(rows) if found is None else found
+
+
+def _terms(distribution: Any, value: Tensor) -> Tensor:
+    """The log density of a value, one term per element where the distribution is a product over elements."""
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    return _lean(distribution).log_prob(value)
+
+
+class _LeanNormal:
+    """-r^2 / 2 - log(sd sqrt(2 pi)), r = (value - mean) / sd, in half of torch's passes over the pixels, which cost a twentieth
+    of a small convolutional generator. What depends on an expanded sd alone is computed before the expansion."""
+
+    def __init__(self, normal: Normal) -> None:
+        self.batch_shape = normal.batch_shape
+        strides = normal.scale.stride()
+        self.mean, self.sd = normal.loc, normal.scale[tuple(slice(None) if stride else slice(1) for stride in strides)]
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        r = (value - self.mean) * self.sd.reciprocal()  # a division takes longer than a product
+        return torch.addcmul(-(self.sd.log() + 0.5 * math.log(2 * math.pi)), r, r, value=-0.5)
+
+
+def _lean(distribution: Any) -> Any:
+    if type(distribution) in (Normal, pyro.distributions.Normal):
+        return _LeanNormal(distribution)
+    if isinstance(distribution, MaskedDistribution):
+        distribution = copy.copy(distribution)
+        distribution.base_dist = _lean(distribution.base_dist)
+    return distribution
+
+
+def _site_terms(msg: Message) -> Tensor:
+    scale, mask = msg["scale"], msg["mask"]
+    if isinstance(scale, Tensor) or isinstance(mask, Tensor):  # of the shape of the whole site's batch
+        return scale_and_mask(msg["fn"].log_prob(msg["value"]), scale, mask)
+    return scale_and_mask(_terms(msg["fn"], msg["value"]), scale, mask)
+
+
+def _unmasked(distribution: Any) -> Any:
+    """The distribution that a masked one draws from."""
+    if isinstance(distribution, MaskedDistribution):
+        return _unmasked(distribution.base_dist)
+    if isinstance(distribution, Independent):
+        return Independent(_unmasked(distribution.base_dist), distribution.reinterpreted_batch_ndims)
+    return distribution
+
+
+def _is_changed(msg: Message) -> bool:
+    """Whether the log density of a latent site is not that of its draws."""
+    distribution = msg["fn"]
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    scaled = isinstance(msg["scale"], Tensor) or msg["scale"] != 1
+    return scaled or msg["mask"] is not None or isinstance(distribution, MaskedDistribution)
+
+
+def _check_sites(drawn: _Draw, initial: Initial, temper: Sequence[str] | None) -> None:
+    latent = sorted(drawn.values)
+    if not latent:
+        raise ValueError("the model has no latent site: there is nothing to infer (are all of its sites conditioned?)")
+    if not drawn.observed:
+        raise ValueError(
+            f"the model has no observed site (latent: {', '.join(latent)}): condition it first, as in"
+            " model.condition(visible=pixels) or pyro.condition(model, data=...)"
+        )
+    if temper is not None and (not set(temper) or not set(temper) <= drawn.observed):
+        raise ValueError(f"temper={temper!r}: name one or more of the observed sites {sorted(drawn.observed)}")
+    if isinstance(initial, Mapping):
+        if set(initial) != set(latent):
+            raise ValueError(f"initial has the sites {sorted(initial)}, the model has the latent sites {latent}")
+    elif isinstance(initial, Distribution) and len(latent) != 1:
+        raise ValueError(f"initial is one distribution, the model has the latent sites {latent}: give a mapping")
+
+
+def _expanded(name: str, start: Distribution, wanted: torch.Size, lead: torch.Size) -> Distribution:
+    shape = start.batch_shape + start.event_shape
+    one = (*(1 for _ in lead), *wanted[len(lead) :])  # the shape of the site of one item
+    fits = len(shape) <= len(one) and all(have in (1, want) for have, want in zip(shape[::-1], one[::-1], strict=False))
+    if not fits:
+        raise ValueError(f"initial for site {name!r} has shape {tuple(shape)}, the site has {one}")
+    return start.expand(wanted[: len(wanted) - len(start.event_shape)])

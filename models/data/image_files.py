@@ -1,0 +1,265 @@
+"""Images from files of any kind Pillow or NumPy knows, validated as they are read.
+
+`load_images` reads what a trained generator is conditioned on; `pictures_below` and `read_pictures` find and read what
+`cogen.models.data.datasets` makes a data set of. A picture is read as a viewer shows it: upright, on white paper. What the
+values of an array mean stands in `cogen.models.data.image_arrays`.
+
+Every error names the file, what is wrong with it, and what was expected. No file stays open.
+"""
+
+import os
+import re
+import struct
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cogen.models.data.image_arrays import (
+    ARRAY_SUFFIXES,
+    as_values,
+    check_data_range,
+    fitted,
+    from_bytes,
+    no_data_range,
+    on_white,
+    read_arrays,
+)
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+
+SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
+"""Pillow's modes of gray pictures with 16 bits; PNG and PGM have come as "I" too."""
+
+EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
+
+ORIENTATION, BITS, PHOTOMETRIC = 274, 258, 262  # tags of EXIF and TIFF
+
+
+def load_images(
+    path: str | Path,
+    event_shape: Sequence[int],
+    value_range: tuple[float, float],
+    data_range: tuple[float, float] | None = None,
+) -> np.ndarray:
+    """Images as a generator sees them: float32 (item, channel, height, width) within `value_range`.
+
+    `path` is one picture, a `.npy` or `.npz` array, or a folder of pictures and subfolders, taken in the natural order of
+    their relative names (2 before 10). Pictures are turned to grayscale or RGB as the generator's channel count asks, on
+    white where they are transparent; they are never resized. An array is one image or several in any layout: (item, height,
+    width), (item, height, width, channel) or (item, channel, height, width). Its integers from 0 to 255 are bytes, its
+    floats lie in [0, 1], or in `data_range`; NaN is allowed, it may stand for a hidden pixel.
+
+    :param event_shape: the generator's (channel, height, width).
+    :param value_range: the generator's values of black and white.
+    :param data_range: the values of an array that stand for black and white, where they are not as above.
+    :raises FileNotFoundError: when there is nothing to read.
+    :raises ValueError: naming the file, for whatever does not fit.
+
+    Warns, in one line, of the files of a folder that are not read.
+    """
+    path = Path(path)
+    shape = tuple(event_shape)
+    if len(shape) != 3:
+        raise ValueError(f"the generator makes events of shape {shape}, which are not images (channel, height, width)")
+    check_data_range(data_range)
+    if path.suffix.lower() in ARRAY_SUFFIXES and path.is_file():
+        array = fitted(read_arrays(path, ["images"])["images"], str(path), shape)
+        values = as_values(array, str(path), value_range, data_range)
+        return on_white(values, value_range) if values.shape[1] > shape[0] else values
+    if path.is_dir():
+        files, others = pictures_below(path)
+        if not files:
+            found = f", only {some_of(others, path)}" if others else ""
+            raise FileNotFoundError(f"folder {path} holds no picture ({', '.join(PICTURE_SUFFIXES)}){found}")
+        warn_of_unread(path, others)
+    elif not path.exists():
+        raise FileNotFoundError(f"no image file or folder at {path}")
+    elif path.suffix.lower() in PICTURE_SUFFIXES:
+        files = [path]
+    else:
+        raise ValueError(f"{path}: cannot tell the kind of file; known are {', '.join(PICTURE_SUFFIXES + ARRAY_SUFFIXES)}")
+    no_data_range(path, data_range)
+    return np.stack([_load_picture(p, shape, value_range) for p in files])
+
+
+def pictures_below(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The pictures in a folder and its subfolders, and the other files, each in the natural order of the relative paths.
+
+    What is hidden (its name starts with a dot) is left out. Raises OSError for a folder that cannot be listed.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    found = []
+    for root, subfolders, names in os.walk(folder, onerror=fail, followlinks=True):
+        here = Path(root).resolve()
+        subfolders[:] = [  # without links back to a folder above, which would never end
+            name for name in subfolders if name[0] != "." and not here.is_relative_to((here / name).resolve())
+        ]
+        found += [os.path.relpath(os.path.join(root, name), folder) for name in names if name[0] != "."]
+    found.sort(key=_natural)
+    files = [folder / name for name in found]
+    return (
+        [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES],
+        [path for path in files if path.suffix.lower() not in PICTURE_SUFFIXES],
+    )
+
+
+def warn_of_unread(folder: Path, others: Sequence[Path], why: str = f"pictures are {', '.join(PICTURE_SUFFIXES)}") -> None:
+    """One line with the number of files that are not read and the names of the first."""
+    if others:
+        count = "1 file is" if len(others) == 1 else f"{len(others)} files are"
+        warnings.warn(f"{folder}: {count} not read ({some_of(others, folder)}); {why}", stacklevel=3)
+
+
+def some_of(files: Sequence[Path], folder: Path) -> str:
+    """The first names of some files, for one line."""
+    return ", ".join(str(path.relative_to(folder)) for path in files[:3]) + (", ..." if len(files) > 3 else "")
+
+
+def _natural(relative: str) -> tuple[list[list[Any]], str]:
+    """A key that sorts folder by folder, and digits by their number: 2.png before 10.png."""
+    parts = [re.split("([0-9]+)", part) for part in relative.split(os.sep)]
+    return [[int(piece) if at % 2 else piece for at, piece in enumerate(part)] for part in parts], relative
+
+
+def read_pictures(files: Sequence[Path], size: int | None = None, positions: Sequence[int] | None = None) -> np.ndarray:
+    """Picture files as uint8 (item, channel, height, width): one channel if all of them are gray, otherwise three.
+
+    What is transparent is put on white. With `size` every picture is cropped and resized (`crop_and_resize`); without,
+    all must have the size of the first. The pictures are read in the order given; with `positions` the first becomes item
+    `positions[0]` of the result, and so on.
+
+    Raises ValueError naming the picture that cannot be read or has another size.
+    """
+    images: np.ndarray | None = None  # filled as pictures come: a large folder is in memory once
+    # Pillow decodes and resizes without the interpreter's lock; blocks, because every waiting task costs memory.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(files), 1024):
+            block = files[start : start + 1024]
+            for index, pixels in enumerate(pool.map(partial(_read_picture, size=size), block), start):
+                if images is None:
+                    images = np.empty((len(files), pixels.shape[2], *pixels.shape[:2]), np.uint8)
+                elif pixels.shape[:2] != images.shape[2:]:
+                    (height, width), (wanted_height, wanted_width) = pixels.shape[:2], images.shape[2:]
+                    raise ValueError(
+                        f"{files[index]} is {width} x {height} pixels, {files[0].name} is {wanted_width} x {wanted_height}; "
+                        "all must have one size: give size= to crop and resize them"
+                    )
+                if pixels.shape[2] > images.shape[1]:
+                    images = np.repeat(images, 3, axis=1)
+                images[index if positions is None else positions[index]] = pixels.transpose(
+                    2, 0, 1
+                )  # gray pixels spread over three channels
+    if images is None:
+        raise ValueError("there are no pictures to read; give at least one file")
+    return images
+
+
+def crop_and_resize(picture: "Picture", size: int) -> "Picture":
+    """The centre square of a picture in mode L or RGB, at size x size, antialiased (bicubic)."""
+    from PIL import Image
+
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    square = picture.crop((left, top, left + side, top + side))
+    return square if side == size else square.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def _load_picture(path: Path, shape: tuple[int, ...], value_range: tuple[float, float]) -> np.ndarray:
+    channels, height, width = shape
+    if channels not in (1, 3):
+        raise ValueError(f"{path}: the generator makes {channels} channels; a picture has 1 (gray) or 3 (RGB), give an array")
+    pixels = np.asarray(_decode(path).convert("L" if channels == 1 else "RGB"))
+    if pixels.shape[:2] != (height, width):
+        raise ValueError(f"{path} is {pixels.shape[1]} x {pixels.shape[0]} pixels; the generator makes {width} x {height}")
+    return from_bytes(pixels.reshape(height, width, channels).transpose(2, 0, 1), value_range)
+
+
+def _read_picture(path: Path, size: int | None) -> np.ndarray:
+    """uint8 (height, width, channel), one channel if the picture is gray."""
+    picture = _decode(path)
+    if size is not None:
+        picture = crop_and_resize(picture, size)
+    pixels = np.asarray(picture)
+    if pixels.ndim == 2:
+        return pixels[..., None]
+    gray = np.array_equal(pixels[..., 0], pixels[..., 1]) and np.array_equal(pixels[..., 0], pixels[..., 2])
+    return pixels[..., :1] if gray else pixels
+
+
+def _decode(path: Path) -> "Picture":
+    """A picture in mode L or RGB as a viewer shows it, upright and on white paper; its file is closed again."""
+    from PIL import Image
+
+    try:
+        # Our own handle: given a path Pillow maps uncompressed pictures, and scrambles TIFF that is stored on its side.
+        with path.open("rb") as file, Image.open(file) as opened:
+            # Of the two pictures in a phone's MPO file (a JPEG) the second is a preview of the first.
+            frames = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)
+            deep = opened.mode in SIXTEEN_BITS or (opened.mode == "I" and opened.format in ("PNG", "PPM"))
+            tags = dict(getattr(opened, "tag_v2", {}))
+            picture = _upright(opened)
+    except (OSError, EOFError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+        reason = "is not a picture that can be read" if path.stat().st_size else "is empty"
+        raise ValueError(f"{path} {reason} ({type(error).__name__})") from None
+    if frames > 1:
+        raise ValueError(f"{path} holds {frames} frames or pages; save the one that is meant as a picture of its own")
+    if deep:
+        picture = _with_eight_bits(picture, tags)
+    elif picture.mode not in EIGHT_BITS:
+        raise ValueError(
+            f"{path} has pixels of Pillow's mode {picture.mode}, whose range is not known; save it as gray or RGB with 8 or "
+            "16 bits, or give an array"
+        )
+    gray = picture.mode in ("1", "L", "LA")
+    if picture.has_transparency_data:
+        drawn = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn)
+    return picture.convert("L" if gray else "RGB")
+
+
+def _upright(opened: "Picture") -> "Picture":
+    """The pixels turned and mirrored as the orientation in EXIF or XMP says.
+
+    `PIL.ImageOps.exif_transpose` writes the EXIF anew to take the orientation out, and fails on what phones put there.
+    """
+    from PIL.Image import Transpose
+
+    opened.load()
+    try:
+        orientation: Any = opened.getexif().get(ORIENTATION)
+    except (SyntaxError, ValueError, struct.error):  # damaged EXIF says nothing about the pixels
+        orientation = None
+    turn = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }.get(orientation)
+    return opened.copy() if turn is None else opened.transpose(turn)
+
+
+def _with_eight_bits(picture: "Picture", tags: dict[int, Any]) -> "Picture":
+    """A gray picture of 16 bits (TIFF has 12 too) in mode L, or LA where one value stands for transparent."""
+    from PIL import Image
+
+    values = np.asarray(picture).astype(np.float32)
+    white = 4095 if tags.get(BITS) == (12,) else 65535
+    scaled = values * (255 / white)
+    gray = Image.fromarray(np.rint(255 - scaled if tags.get(PHOTOMETRIC) == 0 else scaled).astype(np.uint8))
+    if "transparency" in picture.info:
+        gray.putalpha(Image.fromarray(np.where(values == picture.info["transparency"], 0, 255).astype(np.uint8)))
+    return gray

@@ -1,0 +1,131 @@
+"""Adversarial inference by matching priors and conditionals: a GAN with an encoder that needs no critic of codes.
+
+With the generator's joint p(z) p(x | z) and the encoder's joint data(x) q(z | x),
+
+    KL(p(x, z) || q(x, z)) = KL(p(x) || data(x)) + E_{p(x)} KL(p(z | x) || q(z | x)),
+
+so the two joints agree when the marginals of x do, which is a GAN's game, and when the encoder is the generator's posterior,
+which is maximum likelihood on pairs, of which the generator makes as many as one wants:
+
+    critic       any objective of a GAN: the log odds, or the divergence of f-GAN
+    encoder      E_{z ~ p(z), x ~ p(x | z)} -log q(z | x),      q(z | x) = Normal(mean(x), sd(x)), dimensions independent
+    generator    the GAN's loss + lambda times the encoder's, lambda = 1 / latent_dim
+
+The encoder's term in the generator's loss keeps apart what comes from different z: where modes collapse, z could not be told
+from x. x | z is G(z), or G(z) with Gaussian noise. The encoder reads the critic's features and does not train them.
+
+What lambda costs, in the limit of an encoder that is the exact posterior, x given z with a given noise, and a game that
+descends the KL divergence: the term is the entropy H(z | x) = H(z) + H(x | z) - H(x), of which only H(x) depends on the
+generator. The generator then minimises KL(p(x) || data) - lambda H(x), whose minimum is not the data but p(x) proportional to
+data(x)^(1 / (1 + lambda)): Gaussians come out sqrt(1 + lambda) times too wide. `NonSaturating` pushes half as hard as KL near
+the data, so that lambda counts about twice there; without noise H(z | x) has no lower bound but that of the encoder's log sd.
+What was measured (`docs/families.md`) costs more than this limit says, and less with a smaller lambda. Nothing of it holds for
+unit variance, where the term is a squared error.
+
+References:
+    Li, Wang, Chen, Gao. AIM: adversarial inference by matching priors and conditionals. 2018 (equations 3 and 7 to 9;
+        algorithm 1 is `AIM.step`, algorithm 2 is `neighbours` of `cogen.models.networks.encoders`; section 4.6: noise).
+    Nowozin, Cseke, Tomioka. f-GAN. NeurIPS 2016.
+Departures: the critic may be regularised (R1), and has no batch norm, so that what the encoder reads of one x does not
+depend on others.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cogen.models.families.family import Batch, Family, Update, adam
+from cogen.models.families.gan import NonSaturating, Objective
+from cogen.models.networks.encoders import FeatureEncoder, negative_log_density
+
+
+class AIM(Family):
+    """A generator, a critic with features, and an encoder's head on them.
+
+    :param critic: a module with the parts ``features`` (x to (batch, width)) and ``last`` (to one number), such as
+        `networks.ConvolutionalCritic` and `networks.DenseCritic`.
+    :param head: from features (batch, width) to mean and log sd, (batch, 2 latent_dim); see `encoders.head`.
+    :param objective: what generator and critic play for; default `gan.NonSaturating`.
+    :param weight: lambda; default 1 / latent_dim.
+    :param unit_variance: q(z | x) has variance one: the encoder's loss is half the squared error of z (the paper's AIM-).
+    :param noise: standard deviation of x | z around G(z).
+
+    Raises ValueError for a negative weight or noise, and a critic without features.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        critic: nn.Module,
+        head: nn.Module,
+        latent_dim: int,
+        objective: Objective | None = None,
+        *,
+        weight: float | None = None,
+        unit_variance: bool = False,
+        noise: float = 0.0,
+        learning_rate: float = 2e-4,
+        betas: tuple[float, float] = (0.5, 0.99),
+    ) -> None:
+        super().__init__()
+        objective = objective or NonSaturating()
+        weight = 1.0 / latent_dim if weight is None else weight
+        if not (weight >= 0 and noise >= 0):
+            raise ValueError(f"weight={weight}, noise={noise}: neither is negative")
+        if not (
+            isinstance(getattr(critic, "features", None), nn.Module) and isinstance(getattr(critic, "last", None), nn.Module)
+        ):
+            raise ValueError(
+                f"{type(critic).__name__} has no parts `features` and `last`: AIM's encoder reads the critic's features"
+            )
+        self.generator, self.critic, self.head, self.latent_dim = generator, critic, head, latent_dim
+        self.objective, self.weight, self.unit_variance, self.noise = objective, weight, unit_variance, noise
+        self.learning_rate, self.betas = learning_rate, betas
+        self.batches_per_step = objective.critic_steps
+
+    @property
+    def encoder(self) -> FeatureEncoder:
+        """x to mean and log sd; the critic's own features with the head on them."""
+        return FeatureEncoder(self.critic.features, self.head, self.unit_variance)  # type: ignore[arg-type]
+
+    def optimizers(self) -> dict[str, Any]:
+        networks = {"critic": self.critic, "generator": self.generator, "encoder": self.head}
+        return {name: adam(each, learning_rate=self.learning_rate, betas=self.betas) for name, each in networks.items()}
+
+    def step(self, batch: Batch, update: Update, iteration: int) -> None:
+        for k, real in enumerate(batch[0].chunk(self.batches_per_step)):
+            with torch.no_grad():
+                z = self.latent(len(real))
+                fake = self.sample(z)
+            count = iteration * self.batches_per_step + k
+            update("critic", functools.partial(self.objective.critic_loss, self.critic, real, fake, count))
+            self.objective.constrain(self.critic)
+        update("encoder", lambda: self.encoder_loss(z, fake))
+
+        def generator_loss() -> Tensor:
+            z = self.latent(len(real))
+            made = self.sample(z)
+            features = self.critic.features(made)  # type: ignore[operator]  # once, for both terms
+            fooled = self.objective.generator_loss(self._last, features)
+            return fooled + self.weight * negative_log_density(z, *self._code(features)).mean()
+
+        update("generator", generator_loss)
+
+    def sample(self, z: Tensor) -> Tensor:
+        """x | z: G(z), with noise where there is any."""
+        x = self.generator(z)
+        return x + self.noise * torch.randn_like(x) if self.noise else x
+
+    def encoder_loss(self, z: Tensor, x: Tensor) -> Tensor:
+        """Mean of -log q(z | x) over pairs, in nats (equations 7 and 8)."""
+        return negative_log_density(z, *self.encoder(x)).mean()
+
+    def _code(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        return self.encoder.code(features)
+
+    def _last(self, features: Tensor) -> Tensor:
+        return self.critic.last(features).squeeze(-1)  # type: ignore[operator]

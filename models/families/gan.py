@@ -1,0 +1,151 @@
+"""Adversarial training: a critic learns to tell data from samples, a generator learns to be taken for data.
+
+With critic outputs D(x), unbounded, and the discriminator of the first paper sigmoid(D(x)):
+
+    critic            s E softplus(-D(x)) + (1 - s) E softplus(D(x)) + E softplus(D(G(z))) + (gamma / 2) E |grad D(x)|^2
+    non-saturating    generator: E softplus(-D(G(z)))
+    saturating        generator: -E softplus(D(G(z)))
+
+s is one, or 0.9 for one-sided label smoothing. Other objectives, `wgan.Clipping`, `wgan.GradientPenalty` and `fgan.KL`,
+take the same place in `GAN`.
+
+References:
+    Goodfellow et al. Generative adversarial nets. NeurIPS 2014 (equation 1, and the non-saturating loss of section 3).
+    Salimans et al. Improved techniques for training GANs. NeurIPS 2016 (section 3.4: one-sided label smoothing).
+    Mescheder, Geiger, Nowozin. Which training methods for GANs do actually converge? ICML 2018 (R1: equation 9).
+    Karras et al. Analyzing and improving the image quality of StyleGAN. CVPR 2020 (section 3.1: the penalty only every
+        k-th step, k times as strong).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from cogen.models.families.family import Batch, Family, Update, adam
+
+Critic = Callable[[Tensor], Tensor]
+"""From x (batch, *event_shape) to one number each, (batch,)."""
+
+
+class Objective(Protocol):
+    """What a `GAN` plays for."""
+
+    @property
+    def critic_steps(self) -> int:
+        """Critic steps for each generator step."""
+        ...
+
+    def critic_loss(self, critic: Critic, real: Tensor, fake: Tensor, iteration: int) -> Tensor:
+        """``iteration`` counts the critic's steps."""
+        ...
+
+    def generator_loss(self, critic: Critic, fake: Tensor) -> Tensor: ...
+
+    def constrain(self, critic: nn.Module) -> None:
+        """Called after every critic step."""
+        ...
+
+
+@dataclass(frozen=True)
+class NonSaturating:
+    """The non-saturating objective; `gamma` = 0 is the vanilla GAN, else R1 is applied every `penalty_every` steps.
+
+    :param real_target: s, the critic's target for data, in (0.5, 1]; 0.9 is one-sided label smoothing.
+
+    Raises ValueError for values out of range.
+    """
+
+    gamma: float = 1.0
+    penalty_every: int = 8
+    critic_steps: int = 1
+    real_target: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.gamma >= 0 and self.penalty_every >= 1 and self.critic_steps >= 1 and 0.5 < self.real_target <= 1):
+            raise ValueError(f"{self}: gamma >= 0, penalty_every >= 1, critic_steps >= 1 and real_target in (0.5, 1] are asked")
+
+    def critic_loss(self, critic: Critic, real: Tensor, fake: Tensor, iteration: int) -> Tensor:
+        loss = discriminator_loss(critic(real), critic(fake), self.real_target)
+        if self.gamma > 0 and iteration % self.penalty_every == 0:
+            loss = loss + 0.5 * self.gamma * self.penalty_every * squared_gradient(critic, real).mean()
+        return loss
+
+    def generator_loss(self, critic: Critic, fake: Tensor) -> Tensor:
+        return softplus(-critic(fake)).mean()
+
+    def constrain(self, critic: nn.Module) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Saturating(NonSaturating):
+    """The minimax objective of the first paper's equation 1: its gradient vanishes where the critic is sure."""
+
+    def generator_loss(self, critic: Critic, fake: Tensor) -> Tensor:
+        return -softplus(critic(fake)).mean()
+
+
+def discriminator_loss(real: Tensor, fake: Tensor, real_target: float = 1.0) -> Tensor:
+    """Cross-entropy of telling data from samples, of critic outputs (batch,) each."""
+    loss = softplus(-real).mean() + softplus(fake).mean()
+    if real_target < 1.0:  # softplus(D) = softplus(-D) + D
+        loss = loss + (1.0 - real_target) * real.mean()
+    return loss
+
+
+def squared_gradient(critic: Critic, x: Tensor) -> Tensor:
+    """|grad_x D(x)|^2 for each example, (batch,), itself differentiable in the critic's weights."""
+    x = x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+    return gradient.square().flatten(1).sum(1)
+
+
+class GAN(Family):
+    """A generator and a critic of x; with labels in the batch, a generator of (z, label) and a critic of (x, label).
+
+    :param objective: default `NonSaturating`.
+    :param learning_rate: of Adam, for both.
+    :param betas: Adam's.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        critic: nn.Module,
+        latent_dim: int,
+        objective: Objective | None = None,
+        *,
+        learning_rate: float = 2e-4,
+        betas: tuple[float, float] = (0.5, 0.99),
+    ) -> None:
+        super().__init__()
+        self.generator, self.critic, self.latent_dim = generator, critic, latent_dim
+        self.objective = objective or NonSaturating()
+        self.learning_rate, self.betas = learning_rate, betas
+        self.batches_per_step = self.objective.critic_steps
+
+    def optimizers(self) -> dict[str, Any]:
+        networks = {"critic": self.critic, "generator": self.generator}
+        return {name: adam(network, learning_rate=self.learning_rate, betas=self.betas) for name, network in networks.items()}
+
+    def step(self, batch: Batch, update: Update, iteration: int) -> None:
+        chunks = zip(*(tensor.chunk(self.batches_per_step) for tensor in batch), strict=True)
+        for k, (real, *label) in enumerate(chunks):
+            critic = functools.partial(self._judged, label)
+            with torch.no_grad():
+                fake = self.generator(self.latent(len(real)), *label)
+            count = iteration * self.batches_per_step + k
+            update("critic", functools.partial(self.objective.critic_loss, critic, real, fake, count))
+            self.objective.constrain(self.critic)
+        fool = functools.partial(self.generator, self.latent(len(real)), *label)
+        update("generator", lambda: self.objective.generator_loss(critic, fool()))
+
+    def _judged(self, label: list[Tensor], x: Tensor) -> Tensor:
+        return self.critic(x, *label)

@@ -1,0 +1,279 @@
+"""A variational autoencoder of mixed tables with holes: the decoder is a generator of the columns' parameters.
+
+For the seen entries y_S of a row, of whatever columns,
+
+    log p(y_S) >= E_q(z | y_S) sum over S of log p(y_j | G(z)) - KL(q(z | y_S) || Normal(0, 1))
+
+with the columns' distributions of `mixed_columns`, and one noise scale per continuous column that is learned with the networks.
+The encoder sees the values, holes as zero, and which entries are holes. So training tables may have holes, and since rows of
+a batch get more of them at random, a different share in each, the encoder is an amortised guide q(z | y_S) for any S.
+
+The bound of a row with further holes is that of the entries that are left, log p(y_S) again, whose maximum is at the same
+model. To ask for the entries that the encoder was not shown as well would make of q(z | y_S) the normalised geometric mean of
+the posteriors given whole rows, exp E log p(z | y), which is narrower than p(z | y_S).
+
+`TabularVAE.model` and `TabularVAE.guide` are the Pyro model and guide of rows. Annealing starts from the encoder's answer:
+
+    seen = CoGenerator(vae.generator, latent_dim=..., views={"row": MixedColumns(schema, scale=vae.scales)}).condition(row=rows)
+    infer(seen, AnnealedHMC(initial=vae.start(seen)), ...)
+
+References:
+    Nazabal, Olmos, Ghahramani, Valera. Handling incomplete heterogeneous data using VAEs. Pattern Recognition 2020 (eq. 4: the
+        bound over what is seen).
+    Ma, Tschiatschek, Palla, Hernandez-Lobato, Nowozin, Zhang. EDDI: efficient dynamic discovery of high-value information
+        with partial VAE. ICML 2019 (section 3.2: random holes, drawn anew for each batch).
+    Burda, Grosse, Salakhutdinov. Importance weighted autoencoders. ICLR 2016 (equation 8: `log_likelihood`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cogen.models.data.tables import Schema
+from cogen.models.families.family import Batch, Family, Update
+from cogen.models.families.vae import kl_to_standard_normal
+from cogen.models.mixed.columns import MixedNoise, places
+from cogen.models.networks.architectures import DenseEncoder, DenseGenerator
+from cogen.models.networks.encoders import normal_start, pyro_normal_start
+from cogen.models.storage.generators import GeneratorConfig
+
+
+class RowEncoder(nn.Module):
+    """Rows (item, column) with NaN in the holes -> mean and log standard deviation of q(z | what is seen), by a perceptron.
+
+    It sees continuous values (0 in a hole), one-hot levels (all 0 in a hole), and for each column whether it is a hole.
+    """
+
+    levels: Tensor
+
+    def __init__(self, schema: Schema, latent_dim: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        where = places(schema)
+        self.continuous, self.discrete = where.continuous.tolist(), where.discrete.tolist()
+        self.register_buffer("levels", torch.arange(where.logits.shape[1], dtype=torch.float32), persistent=False)
+        features = len(schema.columns) + len(self.continuous) + where.logits.size
+        self.network = DenseEncoder(latent_dim, (features,), hidden)
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        holes = torch.isnan(rows)
+        values = torch.where(holes, torch.zeros_like(rows), rows)[:, self.continuous]
+        one_hot = (rows[:, self.discrete, None] == self.levels).to(rows.dtype)  # NaN equals no level
+        return self.network(torch.cat([values, one_hot.flatten(1), holes.to(rows.dtype)], dim=1))
+
+
+class TabularVAE(Family):
+    """An encoder of rows with holes, and a `DenseGenerator` of the columns' parameters.
+
+    :param schema: the columns.
+    :param latent_dim: size of z.
+    :param hidden: widths of the generator's hidden layers; the encoder has them in reverse.
+    :param extra_holes: the share of the rows of a batch that get further holes, in [0, 1]: each of them its own share of
+        holes, uniform in (0, 1).
+    :param smallest_scale: bounds the noise scales from below, in standardised units: the density of a column that is
+        reproduced exactly is infinite.
+    :param weight_decay: of AdamW, on the weights of both networks.
+
+    >>> from cogen.models.training.trainer import train
+    >>> columns = {"age": [20, 30, 40, None], "smokes": ["no", "yes", "no", "?"]}
+    >>> schema = Schema.of(columns)
+    >>> vae = TabularVAE(schema, latent_dim=2, hidden=(8,))
+    >>> training = train(vae, vae.rows(schema.encode(columns)[:3]), num_steps=3, batch_size=2, seed=0, progress=False)
+    >>> vae.config().schema["noise_scale"].keys()
+    dict_keys(['age'])
+
+    Raises ValueError for numbers out of range.
+    """
+
+    encoder: RowEncoder
+    generator: DenseGenerator
+
+    def __init__(
+        self,
+        schema: Schema,
+        latent_dim: int,
+        *,
+        hidden: Sequence[int] = (64, 64),
+        extra_holes: float = 0.5,
+        smallest_scale: float = 0.05,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0.0 <= extra_holes <= 1.0:
+            raise ValueError(f"extra_holes={extra_holes}: the share of rows that get further holes lies in [0, 1]")
+        if not 0.0 < smallest_scale < 1.0:
+            raise ValueError(f"smallest_scale={smallest_scale}: it lies in (0, 1), 1 being the spread of a whole column")
+        if latent_dim < 1:
+            raise ValueError(f"latent_dim={latent_dim}: a latent has at least one dimension")
+        where = places(schema)
+        self.schema, self.latent_dim, self.hidden = schema, latent_dim, tuple(hidden)
+        self.extra_holes, self.smallest_scale = extra_holes, smallest_scale
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.encoder = RowEncoder(schema, latent_dim, self.hidden[::-1])
+        self.generator = DenseGenerator(latent_dim, (where.size,), self.hidden, bounded=False)
+        self.log_excess = nn.Parameter(torch.zeros(len(where.continuous)))
+        """The logarithm of how far each noise scale lies above the smallest."""
+
+    def optimizers(self) -> dict[str, Any]:
+        groups = [{"params": [*self.encoder.parameters(), *self.generator.parameters()], "weight_decay": self.weight_decay}]
+        if self.log_excess.numel():
+            groups.append({"params": [self.log_excess], "weight_decay": 0.0})
+        return {"negative_elbo": torch.optim.AdamW(groups, self.learning_rate, fused=True)}
+
+    def step(self, batch: Batch, update: Update, iteration: int) -> None:
+        rows = self.with_more_holes(batch[0])
+        update("negative_elbo", lambda: self.negative_elbo(rows).mean())
+
+    def rows(self, values: np.ndarray) -> Tensor:
+        """Encoded rows (item, column), NaN in the holes, as what `train` takes: checked, float32.
+
+        Raises ValueError for another number of columns, numbers that are infinite, codes that are no level's, a column that no
+        row shows, and a row that shows nothing.
+        """
+        values = np.array(values, dtype=np.float32)
+        if values.ndim != 2 or values.shape[1] != len(self.schema.columns) or len(values) == 0:
+            raise ValueError(
+                f"the rows have shape {values.shape}, the table has {len(self.schema.columns)} columns"
+                f" ({', '.join(self.schema.names)}): give (item, column), as Schema.encode makes them"
+            )
+        if np.isinf(values).any():
+            item, at = np.argwhere(np.isinf(values))[0]
+            raise ValueError(f"row {item} holds {values[item, at]} in column {self.schema.names[at]!r}: give a number, or NaN")
+        if complaint := MixedNoise(self.schema, None).check(values):
+            raise ValueError(complaint)
+        seen = ~np.isnan(values)
+        if not seen.any(axis=0).all():
+            name = self.schema.names[int(np.argmin(seen.any(axis=0)))]
+            raise ValueError(f"no row shows column {name!r}, so nothing can be learned of it; leave it out of the schema")
+        if not seen.any(axis=1).all():
+            raise ValueError(f"row {int(np.argmin(seen.any(axis=1)))} shows no column; leave such rows out of the training")
+        return torch.from_numpy(values)
+
+    def with_more_holes(self, rows: Tensor) -> Tensor:
+        """Rows of which some have lost a random share of their entries."""
+        share = torch.rand(len(rows), 1, device=rows.device)
+        chosen = torch.rand(len(rows), 1, device=rows.device) < self.extra_holes
+        hidden = chosen & (torch.rand(rows.shape, device=rows.device) < share)
+        return rows.masked_fill(hidden, math.nan)
+
+    def negative_elbo(self, rows: Tensor) -> Tensor:
+        """Minus the evidence lower bound of what is seen of each row, one draw of z each, in nats: (item,)."""
+        mean, log_sd = self.encoder(rows)
+        z = mean + log_sd.exp() * torch.randn_like(mean)
+        return kl_to_standard_normal(mean, log_sd) - self._log_density(z, rows)
+
+    def log_likelihood(self, rows: Tensor, num_draws: int = 500) -> Tensor:
+        """log p(what is seen) of each row by importance sampling, the encoder as proposal: (item,), from below.
+
+        log p(hidden | seen) is the difference of two of them.
+        """
+        with torch.no_grad():
+            mean, log_sd = self.encoder(rows)
+            proposal = torch.distributions.Normal(mean, log_sd.exp())
+            z = proposal.sample(torch.Size([num_draws]))  # (draw, item, latent)
+            prior = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1)
+            log_weight = prior + self._log_density(z, rows) - proposal.log_prob(z).sum(-1)
+        return log_weight.logsumexp(0) - math.log(num_draws)
+
+    @property
+    def scale(self) -> Tensor:
+        """The noise scales of the continuous columns in standardised units, (continuous,)."""
+        return self.smallest_scale + self.log_excess.exp()
+
+    @property
+    def scales(self) -> dict[str, float]:
+        """`scale` by name of the column, as `MixedColumns` takes it."""
+        names = [self.schema.names[at] for at in places(self.schema).continuous]
+        return dict(zip(names, self.scale.double().tolist(), strict=True))
+
+    def config(self, **about: Any) -> GeneratorConfig:
+        """The configuration that belongs to the generator: `save_generator(path, vae.generator, vae.config(name=...))`.
+
+        ``about``: name, training_data, licence, description, figures. The columns' noise scales stand in ``schema``; the one
+        ``noise_scale`` is their root mean square (1 without continuous columns), ``value_range`` the range of the parameters
+        over 4,096 draws of z.
+        """
+        with torch.no_grad():
+            z = torch.randn(4096, self.latent_dim, generator=torch.Generator().manual_seed(0)).to(self.log_excess.device)
+            made, scales = self.generator(z), self.scales
+        return GeneratorConfig(
+            architecture="DenseGenerator",
+            arguments={
+                "latent_dim": self.latent_dim,
+                "event_shape": [places(self.schema).size],
+                "hidden": list(self.hidden),
+                "bounded": False,
+            },
+            latent_dim=self.latent_dim,
+            event_shape=(places(self.schema).size,),
+            value_range=(float(made.min()), float(made.max())),
+            noise_scale=math.sqrt(sum(s**2 for s in scales.values()) / len(scales)) if scales else 1.0,
+            schema={**self.schema.to_json(), "noise_scale": scales},
+            **about,
+        )
+
+    # --- as a program ------------------------------------------------------------------------------------------
+
+    def model(self, rows: Tensor) -> None:
+        """The Pyro model of rows (item, column), NaN in the holes: sites ``z`` and ``row`` in the plate ``item``."""
+        import pyro
+        import pyro.distributions as dist
+
+        pyro.module("vae", self)  # the noise scales are learned, too
+        seen = ~rows.isnan()
+        with pyro.plate("item", len(rows), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(rows), self.latent_dim, device=rows.device), 1.0).to_event(1))
+            pyro.sample("row", self._likelihood(z).mask(seen).to_event(1), obs=rows.nan_to_num())
+
+    def guide(self, rows: Tensor) -> None:
+        """The encoder as the Pyro guide of `model`."""
+        import pyro
+        import pyro.distributions as dist
+
+        pyro.module("vae", self)
+        mean, log_sd = self.encoder(rows)
+        with pyro.plate("item", len(rows), dim=-1):
+            pyro.sample("z", dist.Normal(mean, log_sd.exp()).to_event(1))
+
+    def start(self, seen: Any, *, prior_share: float = 0.1) -> Any:
+        """The encoder's answer for the rows of a conditioned `CoGenerator`, for ``AnnealedHMC(initial=...)``."""
+        return normal_start(*self._moments(seen), prior_share)
+
+    def pyro_start(self, seen: Any, *, prior_share: float = 0.1) -> Any:
+        """The same for ``PyroAnnealedHMC(initial=...)``."""
+        return pyro_normal_start(*self._moments(seen), prior_share)
+
+    def _moments(self, seen: Any) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of q(z | what is seen), each (item, latent), of the rows of a conditioned model."""
+        data: Mapping[str, Mapping[str, np.ndarray]] = seen.item_data
+        if len(data) != 1:
+            raise ValueError(f"the encoder sees the rows of one view, and the model is conditioned on {list(data) or 'none'}")
+        ((name, entry),) = data.items()
+        columns = len(self.schema.columns)
+        if "mask" not in entry or entry["value"].shape[1:] != (columns,):
+            raise ValueError(
+                f"view {name!r} shows {entry['value'].shape[1:]} of an item, and the encoder takes rows of {columns} columns:"
+                " condition on MixedColumns"
+            )
+        rows = np.where(entry["mask"], entry["value"], np.float32(np.nan))
+        with torch.no_grad():
+            mean, log_sd = self.encoder(torch.from_numpy(rows).to(self.log_excess.device))
+        return mean.cpu(), log_sd.exp().cpu()
+
+    def _likelihood(self, z: Tensor) -> Any:
+        """The distribution of rows given z (..., latent): batch shape (..., column)."""
+        from cogen.models.mixed.rows_torch import MixedRows
+
+        made = self.generator(z.flatten(0, -2)).unflatten(0, z.shape[:-1])
+        return MixedRows(made.to(self.scale.dtype), self.scale, self.schema, validate_args=False)  # no density in bfloat16
+
+    def _log_density(self, z: Tensor, rows: Tensor) -> Tensor:
+        """log p(what is seen of the rows | z): (..., item)."""
+        log_density = self._likelihood(z).log_prob(rows.nan_to_num())
+        return torch.where(rows.isnan(), 0.0, log_density).sum(-1)

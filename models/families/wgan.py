@@ -1,0 +1,79 @@
+"""Wasserstein objectives: the critic estimates the earth mover's distance between data and samples.
+
+    critic       E D(G(z)) - E D(x),     D kept 1-Lipschitz, by clipping its weights or by lambda E (|grad D(u)| - 1)^2
+    generator    -E D(G(z))
+
+u lies on the line between a data point and a sample. Minus the critic's loss without the penalty is the estimate of
+the distance (`distance`).
+
+References:
+    Arjovsky, Chintala, Bottou. Wasserstein GAN. ICML 2017 (algorithm 1; equation 3).
+    Gulrajani et al. Improved training of Wasserstein GANs. NeurIPS 2017 (algorithm 1; equation 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cogen.models.families.gan import Critic, squared_gradient
+
+
+@dataclass(frozen=True)
+class Clipping:
+    """The objective of the first paper: after every critic step its weights are clipped to [-clip, clip].
+
+    Raises ValueError for a clip or a count that is not positive.
+    """
+
+    clip: float = 0.01
+    critic_steps: int = 5
+
+    def __post_init__(self) -> None:
+        if not (self.clip > 0 and self.critic_steps >= 1):
+            raise ValueError(f"{self}: clip > 0 and critic_steps >= 1 are asked")
+
+    def critic_loss(self, critic: Critic, real: Tensor, fake: Tensor, iteration: int) -> Tensor:
+        return -distance(critic, real, fake)
+
+    def generator_loss(self, critic: Critic, fake: Tensor) -> Tensor:
+        return -critic(fake).mean()
+
+    def constrain(self, critic: nn.Module) -> None:
+        with torch.no_grad():
+            for parameter in critic.parameters():
+                parameter.clamp_(-self.clip, self.clip)
+
+
+@dataclass(frozen=True)
+class GradientPenalty:
+    """The objective of the second paper, with its five critic steps for each generator step.
+
+    Raises ValueError for a penalty or a count that is not positive.
+    """
+
+    penalty: float = 10.0
+    critic_steps: int = 5
+
+    def __post_init__(self) -> None:
+        if not (self.penalty > 0 and self.critic_steps >= 1):
+            raise ValueError(f"{self}: penalty > 0 and critic_steps >= 1 are asked")
+
+    def critic_loss(self, critic: Critic, real: Tensor, fake: Tensor, iteration: int) -> Tensor:
+        share = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device)
+        between = torch.lerp(real, fake.to(real.dtype), share)
+        norm = (squared_gradient(critic, between) + 1e-12).sqrt()  # sqrt has no gradient at 0
+        return self.penalty * (norm - 1).square().mean() - distance(critic, real, fake)
+
+    def generator_loss(self, critic: Critic, fake: Tensor) -> Tensor:
+        return -critic(fake).mean()
+
+    def constrain(self, critic: nn.Module) -> None:
+        pass
+
+
+def distance(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
+    """E D(x) - E D(G(z)): the critic's estimate of the Wasserstein distance, from below."""
+    return critic(real).mean() - critic(fake).mean()

@@ -1,0 +1,384 @@
+"""A torch module as a JAX function, for samplers that are compiled as a whole.
+
+The module, in evaluation mode, is exported for a batch of one (`torch.export`): a graph of ATen operators without side
+effects. What does not depend on the input (weights, spectral normalisation, position grids) torch computes once; the
+rest is interpreted, operator by operator, with the table `cogen.models.jax_bridge.operators`. The function for a batch is
+`jax.vmap` of the function for one, so sizes that the export froze are right for every batch, and JAX folds the batch
+into convolutions and products. Nothing is compiled here: the caller's `jax.jit` sees plain operations.
+
+The result is compared with torch, in value and gradient, before it is handed out: a module that mixes the items of a
+batch, or an operator that torch and JAX read differently, is found there and not in a posterior.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+import warnings
+from collections.abc import Callable
+from types import BuiltinFunctionType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+from torch.fx.node import map_aggregate
+
+from cogen.models.frozen import evaluation
+from cogen.models.item_by_item import POINTS, QUICKLY, check_module, hint_of_batch_size
+
+TOLERANCE = 1e-4  # of the largest magnitude, float32
+KINK_TOLERANCE = 3e-2  # of a float32 gradient whose float64 twin agrees: rounding moved a unit over the kink of its ReLU
+_REMEDY = "rewrite that part of the module, give the generator as a JAX function, or use the Pyro backend"
+_WITHOUT_MEANING = ("device", "layout", "pin_memory", "memory_format", "non_blocking", "requires_grad")
+_ASSERTIONS = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range", "sym_constrain_range_for_size")
+_DROPOUT = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout")
+
+
+class ConversionError(ValueError):
+    """The torch module has no JAX form here; the message names the operator, the submodule and a remedy."""
+
+
+class _Untranslated(ConversionError):
+    """What JAX cannot do and torch can, if the module is right."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; {_REMEDY}")
+        self.reason = reason
+
+
+class _Step(NamedTuple):
+    node: Node
+    function: Callable
+    args: tuple
+    kwargs: dict[str, Any]
+    dtypes: tuple  # of the outputs that are tensors, None for the others
+
+
+def as_jax(module: nn.Module, input_shape: tuple[int, ...], *, check: bool = True) -> Callable:
+    """The JAX function ``(batch, *input_shape) -> (batch, *output_shape)`` that computes ``module`` in evaluation mode.
+
+    It can be jitted, mapped and differentiated. The weights are copied: training the module further does not change
+    it. It computes in float32 (in float64 for a float64 module when JAX has 64 bits enabled). With ``check`` the value
+    and the gradient are compared with torch on random inputs, to 1e-4 of their largest magnitude.
+
+    Raises `ConversionError` (a ValueError) for a module that cannot be exported, draws random numbers, uses an operator
+    without a JAX form, or disagrees with torch.
+
+    >>> function = as_jax(nn.Sequential(nn.Linear(2, 3), nn.Tanh()), (2,))
+    >>> function(torch.zeros(5, 2).numpy()).shape
+    (5, 3)
+    """
+    shape = tuple(int(size) for size in input_shape)
+    wanted = next((p.dtype for p in [*module.parameters(), *module.buffers()] if p.is_floating_point()), torch.float32)
+    dtype = torch.float64 if wanted == torch.float64 and _jax_dtype(wanted).itemsize == 8 else torch.float32
+    if wanted != dtype:
+        module = copy.deepcopy(module).to(dtype)
+    with evaluation(module):
+        try:
+            function = _convert(module, shape, dtype)
+            if check:
+                _check(module, function, shape, dtype)
+        except _Untranslated as error:
+            wrong = _wrong_in_torch(module, shape, dtype)
+            if not wrong:
+                raise
+            raise ConversionError(f"{error.reason}; the Pyro backend is no way out: {wrong}") from None
+    return function
+
+
+# --- from module to function ----------------------------------------------------------------------------------------
+
+
+def _convert(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> Callable:
+    import jax
+    import jax.numpy as jnp
+
+    name = type(module).__name__
+    program = _export(module, shape, dtype)
+    constants, steps, source, result = _analyse(program, name)
+    with jax.ensure_compile_time_eval():  # so that weights are arrays even when the caller is being traced
+        values = {node: _to_jax(value) for node, value in constants.items()}
+        compute = jnp.asarray(0.0, _jax_dtype(dtype)).dtype
+
+    def single(x):  # x  # input_shape
+        known = {**values, source: x[None]}
+        for step in steps:
+            args, kwargs = map_aggregate((step.args, step.kwargs), lambda a: known[a] if isinstance(a, Node) else a)
+            try:
+                known[step.node] = _cast(step.function(*args, **kwargs), step.dtypes)
+            except Exception as error:
+                raise _Untranslated(f"{_place(step.node, name)} failed in JAX: {_line(error)}") from error
+        return known[result][0]
+
+    def function(x):
+        x = jnp.asarray(x, compute)
+        if x.shape[1:] != shape:
+            raise ValueError(f"{name} takes inputs of shape (batch, {', '.join(map(str, shape))}), not {x.shape}")
+        return jax.vmap(single)(x)
+
+    jax.eval_shape(function, jax.ShapeDtypeStruct((1, *shape), compute))  # what cannot be traced is said now
+    return function
+
+
+def _export(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype):
+    """The module as a functional graph in which every operator that the table has is kept whole."""
+    from torch.export import export
+
+    name = type(module).__name__
+    example = torch.zeros(1, *shape, dtype=dtype, device=_device(module))
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            output = module(example)
+    except Exception as error:
+        raise ConversionError(
+            f"{name} does not run on an input of shape {tuple(example.shape)}: {_line(error)}{hint_of_batch_size(module)}"
+        ) from error
+    if not isinstance(output, Tensor):
+        raise ConversionError(f"{name} returns {type(output).__name__}, a generator returns one tensor: wrap the module")
+    if output.ndim == 0 or output.shape[0] != 1:
+        raise ConversionError(
+            f"{name} turns a batch of one into shape {tuple(output.shape)}: the output must keep the batch axis first "
+            "(an argument-free squeeze() removes it; name the axis)"
+        )
+    try:
+        with warnings.catch_warnings():
+            # torch's own code and its copies of tree specifications use what torch has deprecated.
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            if isinstance(module, torch.jit.ScriptModule):
+                program = _exported_script(module, example)
+            else:
+                program = export(module, (example,), strict=False)
+            return program.run_decompositions(_decompositions())
+    except Exception as error:
+        raise _Untranslated(f"torch.export cannot write {name} as a graph: {_line(error)}") from error
+
+
+def _exported_script(module: torch.jit.ScriptModule, example: Tensor) -> Any:
+    """A scripted or traced module by torch's converter, which torch.export's errors recommend for it."""
+    from torch._export.converter import TS2EPConverter
+
+    log = logging.getLogger("torch._export.non_strict_utils")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it warns that the batch size one is fixed, as it shall be
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # and of buffers that evaluation does not use
+            return TS2EPConverter(module, (example,), {}).convert()
+    finally:
+        log.setLevel(level)
+
+
+def _wrong_in_torch(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> str:
+    """Why a module is no generator in any library; nothing where it is one."""
+    points = torch.randn(POINTS, *shape, generator=torch.Generator().manual_seed(0), dtype=dtype).to(_device(module))
+    try:
+        check_module(module, points, type(module).__name__, "its input")
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+@functools.cache
+def _decompositions() -> dict:
+    """torch's decompositions into its core operators, without those of operators that the table has."""
+    from torch.export import default_decompositions
+
+    from cogen.models.jax_bridge.operators import OPERATORS
+
+    known = [getattr(torch.ops.aten, name, None) for name in OPERATORS]  # some are of other versions of torch
+    kept = {getattr(packet, overload) for packet in known if packet is not None for overload in packet.overloads()}
+    return {overload: rule for overload, rule in default_decompositions().items() if overload not in kept}
+
+
+def _analyse(program, name: str) -> tuple[dict[Node, Any], list[_Step], Node, Node]:
+    """What torch can compute now, the steps that wait for the input, the input and the result."""
+    from cogen.models.jax_bridge.operators import OPERATORS
+
+    signature = program.graph_signature
+    if signature.buffers_to_mutate or getattr(signature, "parameters_to_mutate", None):
+        changed = ", ".join(signature.buffers_to_mutate.values())
+        raise ConversionError(f"{name} changes its buffers in evaluation mode ({changed}): a generator is a function of z")
+    stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    stored |= signature.inputs_to_lifted_tensor_constants
+    constants: dict[Node, Any] = {}
+    steps: list[_Step] = []
+    source: Node
+    result: Node
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and node.name in stored:
+            path = stored[node.name]
+            constants[node] = program.state_dict[path] if path in program.state_dict else program.constants[path]
+        elif node.op == "placeholder":
+            source = node
+        elif node.op == "output":
+            result = node.args[0][0]
+        elif _draws_random_numbers(node):
+            raise ConversionError(
+                f"{_place(node, name)} draws random numbers, so the module is not a function of its input: "
+                "fix the noise as a buffer, or make it part of the latent"
+            )
+        elif node.op == "call_function" and all(parent in constants for parent in node.all_input_nodes):
+            args, kwargs = map_aggregate((node.args, node.kwargs), lambda a: constants[a] if isinstance(a, Node) else a)
+            with torch.no_grad():
+                constants[node] = node.target(*args, **kwargs)
+        elif isinstance(node.target, BuiltinFunctionType):  # Python's: one of several outputs, arithmetic of sizes
+            steps.append(_Step(node, node.target, node.args, {}, _dtypes(node)))
+        elif _operator(node) not in _ASSERTIONS:
+            if _operator(node) not in OPERATORS:
+                raise _Untranslated(f"{_place(node, name)} is not among the operators with a JAX form")
+            kwargs = {key: value for key, value in node.kwargs.items() if key not in _WITHOUT_MEANING}
+            args, kwargs = map_aggregate((node.args, kwargs), _jax_dtype)
+            steps.append(_Step(node, OPERATORS[_operator(node)], args, kwargs, _dtypes(node)))
+    used = {parent for step in steps for parent in step.node.all_input_nodes} | {result}
+    return {node: value for node, value in constants.items() if node in used}, steps, source, result
+
+
+def _operator(node: Node) -> str:
+    """``conv2d`` for aten.conv2d.default; the full name for what is not from ATen."""
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload) and target.namespace == "aten":
+        return target._schema.name.removeprefix("aten::")
+    return str(target)
+
+
+def _draws_random_numbers(node: Node) -> bool:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    name = _operator(node)
+    if name in _DROPOUT:
+        return bool(node.args[2])
+    if name == "scaled_dot_product_attention":
+        return bool(node.args[4] if len(node.args) > 4 else node.kwargs.get("dropout_p", 0))
+    return torch.Tag.nondeterministic_seeded in node.target.tags
+
+
+def _place(node: Node, name: str) -> str:
+    """``aten.conv2d.default in decoder.3 (Conv2d) of Generator``"""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    path, kind = stack[-1] if stack else ("", "")
+    kind = getattr(kind, "__name__", str(kind)).rpartition(".")[2]
+    return f"{node.target} in {path} ({kind}) of {name}" if path else f"{node.target} in the forward of {name}"
+
+
+def _line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+# --- types and values -----------------------------------------------------------------------------------------------
+
+
+def _jax_dtype(value: Any) -> Any:
+    """A torch dtype as the JAX dtype that is available for it; anything else as it is."""
+    if not isinstance(value, torch.dtype):
+        return value
+    import jax.numpy as jnp
+    from jax import dtypes
+
+    return dtypes.canonicalize_dtype(jnp.dtype(str(value).removeprefix("torch.")))
+
+
+def _dtypes(node: Node) -> tuple:
+    values = node.meta.get("val")
+    values = values if isinstance(values, tuple | list) else (values,)
+    return tuple(_jax_dtype(value.dtype) if isinstance(value, Tensor) else None for value in values)
+
+
+def _cast(value: Any, dtypes: tuple) -> Any:
+    """To the types torch computed with: the two libraries promote scalars differently."""
+    if isinstance(value, tuple | list):
+        return [a if a is None or d is None else a.astype(d) for a, d in zip(value, dtypes, strict=True)]
+    return value if dtypes[0] is None or value.dtype == dtypes[0] else value.astype(dtypes[0])
+
+
+def _to_jax(value: Any) -> Any:
+    """Floats become JAX arrays; integers and booleans stay in numpy, where an index or a mask is a known constant."""
+    import jax.numpy as jnp
+
+    if isinstance(value, tuple | list):
+        return [_to_jax(part) for part in value]
+    if not isinstance(value, Tensor):
+        return value
+    array = value.detach().cpu().resolve_conj().resolve_neg()
+    if array.is_floating_point():
+        wide = array.double() if array.dtype == torch.float64 else array.float()  # numpy has no bfloat16
+        return jnp.asarray(wide.numpy().astype(_jax_dtype(value.dtype), copy=True))
+    return array.numpy().copy()
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next((p.device for p in [*module.parameters(), *module.buffers()]), torch.device("cpu"))
+
+
+# --- the comparison with torch --------------------------------------------------------------------------------------
+
+
+def _check(module: nn.Module, function: Callable, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    name = type(module).__name__
+    value_error, gradient_error = _errors(module, function, shape, dtype)
+    if value_error <= TOLERANCE and gradient_error <= TOLERANCE:
+        return
+    if value_error <= TOLERANCE and gradient_error <= KINK_TOLERANCE and dtype == torch.float32:
+        # Rounding can put a unit on the other side of its kink; in double precision it does not.
+        twin = copy.deepcopy(module).double()
+        with _double():
+            _, exact = _errors(twin, _convert(twin, shape, torch.float64), shape, torch.float64)
+        if exact <= TOLERANCE:
+            return
+    raise _Untranslated(
+        f"{name} in JAX differs from torch by {value_error:.1e} in the value and {gradient_error:.1e} in the gradient "
+        f"(relative to the largest magnitude; {TOLERANCE:.0e} is allowed)"
+    )
+
+
+def _errors(module: nn.Module, function: Callable, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[float, float]:
+    """Largest errors of value and gradient over a few batches of three, relative to the largest magnitude."""
+    import jax
+
+    def value_and_gradient(z, cotangent):
+        value, pull = jax.vjp(function, z)
+        return value, pull(cotangent)[0]
+
+    compiled = None
+    generator, worst = torch.Generator().manual_seed(0), [0.0, 0.0]
+    for _ in range(3):
+        z = torch.randn(3, *shape, generator=generator, dtype=dtype).to(_device(module)).requires_grad_()
+        with torch.enable_grad():
+            value = module(z)
+            cotangent = torch.randn(value.shape, generator=generator, dtype=dtype)
+            gradient = torch.zeros_like(z)
+            if value.requires_grad:
+                found = torch.autograd.grad(value, z, cotangent.to(value), allow_unused=True)[0]
+                gradient = gradient if found is None else found
+        inputs = z.detach().cpu().numpy(), cotangent.numpy()
+        if compiled is None:
+            with jax.default_matmul_precision("highest"):
+                compiled = jax.jit(value_and_gradient).lower(*inputs).compile(QUICKLY)
+        ours = compiled(*inputs)
+        for i, (mine, theirs) in enumerate(zip(ours, (value, gradient), strict=True)):
+            worst[i] = max(worst[i], _relative_error(mine, theirs))
+    return worst[0], worst[1]
+
+
+def _relative_error(mine, theirs: Tensor) -> float:
+    import numpy as np
+
+    reference, mine = theirs.detach().cpu().numpy(), np.asarray(mine)
+    if mine.shape != reference.shape or not np.isfinite(mine[np.isfinite(reference)]).all():
+        return float("inf")
+    scale = max(float(np.abs(reference).max()), 1e-30)
+    return float(np.abs(mine - reference).max()) / scale
+
+
+def _double():
+    """JAX with 64 bits for a while."""
+    import jax
+
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    import jax.experimental
+
+    return jax.experimental.enable_x64(True)  # type: ignore[attr-defined]  # before jax 0.8

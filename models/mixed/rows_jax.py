@@ -1,0 +1,55 @@
+"""Rows of mixed columns as one distribution of NumPyro, elementwise over columns; `mixed_rows_torch` is the same for Pyro."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.distributions import Categorical, Distribution, Normal, constraints
+
+from cogen.models.data.tables import Schema
+from cogen.models.mixed.columns import NEVER, places
+
+
+class MixedRows(Distribution):
+    """Normal, Bernoulli and Categorical columns side by side, batch shape (..., column); levels are drawn as floats 0, 1, ...
+
+    :param parameters: (..., parameter), in the order of `places`.
+    :param scale: of the continuous columns, a number or (..., continuous).
+    """
+
+    arg_constraints = {"parameters": constraints.real_vector, "scale": constraints.positive}  # noqa: RUF012 (NumPyro reads it so)
+    support = constraints.real  # what a hole is filled with, 0, must be in it for every kind of column
+    pytree_aux_fields = ("schema",)
+
+    def __init__(self, parameters: Any, scale: Any, schema: Schema, *, validate_args: bool | None = None) -> None:
+        self.parameters, self.scale, self.schema = parameters, scale, schema
+        super().__init__((*jnp.shape(parameters)[:-1], len(schema.columns)), validate_args=validate_args)
+
+    def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
+        value = jnp.asarray(value)
+        return self._joined([part.log_prob(value[..., columns].astype(kind)) for columns, kind, part in self._parts()])
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        parts = self._parts()
+        keys = jax.random.split(key, len(parts))
+        drawn = [part.sample(k, sample_shape) for k, (_, _, part) in zip(keys, parts, strict=True)]
+        return self._joined([values.astype(self.parameters.dtype) for values in drawn])
+
+    def _joined(self, parts: list) -> jax.Array:
+        """In the order of the columns."""
+        return jnp.concatenate(parts, axis=-1)[..., places(self.schema).order]
+
+    def _parts(self) -> list[tuple[np.ndarray, Any, Any]]:
+        """The continuous columns (..., continuous) and the others (..., discrete), where there are any: which, the type of
+        their values, and their distribution."""
+        where, parts = places(self.schema), []
+        if where.continuous.size:
+            parts.append((where.continuous, self.parameters.dtype, Normal(self.parameters[..., where.means], self.scale)))
+        if where.discrete.size:
+            fixed = jnp.broadcast_to(jnp.array([0.0, NEVER], self.parameters.dtype), (*self.parameters.shape[:-1], 2))
+            logits = jnp.concatenate([self.parameters, fixed], axis=-1)[..., where.logits]
+            parts.append((where.discrete, jnp.int32, Categorical(logits=logits)))
+        return parts

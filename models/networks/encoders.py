@@ -1,0 +1,270 @@
+"""Encoders q(z | x) = Normal(mean(x), sd(x)): networks, what one does with them, and the guides that they are.
+
+An encoder is a torch module from x (batch, *event_shape) to (mean, log_sd), each (batch, latent_dim). With a generator it
+reconstructs, samples neighbours of a given x, interpolates, and adds and subtracts features (Radford, Metz and Chintala
+2016, section 6.3.2: vector arithmetic). As a guide it starts the annealing, see `EncoderGuide`.
+
+An encoder that was trained on whole images knows nothing of half an image. `MaskedEncoder` sees an image and its mask, and
+`Amortized` trains it on pairs that the generator makes:
+
+    max  E_{z ~ p(z), x ~ p(x | z), mask}  log q(z | x where seen, mask)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal
+
+from cogen.models.families.family import Batch, Family, Update, adam
+from cogen.models.frozen import evaluation, frozen
+
+# --- networks ------------------------------------------------------------------------------------------------------
+
+
+class FeatureEncoder(nn.Module):
+    """Mean and log sd from the features of x: ``features`` (batch, *event) -> (batch, width), ``head`` -> (batch, 2 latent).
+
+    With ``unit_variance`` the log sd is zero, and the head makes the mean alone count.
+    """
+
+    def __init__(self, features: nn.Module, head: nn.Module, unit_variance: bool = False) -> None:
+        super().__init__()
+        self.features, self.head, self.unit_variance = features, head, unit_variance
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x (batch, *event_shape) -> mean (batch, latent_dim), log_sd (batch, latent_dim)."""
+        return self.code(self.features(x))
+
+    def code(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, of features that were computed already."""
+        mean, log_sd = self.head(features).chunk(2, dim=-1)
+        return mean, torch.zeros_like(log_sd) if self.unit_variance else log_sd
+
+
+def head(width: int, latent_dim: int, hidden: Sequence[int] = (128,)) -> nn.Sequential:
+    """The end of an encoder: (batch, width) -> (batch, 2 latent_dim)."""
+    widths = [width, *hidden]
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], 2 * latent_dim))
+
+
+class MaskedEncoder(nn.Module):
+    """An encoder of what is seen of x: ``network`` takes x with zeros where hidden and the mask beside it.
+
+    So the network has twice the channels of x (for a row, twice the columns).
+
+    >>> from cogen.models.networks.architectures import DenseEncoder
+    >>> MaskedEncoder(DenseEncoder(3, (2, 8, 8)))(torch.zeros(5, 1, 8, 8), torch.ones(5, 1, 8, 8, dtype=torch.bool))[0].shape
+    torch.Size([5, 3])
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """x and mask (batch, *event_shape), True = seen -> mean (batch, latent_dim), log_sd (batch, latent_dim)."""
+        return self.network(torch.cat([torch.where(mask, x, torch.zeros_like(x)), mask.to(x.dtype)], dim=1))
+
+
+# --- training on the generator's own pairs -------------------------------------------------------------------------
+
+
+class Amortized(Family):
+    """Trains a `MaskedEncoder` to be the posterior of z given any part of x, on pairs of a frozen copy of a generator.
+
+    :param masks: a stock of masks (count, *event_shape), True = seen, from which every x gets one at random.
+    :param noise: standard deviation of the observation's noise; give the noise scale that one conditions with.
+
+    The data that the trainer hands in are not looked at: they say how many pairs a step makes.
+    """
+
+    encoder: nn.Module
+    masks: Tensor
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        encoder: MaskedEncoder,
+        latent_dim: int,
+        *,
+        masks: Tensor,
+        noise: float,
+        learning_rate: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> None:
+        super().__init__()
+        if masks.dtype != torch.bool or len(masks) == 0:
+            raise ValueError(f"masks: a stock of boolean masks is asked, this is {masks.dtype} of shape {tuple(masks.shape)}")
+        if not noise >= 0:
+            raise ValueError(f"noise={noise}: a standard deviation is not negative")
+        self.generator, self.encoder, self.latent_dim = frozen(generator), encoder, latent_dim
+        self.register_buffer("masks", masks, persistent=False)
+        self.noise, self.learning_rate, self.betas = noise, learning_rate, betas
+
+    def train(self, mode: bool = True) -> Amortized:
+        super().train(mode)
+        self.generator.eval()
+        return self
+
+    def optimizers(self) -> dict[str, Any]:
+        return {"encoder": adam(self.encoder, learning_rate=self.learning_rate, betas=self.betas)}
+
+    def step(self, batch: Batch, update: Update, iteration: int) -> None:
+        with torch.no_grad():
+            z = self.latent(len(batch[0]))
+            x = self.generator(z)
+            x = x + self.noise * torch.randn_like(x)
+            mask = self.masks[torch.randint(len(self.masks), (len(x),), device=x.device)]
+        update("encoder", lambda: negative_log_density(z, *self.encoder(x, mask)).mean())
+
+
+SMALLEST_LOG_SD, LARGEST_LOG_SD = -6.0, 3.0
+"""Bounds of the log sd in a loss: on pairs that it has seen often, a network can claim any precision."""
+
+
+def negative_log_density(z: Tensor, mean: Tensor, log_sd: Tensor) -> Tensor:
+    """-log Normal(z; mean, exp(log_sd)) without its constant, summed over dimensions, (batch,)."""
+    log_sd = log_sd.clamp(SMALLEST_LOG_SD, LARGEST_LOG_SD)
+    return (0.5 * ((z - mean) * (-log_sd).exp()).square() + log_sd).sum(-1)
+
+
+# --- what one does with an encoder ---------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def reconstruct(generator: nn.Module, encoder: nn.Module, x: Tensor) -> Tensor:
+    """G(mean of q(z | x)), (item, *event_shape)."""
+    return generator(encoder(x)[0])
+
+
+@torch.no_grad()
+def neighbours(generator: nn.Module, encoder: nn.Module, x: Tensor, count: int) -> Tensor:
+    """``count`` samples like each x: G(z) with z ~ q(z | x), (item, count, *event_shape) (AIM, algorithm 2)."""
+    mean, log_sd = (moment.repeat_interleave(count, 0) for moment in encoder(x))
+    log_sd = log_sd.clamp(SMALLEST_LOG_SD, LARGEST_LOG_SD)
+    return generator(mean + log_sd.exp() * torch.randn_like(mean)).unflatten(0, (len(x), count))
+
+
+@torch.no_grad()
+def interpolate(generator: nn.Module, encoder: nn.Module, first: Tensor, second: Tensor, count: int) -> Tensor:
+    """``count`` images from each of ``first`` to the same of ``second`` (item, *event_shape): (item, count, *event_shape).
+
+    The way leads along the sphere on which draws of a high-dimensional normal lie (White 2016, Sampling generative networks,
+    section 2.1).
+    """
+    a, b = encoder(first)[0][:, None], encoder(second)[0][:, None]
+    share = torch.linspace(0, 1, count, device=a.device)[:, None]
+    cosine = torch.cosine_similarity(a, b, dim=-1).clamp(-1 + 1e-6, 1 - 1e-6)[..., None]
+    angle = cosine.arccos()
+    z = (((1 - share) * angle).sin() * a + (share * angle).sin() * b) / angle.sin()  # (item, count, latent)
+    return generator(z.flatten(0, 1)).unflatten(0, (len(first), count))
+
+
+@torch.no_grad()
+def arithmetic(
+    generator: nn.Module, encoder: nn.Module, x: Tensor, *, add: Tensor, subtract: Tensor, amount: float = 1.0
+) -> Tensor:
+    """x with a feature put in: G(z(x) + amount (mean z(add) - mean z(subtract))), (item, *event_shape).
+
+    ``add`` are examples that have the feature, ``subtract`` examples without it; means of several are steadier than one
+    (Radford, Metz and Chintala 2016, section 6.3.2).
+    """
+    direction = encoder(add)[0].mean(0) - encoder(subtract)[0].mean(0)
+    return generator(encoder(x)[0] + amount * direction)
+
+
+# --- encoders as guides --------------------------------------------------------------------------------------------
+
+
+class EncoderGuide:
+    """What an encoder says of the latents of a conditioned `CoGenerator`: a guide of its items, and the start of an annealing.
+
+    :param encoder: of whole x, for a model that is conditioned on all of x (`views.Identity`); a `MaskedEncoder` for a part of
+        it (`views.Mask`).
+    :param seen: the conditioned model; it has one view that is conditioned.
+
+    >>> from cogen.models import CoGenerator, load_generator, shipped_images, views
+    >>> from cogen.models.networks.architectures import DenseEncoder
+    >>> model = CoGenerator(load_generator("mnist"), views={"all": views.Identity(scale=0.5)})
+    >>> EncoderGuide(DenseEncoder(64, (1, 28, 28)), model.condition(all=shipped_images()[0])).mean.shape
+    torch.Size([16, 64])
+
+    Called with the model's arguments it is the Pyro guide; `numpyro` is the NumPyro one. Raises ValueError for an encoder that
+    does not fit the view.
+    """
+
+    def __init__(self, encoder: nn.Module, seen: Any) -> None:
+        data: Mapping[str, Mapping[str, Any]] = seen.item_data
+        if len(data) != 1:
+            raise ValueError(f"an encoder sees one view, and the model is conditioned on {list(data) or 'none'}")
+        ((name, entry),) = data.items()
+        value = torch.as_tensor(entry["value"])
+        if tuple(value.shape[1:]) != tuple(seen.event_shape):
+            raise ValueError(
+                f"view {name!r} shows {tuple(value.shape[1:])} of an x of shape {seen.event_shape}: it is no part of x"
+            )
+        masked = isinstance(encoder, MaskedEncoder)
+        if "mask" in entry and not masked:
+            raise ValueError(
+                f"view {name!r} hides a part of x, and {type(encoder).__name__} was made for whole x: train a MaskedEncoder"
+                " (cogen.models.networks.encoders.Amortized)"
+            )
+        mask = torch.as_tensor(entry["mask"]) if "mask" in entry else torch.ones_like(value, dtype=torch.bool)
+        with torch.no_grad(), evaluation(encoder):
+            self.mean, log_sd = encoder(value, mask) if masked else encoder(value)
+            self.sd = log_sd.clamp(SMALLEST_LOG_SD, LARGEST_LOG_SD).exp()
+        if self.mean.shape[1] != seen.latent_dim:
+            raise ValueError(f"the encoder gives {self.mean.shape[1]} latents, the model has {seen.latent_dim}")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        import pyro
+        import pyro.distributions as dist
+
+        with pyro.plate("item", len(self.mean), dim=-1):
+            pyro.sample("z", dist.Normal(self.mean, self.sd).to_event(1))
+
+    def numpyro(self, *args: Any, **kwargs: Any) -> None:
+        import numpyro
+        import numpyro.distributions as dist
+
+        with numpyro.plate("item", len(self.mean), dim=-1):
+            numpyro.sample("z", dist.Normal(self.mean.numpy(), self.sd.numpy()).to_event(1))
+
+    def start(self, prior_share: float = 0.1) -> Any:
+        """For ``AnnealedHMC(initial=...)``: q0 = (1 - prior_share) q(z | x) + prior_share prior, item by item."""
+        return normal_start(self.mean, self.sd, prior_share)
+
+    def pyro_start(self, prior_share: float = 0.1) -> Any:
+        """The same for ``PyroAnnealedHMC(initial=...)``."""
+        return pyro_normal_start(self.mean, self.sd, prior_share)
+
+
+def normal_start(mean: Tensor, sd: Tensor, prior_share: float) -> Any:
+    """The `GuideStart` of independent normals, mean and sd (item, latent_dim)."""
+    import numpyro
+    import numpyro.distributions as dist
+
+    from cogen.inference import GuideStart
+
+    def one_item(*args: Any, **kwargs: Any) -> None:
+        loc, scale = numpyro.param("loc"), numpyro.param("scale")
+        with numpyro.plate("item", 1, dim=-1):
+            numpyro.sample("z", dist.Normal(loc, scale).to_event(1))
+
+    moments = {"loc": mean[:, None].numpy(), "scale": sd[:, None].numpy()}
+    return GuideStart(one_item, moments, prior_share=prior_share, per_item=True)
+
+
+def pyro_normal_start(mean: Tensor, sd: Tensor, prior_share: float) -> Any:
+    """The `PyroGuideStart` of the same."""
+    from cogen.inference.torch.guide_start import PyroGuideStart
+
+    return PyroGuideStart(Independent(Normal(mean, sd), 1), prior_share=prior_share)

@@ -1,0 +1,105 @@
+"""Classifiers on disk: the networks that scores of samples are measured with (`cogen.diagnostics.sample_quality`).
+
+A score means nothing without the exact network behind it. So a classifier is NAME.safetensors and NAME.json
+(`ClassifierConfig`), and the second holds the SHA-256 of the first: other weights under the same name are refused.
+Neither file can run code. Those that ship lie in shipped/classifiers, made by `examples/train_classifier.py`.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from cogen.models.networks.architectures import ConvolutionalCritic
+from cogen.models.storage import stored
+from cogen.models.storage.generators import SHIPPED
+
+CLASSIFIERS = {"ConvolutionalCritic": ConvolutionalCritic}
+"""The architectures that a configuration may name."""
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """What a classifier is and takes; the content of its JSON file.
+
+    Attributes:
+        architecture: a key of `CLASSIFIERS`.
+        arguments: keyword arguments of the architecture.
+        event_shape: shape of one image, (channel, height, width).
+        value_range: least and greatest value of a pixel, as it was trained.
+        classes: how many there are, in the order of the training labels.
+        name, training_data, licence, description: for people; the name stands beside every score.
+        figures: what was measured when it was trained.
+        sha256: of the weights' file, in hexadecimal; `save_classifier` fills it in.
+    """
+
+    architecture: str
+    arguments: Mapping[str, Any]
+    event_shape: tuple[int, ...]
+    value_range: tuple[float, float]
+    classes: int
+    name: str
+    training_data: str = ""
+    licence: str = ""
+    description: str = ""
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        stored.check_config(self)
+        stored.check(self, stored.is_count(self.classes), "classes", "a positive integer")
+
+
+def load_classifier(name_or_path: str | Path) -> ConvolutionalCritic:
+    """A frozen classifier in evaluation mode, with its configuration as `.config` and its name as `.name`.
+
+    `network(x)`, x (item, *event_shape) within `config.value_range`, gives logits (item, class), and
+    `network.features(x)` the features (item, width) before the last layer.
+
+    Args:
+        name_or_path: a shipped name as a string (it wins over a file of that name), or the path of a .safetensors file,
+            with or without the suffix, that has its JSON file beside it.
+
+    Raises FileNotFoundError when there is no such classifier, and ValueError, naming the file, for whatever is wrong with
+        it: weights of another SHA-256 than the configuration says, too.
+    """
+    shipped = {path.stem: path for path in sorted((SHIPPED / "classifiers").glob("*.safetensors"))}
+    path = stored.with_suffix(Path(name_or_path), ".safetensors")
+    if isinstance(name_or_path, str) and name_or_path in shipped:
+        path = shipped[name_or_path]
+    if not path.is_file():
+        known = ", ".join(shipped)
+        raise FileNotFoundError(f"no classifier called {str(name_or_path)!r} and no such file; shipped are: {known}")
+    config_path = path.with_suffix(".json")
+    config = stored.read_json(config_path, ClassifierConfig)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != config.sha256:
+        raise ValueError(
+            f"{path} has the SHA-256 {found[:12]}..., {config_path.name} says {config.sha256[:12] or 'nothing'}...: these "
+            "are not the weights it was measured with; fetch both files again"
+        )
+    network = _build(config, config_path)
+    stored.fill(network, stored.read_weights(path), path)
+    network.requires_grad_(False)
+    network.config, network.name = config, config.name  # type: ignore[assignment]
+    return network
+
+
+def save_classifier(path: str | Path, network: ConvolutionalCritic, config: ClassifierConfig) -> Path:
+    """Write PATH.safetensors and PATH.json, its `sha256` filled in; each appears whole or not at all. Returns the former."""
+    weights = stored.packed(network)
+    return stored.write_pair(path, asdict(replace(config, sha256=hashlib.sha256(weights).hexdigest())), weights)
+
+
+def _build(config: ClassifierConfig, path: Path) -> ConvolutionalCritic:
+    def made(network: nn.Module) -> tuple[int, ...]:
+        return tuple(network(torch.zeros(2, *config.event_shape)).shape)
+
+    network, shape = stored.build(config, CLASSIFIERS, made, path)
+    if shape != (2, config.classes):
+        raise ValueError(f"{path}: classes says {config.classes}, the architecture makes {shape[1:]} numbers an image")
+    return cast(ConvolutionalCritic, network)

@@ -1,0 +1,175 @@
+"""Networks on disk: NAME.safetensors, weights and nothing else, beside NAME.json, which says what they are and take.
+
+Neither file can run code. Generators, encoders and classifiers are stored this way; each has its own configuration, a frozen
+dataclass whose fields are the keys of the JSON object.
+"""
+
+import json
+import math
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from cogen.models.data.datasets import write_whole
+
+Config = TypeVar("Config")
+
+
+def check(config: Any, good: bool, name: str, wanted: str) -> None:
+    """Raises ValueError, naming the field, unless it is good."""
+    if not good:
+        raise ValueError(f"{name} is {getattr(config, name)!r}; it must be {wanted}")
+
+
+def check_config(config: Any) -> None:
+    """The fields that every configuration has: architecture, arguments, event_shape, value_range.
+
+    The last two become tuples, as JSON has lists only. Raises ValueError, naming the field.
+    """
+    check(config, isinstance(config.architecture, str), "architecture", "a name")
+    check(config, isinstance(config.arguments, Mapping), "arguments", "a mapping of keyword arguments")
+    shape, limits = config.event_shape, config.value_range
+    check(config, _is_list(shape) and len(shape) > 0 and all(map(is_count, shape)), "event_shape", "positive integers")
+    check(
+        config,
+        _is_list(limits) and len(limits) == 2 and all(map(is_finite, limits)) and limits[0] < limits[1],
+        "value_range",
+        "two finite numbers, the lower first",
+    )
+    # Frozen dataclasses are filled through object.__setattr__.
+    object.__setattr__(config, "event_shape", tuple(shape))
+    object.__setattr__(config, "value_range", (float(limits[0]), float(limits[1])))
+
+
+def is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple)
+
+
+# --- writing -------------------------------------------------------------------------------------------------------
+
+
+def packed(module: nn.Module) -> bytes:
+    """A module's weights as the content of a safetensors file; those that share memory (tied weights) each under its name."""
+    from safetensors.torch import save
+
+    return save({key: value.clone(memory_format=torch.contiguous_format) for key, value in module.state_dict().items()})
+
+
+def write_pair(path: str | Path, stored: Mapping[str, Any], weights: bytes) -> Path:
+    """Write PATH.safetensors and PATH.json; each appears whole or not at all. Returns the path of the weights."""
+    weights_path = with_suffix(Path(path), ".safetensors")
+    weights_path.parent.mkdir(parents=True, exist_ok=True)
+    # The configuration first: weights without it could not be loaded.
+    write_whole(weights_path.with_suffix(".json"), (json.dumps(stored, indent=1) + "\n").encode())
+    write_whole(weights_path, weights)
+    return weights_path
+
+
+def with_suffix(path: Path, suffix: str) -> Path:
+    # Path.with_suffix would turn "mnist-0.5" into "mnist-0.safetensors".
+    return path if path.suffix == suffix else path.with_name(path.name + suffix)
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+def read_json(path: Path, kind: type[Config]) -> Config:
+    """The configuration in a JSON file, checked. Raises FileNotFoundError, and ValueError naming the file."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing: it says which architecture the weights belong to") from None
+    except OSError as error:
+        raise FileNotFoundError(f"{path} cannot be read ({error.strerror})") from None
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise ValueError(f"{path} is not JSON ({error})") from None
+    if not isinstance(stored, dict):
+        raise ValueError(f"{path} holds a {type(stored).__name__}; a configuration is a JSON object")
+    try:
+        return kind(**stored)
+    except TypeError as error:  # "missing 2 required positional arguments: ...", "unexpected keyword argument ..."
+        raise ValueError(f"{path}: {str(error).removeprefix(f'{kind.__name__}.__init__() ')}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def build(
+    config: Any,
+    architectures: Mapping[str, Callable[..., nn.Module]],
+    probe: Callable[[nn.Module], tuple[int, ...]],
+    path: Path,
+    hint: str = "",
+) -> tuple[nn.Module, tuple[int, ...]]:
+    """The network that a configuration names, in evaluation mode, and what ``probe`` says of its output's shape.
+
+    Raises ValueError, naming the configuration's ``path``.
+    """
+    if config.architecture not in architectures:
+        raise ValueError(f"{path}: unknown architecture {config.architecture!r}; known are {', '.join(architectures)}{hint}")
+    try:
+        network = architectures[config.architecture](**config.arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: {config.architecture} cannot be built from its arguments ({reason})") from None
+    try:
+        with torch.no_grad():
+            return network, probe(network.eval())
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        latent = f", latent_dim {config.latent_dim}" if hasattr(config, "latent_dim") else ""
+        raise ValueError(
+            f"{path}: {config.architecture} of its arguments does not fit event_shape {config.event_shape}{latent} ({reason})"
+        ) from None
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The content of a safetensors file. Raises ValueError, naming it, for a pickle and for a file that is not whole."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    with path.open("rb") as file:
+        first = file.read(9)
+    # A safetensors file begins with the length of its header, eight bytes of which the first may be a pickle's, and then "{".
+    if zipfile.is_zipfile(path) or (first[:1] == b"\x80" and first[8:] != b"{"):
+        raise ValueError(f"{path} is a pickle, not safetensors, whatever its name says; convert it, pickles run code")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path} is not a complete safetensors file ({error}); fetch it again") from None
+
+
+def fill(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    """Load weights into a module. Raises ValueError, naming their file, where they do not fit or are not finite."""
+    expected = module.state_dict()
+    missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    if missing or unknown:
+        lacks = f"it lacks {', '.join(missing[:3])}" if missing else ""
+        holds = f"it holds {', '.join(unknown[:3])} too" if unknown else ""
+        raise ValueError(f"{path} does not fit {type(module).__name__}: {' and '.join(filter(None, (lacks, holds)))}")
+    for key, value in expected.items():
+        if weights[key].shape != value.shape:
+            raise ValueError(
+                f"{path} does not fit {type(module).__name__}: {key} has shape {tuple(weights[key].shape)}, "
+                f"the module's is {tuple(value.shape)}"
+            )
+        if not torch.isfinite(weights[key]).all():
+            raise ValueError(f"{path}: {key} holds NaN or infinite values; the training that made it diverged")
+    module.load_state_dict(weights)
+    for key, value in module.state_dict().items():
+        if not torch.equal(value, weights[key].to(value)):
+            raise ValueError(
+                f"{path} does not fit {type(module).__name__}: the module ties {key} to another of its weights, and the file"
+                " holds different values for them"
+            )

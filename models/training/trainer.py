@@ -1,0 +1,273 @@
+"""One thin trainer for every family: devices, mixed precision, progress, checkpoints, exact resuming, an average of weights.
+
+It is built on Lightning Fabric and knows no family (`cogen.models.families.family`). All of a step's randomness, its batch and
+its latents, is a function of (seed, step, device), so that a run that was killed and started again goes on bit for bit on the
+CPU, and no state of a random generator has to be kept.
+
+With several devices every one takes its share of the batch and the gradients are averaged before a step.
+DistributedDataParallel is not used for that: it cannot follow a loss that trains one of several networks, nor a penalty on a
+critic's gradient.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from tqdm.auto import tqdm
+
+from cogen.models.families.family import Family, Updates
+from cogen.models.training.checkpoint import TrainingCheckpoint, describe, digest
+
+Schedule = Callable[[int, float], float]
+"""From (steps made, epochs begun as a real number) to the factor of every learning rate."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Falling:
+    """One for the first half of ``num_steps``, then linearly to zero."""
+
+    num_steps: int
+
+    def __call__(self, step: int, epoch: float) -> float:
+        return max(0.0, min(1.0, 2.0 * (1.0 - step / self.num_steps)))
+
+
+@dataclasses.dataclass(frozen=True)
+class InverseRoot:
+    """1 / sqrt(epoch), epochs counted from one (AIM's)."""
+
+    def __call__(self, step: int, epoch: float) -> float:
+        return 1.0 / math.sqrt(math.floor(epoch) + 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """One."""
+
+    def __call__(self, step: int, epoch: float) -> float:
+        return 1.0
+
+
+@dataclasses.dataclass
+class Training:
+    """What a training leaves besides the family itself, which was trained in place and is in evaluation mode."""
+
+    losses: dict[str, np.ndarray]
+    """The loss of every step since the first, by optimiser, (step,)."""
+    seconds: float
+    """Of all calls that went into the checkpoint."""
+    average: nn.Module | None
+    """The averaged generator, in evaluation mode with batch statistics of its own weights."""
+
+
+def train(
+    family: Family,
+    data: Tensor | Sequence[Tensor],
+    *,
+    num_steps: int,
+    batch_size: int,
+    seed: int,
+    schedule: Schedule = Constant(),
+    average: float = 0.0,
+    prepare: Callable[[Tensor], Tensor] | None = None,
+    checkpoint: str | Path | None = None,
+    save_every: int = 1_000,
+    watch: Callable[[int, Family, Callable[[], nn.Module | None]], None] | None = None,
+    watch_every: int = 1_000,
+    precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    accelerator: str = "cpu",
+    devices: int = 1,
+    progress: bool = True,
+) -> Training:
+    """Train a family in place for ``num_steps`` steps.
+
+    :param data: x (item, *event_shape), or x and more tensors with the item axis first, such as labels. It stays in memory as
+        it is, bytes too.
+    :param batch_size: items of a batch, of all devices together; a step takes ``family.batches_per_step`` of them. An epoch is
+        a fresh permutation of the items, its incomplete last step dropped.
+    :param seed: batches and latents follow from it; initial weights are the caller's.
+    :param schedule: a factor of every learning rate.
+    :param average: decay per step of a moving average of the generator's weights, in [0, 1); 0 keeps none. After n steps it
+        is at most (1 + n) / (10 + n).
+    :param prepare: makes x of a batch what the networks see, such as floats of bytes.
+    :param checkpoint: a folder: every ``save_every`` steps the whole state is written there, and a run that was killed goes on
+        from it when it is called again. More ``num_steps`` prolong a run whose schedule does not look at their number.
+    :param watch: called as ``watch(steps, family, averaged)`` every ``watch_every`` steps and after the last; ``averaged()``
+        gives the averaged generator, or None. What it draws at random does not disturb the training.
+    :param precision: "32-true", or "bf16-mixed", which is several times faster on CPUs with AMX and on GPUs.
+    :param accelerator: "cpu", "cuda", "auto".
+    :param devices: how many; the script is then launched once for each.
+
+    Raises ValueError for counts out of range, too few items, and a checkpoint of another run; FloatingPointError where a loss
+    is no longer finite (the message says which, at which step, and where the last good checkpoint is).
+    """
+    arrays = (data,) if isinstance(data, Tensor) else tuple(data)
+    for name, value in (("num_steps", num_steps), ("batch_size", batch_size), ("save_every", save_every), ("devices", devices)):
+        if value < 1:
+            raise ValueError(f"{name}={value}: it must be at least 1")
+    if precision not in ("32-true", "bf16-mixed"):
+        raise ValueError(f"precision={precision!r}: it is '32-true' or 'bf16-mixed'")
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise ValueError("accelerator='cuda': torch sees no GPU here; use 'cpu' or 'auto'")
+    if not 0.0 <= average < 1.0:
+        raise ValueError(f"average={average}: the decay of the moving average lies in [0, 1)")
+    if seed < 0:
+        raise ValueError(f"seed={seed}: a seed is not negative")
+    if len({len(a) for a in arrays}) > 1:
+        raise ValueError(f"x and what goes with it differ in their number of items: {[len(a) for a in arrays]}")
+    if batch_size % devices:
+        raise ValueError(f"batch_size={batch_size} does not divide among {devices} devices")
+    per_step = batch_size * family.batches_per_step
+    per_epoch = len(arrays[0]) // per_step
+    if not per_epoch:
+        raise ValueError(f"a step takes {per_step} items, and there are {len(arrays[0])}: give a smaller batch_size")
+
+    from lightning_fabric import Fabric
+
+    fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)
+    fabric.launch()
+    family.to(fabric.device).train()
+    if devices > 1:  # all begin with the weights of the first
+        for tensor in (*family.parameters(), *family.buffers()):
+            tensor.data.copy_(fabric.broadcast(tensor.data))
+    averaged = AveragedModel(family.generator, multi_avg_fn=_follow(average)) if average else None
+    optimizers = family.optimizers()
+    rates = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in optimizers.items()}
+    update = Updates(family, optimizers, reduce=_mean_over_devices(fabric) if devices > 1 else None)
+    store = None
+    if checkpoint is not None:
+        identity = {"batch_size": batch_size, "seed": seed, "schedule": repr(schedule), "average": average}
+        identity |= {"precision": precision, "devices": devices, "data": digest(*arrays), **describe(family)}
+        store = TrainingCheckpoint(Path(checkpoint), identity, family, averaged, optimizers)
+    done, before, losses = store.restore() if store is not None else (0, 0.0, {})
+    if done > num_steps:
+        raise ValueError(f"num_steps={num_steps}: the checkpoint in {checkpoint} has made {done} steps already")
+
+    def averaged_generator() -> nn.Module | None:
+        if averaged is None:
+            return None
+        module = AveragedModel(averaged.module)  # a copy: the average itself keeps the statistics of training
+        _reseed(fabric.device, seed, 2, done)
+        with torch.no_grad():
+            update_bn((family.latent(256) for _ in range(40)), _Labelled(module, arrays[1:]))
+        return module.module.eval()
+
+    pending: list[dict[str, Tensor]] = []
+
+    def settle() -> None:
+        """Bring the losses of the last steps over from the device, and see whether they are finite."""
+        nonlocal pending
+        for name in pending[0] if pending else ():
+            values = torch.stack([row[name] for row in pending]).float().cpu().numpy()
+            losses.setdefault(name, np.full(done - len(pending), np.nan, np.float32))
+            losses[name] = np.concatenate([losses[name], values])
+            if not np.isfinite(values).all():
+                step = done - len(pending) + int(np.argmin(np.isfinite(values))) + 1
+                kept = store.last() if store is not None else "no checkpoint was asked for"
+                raise FloatingPointError(
+                    f"the loss {name!r} is {values[~np.isfinite(values)][0]} at step {step}: the training has diverged; {kept};"
+                    " a smaller learning rate may help"
+                )
+        pending = []
+
+    begun = time.perf_counter()
+    bar = tqdm(total=num_steps, initial=done, disable=not (progress and fabric.is_global_zero), unit="step", mininterval=0.5)
+    with bar, torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
+        while done < num_steps:
+            epoch = done / per_epoch
+            factor = schedule(done, epoch)
+            for name, optimizer in optimizers.items():  # its groups are other ones after a checkpoint was read
+                for group, rate in zip(optimizer.param_groups, rates[name], strict=True):
+                    group["lr"] = rate * factor
+            _reseed(fabric.device, seed, 0, done, fabric.global_rank)
+            items = _items(len(arrays[0]), per_step, seed, done)[fabric.global_rank :: devices]
+            batch = tuple(a[items].to(fabric.device, non_blocking=True) for a in arrays)
+            if prepare is not None:
+                batch = (prepare(batch[0]), *batch[1:])
+            with fabric.autocast() if precision != "32-true" else nullcontext():
+                family.step(batch, update, done)
+            if averaged is not None:
+                averaged.update_parameters(family.generator)
+            pending.append(dict(update.losses))
+            done += 1
+            bar.update()
+            last = done == num_steps
+            if len(pending) == 50 or last or done % save_every == 0:
+                settle()
+                bar.set_postfix({name: f"{values[-1]:.4g}" for name, values in losses.items()}, refresh=False)
+            if store is not None and fabric.is_global_zero and (done % save_every == 0 or last):
+                store.save(done, before + time.perf_counter() - begun, losses)
+            if watch is not None and (done % watch_every == 0 or last):
+                with torch.random.fork_rng():
+                    watch(done, family, averaged_generator)
+                family.train()
+        final = averaged_generator()
+    family.eval()
+    return Training(losses, before + time.perf_counter() - begun, final)
+
+
+def _follow(decay: float) -> Callable[[Any, Any, Any], None]:
+    """The step of the average; its decay is less at the beginning, or it would remember the initial weights for 1 / (1 - decay)
+    steps."""
+
+    def step(average: Any, current: Any, count: Any) -> None:
+        begun = (1.0 + int(count)) / (10.0 + int(count))
+        get_ema_multi_avg_fn(min(decay, begun))(average, current, count)
+
+    return step
+
+
+def _stream(*numbers: int) -> int:
+    """A seed of its own for these numbers, in a microsecond."""
+    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()) >> 1
+
+
+class _Labelled(nn.Module):
+    """A generator of latents, that takes what else it needs from random items of the data."""
+
+    def __init__(self, generator: nn.Module, labels: tuple[Tensor, ...]) -> None:
+        super().__init__()
+        self.generator, self.labels = generator, labels
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.generator(z, *(label[torch.randint(len(label), (len(z),))].to(z.device) for label in self.labels))
+
+
+def _reseed(device: torch.device, *numbers: int) -> None:
+    # torch.manual_seed would ask every kind of device, which takes longer than a small network's step.
+    torch.default_generator.manual_seed(_stream(*numbers))
+    if device.type == "cuda":
+        torch.cuda.manual_seed(_stream(*numbers))
+
+
+def _items(count: int, per_step: int, seed: int, step: int) -> Tensor:
+    """Indices of the items of a step: a slice of the epoch's permutation."""
+    epoch, place = divmod(step, count // per_step)
+    return _permutation(count, seed, epoch)[place * per_step : (place + 1) * per_step]
+
+
+@functools.lru_cache(maxsize=1)
+def _permutation(count: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(_stream(seed, 1, epoch)))
+
+
+def _mean_over_devices(fabric: Any) -> Callable[[list[nn.Parameter]], None]:
+    def reduce(parameters: list[nn.Parameter]) -> None:
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = fabric.all_reduce(torch.cat([g.flatten() for g in gradients]), reduce_op="mean")
+        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+    return reduce

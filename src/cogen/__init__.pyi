@@ -1,0 +1,7 @@
+from .inference.run import infer as infer
+from .models import views as views
+from .models.cogenerator import CoGenerator as CoGenerator
+from .models.storage.generators import load_generator as load_generator
+from .models.storage.generators import save_generator as save_generator
+
+__version__: str

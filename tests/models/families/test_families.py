@@ -1,0 +1,212 @@
+"""One contract for every family: what it trains, what it leaves alone, that it is repeatable, stored, and conditioned.
+
+A falling adversarial loss means nothing, so a short training must bring the samples nearer to held-out data, by the energy
+distance of fresh samples to held-out data.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from numpyro import handlers
+
+from cogen.models import CoGenerator, EncoderGuide, GeneratorConfig, load_generator, save_generator, views
+from cogen.models.families.aim import AIM
+from cogen.models.families.ali import ALI, JointCritic
+from cogen.models.families.alice import ALICE
+from cogen.models.families.family import Family, Updates
+from cogen.models.families.fgan import KL
+from cogen.models.families.gan import GAN, NonSaturating, Saturating
+from cogen.models.families.realnvp import RealNVP, RealNVPGenerator
+from cogen.models.families.unrolled import UnrolledGAN
+from cogen.models.families.vae import VAE
+from cogen.models.families.veegan import VEEGAN
+from cogen.models.families.wgan import Clipping, GradientPenalty
+from cogen.models.networks.architectures import Conditioned, DenseCritic, DenseEncoder, DenseGenerator
+from cogen.models.networks.encoders import FeatureEncoder, head
+from cogen.models.training.trainer import train
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+LATENT, COLUMNS = 2, ("x1", "x2")
+ARGUMENTS = {"latent_dim": LATENT, "event_shape": (2,), "hidden": (32, 32), "bounded": False}
+RATE = {"learning_rate": 2e-3, "betas": (0.5, 0.9)}
+
+
+def generator() -> DenseGenerator:
+    return DenseGenerator(**ARGUMENTS)
+
+
+def critic() -> DenseCritic:
+    return DenseCritic((2,), (64, 64))
+
+
+def encoder() -> FeatureEncoder:
+    return FeatureEncoder(critic().features, head(64, LATENT))
+
+
+FAMILIES: dict[str, Callable[[], Family]] = {
+    "gan": lambda: GAN(generator(), critic(), LATENT, NonSaturating(0.1), **RATE),
+    "smoothed": lambda: GAN(generator(), critic(), LATENT, NonSaturating(0.1, real_target=0.9), **RATE),
+    "saturating": lambda: GAN(generator(), critic(), LATENT, Saturating(0.1), **RATE),
+    "wgan": lambda: GAN(generator(), critic(), LATENT, Clipping(0.1), **RATE),
+    "wgan-gp": lambda: GAN(generator(), critic(), LATENT, GradientPenalty(1.0), **RATE),
+    "fgan": lambda: GAN(generator(), critic(), LATENT, KL(), learning_rate=1e-3),
+    "unrolled": lambda: UnrolledGAN(generator(), critic(), LATENT, unroll=2, **RATE),
+    "vae": lambda: VAE(DenseEncoder(LATENT, (2,), (32, 32)), generator(), LATENT, learning_rate=5e-3),
+    "realnvp": lambda: RealNVP(RealNVPGenerator((2,), hidden=(32,)), learning_rate=5e-3),
+    "ali": lambda: ALI(generator(), encoder(), JointCritic((2,), LATENT), LATENT, **RATE),
+    "bigan": lambda: ALI(generator(), encoder(), JointCritic((2,), LATENT), LATENT, stochastic=False, **RATE),
+    "alice": lambda: ALICE(generator(), encoder(), JointCritic((2,), LATENT), LATENT, **RATE),
+    "veegan": lambda: VEEGAN(
+        generator(),
+        torch.nn.Sequential(critic().features, torch.nn.Linear(64, LATENT)),
+        JointCritic((2,), LATENT),
+        LATENT,
+        **RATE,
+    ),
+    "aim": lambda: AIM(generator(), critic(), head(64, LATENT), LATENT, NonSaturating(0.1), **RATE),
+    "aim-minus": lambda: AIM(generator(), critic(), head(64, LATENT), LATENT, NonSaturating(0.1), unit_variance=True, **RATE),
+    "aim, noisy": lambda: AIM(generator(), critic(), head(64, LATENT), LATENT, NonSaturating(0.1), noise=0.1, **RATE),
+    "aim, KL": lambda: AIM(generator(), critic(), head(64, LATENT), LATENT, KL(), learning_rate=1e-3),
+}
+
+
+def data(count: int, seed: int) -> torch.Tensor:
+    """Two Gaussians, away from where any generator begins."""
+    random = torch.Generator().manual_seed(seed)
+    sign = torch.randint(2, (count, 1), generator=random) * 2.0 - 1.0
+    return torch.tensor([2.0, -1.0]) + sign * torch.tensor([0.8, 0.4]) + 0.2 * torch.randn(count, 2, generator=random)
+
+
+def energy_distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    """2 E|a - b| - E|a - a'| - E|b - b'|, zero for one distribution (Szekely and Rizzo 2013)."""
+
+    def mean(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+        return torch.cdist(p, q).mean()
+
+    return float(2 * mean(a, b) - mean(a, a) - mean(b, b))
+
+
+def made(family: Family) -> torch.Tensor:
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(7)
+        return family.eval().generator(torch.randn(1_000, LATENT))
+
+
+@pytest.fixture(params=FAMILIES)
+def name(request) -> str:
+    return request.param
+
+
+def fresh(name: str) -> Family:
+    torch.manual_seed(0)
+    return FAMILIES[name]()
+
+
+def test_a_short_training_brings_samples_nearer_to_held_out_data(name):
+    family, held_out = fresh(name), data(1_000, seed=1)
+    before = energy_distance(made(family), held_out)
+    trained = train(family, data(2_000, seed=0), num_steps=250, batch_size=64, seed=0, progress=False)
+    after = energy_distance(made(family), held_out)
+    assert after < 0.4 * before, (before, after)
+    assert all(len(values) == 250 and np.isfinite(values).all() for values in trained.losses.values())
+    assert all(p.requires_grad for p in family.parameters())
+
+
+def test_a_loss_reaches_what_its_optimiser_owns_and_nothing_else(name):
+    family = fresh(name).train()
+    optimizers = family.optimizers()
+    owned = {which: {id(p) for g in o.param_groups for p in g["params"]} for which, o in optimizers.items()}
+    everything = {id(p) for p in family.parameters()}
+    assert set().union(*owned.values()) == everything  # nothing is left untrained,
+    assert sum(map(len, owned.values())) == len(everything)  # and nothing is trained twice
+    updates = Updates(family, optimizers)
+    seen = set()
+
+    def watched(which, loss):
+        before = {id(p): p.detach().clone() for p in family.parameters()}
+        value = updates(which, loss)
+        moved = {id(p) for p in family.parameters() if not torch.equal(before[id(p)], p)}
+        assert moved
+        assert moved <= owned[which], which
+        seen.add(which)
+        return value
+
+    family.step((data(32 * family.batches_per_step, seed=2),), watched, 0)
+    assert seen == set(optimizers)
+
+
+def test_the_same_seed_gives_the_same_run(name):
+    weights = []
+    for _ in range(2):
+        family = fresh(name)
+        train(family, data(200, seed=0), num_steps=6, batch_size=16, seed=3, progress=False)
+        torch.randn(5)  # what happens outside does not matter
+        weights.append([p.detach().clone() for p in family.parameters()])
+    assert all(map(torch.equal, *weights))
+
+
+def test_it_trains_in_mixed_precision(name):
+    trained = train(fresh(name), data(200, seed=0), num_steps=6, batch_size=16, seed=3, precision="bf16-mixed", progress=False)
+    assert all(np.isfinite(values).all() for values in trained.losses.values())
+
+
+def test_it_is_stored_and_conditioned_in_both_ppls(name, tmp_path):
+    family = fresh(name).eval()
+    flow = name == "realnvp"
+    config = GeneratorConfig(
+        architecture="RealNVPGenerator" if flow else "DenseGenerator",
+        arguments={"event_shape": (2,), "hidden": (32,)} if flow else ARGUMENTS,
+        latent_dim=LATENT,
+        event_shape=(2,),
+        value_range=(-5, 5),
+        noise_scale=0.1,
+    )
+    save_generator(tmp_path / "two", family.generator, config)
+    loaded = load_generator(tmp_path / "two")
+    z = torch.randn(5, LATENT)
+    torch.testing.assert_close(loaded(z), family.generator(z))
+    model = CoGenerator(loaded, views={"x2": views.Columns(["x2"], of=COLUMNS, scale=0.1)})
+    seen = model.condition(x2=np.zeros((3, 1), np.float32))
+    substituted = {"z": torch.randn(3, LATENT)}
+    in_torch = pyro.poutine.trace(pyro.poutine.condition(seen, data=substituted)).get_trace().log_prob_sum()
+    in_jax = handlers.trace(handlers.substitute(seen.numpyro, data={"z": substituted["z"].numpy()})).get_trace()
+    total = sum(float(site["fn"].log_prob(site["value"]).sum()) for site in in_jax.values() if site["type"] == "sample")
+    assert total == pytest.approx(float(in_torch), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", [n for n in FAMILIES if n in ("vae", "ali", "bigan", "alice", "veegan", "aim", "aim-minus")])
+def test_its_encoder_is_a_guide(name):
+    family = fresh(name).eval()
+    model = CoGenerator(family.generator, latent_dim=LATENT, views={"all": views.Identity(scale=0.1)})
+    guide = EncoderGuide(family.encoder, model.condition(all=data(4, seed=5).numpy()))
+    mean, log_sd = family.encoder(data(4, seed=5))
+    torch.testing.assert_close(guide.mean, mean.detach())
+    site = pyro.poutine.trace(guide).get_trace().nodes["z"]
+    torch.testing.assert_close(site["fn"].base_dist.scale, log_sd.detach().clamp(-6, 3).exp())
+    with handlers.seed(rng_seed=0):
+        assert handlers.trace(guide.numpyro).get_trace()["z"]["value"].shape == (4, LATENT)
+
+
+@pytest.mark.parametrize("kind", ["gan", "vae"])
+def test_with_labels_the_generator_makes_what_is_asked_for(kind):
+    """Class 0 lies at the left, class 1 at the right."""
+    torch.manual_seed(0)
+    conditional = Conditioned(DenseGenerator(LATENT + 2, (2,), (32, 32), bounded=False), 2)
+    if kind == "gan":
+        family: Family = GAN(conditional, Conditioned(DenseCritic((4,), (64, 64)), 2), LATENT, NonSaturating(0.1), **RATE)
+    else:
+        family = VAE(Conditioned(DenseEncoder(LATENT, (4,), (32, 32)), 2), conditional, LATENT, learning_rate=5e-3)
+    label = torch.arange(1_000) % 2
+    x = torch.stack([4.0 * label - 2.0, torch.zeros(1_000)], 1) + 0.3 * torch.randn(1_000, 2)
+    trained = train(family, (x, label), num_steps=300, batch_size=64, seed=0, average=0.9, progress=False)
+    with torch.no_grad():
+        for generator in (family.eval().generator, trained.average):
+            left, right = (generator.given(k)(torch.randn(200, LATENT))[:, 0].mean() for k in (0, 1))
+            assert left < -1
+            assert right > 1
+    with pytest.raises(ValueError, match="label 2: the classes are 0 to 1"):
+        conditional.given(2)

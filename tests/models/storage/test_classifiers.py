@@ -1,0 +1,138 @@
+"""Classifiers on disk: the shipped one knows its digits, and weights that are not the recorded ones are refused."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cogen.models.networks.architectures import ConvolutionalCritic
+from cogen.models.storage.classifiers import ClassifierConfig, load_classifier, save_classifier
+from cogen.models.storage.generators import SHIPPED, shipped_generators, shipped_images
+
+ARGUMENTS = {"event_shape": (1, 8, 12), "channels": (2, 3), "width": 5, "outputs": 4}
+
+
+def make() -> ConvolutionalCritic:
+    torch.manual_seed(0)
+    return ConvolutionalCritic(**ARGUMENTS)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    config = ClassifierConfig("ConvolutionalCritic", ARGUMENTS, (1, 8, 12), (-1, 1), 4, name="toy")
+    return save_classifier(tmp_path / "new" / "toy", make(), config)
+
+
+def test_the_shipped_classifier_reads_the_shipped_digits():
+    classifier = load_classifier("mnist_classifier")
+    images, labels = shipped_images("mnist")
+    x = torch.as_tensor(images)
+    logits = classifier(x)
+    assert logits.shape == (16, 10)
+    assert (logits.argmax(-1).numpy() == labels).sum() >= 15
+    torch.testing.assert_close(classifier.last(classifier.features(x)), logits)
+    assert not classifier.training
+    assert not any(p.requires_grad for p in classifier.parameters())
+
+
+def test_its_configuration_says_what_it_is():
+    classifier = load_classifier("mnist_classifier")
+    config = classifier.config
+    assert classifier.name == config.name == "mnist_classifier"
+    assert (config.event_shape, config.value_range, config.classes) == ((1, 28, 28), (-1, 1), 10)
+    assert config.figures["test_accuracy"] > 0.99
+    assert config.figures["validation_accuracy"] > 0.99
+    assert "--data data/mnist" in config.figures["command"]
+    assert config.training_data
+    assert config.licence
+    weights = SHIPPED / "classifiers" / "mnist_classifier.safetensors"
+    assert weights.stat().st_size < 500_000
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() in (SHIPPED / "README.md").read_text()
+    assert "mnist_classifier" not in shipped_generators()
+
+
+@pytest.mark.parametrize("name", ["toy", "toy.safetensors"])
+def test_what_is_saved_comes_back_frozen(saved, name):
+    classifier = load_classifier(saved.parent / name)
+    x = torch.randn(3, 1, 8, 12)
+    torch.testing.assert_close(classifier(x), make()(x))
+    assert classifier.name == "toy"
+    assert classifier.config.event_shape == (1, 8, 12)
+    assert not any(p.requires_grad for p in classifier.parameters())
+
+
+def test_a_shipped_name_wins_over_a_file_of_the_folder_one_is_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = ClassifierConfig("ConvolutionalCritic", ARGUMENTS, (1, 8, 12), (-1, 1), 4, name="impostor")
+    save_classifier("mnist_classifier", make(), config)
+    assert load_classifier("mnist_classifier").name == "mnist_classifier"
+    assert load_classifier(Path("mnist_classifier")).name == "impostor"
+
+
+@pytest.mark.parametrize("position", [-1, 8, 100])
+def test_other_weights_are_refused(saved, position):
+    content = bytearray(saved.read_bytes())
+    content[position] ^= 1
+    saved.write_bytes(content)
+    with pytest.raises(ValueError, match=r"toy.safetensors has the SHA-256 .*toy.json says .*not the weights"):
+        load_classifier(saved)
+
+
+def test_a_missing_hash_is_refused_too(saved):
+    edit(saved, sha256=...)
+    with pytest.raises(ValueError, match=r"toy.json says nothing"):
+        load_classifier(saved)
+
+
+def edit(path: Path, **changes) -> None:
+    stored = json.loads(path.with_suffix(".json").read_text()) | changes
+    path.with_suffix(".json").write_text(json.dumps({key: value for key, value in stored.items() if value is not ...}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "Transformer"}, "unknown architecture 'Transformer'; known are ConvolutionalCritic"),
+        ({"classes": 3}, r"classes says 3, the architecture makes \(4,\) numbers"),
+        ({"event_shape": [1, 8, 8]}, r"of its arguments does not fit event_shape \(1, 8, 8\)"),
+        ({"arguments": {"width": 5}}, "cannot be built from its arguments"),
+        ({"arguments": ARGUMENTS | {"width": 6}}, r"has shape \(5, 18\), the module's is \(6, 18\)"),
+        ({"name": ...}, "missing 1 required positional argument: 'name'"),
+        ({"colour": 1}, "unexpected keyword argument 'colour'"),
+        ({"event_shape": 3}, "event_shape is 3; it must be positive integers"),
+        ({"classes": 0}, "classes is 0; it must be a positive integer"),
+    ],
+)
+def test_a_wrong_configuration_is_named(saved, changes, message):
+    edit(saved, **changes)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_classifier(saved)
+    assert "toy." in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "", "3"])
+def test_what_is_no_configuration_is_refused(saved, content):
+    saved.with_suffix(".json").write_text(content)
+    with pytest.raises(ValueError, match=r"toy.json (is not JSON|holds a (list|int); a configuration is a JSON object)"):
+        load_classifier(saved)
+
+
+def test_missing_files_are_named(saved):
+    with pytest.raises(FileNotFoundError, match=r"no classifier called 'nobody' .* shipped are: mnist_classifier"):
+        load_classifier("nobody")
+    saved.with_suffix(".json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"toy.json is missing"):
+        load_classifier(saved)
+
+
+def test_the_same_network_has_the_same_hash(saved):
+    first = json.loads(saved.with_suffix(".json").read_text())["sha256"]
+    network = make().to(memory_format=torch.channels_last)
+    config = load_classifier(saved).config
+    again = save_classifier(saved.with_name("again"), network, config)
+    assert json.loads(again.with_suffix(".json").read_text())["sha256"] == first
+    np.testing.assert_array_equal(load_classifier(again).last.weight, make().last.weight.detach())
