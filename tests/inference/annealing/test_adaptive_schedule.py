@@ -74,8 +74,7 @@ def test_what_was_frozen_can_be_read_again(case, frozen):
     ladder, steps = Ladder.of(frozen), Recorded.of(frozen)
     assert ladder.beta.shape[0] == 24
     kernel = AnnealedHMC(num_leapfrog=5, schedule=ladder, step_size=steps)
-    again = infer(case.conditioned, kernel, **options(num_warmup=ladder.beta.shape[1] - 1))
-    # another limit is another program, and rounds differently
+    again = infer(case.conditioned, kernel, **options())
     np.testing.assert_allclose(again["posterior"]["z"].values, frozen["posterior"]["z"].values, atol=1e-3)
     with pytest.raises(ValueError, match="num_warmup leaves time for 3"):
         infer(case.conditioned, kernel, **options(num_warmup=3))
@@ -154,7 +153,7 @@ def test_a_pilot_needs_something_to_freeze(case):
 
     from cogen.inference import GradientDescent
 
-    with pytest.raises(ValueError, match="records nothing"):
+    with pytest.raises(ValueError, match="a pilot needs one of our kernels"):
         infer(case.conditioned, GradientDescent(), pilot=4, **options())
     with pytest.raises(ValueError, match="one of our kernels"):
         infer(case.conditioned, numpyro.infer.NUTS, pilot=4, **options())

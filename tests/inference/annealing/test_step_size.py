@@ -49,20 +49,26 @@ def pilot(step, beta=(0.25, 0.5, 1.0)):
     return {"warmup_sample_stats": xr.Dataset({"beta": (dims, beta), "step_size": (dims, step)})}
 
 
+def row(rule, item):
+    return [values[item] for values in rule.rows]
+
+
 def test_a_record_is_per_item_and_interpolated_in_log_step():
     rule = Recorded.of(pilot([[0.1, 1.0], [0.4, 2.0], [0.1, 4.0]]))
     assert not rule.adapts
     assert rule.steps.shape == (2, 3)
-    steps = [[float(rule.step_size(rule.init(item), jnp.float32(b))) for b in (0.0, 0.25, 0.375, 1.0)] for item in (0, 1)]
+    steps = [
+        [float(rule.step_size(rule.init(row(rule, item)), jnp.float32(b))) for b in (0.0, 0.25, 0.375, 1.0)] for item in (0, 1)
+    ]
     np.testing.assert_allclose(steps, [[0.1, 0.1, 0.2, 0.1], [1.0, 1.0, np.sqrt(2), 4.0]], rtol=1e-5)
-    state = rule.init(1)
+    state = rule.init(row(rule, 1))
     assert rule.update(state, jnp.float32(0.0)) is state
 
 
 def test_a_record_of_a_general_model_has_one_item():
     rule = Recorded.of(pilot([0.1, 0.2, 0.3]))
     assert rule.steps.shape == (1, 3)
-    assert float(rule.step_size(rule.init(0), jnp.float32(1.0))) == pytest.approx(0.3)
+    assert float(rule.step_size(rule.init(row(rule, 0)), jnp.float32(1.0))) == pytest.approx(0.3)
 
 
 def test_a_run_without_annealing_leaves_no_record():

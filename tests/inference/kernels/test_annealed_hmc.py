@@ -64,7 +64,7 @@ def test_runs_that_cannot_be(settings, run, said):
 
 def test_a_recipe_has_no_model_and_a_kernel_with_a_model_is_no_recipe():
     with pytest.raises(ValueError, match="no model yet"):
-        AnnealedHMC().target((), {})
+        AnnealedHMC().target()
     with pytest.raises(ValueError, match="model of its own"):
         infer(gauss, AnnealedHMC(gauss), num_warmup=10, **QUICK)
 

@@ -463,7 +463,7 @@ def test_a_pilot_is_frozen_and_the_run_is_exact(case, schedule):
 
 
 def test_a_pilot_of_pyro_s_own_kernels_is_refused():
-    with pytest.raises(ValueError, match="pilot= needs one of our kernels"):
+    with pytest.raises(ValueError, match="a pilot needs one of our kernels"):
         infer(gauss, pyro.infer.NUTS, num_warmup=2, **QUICK, pilot=4)
 
 
@@ -519,7 +519,7 @@ def test_settings_out_of_range(settings):
 @pytest.mark.parametrize(
     ("settings", "options", "said"),
     [
-        ({}, {"num_warmup": 0}, "warmup_steps=0"),
+        ({}, {"num_warmup": 0}, "num_warmup=0"),
         ({"moves_per_temperature": 3}, {}, "moves_per_temperature=3"),
         ({}, {"num_chains": 6}, "does not divide"),
         ({}, {"num_chains": 1}, "cannot be resampled"),
