@@ -46,7 +46,8 @@ from cogen.models.families.gan import GAN, NonSaturating
 from cogen.models.networks.architectures import ConvolutionalCritic, DcganGenerator
 from cogen.models.networks.encoders import FeatureEncoder, head, neighbours, reconstruct
 from cogen.models.storage.classifiers import load_classifier
-from cogen.models.training.trainer import Falling, train
+from cogen.models.training.learning_rates import Falling
+from cogen.models.training.trainer import train
 
 PAPER = {"mnist": {"aim": {"mse": 0.026, "inception_score": 9.4}}}
 """Of Table 1, by data set: what the text of the paper gives for MNIST (other rows were not at hand)."""

@@ -48,7 +48,8 @@ from cogen.models.data.column_parameters import parameter_places
 from cogen.models.data.tables import Schema
 from cogen.models.families.tabular_vae import TabularVAE
 from cogen.models.mixed.columns import MixedColumns, level_probabilities
-from cogen.models.training.trainer import Falling, train
+from cogen.models.training.learning_rates import Falling
+from cogen.models.training.trainer import train
 
 HMC, ENCODER, GAUSSIAN, LEVELS, MARGINAL = METHODS = (
     "generator, HMC",

@@ -40,7 +40,8 @@ from cogen.models.families.unrolled import UnrolledGAN
 from cogen.models.families.veegan import VEEGAN
 from cogen.models.networks.architectures import DenseCritic, DenseGenerator, FourierFeatures
 from cogen.models.networks.encoders import FeatureEncoder, head
-from cogen.models.training.trainer import Falling, train
+from cogen.models.training.learning_rates import Falling
+from cogen.models.training.trainer import train
 
 Name = Literal["GAN", "unrolled GAN", "ALI", "VEEGAN", "AIM-", "AIM"]
 

@@ -39,6 +39,8 @@ from torch import Tensor, nn
 from cogen.models.data.column_parameters import parameter_places
 from cogen.models.data.tables import Schema
 from cogen.models.families.family import Batch, Family, Update
+from cogen.models.families.recipe import Kind, Recipe
+from cogen.models.families.sizes import TableSizes
 from cogen.models.families.vae import kl_to_standard_normal
 from cogen.models.mixed.columns import MixedNoise
 from cogen.models.networks.architectures import DenseEncoder, DenseGenerator
@@ -279,3 +281,15 @@ class TabularVAE(Family):
         """log p(what is seen of the rows | z): (..., item)."""
         log_density = self._likelihood(z).log_prob(rows.nan_to_num())
         return torch.where(rows.isnan(), 0.0, log_density).sum(-1)
+
+
+# --- recipe --------------------------------------------------------------------------------------------------------
+
+
+def _build(sizes: TableSizes, rates: Mapping[str, Any], *, extra_holes: float = 0.5, weight_decay: float = 0.0) -> TabularVAE:
+    settings: dict[str, Any] = {"extra_holes": extra_holes, "weight_decay": weight_decay}
+    return TabularVAE(sizes.schema, sizes.latent_dim, hidden=sizes.widths or (64, 64), **settings, **rates)
+
+
+RECIPE = Recipe(_build, takes=frozenset({Kind.TABLE}), latent_dim=8, average=0.0)
+"""What is stored is what `TabularVAE.config` says; averaged weights would not go with the noise scales."""

@@ -18,7 +18,8 @@ from cogen.models.families.family import Family, Updates, adam
 from cogen.models.families.gan import GAN, NonSaturating
 from cogen.models.networks.architectures import ConvolutionalCritic, DcganGenerator, DenseCritic, DenseGenerator
 from cogen.models.training.checkpoint import FILE
-from cogen.models.training.trainer import Constant, Falling, InverseRoot, train
+from cogen.models.training.learning_rates import Constant, Falling, InverseRoot
+from cogen.models.training.trainer import train
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

@@ -15,7 +15,8 @@ from cogen.models import CoGenerator, load_generator, save_generator
 from cogen.models.data.tables import Column, Schema
 from cogen.models.families.tabular_vae import TabularVAE
 from cogen.models.mixed.columns import MixedColumns
-from cogen.models.training.trainer import Falling, train
+from cogen.models.training.learning_rates import Falling
+from cogen.models.training.trainer import train
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
