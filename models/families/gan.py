@@ -175,6 +175,17 @@ def _saturating(sizes: Sizes, rates: Mapping[str, Any], *, real_target: float = 
     return adversarial(sizes, rates, Saturating(gamma=0.0, real_target=real_target))
 
 
+def with_penalty(recipe: Recipe, gamma: float, penalty_every: int = 8) -> dict[str, Any]:
+    """The settings of a recipe under which R1 of weight ``gamma`` holds its critic's gradient; none where R1 is no part of it.
+
+    A critic of x is penalised at every ``penalty_every``-th step, and the game is then `NonSaturating`; a critic of pairs at
+    every step.
+    """
+    if "objective" in recipe.settings:
+        return {"objective": NonSaturating(gamma, penalty_every)}
+    return {"gamma": gamma} if "gamma" in recipe.settings else {}
+
+
 RECIPE = Recipe(_non_saturating)
 CONDITIONAL = replace(RECIPE, labelled=True)
 SATURATING = Recipe(_saturating, learning_rate=5e-4)

@@ -215,7 +215,7 @@ def _per_tensor(prepare: Prepare | Sequence[Prepare | None] | None, arrays: tupl
         for k, tensor in enumerate(arrays[1:], start=1):
             if tensor.dtype == torch.uint8 and tensor.ndim > 1:
                 raise ValueError(
-                    f"tensor {k} of data holds bytes of shape {tuple(tensor.shape)}, and nothing prepares it, so the networks would"
+                    f"tensor {k} of data holds bytes of shape {tuple(tensor.shape)}, and nothing prepares it: networks would"
                     " see 0 to 255: give prepare= one function for each tensor (None where bytes are meant)"
                 )
         prepare = (prepare, *[None] * (len(arrays) - 1))
