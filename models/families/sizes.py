@@ -61,7 +61,8 @@ class Sizes:
     :param bandwidth: all that reads x reads it by Fourier features of this bandwidth (dense networks only), a critic of
         pairs by them alone; None reads x itself.
 
-    Raises ValueError for convolutions with another number of widths than two, and with Fourier features.
+    Raises ValueError for convolutions with Fourier features, and a network with convolutions for another number of widths than
+    two.
     """
 
     event_shape: tuple[int, ...]
@@ -83,22 +84,16 @@ class Sizes:
             object.__setattr__(self, "convolutional", divisible and self.bandwidth is None)
         if self.convolutional and self.bandwidth is not None:
             raise ValueError(f"bandwidth={self.bandwidth}: Fourier features are for dense networks; give convolutional=False")
-        for name in ("widths", "critic_widths"):
-            if self.convolutional and (given := getattr(self, name)) is not None and len(given) != 2:
-                raise ValueError(
-                    f"{name} {given}: a convolutional network has two channel counts, from the smallest map on; or take a dense"
-                    " network"
-                )
 
     @property
     def of_generator(self) -> tuple[int, ...]:
         """Its widths."""
-        return self.widths or ((64, 32) if self.convolutional else (256, 256))
+        return self._checked("widths", self.widths or ((64, 32) if self.convolutional else (256, 256)))
 
     @property
     def of_critic(self) -> tuple[int, ...]:
         """Its widths."""
-        return self.critic_widths or self.of_generator[::-1]
+        return self._checked("critic_widths", self.critic_widths or self.of_generator[::-1])
 
     @property
     def of_encoder(self) -> tuple[int, ...]:
@@ -175,6 +170,14 @@ class Sizes:
         return Architecture("Reconstructor", {**size, **self._critic_arguments()})
 
     # ---------------------------------------------------------------------------------------------------------------
+
+    def _checked(self, name: str, widths: tuple[int, ...]) -> tuple[int, ...]:
+        if self.convolutional and len(widths) != 2:
+            raise ValueError(
+                f"{name} {widths}: a convolutional network has two channel counts, from the smallest map on; give two, or take a"
+                " dense network"
+            )
+        return widths
 
     @property
     def _seen_shape(self) -> tuple[int, ...]:
