@@ -174,8 +174,8 @@ class Sizes:
     def _checked(self, name: str, widths: tuple[int, ...]) -> tuple[int, ...]:
         if self.convolutional and len(widths) != 2:
             raise ValueError(
-                f"{name} {widths}: a convolutional network has two channel counts, from the smallest map on; give two, or take a"
-                " dense network"
+                f"{name} {widths}: a convolutional network has two channel counts, from the smallest map on; give two, or"
+                " take a dense network"
             )
         return widths
 

@@ -1,6 +1,10 @@
 """Every family by its name: it is built, trained, stored and read by its recipe, and its name is known in one place."""
 
 import ast
+import dataclasses
+import importlib
+import re
+import sys
 import typing
 from pathlib import Path
 
@@ -75,37 +79,43 @@ def test_points_are_trained_on_with_fourier_features(name):
 
 # --- one file and one line -----------------------------------------------------------------------------------------
 
-OWN = """
-from cogen.models.families.recipe import Recipe
-from cogen.models.families.vae import VAE
 
-
-class Twice(VAE):
-    def step(self, batch, update, iteration):
-        for _ in range(2):
-            super().step(batch, update, iteration)
-
-
-def build(sizes, rates, *, weight=1.0):
-    return Twice(sizes.dense_encoder(), sizes.generator(), sizes.latent_dim, **rates)
-
-
-RECIPE = Recipe(build, learning_rate=2e-3, batch_size=8, epochs=3, latent_dim=5)
-"""
-
-
-def test_a_family_is_one_file_and_one_line(tmp_path, monkeypatch, capsys):
-    (tmp_path / "own_family.py").write_text(OWN)
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The family of the page on how to add one, as its text stands there."""
+    page = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
+    text = re.search(r"<!-- a family -->\n```python\n(.*?)```\n<!-- end", page, re.DOTALL)[1]
+    (tmp_path / "wae.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(registry.FAMILIES, "twice", ("own_family:RECIPE",))
+    monkeypatch.setitem(registry.FAMILIES, "wae", ("wae:RECIPE",))
+    yield importlib.import_module("wae")
+    del sys.modules["wae"]
+
+
+def test_a_family_is_one_file_and_one_line(own, tmp_path, capsys):
     np.save(tmp_path / "pictures.npy", PICTURES)
-    options = Train("twice", data=str(tmp_path / "pictures.npy"), output=tmp_path / "made", weight=2.0, noise_images=2)
+    options = Train("wae", data=str(tmp_path / "pictures.npy"), output=tmp_path / "made", batch=8, weight=2.0, noise_images=2)
     check(options)
     train_on_images(options)
-    assert "twice on pictures: 9 steps" in capsys.readouterr().out  # three epochs of 26 images in batches of 8
-    generator = load_generator(tmp_path / "made")
-    assert generator.config.latent_dim == 5
-    assert generator(torch.zeros(2, 5)).shape == (2, 1, 8, 8)
+    assert "wae on pictures: 30 steps" in capsys.readouterr().out  # the recipe's ten epochs, of 26 images
+    generator, encoder = load_generator(tmp_path / "made"), load_encoder(tmp_path / "made-encoder")
+    assert generator(torch.zeros(2, 64)).shape == (2, 1, 8, 8)
+    assert encoder(torch.zeros(2, 1, 8, 8))[0].shape == (2, 64)
+    with pytest.raises(ValueError, match=r"--real-target 0.9: wae has no such setting"):
+        train_on_images(dataclasses.replace(options, real_target=0.9))
+
+
+def test_the_family_of_the_page_learns(own):
+    torch.manual_seed(0)
+    points = torch.tensor([2.0, -1.0]) + torch.randn(2_000, 2) @ torch.tensor([[0.8, 0.4], [0.0, 0.2]])
+    family = recipe("wae", Kind.POINTS).family(Sizes((2,), 2, widths=(32, 32), bounded=False), learning_rate=5e-3)
+    train(family, points, num_steps=1_000, batch_size=64, seed=0, progress=False)
+    with torch.no_grad():
+        made = family.generator(torch.randn(2_000, 2))
+        latents, _ = family.encoder(points[:500])
+    assert (made.mean(0) - points.mean(0)).abs().max() < 0.25
+    assert (made.std(0) / points.std(0)).log().abs().max() < 0.5
+    assert own.discrepancy(latents, torch.randn(500, 2)) < 0.02
 
 
 def test_the_command_line_takes_the_names_of_the_registry():
