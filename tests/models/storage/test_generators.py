@@ -12,14 +12,8 @@ from numpyro import handlers
 
 from cogen.models import CoGenerator, views
 from cogen.models.networks.architectures import DcganGenerator, DenseGenerator
-from cogen.models.storage.generators import (
-    SHIPPED,
-    GeneratorConfig,
-    load_generator,
-    save_generator,
-    shipped_generators,
-    shipped_images,
-)
+from cogen.models.storage import generators
+from cogen.models.storage.generators import GeneratorConfig, load_generator, save_generator, shipped_generators, shipped_images
 
 CONFIG = GeneratorConfig(
     architecture="DenseGenerator",
@@ -250,7 +244,7 @@ def test_pickles_load_when_allowed(tmp_path):
         load_generator(tmp_path / "torn.pt", module=make(), allow_pickle=True)
 
 
-@pytest.mark.parametrize("name", sorted(p.stem for p in SHIPPED.glob("*.safetensors")))
+@pytest.mark.parametrize("name", sorted(p.stem for p in generators.SHIPPED.glob("*.safetensors")))
 def test_every_shipped_generator_makes_what_it_says(name):
     generator = load_generator(name)
     config = shipped_generators()[name]
