@@ -277,7 +277,7 @@ def fixed_schedules(case: Case, options: Options) -> dict[str, list[Candidate]]:
             ("AIS as published", published),
             *(("annealed HMC, resampled", AnnealedHMC(num_leapfrog=leapfrog)) for leapfrog in options.leapfrogs[1:2]),
         ):
-            setting = f"{particles} particles, {count} temperatures, {kernel.num_leapfrog} leapfrogs"
+            setting = f"{particles} particles, {count} temperatures, {kernel.settings.num_leapfrog} leapfrogs"
             build = functools.partial(annealed, model, particles, count, lambda _, kernel=kernel: kernel)
             sides[name].append(Candidate(setting, (name, setting), build))
         for leapfrog, step in itertools.product(options.leapfrogs[-1:], (0.02, 0.1)):

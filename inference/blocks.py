@@ -80,7 +80,7 @@ class JaxProgram:
             "num_populations": self.kernel.populations,
             "moves_per_temperature": self.kernel.moves_per_temperature,
             "adapted": int(self.kernel.adapts),
-            "evidence_kind": self.kernel.evidence_kind,
+            "evidence_kind": self.kernel.evidence_kind if self._shape.start is None else "",
         }
 
     # --- what a run asks for -----------------------------------------------------------------------------------
@@ -193,8 +193,8 @@ class JaxProgram:
         sites = jax.vmap(lambda z: constrained_sites(self._model, args, {}, z, deterministic=alone))(unconstrained)
         if not alone:
             sites = {name: value[:, 0] for name, value in sites.items()}  # the plate of one item
-        reported = info._asdict().items()
-        statistics = {name: value for name, value in reported if value is not None and name != "beta"}  # of draws it is one
+        left_out = {"beta"} if item.start is None else {"beta", "log_weight", "population_log_evidence"}  # of draws beta is one
+        statistics = {name: v for name, v in info._asdict().items() if v is not None and name not in left_out}
         steps = statistics.get("n_steps", jnp.zeros((), jnp.int32)).sum()
         return Records(sites, statistics, dict(self.kernel.path(state, info)), steps)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +40,7 @@ def infer(
     progress: bool = True,
     keep_x: bool = False,
     pilot: int = 0,
+    start: Mapping[str, Any] | None = None,
     checkpoint: str | os.PathLike | Checkpoint | None = None,
     items_at_once: int | None = None,
 ) -> Any:
@@ -65,6 +66,7 @@ def infer(
         num_chains=num_chains,
         seed=seed,
         progress=progress,
+        start=start,
         items_at_once=items_at_once,
     )
     store = Checkpoint(checkpoint) if isinstance(checkpoint, str | os.PathLike) else checkpoint
@@ -113,6 +115,9 @@ class Run:
     :param num_chains: chains per item, >= 1.
     :param seed: in [0, 2^63); every draw is a function of (seed, item id, chain).
     :param progress: show a progress bar.
+    :param start: where the chains start, for kernels of ours on NumPyro models: values of the latent sites by name, (chain,
+        item, *shape), (chain, *shape) for a model that is one item. Such a run has no evidence and no weights. Default: exact
+        draws of the prior, or of the kernel's ``initial``.
     :param items_at_once: the size of the blocks in which items run, >= 1; a last block is filled up, and a lone item costs as
         much as a block. Results are the same bit for bit for one size, and but for rounding for another. Default: at most
         128 chains and 8 items a block on a CPU, 4,096 and 256 elsewhere. Pyro kernels do not use it: ours takes all items as
@@ -132,6 +137,7 @@ class Run:
         num_chains: int = 16,
         seed: int,
         progress: bool = True,
+        start: Mapping[str, Any] | None = None,
         items_at_once: int | None = None,
     ) -> None:
         counts = (("num_warmup", num_warmup, 0), ("num_samples", num_samples, 1), ("num_chains", num_chains, 1))
@@ -150,6 +156,7 @@ class Run:
         self.ids = item_ids(self.items)
         self._pilot_gradients: Any = 0
         self.seconds = self.compile_seconds = 0.0
+        self._start = start
         self._drawn, self._compiled = 0, False
         self._use(kernel)
 
@@ -243,6 +250,7 @@ class Run:
             num_chains=self.num_chains,
             seed=self.seed,
             items_at_once=self.items_at_once,
+            start=self._start,
         )
         whole = self.program.ladder_statistics
         self.blocks = [Block(k, items, count, BlockRecords(WarmupPath(whole))) for k, (items, count) in enumerate(parts)]
