@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cogen.inference.annealing.schedules import Ladder
-from cogen.inference.annealing.step_size import Recorded
+from cogen.inference.annealing.step_size import RecordedSteps
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +32,9 @@ class Tuning:
     moves_per_temperature: int = 1
 
     @property
-    def steps(self) -> Recorded:
+    def steps(self) -> RecordedSteps:
         """The step sizes as a rule."""
-        return Recorded(self.beta, self.step_size, self.ids)
+        return RecordedSteps(self.beta, self.step_size, self.ids)
 
     @property
     def ladder(self) -> Ladder:
