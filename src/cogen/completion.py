@@ -70,14 +70,14 @@ def diagnose(path: Path) -> None:
     posterior = _read(path)
     if "posterior" not in _groups(posterior):
         raise ValueError(f"{path} is not a posterior that infer wrote (it has no group 'posterior')")
-    from cogen.diagnostics import complaints, item_summary, summary
+    from cogen.diagnostics import diagnose, item_summary, summary
 
     attributes = posterior["posterior"].attrs
     print(f"{path}: {attributes.get('kernel', 'unknown kernel')}, seed {attributes.get('seed', '?')}\n")
     print(item_summary(posterior).to_string(float_format=lambda v: f"{v:.3g}"), "\n")
     if "item" not in posterior["posterior"].dims:
         print(summary(posterior).to_string(float_format=lambda v: f"{v:.3g}"), "\n")
-    _print_complaints(complaints(posterior))
+    _print_complaints(diagnose(posterior))
 
 
 # --- from options to objects ---------------------------------------------------------------------------------------
@@ -290,12 +290,12 @@ class _workplace:
 def _write(
     folder: Path, options: Complete, posterior: Any, images: np.ndarray, draws: np.ndarray, metrics: dict[str, Any]
 ) -> None:
-    from cogen.diagnostics import annealing, completions
+    from cogen.diagnostics import plot_annealing, plot_completions
 
     chosen = np.random.default_rng(options.seed).choice(draws.shape[0], size=min(4, draws.shape[0]), replace=False)
-    completions(posterior, truth=images, draws=draws[chosen, -1]).savefig(folder / "completions.png")
+    plot_completions(posterior, truth=images, draws=draws[chosen, -1]).savefig(folder / "completions.png")
     if "warmup_sample_stats" in _groups(posterior) and "beta" in posterior["warmup_sample_stats"]:
-        annealing(posterior).savefig(folder / "annealing.png")
+        plot_annealing(posterior).savefig(folder / "annealing.png")
     (folder / "metrics.json").write_text(json.dumps(_strict(metrics), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     posterior.to_netcdf(str(folder / "posterior.nc"), engine="h5netcdf")
 
@@ -328,7 +328,7 @@ def _read(path: Path) -> Any:
 
 
 def _report(options: Complete, posterior: Any, metrics: dict[str, Any]) -> None:
-    from cogen.diagnostics import complaints
+    from cogen.diagnostics import diagnose
 
     count = posterior["posterior"].sizes["item"]
     print(
@@ -358,7 +358,7 @@ def _report(options: Complete, posterior: Any, metrics: dict[str, Any]) -> None:
             shown = f"{value:,.0f}" if label == "gradient evaluations" else f"{value:.4g}"
             print(f"  {part:<12} {label:<28} {shown:>12}")
     print()
-    _print_complaints(complaints(posterior))
+    _print_complaints(diagnose(posterior))
     print(f"\nwritten to {options.output}: {', '.join(name for name in _FILES if (options.output / name).exists())}")
 
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "inference"))
 from known import NOISE, LinearCase, repeated_means_p_value
 
 from cogen.diagnostics import evidence_bounds, simulate
-from cogen.inference import Adaptive, AnnealedHMC, ConditionalAnnealedHMC, conditional_annealing, infer
+from cogen.inference import Adaptive, AnnealedHMC, ConditionalAnnealedHMC, infer
 
 ITEMS = 48
 
@@ -57,7 +57,7 @@ def test_bounds_hold_and_both_are_unbiased(simulated, threshold):
 
 
 def test_an_upper_bound_that_forgets_the_path_is_none(simulated, monkeypatch):
-    monkeypatch.setattr(conditional_annealing.ConditionalAnnealedHMC, "_pin", lambda self, point, pinned: point)
+    monkeypatch.setattr(ConditionalAnnealedHMC, "_pin", lambda self, point, pinned: point)
     model, truth, exact = simulated
     found = bounds(model, truth, num_warmup=4, num_chains=8)
     assert stats.ttest_1samp(found["upper"].values - exact, 0.0, alternative="less").pvalue < 1e-4

@@ -293,7 +293,9 @@ def interrupt(*_, **__):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("where", ["cogen.inference.infer", "cogen.diagnostics.completions", "cogen.completion.load_images"])
+@pytest.mark.parametrize(
+    "where", ["cogen.inference.infer", "cogen.diagnostics.plot_completions", "cogen.completion.load_images"]
+)
 def test_control_c_leaves_what_was_there(where, tmp_path, monkeypatch, capsys):
     for name in FILES:
         (tmp_path / name).write_text("old")
