@@ -2,6 +2,9 @@ from .arviz_plots import plot_energy as plot_energy
 from .arviz_plots import plot_rank as plot_rank
 from .arviz_plots import plot_trace as plot_trace
 from .comparison import compare as compare
+from .completion_scores import compare_scores as compare_scores
+from .completion_scores import paired_difference as paired_difference
+from .completion_scores import score_completions as score_completions
 from .convergence import Convergence as Convergence
 from .convergence import ess_bulk as ess_bulk
 from .convergence import ess_tail as ess_tail
@@ -12,12 +15,16 @@ from .diagnosis import diagnose as diagnose
 from .evidence import log_evidence as log_evidence
 from .evidence_bounds import evidence_bounds as evidence_bounds
 from .evidence_bounds import simulate as simulate
+from .fair_scores import energy_score as energy_score
+from .fair_scores import fair_crps as fair_crps
+from .groups import independent_groups as independent_groups
 from .image_quality import hidden_ssim as hidden_ssim
 from .image_quality import ms_ssim as ms_ssim
 from .image_quality import ssim as ssim
 from .pictures import plot_annealing as plot_annealing
 from .pictures import plot_completions as plot_completions
 from .predictive_checks import predictive_checks as predictive_checks
+from .predictive_pit import pit_p_value as pit_p_value
 from .rank_pictures import plot_rank_ecdfs as plot_rank_ecdfs
 from .rank_pictures import plot_rank_histograms as plot_rank_histograms
 from .rank_uniformity import chi_squared_p_value as chi_squared_p_value
