@@ -117,7 +117,7 @@ def fill(options: Fill) -> None:
     Raises ValueError or OSError for what the user can get wrong.
     """
     from cogen.completion import _is_one_of, _print_complaints, _workplace
-    from cogen.diagnostics import complaints
+    from cogen.diagnostics import diagnose
     from cogen.inference import AnnealedHMC, infer
     from cogen.models import CoGenerator, load_generator, read_csv, write_filled
     from cogen.models.mixed.columns import MixedColumns
@@ -158,7 +158,7 @@ def fill(options: Fill) -> None:
             write_filled(Path(folder) / name, table, whole)
         posterior.to_netcdf(str(Path(folder) / "posterior.nc"), engine="h5netcdf")
     print(f"\n{options.table}: {int(holes.sum())} holes in {len(some)} of {len(holes)} rows\n")
-    _print_complaints(complaints(posterior))
+    _print_complaints(diagnose(posterior))
     print(
         f"\nwritten to {options.output}: filled.csv (means and most probable levels), imputation-1.csv to"
         f" imputation-{options.imputations}.csv (whole draws: use these where uncertainty matters), posterior.nc"

@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 from known import LinearCase, moments_p_value
 
-from cogen.diagnostics import complaints, log_evidence
+from cogen.diagnostics import diagnose, log_evidence
 from cogen.inference import Adaptive, AnnealedHMC, Ladder, PyroAnnealedHMC, RecordedSteps, Sigmoid, infer
 from cogen.inference.annealing.schedules import conditional_ess, inverse_temperatures
 from cogen.inference.targets.sums import Sum
@@ -123,7 +123,7 @@ def test_a_limit_that_is_too_small_shows(case):
     short = infer(case.conditioned, AnnealedHMC(num_leapfrog=5, schedule=Adaptive(0.99)), **options(num_warmup=3))
     assert (short["warmup_sample_stats"]["beta"].values[-1] == 1).all()
     assert short["warmup_sample_stats"]["conditional_ess"].values[-1].min() < 0.3
-    assert any("rise of beta" in complaint for complaint in complaints(short))
+    assert any("rise of beta" in sentence for sentence in diagnose(short))
 
 
 def test_an_adaptive_run_says_so(case):
