@@ -15,9 +15,6 @@ import numpy as np
 from cogen.options import Complete
 from cogen.output import Workplace, groups_of, print_findings, read_posterior, strict_json
 
-SATURATED = 0.01
-"""A pixel within this share of an end of the value range is saturated: its interval has no width to be judged by."""
-
 NOISE_OF_VIEW = {"thumbnail": 1 / 4, "gray": 0.668}
 """The noise of a view over that of a pixel, where pixels are averaged: of sixteen, and by the luma weights."""
 
@@ -25,6 +22,29 @@ _FILES = ("posterior.nc", "completions.png", "annealing.png", "metrics.json")
 
 _SCORED = 1000
 """At most so many draws per image are decoded to be scored."""
+
+_BEST_OF = 10
+
+_SCORES = {
+    "hidden_crps": "crps",
+    "hidden_energy_score": "energy_score",
+    "hidden_coverage_50": "coverage_50",
+    "hidden_coverage_90": "coverage_90",
+    "hidden_joint_coverage_50": "joint_coverage_50",
+    "hidden_joint_coverage_90": "joint_coverage_90",
+    "hidden_descriptive_coverage_50": "descriptive_coverage_50",
+    "hidden_descriptive_coverage_90": "descriptive_coverage_90",
+    "hidden_pit_mean": "pit_mean",
+    "hidden_pit_dispersion": "pit_dispersion",
+    "hidden_interval_width_90": "interval_width_90",
+    "hidden_pairwise_distance": "pairwise_distance",
+    "hidden_mse": "mse_of_draws",
+    "hidden_mse_posterior_mean": "mse_of_mean",
+    f"hidden_mse_best_of_{_BEST_OF}": "mse_of_best",
+    "psnr": "psnr",
+    "ssim": "ssim",
+}
+"""Names in metrics.json, and those of `cogen.diagnostics.score_completions`."""
 
 
 def complete(options: Complete) -> None:
@@ -55,8 +75,8 @@ def complete(options: Complete) -> None:
             num_chains=options.chains,
             seed=options.seed,
         )
-        draws, log_weight = _decoded(model, posterior)
-        metrics = _metrics(options, model, seen, posterior, images, draws, log_weight)
+        draws, labels = _decoded(model, posterior)
+        metrics = _metrics(options, model, seen, posterior, images, draws, labels)
         _write(Path(folder), options, posterior, images, draws, metrics)
     _report(options, posterior, metrics)
 
@@ -68,14 +88,14 @@ def diagnose(path: Path) -> None:
     posterior = read_posterior(path)
     if "posterior" not in groups_of(posterior):
         raise ValueError(f"{path} is not a posterior that infer wrote (it has no group 'posterior')")
-    from cogen.diagnostics import complaints, item_summary, summary
+    from cogen.diagnostics import diagnose, item_summary, summary
 
     attributes = posterior["posterior"].attrs
     print(f"{path}: {attributes.get('kernel', 'unknown kernel')}, seed {attributes.get('seed', '?')}\n")
     print(item_summary(posterior).to_string(float_format=lambda v: f"{v:.3g}"), "\n")
     if "item" not in posterior["posterior"].dims:
         print(summary(posterior).to_string(float_format=lambda v: f"{v:.3g}"), "\n")
-    print_findings(complaints(posterior))
+    print_findings(diagnose(posterior))
 
 
 # --- from options to objects ---------------------------------------------------------------------------------------
@@ -169,14 +189,18 @@ def _observe(view: Any, images: np.ndarray) -> np.ndarray:
 # --- scores --------------------------------------------------------------------------------------------------------
 
 
-def _decoded(model: Any, posterior: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """x of the draws (chain, draw, item, ...), thinned along draws, and the log weights that go with them."""
+def _decoded(model: Any, posterior: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    """x of the draws (chain, draw, item, ...), thinned along draws, with the log weights and independent groups of these."""
+
     z = posterior["posterior"]["z"].values
-    z = z[:, :: max(1, z.shape[0] * z.shape[1] // _SCORED)]
+    kept = slice(None, None, max(1, z.shape[0] * z.shape[1] // _SCORED))
+    z = z[:, kept]
     x = np.concatenate([model.decode(part.reshape(-1, z.shape[-1])) for part in z])
+    labels = {"group": independentgroups_of(posterior).values[:, kept]}
     log_weight = posterior["sample_stats"].get("log_weight")
-    weights = None if log_weight is None else log_weight.values[:, : z.shape[1]]
-    return x.reshape(*z.shape[:3], *x.shape[1:]), weights
+    if log_weight is not None:
+        labels["log_weight"] = log_weight.values[:, kept]
+    return x.reshape(*z.shape[:3], *x.shape[1:]), labels
 
 
 def _metrics(
@@ -186,30 +210,28 @@ def _metrics(
     posterior: Any,
     images: np.ndarray,
     draws: np.ndarray,
-    log_weight: np.ndarray | None,
+    labels: dict[str, Any],
 ) -> dict[str, Any]:
-    from cogen.diagnostics import coverage, crps, hidden_ssim, item_summary, mse, mse_of_draws, psnr, with_noise
+    from cogen.diagnostics import item_summary, mse_of_draws, pit_p_value, score_completions
 
     view, entry = model.views["seen"], seen.item_data["seen"]
     hidden = ~entry["mask"] if "mask" in entry else np.ones(images.shape, dtype=bool)
-    low, high = model.value_range
-    margin = SATURATED * (high - low)
-    graded = hidden & (images > low + margin) & (images < high - margin)
     scale = float(view.likelihood.scale)
-    noisy = with_noise(draws, scale / NOISE_OF_VIEW.get(options.view, 1.0), options.seed)
-    mean = posterior["predictions"]["x_mean"].values
+    scores = score_completions(
+        draws,
+        images,
+        hidden,
+        value_range=model.value_range,
+        noise_scale=scale / NOISE_OF_VIEW.get(options.view, 1.0),
+        mean=posterior["predictions"]["x_mean"].values,
+        best_of=_BEST_OF,
+        seed=options.seed,
+        **labels,
+    )
     looked = _observe(view, draws.reshape(-1, *draws.shape[3:])).reshape(*draws.shape[:3], *entry["value"].shape[1:])
     per_item = {
-        "hidden_crps": crps(draws, images, hidden, log_weight),
-        "hidden_coverage_50": coverage(noisy, images, graded, 0.5, log_weight),
-        "hidden_coverage_90": coverage(noisy, images, graded, 0.9, log_weight),
-        "hidden_mse": mse_of_draws(draws, images, hidden, log_weight),
-        "hidden_mse_posterior_mean": mse(mean, images, hidden),
-        "observed_mse": mse_of_draws(looked, entry["value"], entry.get("mask"), log_weight),
-        "psnr": psnr(mean, images, (low, high), hidden),
-        "ssim": hidden_ssim(mean, images, hidden, (low, high))
-        if min(images.shape[-2:]) >= 11
-        else np.full(len(images), np.nan),
+        **{name: scores[score].values for name, score in _SCORES.items()},
+        "observed_mse": mse_of_draws(looked, entry["value"], entry.get("mask"), labels.get("log_weight")),
     }
     table = item_summary(posterior)
 
@@ -219,6 +241,7 @@ def _metrics(
     attributes = posterior["posterior"].attrs
     return {
         **{name: _over_items(np.mean, values) for name, values in per_item.items()},
+        "hidden_pit_p_value": pit_p_value(per_item["hidden_pit_mean"], per_item["hidden_pit_dispersion"]),
         "acceptance_rate": _over_items(np.mean, column("acceptance_rate")),
         "step_size": _over_items(np.mean, column("step_size")),
         "ess_min": _over_items(np.min, column("ess_min")),
@@ -251,18 +274,18 @@ def _over_items(choose: Callable[[np.ndarray], Any], values: np.ndarray) -> floa
 def _write(
     folder: Path, options: Complete, posterior: Any, images: np.ndarray, draws: np.ndarray, metrics: dict[str, Any]
 ) -> None:
-    from cogen.diagnostics import annealing, completions
+    from cogen.diagnostics import plot_annealing, plot_completions
 
     chosen = np.random.default_rng(options.seed).choice(draws.shape[0], size=min(4, draws.shape[0]), replace=False)
-    completions(posterior, truth=images, draws=draws[chosen, -1]).savefig(folder / "completions.png")
+    plot_completions(posterior, truth=images, draws=draws[chosen, -1]).savefig(folder / "completions.png")
     if "warmup_sample_stats" in groups_of(posterior) and "beta" in posterior["warmup_sample_stats"]:
-        annealing(posterior).savefig(folder / "annealing.png")
+        plot_annealing(posterior).savefig(folder / "annealing.png")
     (folder / "metrics.json").write_text(json.dumps(strict_json(metrics), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     posterior.to_netcdf(str(folder / "posterior.nc"), engine="h5netcdf")
 
 
 def _report(options: Complete, posterior: Any, metrics: dict[str, Any]) -> None:
-    from cogen.diagnostics import complaints
+    from cogen.diagnostics import diagnose
 
     count = posterior["posterior"].sizes["item"]
     print(
@@ -270,9 +293,13 @@ def _report(options: Complete, posterior: Any, metrics: dict[str, Any]) -> None:
     )
     rows = [
         ("hidden part", "CRPS", metrics["hidden_crps"]),
+        ("", "energy score", metrics["hidden_energy_score"]),
         ("", "coverage of 50 % intervals", metrics["hidden_coverage_50"]),
         ("", "coverage of 90 % intervals", metrics["hidden_coverage_90"]),
+        ("", "width of 90 % intervals", metrics["hidden_interval_width_90"]),
+        ("", "PIT dispersion (1: calibrated)", metrics["hidden_pit_dispersion"]),
         ("", "squared error of a draw", metrics["hidden_mse"]),
+        ("", f"of the best of {_BEST_OF} draws", metrics[f"hidden_mse_best_of_{_BEST_OF}"]),
         ("", "squared error of the mean", metrics["hidden_mse_posterior_mean"]),
         ("", "PSNR of the mean (dB)", metrics["psnr"]),
         ("", "SSIM of the mean", metrics["ssim"]),
@@ -285,12 +312,18 @@ def _report(options: Complete, posterior: Any, metrics: dict[str, Any]) -> None:
         ("", "log evidence, mean", float(np.mean(metrics["log_evidence"]))),
         ("cost", "gradient evaluations", float(metrics["gradient_evaluations"])),
         ("", "seconds", metrics["seconds"]),
-        ("", "of them compiling", metrics["compile_seconds"]),
+        ("", "of which compilation", metrics["compile_seconds"]),
     ]
     for part, label, value in rows:
         if np.isfinite(value):
             shown = f"{value:,.0f}" if label == "gradient evaluations" else f"{value:.4g}"
-            print(f"  {part:<12} {label:<28} {shown:>12}")
+            print(f"  {part:<12} {label:<30} {shown:>12}")
     print()
-    print_findings(complaints(posterior))
+    unscored = int(np.isnan(metrics["per_item"]["hidden_crps"]).sum())
+    if unscored:
+        print(
+            f"{unscored} of {count} images have no CRPS and no energy score: these take pairs of independent draws, and theirs "
+            "are all of one population or chain. Use more --chains or --warmup\n"
+        )
+    print_findings(diagnose(posterior))
     print(f"\nwritten to {options.output}: {', '.join(name for name in _FILES if (options.output / name).exists())}")

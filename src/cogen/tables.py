@@ -94,7 +94,7 @@ def fill(options: Fill) -> None:
 
     Raises ValueError or OSError for what the user can get wrong.
     """
-    from cogen.diagnostics import complaints
+    from cogen.diagnostics import diagnose
     from cogen.inference import AnnealedHMC, infer
     from cogen.models import CoGenerator, load_generator, read_csv, write_filled
     from cogen.models.mixed.columns import MixedColumns
@@ -135,7 +135,7 @@ def fill(options: Fill) -> None:
             write_filled(Path(folder) / name, table, whole)
         posterior.to_netcdf(str(Path(folder) / "posterior.nc"), engine="h5netcdf")
     print(f"\n{options.table}: {int(holes.sum())} holes in {len(some)} of {len(holes)} rows\n")
-    print_findings(complaints(posterior))
+    print_findings(diagnose(posterior))
     print(
         f"\nwritten to {options.output}: filled.csv (means and most probable levels), imputation-1.csv to"
         f" imputation-{options.imputations}.csv (whole draws: use these where uncertainty matters), posterior.nc"
