@@ -196,7 +196,7 @@ def _decoded(model: Any, posterior: Any) -> tuple[np.ndarray, dict[str, Any]]:
     kept = slice(None, None, max(1, z.shape[0] * z.shape[1] // _SCORED))
     z = z[:, kept]
     x = np.concatenate([model.decode(part.reshape(-1, z.shape[-1])) for part in z])
-    labels = {"group": independentgroups_of(posterior).values[:, kept]}
+    labels = {"group": independent_groups(posterior).values[:, kept]}
     log_weight = posterior["sample_stats"].get("log_weight")
     if log_weight is not None:
         labels["log_weight"] = log_weight.values[:, kept]
