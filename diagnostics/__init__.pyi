@@ -2,6 +2,7 @@ from .arviz_plots import energy_plot as energy_plot
 from .arviz_plots import rank_plot as rank_plot
 from .arviz_plots import trace_plot as trace_plot
 from .comparison import compare as compare
+from .context_probabilities import context_probabilities as context_probabilities
 from .convergence import Convergence as Convergence
 from .convergence import ess_bulk as ess_bulk
 from .convergence import ess_tail as ess_tail

@@ -33,6 +33,7 @@ from cogen.inference.seeds import check_seed
 from cogen.inference.targets.masked_sites import ProperUnobserved
 from cogen.inference.targets.model_checks import check_numpyro_model, check_starts
 from cogen.inference.targets.numpyro_target import numpyro_target
+from cogen.inference.unknown_contexts import expand_unknown, infer_over_classes
 from cogen.inference.warmup_path import WarmupPath, common_points, side_by_side
 
 Array = jax.Array
@@ -55,7 +56,8 @@ def infer(
     """Draw from the posterior of a conditioned model and return an ArviZ object.
 
     :param model: a conditioned ``CoGenerator`` (also inside ``pyro.condition`` or ``numpyro.handlers.condition``), or any
-        NumPyro model (with a NumPyro kernel) or Pyro model (with a Pyro kernel), which counts as one item.
+        NumPyro model (with a NumPyro kernel) or Pyro model (with a Pyro kernel), which counts as one item. A class that is unknown
+        and declared "exact" is inferred by one run a class (`cogen.inference.unknown_contexts`).
     :param kernel: a kernel class (``numpyro.infer.NUTS``, ``pyro.infer.HMC``), a ``functools.partial`` of one, or one of our
         kernels made without a model (``AnnealedHMC(num_leapfrog=10)``).
     :param num_warmup: transitions of adaptation, annealing or descent, >= 0 (>= 1 for `AnnealedHMC`).
@@ -80,6 +82,11 @@ def infer(
     run; TypeError for a kernel that is none of the above. Warns of items that met gradients that are no numbers.
     """
     _check_counts(num_warmup, num_samples, num_chains)
+    model = items if (items := find_items(model)) is not None else model
+    if (expansion := expand_unknown(items)) is not None:
+        counts: dict[str, Any] = {"num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains, "seed": seed}
+        more = {"progress": progress, "keep_x": keep_x, "pilot": pilot, "checkpoint": checkpoint, "items_at_once": items_at_once}
+        return infer_over_classes(expansion, kernel, lambda expanded: infer(expanded, kernel, **counts, **more), seed)
     if pilot < 0:
         raise ValueError(f"pilot={pilot}: the number of the pilot's chains, 0 for none")
     seed = check_seed(seed)
