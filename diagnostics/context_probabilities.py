@@ -60,7 +60,9 @@ def context_probabilities(posterior: Any) -> xr.Dataset:
                 for p in range(count)
             ]
             each = xr.concat(left_out, "population")
-            error = np.sqrt((count - 1) / count * ((each - each.mean("population", skipna=False)) ** 2).sum("population", skipna=False))
+            error = np.sqrt(
+                (count - 1) / count * ((each - each.mean("population", skipna=False)) ** 2).sum("population", skipna=False)
+            )
         found |= {name: probability.transpose(*dims), f"{name}_se": error.transpose(*dims)}
     return xr.Dataset(found, attrs={"num_populations": count})
 

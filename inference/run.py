@@ -85,7 +85,13 @@ def infer(
     model = items if (items := find_items(model)) is not None else model
     if (expansion := expand_unknown(items)) is not None:
         counts: dict[str, Any] = {"num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains, "seed": seed}
-        more = {"progress": progress, "keep_x": keep_x, "pilot": pilot, "checkpoint": checkpoint, "items_at_once": items_at_once}
+        more = {
+            "progress": progress,
+            "keep_x": keep_x,
+            "pilot": pilot,
+            "checkpoint": checkpoint,
+            "items_at_once": items_at_once,
+        }
         return infer_over_classes(expansion, kernel, lambda expanded: infer(expanded, kernel, **counts, **more), seed)
     if pilot < 0:
         raise ValueError(f"pilot={pilot}: the number of the pilot's chains, 0 for none")

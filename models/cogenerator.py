@@ -400,7 +400,9 @@ class CoGenerator:
             if name in taken:
                 raise ValueError(f"context {name!r}: this name is taken by a view or a site of the model: rename it")
             if name + LOGITS in taken or name + LOGITS in self.contexts:
-                raise ValueError(f"context {name!r}: {name + LOGITS!r} is the latent site of a relaxed class: rename one of the two")
+                raise ValueError(
+                    f"context {name!r}: {name + LOGITS!r} is the latent site of a relaxed class: rename one of the two"
+                )
 
     def _check_counts(self) -> None:
         of_views = {name: len(entry["value"]) for name, entry in self._data.items()}

@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+
 @dataclass(frozen=True)
 class Classes:
     """One of ``count`` classes; networks see weights (batch, count), one-hot where the class is known.
@@ -65,7 +66,11 @@ class Classes:
             raise ValueError(f"Classes: unknown={self.unknown!r}; it is 'exact' (one run a class), 'relaxed' (softmax) or None")
         if self.prior is not None:
             if self.unknown != "exact":
-                why = "the relaxed class has the prior N(0, I) of its logits" if self.unknown else "a class that is given has none"
+                why = (
+                    "the relaxed class has the prior N(0, I) of its logits"
+                    if self.unknown
+                    else "a class that is given has none"
+                )
                 raise ValueError(f"Classes: prior= is for unknown='exact'; {why}")
             prior = np.asarray(self.prior, dtype=float)
             if prior.shape != (self.count,) or not (prior > 0).all() or not math.isclose(prior.sum(), 1.0, abs_tol=1e-6):
@@ -146,7 +151,9 @@ class Array:
     def __post_init__(self) -> None:
         shape = self.shape if isinstance(self.shape, Iterable) else None
         if shape is None or not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in shape):
-            raise ValueError(f"Array(shape={self.shape!r}): a shape is positive integers, as in Array((3, 64, 64)) or Array((5,))")
+            raise ValueError(
+                f"Array(shape={self.shape!r}): a shape is positive integers, as in Array((3, 64, 64)) or Array((5,))"
+            )
         object.__setattr__(self, "shape", tuple(shape))
         if self.value_range is not None:
             limits = tuple(self.value_range)

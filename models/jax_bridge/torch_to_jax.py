@@ -395,9 +395,7 @@ def _errors(module: nn.Module, function: Callable, shapes: Shapes, dtype: torch.
     return worst[0], worst[1]
 
 
-def _points(
-    count: int, shapes: Shapes, generator: torch.Generator, module: nn.Module, dtype: torch.dtype
-) -> dict[str, Tensor]:
+def _points(count: int, shapes: Shapes, generator: torch.Generator, module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
     """Normal inputs by name, (count, *shape)."""
     drawn = {key: torch.randn(count, *shape, generator=generator, dtype=dtype) for key, shape in shapes.items()}
     return {key: values.to(_device(module)) for key, values in drawn.items()}

@@ -210,7 +210,9 @@ class EncoderGuide:
         data: Mapping[str, Mapping[str, Any]] = seen.observed
         given: Mapping[str, Any] = seen.item_data.get(CONTEXT, {})
         if unknown := [name for name in seen.contexts if name not in given]:
-            raise ValueError(f"an encoder guides z alone, and context {unknown[0]!r} is not given: use model.given({unknown[0]}=...)")
+            raise ValueError(
+                f"an encoder guides z alone, and context {unknown[0]!r} is not given: use model.given({unknown[0]}=...)"
+            )
         if len(data) != 1:
             raise ValueError(f"an encoder sees one view, and the model is conditioned on {list(data) or 'none'}")
         ((name, entry),) = data.items()

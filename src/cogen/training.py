@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cogen.models.contexts import Classes
 from cogen.models.data.datasets import ImageData, load_image_data
 from cogen.models.families.family import Family
 from cogen.models.networks.architectures import (
@@ -252,8 +253,8 @@ def _flow_arguments(options: Train, shape: tuple[int, ...]) -> dict[str, Any]:
 
 def write(options: Train, data: ImageData, family: Family, trained: Any, held_out: list[Tensor]) -> None:
     """The generator with its configuration, its samples as a picture, and its encoder where it has one."""
-    generator = (trained.average or family.generator).cpu().eval()
-    networks = None if options.family == "realnvp" else Networks(options, family_shape(data), _classes(options, data))
+    generator, classes = (trained.average or family.generator).cpu().eval(), _classes(options, data)
+    networks = None if options.family == "realnvp" else Networks(options, family_shape(data), classes)
     noise, seconds = noise_scale(generator, options, held_out), trained.seconds
     about: dict[str, Any] = {
         "name": options.output.name,
@@ -268,6 +269,7 @@ def write(options: Train, data: ImageData, family: Family, trained: Any, held_ou
     config = GeneratorConfig(
         architecture=architecture,
         arguments=arguments,
+        contexts={"label": Classes(classes)} if classes else {},
         latent_dim=family.latent_dim,
         event_shape=family_shape(data),
         value_range=RANGE,
@@ -288,16 +290,13 @@ def write(options: Train, data: ImageData, family: Family, trained: Any, held_ou
         shape, latent = family_shape(data), family.latent_dim
         written.append(save_encoder(beside, encoder, EncoderConfig(name, its, latent, shape, RANGE, **about)))
     picture = options.output.with_name(f"{options.output.name}.png")
-    draw_samples(generator, family.latent_dim, _classes(options, data), picture, options.seed)
+    draw_samples(generator, family.latent_dim, classes, picture, options.seed)
     print(f"\n{options.family} on {data.name}: {config.figures['steps']} steps in {seconds:.0f} s")
     for name, value in config.figures["losses"].items():
         print(f"  {name + ' loss, mean of the last hundred':44} {value:.4g}")
     print(f"  {'noise scale to condition with':44} {noise:.3g}")
     print(f"written: {', '.join(str(path) for path in [*written, picture])}")
-    print(
-        f"next: cogen complete --generator {options.output} --images PICTURES"
-        + (" --label CLASS" if networks and networks.classes else "")
-    )
+    print(f"next: cogen complete --generator {options.output} --images PICTURES" + (" --label CLASS" if classes else ""))
 
 
 def family_shape(data: ImageData) -> tuple[int, ...]:
