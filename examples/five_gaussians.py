@@ -41,7 +41,8 @@ from tqdm import trange
 
 from cogen.diagnostics import draw_weights, log_evidence, weight_ess
 from cogen.inference import AnnealedHMC, GradientDescent, Recorded, infer
-from cogen.models import CoGenerator, gan, views
+from cogen.models import CoGenerator, views
+from cogen.models.families import gan
 from cogen.models.families.family import Updates
 from cogen.models.networks.architectures import DenseCritic, DenseGenerator
 

@@ -8,8 +8,9 @@ import functools
 
 import numpy as np
 
-from cogen.inference import GuideStart, langevin, parallel_tempering
+from cogen.inference import GuideStart
 from cogen.inference.adapters.blackjax_kernel import BlackJAX
+from cogen.inference.kernels import langevin, parallel_tempering
 
 DETECTED = 1e-6
 

@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "inference"))
 from known import NOISE, LinearCase, repeated_means_p_value
 
 from cogen.diagnostics import evidence_bounds, simulate
-from cogen.inference import Adaptive, AnnealedHMC, ConditionalAnnealedHMC, conditional_annealing, infer
+from cogen.inference import Adaptive, AnnealedHMC, ConditionalAnnealedHMC, infer
+from cogen.inference.kernels import conditional_annealing
 
 ITEMS = 48
 

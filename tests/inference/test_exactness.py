@@ -15,7 +15,8 @@ import pytest
 from known import LinearCase, moments_p_value, relative_weights
 
 from cogen.diagnostics import log_evidence
-from cogen.inference import AnnealedHMC, Recorded, annealed_hmc, infer
+from cogen.inference import AnnealedHMC, Recorded, infer
+from cogen.inference.kernels import annealed_hmc
 
 FALSE_ALARM = 1e-4
 WARMUP, CHAINS = 200, 128

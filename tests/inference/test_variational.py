@@ -17,7 +17,8 @@ from numpyro.infer import MCMC
 from numpyro.infer.autoguide import AutoDelta, AutoLaplaceApproximation, AutoMultivariateNormal, AutoNormal
 
 from cogen.diagnostics import log_evidence
-from cogen.inference import SVI, AnnealedHMC, GuideStart, Inference, guide_start, infer
+from cogen.inference import SVI, AnnealedHMC, GuideStart, Inference, infer
+from cogen.inference.annealing import guide_start
 
 ITEMS = 16
 

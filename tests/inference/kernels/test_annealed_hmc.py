@@ -13,7 +13,8 @@ from known import Repeated, repeated_means_p_value
 from numpyro.infer import MCMC
 
 from cogen.diagnostics import log_evidence
-from cogen.inference import AnnealedHMC, PaperRule, Sigmoid, hamiltonian, infer
+from cogen.inference import AnnealedHMC, PaperRule, Sigmoid, infer
+from cogen.inference.kernels import hamiltonian
 
 FALSE_ALARM = 1e-4
 QUICK = {"num_samples": 2, "num_chains": 8, "seed": 0, "progress": False}

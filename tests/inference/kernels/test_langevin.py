@@ -11,7 +11,8 @@ import numpyro.distributions as dist
 import pytest
 from known import LinearCase, moments_p_value, repeated_means_p_value
 
-from cogen.inference import Inference, Langevin, PaperRule, infer, langevin
+from cogen.inference import Inference, Langevin, PaperRule, infer
+from cogen.inference.kernels import langevin
 from cogen.inference.targets.numpyro_target import evaluate
 
 FALSE_ALARM = 1e-4

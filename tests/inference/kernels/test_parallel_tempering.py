@@ -12,8 +12,9 @@ import pytest
 from known import LinearCase, moments_p_value, repeated_means_p_value
 
 from cogen.diagnostics import complaints, log_evidence
-from cogen.inference import Geometric, Inference, Linear, ParallelTempering, infer, parallel_tempering, replicas
+from cogen.inference import Geometric, Inference, Linear, ParallelTempering, infer
 from cogen.inference.annealing.schedules import Adaptive
+from cogen.inference.kernels import parallel_tempering, replicas
 from cogen.inference.targets.numpyro_target import evaluate
 from cogen.inference.targets.sums import Sum
 

@@ -14,16 +14,8 @@ from numpyro.infer.autoguide import AutoNormal
 from scipy import stats
 
 from cogen.diagnostics import complaints, log_evidence, summary
-from cogen.inference import (
-    SVI,
-    AnnealedHMC,
-    ImportanceResampling,
-    Langevin,
-    ParallelTempering,
-    PyroAnnealedHMC,
-    driver,
-    infer,
-)
+from cogen.inference import SVI, AnnealedHMC, ImportanceResampling, Langevin, ParallelTempering, PyroAnnealedHMC, infer
+from cogen.inference import run as driver
 from cogen.models import CoGenerator, views
 
 QUICK = {"num_warmup": 20, "num_samples": 2, "num_chains": 8, "seed": 0, "progress": False}

@@ -14,7 +14,8 @@ from pyro.infer import MCMC
 from torch import nn
 
 from cogen.diagnostics import log_evidence
-from cogen.inference import Adaptive, Ladder, PaperRule, Recorded, Sigmoid, infer, pyro_annealed_hmc
+from cogen.inference import Adaptive, Ladder, PaperRule, Recorded, Sigmoid, infer
+from cogen.inference.torch import annealed_hmc as pyro_annealed_hmc
 from cogen.inference.torch.annealed_hmc import PyroAnnealedHMC
 from cogen.models import CoGenerator, views
 

@@ -14,8 +14,10 @@ from torch.distributions import Bernoulli, Categorical, Normal
 
 from cogen.diagnostics import log_evidence
 from cogen.inference import AnnealedHMC, PyroAnnealedHMC, infer
-from cogen.models import CoGenerator, load_generator, mixed_rows_jax, mixed_rows_torch, save_generator
+from cogen.models import CoGenerator, load_generator, save_generator
 from cogen.models.data.tables import Column, Schema
+from cogen.models.mixed import rows_jax as mixed_rows_jax
+from cogen.models.mixed import rows_torch as mixed_rows_torch
 from cogen.models.mixed.columns import MixedColumns, level_probabilities, places
 from cogen.models.networks.architectures import DenseGenerator
 from cogen.models.storage.generators import GeneratorConfig

@@ -10,8 +10,9 @@ import pytest
 import torch
 from numpyro import handlers
 
-from cogen.models import CoGenerator, generators, views
+from cogen.models import CoGenerator, views
 from cogen.models.networks.architectures import DcganGenerator, DenseGenerator
+from cogen.models.storage import generators
 from cogen.models.storage.generators import GeneratorConfig, load_generator, save_generator, shipped_generators, shipped_images
 
 CONFIG = GeneratorConfig(
