@@ -48,21 +48,16 @@ def context_probabilities(posterior: Any) -> xr.Dataset:
     log_joint = (log_evidence + sum(known[name + _PRIOR] for name in names)).transpose("population", "item", ...)
     count = log_joint.sizes["population"]
     whole = _probabilities(log_joint)
-    found = {}
+    found: dict[str, xr.DataArray] = {}
     for name in names:
         dims = ("item", *known[name + _PRIOR].dims)
         others = [dim for dim in log_joint.dims if dim not in ("population", *dims)]
         probability = whole.sum(others, skipna=False)
         error = xr.full_like(probability, np.nan)
         if count > 1:
-            left_out = [
-                _probabilities(log_joint.isel(population=[q for q in range(count) if q != p])).sum(others, skipna=False)
-                for p in range(count)
-            ]
-            each = xr.concat(left_out, "population")
-            error = np.sqrt(
-                (count - 1) / count * ((each - each.mean("population", skipna=False)) ** 2).sum("population", skipna=False)
-            )
+            rest = [log_joint.isel(population=np.arange(count) != p) for p in range(count)]
+            each = xr.concat([_probabilities(part).sum(others, skipna=False) for part in rest], "population")
+            error = each.std("population", skipna=False) * (count - 1) ** 0.5  # of the divisor count
         found |= {name: probability.transpose(*dims), f"{name}_se": error.transpose(*dims)}
     return xr.Dataset(found, attrs={"num_populations": count})
 
@@ -71,5 +66,6 @@ def _probabilities(log_joint: xr.DataArray) -> xr.DataArray:
     """p(c | y) over all classes together, from log p(c) Z_pc of some populations."""
     classes = [dim for dim in log_joint.dims if dim not in ("population", "item")]
     highest = log_joint.max(["population", *classes])
-    share = np.exp(log_joint - highest.where(np.isfinite(highest))).mean("population", skipna=False)
-    return share / share.sum(classes, skipna=False)
+    share: xr.DataArray = np.exp(log_joint - highest.where(np.isfinite(highest)))  # type: ignore[assignment]
+    mean = share.mean("population", skipna=False)
+    return mean / mean.sum(classes, skipna=False)

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 def simulate(model: Any, num_items: int, *, seed: int) -> tuple[Any, dict[str, np.ndarray]]:
     """Items drawn from a ``CoGenerator``: the model conditioned on the views of new x = G(z), and the latents they came from.
 
-    All views are simulated. Raises TypeError for a model that knows no items, ValueError for a count below one, and for one that
-    is not that of the items whose contexts are given.
+    All views are simulated. Raises TypeError for a model that knows no items, ValueError for a count below one, and for one
+    that is not that of the items whose contexts are given.
     """
     from numpyro import handlers
 

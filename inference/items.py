@@ -56,7 +56,8 @@ class ItemModel(Protocol):
 
     @property
     def item_data(self) -> Mapping[str, Any]:
-        """What is known: a mapping of arrays with a leading item axis, filled where hidden. Contexts by name under `CONTEXT`."""
+        """What is known: a mapping of arrays with a leading item axis, filled where hidden. Contexts by name under
+        `CONTEXT`."""
         ...
 
     @property
@@ -85,8 +86,8 @@ class ItemModel(Protocol):
         ...
 
     def decode(self, z: np.ndarray, **context: np.ndarray) -> np.ndarray:
-        """The whole x of latents (batch, latent), with each row's contexts (batch, ...) by name where the model has any, in what
-        form its ``item_data`` and `Contextual.latent_contexts` hold them: (batch, *event)."""
+        """The whole x of latents (batch, latent), with each row's contexts (batch, ...) by name where the model has any, in
+        what form its ``item_data`` and `Contextual.latent_contexts` hold them: (batch, *event)."""
         ...
 
     def simulate(self, x: np.ndarray, sites: Mapping[str, np.ndarray], *, seed: int) -> dict[str, np.ndarray]:
@@ -124,7 +125,8 @@ def latent_contexts(items: ItemModel, sites: Mapping[str, np.ndarray]) -> dict[s
 
 
 def context_rows(items: ItemModel, sites: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
-    """The contexts of rows that belong to the items of these indices, ``sites`` being the rows' latents: what `decode` takes."""
+    """The contexts of rows that belong to the items of these indices, ``sites`` being the rows' latents: what `decode`
+    takes."""
     return {**take_items(items.item_data.get(CONTEXT, {}), rows), **latent_contexts(items, sites)}
 
 

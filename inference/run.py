@@ -56,8 +56,8 @@ def infer(
     """Draw from the posterior of a conditioned model and return an ArviZ object.
 
     :param model: a conditioned ``CoGenerator`` (also inside ``pyro.condition`` or ``numpyro.handlers.condition``), or any
-        NumPyro model (with a NumPyro kernel) or Pyro model (with a Pyro kernel), which counts as one item. A class that is unknown
-        and declared "exact" is inferred by one run a class (`cogen.inference.unknown_contexts`).
+        NumPyro model (with a NumPyro kernel) or Pyro model (with a Pyro kernel), which counts as one item. A class that is
+        unknown and declared "exact" is inferred by one run a class (`cogen.inference.unknown_contexts`).
     :param kernel: a kernel class (``numpyro.infer.NUTS``, ``pyro.infer.HMC``), a ``functools.partial`` of one, or one of our
         kernels made without a model (``AnnealedHMC(num_leapfrog=10)``).
     :param num_warmup: transitions of adaptation, annealing or descent, >= 0 (>= 1 for `AnnealedHMC`).
@@ -84,8 +84,8 @@ def infer(
     _check_counts(num_warmup, num_samples, num_chains)
     model = items if (items := find_items(model)) is not None else model
     if (expansion := expand_unknown(items)) is not None:
-        counts: dict[str, Any] = {"num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains, "seed": seed}
-        more = {
+        counts: Any = {"num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains, "seed": seed}
+        more: Any = {
             "progress": progress,
             "keep_x": keep_x,
             "pilot": pilot,

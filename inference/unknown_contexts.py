@@ -10,9 +10,9 @@ chain and the draws have equal weights. Several unknown classes are inferred joi
 
 What the results hold: ``posterior`` the class of every draw, by the name of the context; ``sample_stats`` the combined evidence
 of every population, and ``context_log_evidence``, log Z_c, with one more axis for the class, from which
-``cogen.diagnostics.context_probabilities`` computes; ``constant_data`` the log prior of the classes. ``predictions`` are those of
-the mixture, of the probabilities themselves and not of the resampled chains; ``warmup_sample_stats`` are those of each item's most
-probable class.
+``cogen.diagnostics.context_probabilities`` computes; ``constant_data`` the log prior of the classes. ``predictions`` are those
+of the mixture, of the probabilities themselves and not of the resampled chains; ``warmup_sample_stats`` are those of each
+item's most probable class.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def infer_over_classes(expansion: Expansion, kernel: Any, run: Callable[[ItemMod
     if getattr(getattr(kernel, "initial", None), "per_item", False):
         raise ValueError(
             f"the start of this {name} was fitted item by item, and the unknown context {unknown} makes"
-            f" {count_items(expansion.model.item_data)} runs of these items: give the classes by model.given(...), or start from the"
-            " prior"
+            f" {count_items(expansion.model.item_data)} runs of these items: give the classes by model.given(...), or start"
+            " from the prior"
         )
     return fold(run(expansion.model), expansion, seed)
 

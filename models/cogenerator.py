@@ -11,8 +11,7 @@ a relaxed class adds the latent site ``<name>_logits`` and the deterministic ``<
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
-from itertools import product
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -23,17 +22,15 @@ from cogen.inference.items import CONTEXT, count_items, meet_items, take_items
 from cogen.inference.unknown_contexts import Expansion
 from cogen.models.contexts import Classes, Context, contexts_of, taken_by
 from cogen.models.frozen import frozen
+from cogen.models.given_contexts import LOGITS, GivenContexts
 from cogen.models.item_by_item import POINTS, check_function, check_module
 from cogen.models.likelihoods import Bernoulli, Normal, need_pyro, to_numpyro
 from cogen.models.observations import observe
 from cogen.models.views import View
 
 Data = Mapping[str, Mapping[str, Any]]
-"""What is observed, by view: {"value": (item, *shape), "mask": (item, *shape) where the view hides any}; and under "context" the
-given contexts by name, (item, *shape)."""
-
-LOGITS = "_logits"
-"""What the latent site of a relaxed class is called, after the context's name."""
+"""What is observed, by view: {"value": (item, *shape), "mask": (item, *shape) where the view hides any}; and under "context"
+the given contexts by name, (item, *shape)."""
 
 _TAKEN = ("z", "x", "item", CONTEXT)
 
@@ -58,7 +55,8 @@ class CoGenerator:
 
     Raises ValueError for a generator or a view that is no such function, a missing latent size, a view that does not fit x, a
     mask of another shape or one that shows everything, a noise scale of another shape, a prior that is discrete or of another
-    shape, and a name that is taken ("z", "x", "context"); TypeError for a prior that is not Pyro's, and for what cannot be called.
+    shape, and a name that is taken ("z", "x", "context"); TypeError for a prior that is not Pyro's, and for what cannot be
+    called.
     """
 
     def __init__(
@@ -88,8 +86,8 @@ class CoGenerator:
                 raise ValueError(f"the prior is discrete ({prior}): samplers follow gradients, so z is continuous")
         if not views:
             raise ValueError("a CoGenerator has at least one view: there would be nothing to condition on")
-        self.contexts = contexts_of((getattr(config, "contexts", None) or {}) if contexts is None else contexts)
-        self._check_context_names(views)
+        self._contexts = GivenContexts(contexts_of(getattr(config, "contexts", {}) if contexts is None else contexts))
+        self._contexts.check_names((*_TAKEN, *views, *(f"{view}_{part}" for view in views for part in ("scale", "mask"))))
         self.generator = frozen(generator) if isinstance(generator, nn.Module) else generator
         self.latent_dim = latent_dim
         self.prior = prior
@@ -102,7 +100,6 @@ class CoGenerator:
         self._takes = {name: taken_by(view, self.contexts) for name, view in self.views.items()}
         self.shapes = {name: self._check_view(name, view, x) for name, view in self.views.items()}
         self._data: dict[str, Mapping[str, Any]] = {}
-        self._given: dict[str, np.ndarray] = {}
 
     # --- conditioning ------------------------------------------------------------------------------------------
 
@@ -113,15 +110,15 @@ class CoGenerator:
         views. Warns where a mask hides everything of an item (its posterior is the prior), and where the data of a view that
         keeps the range of x look like another range than the generator's (all in its upper half, as [0, 1] is of [-1, 1]).
 
-        Raises ValueError for an unknown view, a context (`given` takes those), a wrong shape, a different number of items, values that are not finite where
-        they are seen, and values far outside of the generator's ``value_range``.
+        Raises ValueError for an unknown view, a context (`given` takes those), a wrong shape, a different number of items,
+        values that are not finite where they are seen, and values far outside of the generator's ``value_range``.
         """
         conditioned = copy.copy(self)
         conditioned._data = dict(self._data)
         for name, value in data.items():
             if name in self.contexts:
                 raise ValueError(
-                    f"{name!r} is a context, and only views are conditioned: give it as model.given({name}=...), before or after"
+                    f"{name!r} is a context, and only views are conditioned: give it, as in model.given({name}=...)"
                 )
             if name not in self.views:
                 raise ValueError(f"there is no view {name!r}; this model has {', '.join(self.views)}")
@@ -135,44 +132,39 @@ class CoGenerator:
 
         A context that may be unknown and is given is known.
 
-        Raises ValueError for an unknown context, a view (`condition` takes those), a wrong shape or dtype, a class out of range,
-        values that are not finite or outside of their range, and a number of items that is not that of the views.
+        Raises ValueError for an unknown context, a view (`condition` takes those), a wrong shape or dtype, a class out of
+        range, values that are not finite or outside of their range, and a number of items that is not that of the views.
         """
+        if views := [name for name in contexts if name in self.views]:
+            raise ValueError(f"{views[0]!r} is a view, and only contexts are given: fix it as model.condition({views[0]}=...)")
         copied = copy.copy(self)
-        copied._given = dict(self._given)
-        for name, value in contexts.items():
-            if name in self.views:
-                raise ValueError(f"{name!r} is a view, and only contexts are given: fix it as model.condition({name}=...)")
-            if name not in self.contexts:
-                has = f"this model has {', '.join(self.contexts)}" if self.contexts else "this model has none"
-                raise ValueError(
-                    f"there is no context {name!r}; {has}: declare it, as in CoGenerator(..., contexts={{{name!r}: Classes(10)}})"
-                )
-            copied._given[name] = self.contexts[name].observe(name, value)
+        copied._contexts = self._contexts.give(contexts)
         copied._check_counts()
         return copied
 
     def expand_unknown(self) -> Expansion | None:
         """This model once for every combination of the classes that are unknown and declared "exact"; None where there are
         none, or nothing is observed."""
-        unknown: dict[str, Classes] = {
-            name: context
-            for name, context in self.contexts.items()
-            if isinstance(context, Classes) and context.unknown == "exact" and name not in self._given
-        }
+        unknown = self._contexts.unknown("exact")
         if not unknown or not self._data:
             return None
-        combinations = np.array(list(product(*(range(context.count) for context in unknown.values()))))
-        classes = dict(zip(unknown, combinations.T, strict=True))
-        rows = np.repeat(np.arange(self.num_items), len(combinations))
+        classes = self._contexts.combinations()
+        combinations = len(next(iter(classes.values())))
+        rows = np.repeat(np.arange(self.num_items), combinations)
         expanded = copy.copy(self)
-        expanded._data, expanded._given = take_items(self._data, rows), take_items(self._given, rows)
+        expanded._data = take_items(self._data, rows)
+        expanded._contexts = GivenContexts(self.contexts, take_items(self._contexts.given, rows))
         expanded = expanded.given(**{name: np.tile(chosen, self.num_items) for name, chosen in classes.items()})
         return Expansion(expanded, classes, {name: context.log_prior for name, context in unknown.items()})
 
     @property
+    def contexts(self) -> Mapping[str, Context]:
+        """The contexts that the generator takes, as they were declared."""
+        return self._contexts.declared
+
+    @property
     def item_data(self) -> Data:
-        return {**self._data, CONTEXT: self._given} if self._given else self._data
+        return {**self._data, CONTEXT: self._contexts.given} if self._contexts.given else self._data
 
     @property
     def observed(self) -> Data:
@@ -201,7 +193,8 @@ class CoGenerator:
         scale: Any
         with pyro.plate("item", items, dim=-1):
             z = pyro.sample("z", prior)
-            known, relaxed = self._contexts_in(data)
+            known = data.get(CONTEXT, {})
+            relaxed = self._contexts.split(known)
             context = {name: torch.as_tensor(np.asarray(values)) for name, values in known.items()}
             for name, values in context.items():
                 if pyro.deterministic(name, values, event_dim=values.ndim - 1) is not values:
@@ -237,7 +230,8 @@ class CoGenerator:
         prior = dist.Normal(jnp.zeros(self.latent_dim), 1.0).to_event(1) if self.prior is None else to_numpyro(self.prior)
         with numpyro.plate("item", items, dim=-1):
             z = numpyro.sample("z", prior)
-            known, relaxed = self._contexts_in(data)
+            known = data.get(CONTEXT, {})
+            relaxed = self._contexts.split(known)
             context = {name: numpyro.deterministic(name, jnp.asarray(values)) for name, values in known.items()}
             for name, count in relaxed.items():
                 logits = numpyro.sample(name + LOGITS, dist.Normal(jnp.zeros(count), 1.0).to_event(1))
@@ -276,23 +270,16 @@ class CoGenerator:
 
         arrays = {n: c.shape for n, c in self.contexts.items() if not isinstance(c, Classes)}
         shown = {n: named(s, "" if s == self.event_shape else f"{n}_") for n, s in {**self.shapes, **arrays}.items()}
-        classes = [n for n, c in self.contexts.items() if isinstance(c, Classes)]
-        for name in classes:
-            weights = ("class",) if len(classes) == 1 else (f"{name}_class",)
-            relaxed = self.contexts[name].unknown == "relaxed" and name not in self._given
-            shown |= {name: weights, name + LOGITS: weights} if relaxed else {name: ()}
-        return {"z": ("latent",), "x": named(self.event_shape, ""), **shown}
+        return {"z": ("latent",), "x": named(self.event_shape, ""), **shown, **self._contexts.dims()}
 
     @property
     def attributes(self) -> dict[str, Any]:
-        described = {
+        described: dict[str, Any] = {
             "generator": self.name,
             "views": ", ".join(f"{n}: {type(self.views[n]).__name__}" for n in self._data),
         }
-        if self.contexts:
-            described["contexts"] = ", ".join(f"{name}: {context}" for name, context in self.contexts.items())
-        names = {f"{n}_names": list(c.names) for n, c in self.contexts.items() if isinstance(c, Classes) and c.names}
-        return {**described, **names, **({} if self.value_range is None else {"value_range": list(self.value_range)})}
+        described |= self._contexts.attributes()
+        return {**described, "value_range": list(self.value_range)} if self.value_range is not None else described
 
     def result_groups(self) -> dict[str, dict[str, tuple[tuple[str, ...], np.ndarray]]]:
         """``observed_data`` (NaN where hidden) and ``constant_data`` (masks, and what contexts were given) of the items."""
@@ -302,19 +289,19 @@ class CoGenerator:
             observed[name] = (dims, np.where(seen["mask"], seen["value"], np.nan) if "mask" in seen else seen["value"])
             if "mask" in seen:
                 constant[f"{name}_mask"] = (dims, seen["mask"])
-        for name, values in self._given.items():
+        for name, values in self._contexts.given.items():
             constant[name] = (("item", *self.dims[name]), self.contexts[name].recorded(values))
         return {"observed_data": observed, "constant_data": constant}
 
     def decode(self, z: np.ndarray, **context: np.ndarray) -> np.ndarray:
-        """x = G(z, c): latents (batch, latent_dim) and contexts (batch, *shape) by name, as the generator takes them, to (batch,
-        *event_shape). A context that is left out is the given one, the model's items in turn, again and again.
+        """x = G(z, c), (batch, *event_shape), of latents (batch, latent_dim) and contexts (batch, *shape) by name, as the
+        generator takes them. A context that is left out is the given one, the model's items in turn, again and again.
 
         Raises ValueError for a context that is neither, and for rows that are no whole number of such rounds.
         """
         if unknown := [name for name in context if name not in self.contexts]:
             raise ValueError(f"there is no context {unknown[0]!r}; this model has {', '.join(self.contexts) or 'none'}")
-        rows = self._rows(len(z), context, self.contexts)
+        rows = self._contexts.rows(len(z), context, self.contexts)
         z = np.array(z, dtype=np.float32)
         if isinstance(self.generator, nn.Module):
             with torch.no_grad():
@@ -322,34 +309,9 @@ class CoGenerator:
         return np.asarray(self.generator(z, **rows))
 
     def latent_contexts(self, sites: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The contexts that are inferred, of the values of the sites: weights (..., class), of a relaxed class from its logits, of
-        another from the class that ``sites`` hold."""
-        found = {}
-        for name, context in self.contexts.items():
-            if context.unknown == "exact" and name not in self._given and name in sites:
-                found[name] = np.eye(context.shape[0], dtype=np.float32)[np.asarray(sites[name])]
-            elif context.unknown == "relaxed" and name not in self._given:
-                logits = np.asarray(sites[name + LOGITS])
-                weights = np.exp(logits - logits.max(-1, keepdims=True))
-                found[name] = weights / weights.sum(-1, keepdims=True)
-        return found
-
-    def _rows(self, count: int, passed: Mapping[str, Any], names: Iterable[str]) -> dict[str, np.ndarray]:
-        """These contexts for ``count`` rows: passed, or the given ones, the items in turn."""
-        found = {}
-        for name in names:
-            if name in passed:
-                found[name] = np.array(passed[name], dtype=np.float32)
-            elif name not in self._given:
-                raise ValueError(f"context {name!r} is not given: use model.given({name}=...), or pass {name}= (batch, *shape)")
-            elif count % (items := len(self._given[name])):
-                raise ValueError(
-                    f"context {name!r} is given for {items} items, and {count} rows are no whole number of rounds over them: pass"
-                    f" {name}= (batch, *shape), the context of each row"
-                )
-            else:
-                found[name] = self._given[name][np.arange(count) % items]
-        return found
+        """The contexts that are inferred, of the values of the sites: weights (..., class), of a relaxed class from its logits,
+        of another from the class that ``sites`` hold."""
+        return self._contexts.of_sites(sites)
 
     def simulate(self, x: np.ndarray, sites: Mapping[str, np.ndarray], *, seed: int) -> dict[str, np.ndarray]:
         """One draw of every view of each x (batch, *event): {view: (batch, *shape)}, nothing masked. ``sites`` are the rows'
@@ -364,7 +326,7 @@ class CoGenerator:
                     scale = torch.from_numpy(np.array(sites[f"{name}_scale"])).reshape(-1, *(1,) * len(self.shapes[name]))
                 elif isinstance(scale, torch.distributions.Distribution):
                     scale = scale.sample((len(x), *(1,) * len(self.shapes[name])))
-                context = _tensors(self._rows(len(x), sites, self._takes[name]))
+                context = _tensors(self._contexts.rows(len(x), sites, self._takes[name]))
                 drawn[name] = view.likelihood.pyro(view(x_torch, **context), scale).sample().numpy()
         return drawn
 
@@ -381,9 +343,9 @@ class CoGenerator:
             scale: Any = sites.get(f"{name}_scale", view.likelihood.scale)
             if f"{name}_scale" in sites:
                 scale = np.asarray(scale).reshape(*lead, *(1,) * len(self.shapes[name]))
-            passed = {n: np.asarray(sites[n]).reshape(len(x_torch), -1) for n in self._takes[name] if n in sites}
-            rows = self._rows(len(x_torch), passed, self._takes[name])
-            context = {n: values.reshape(-1, *self.contexts[n].shape) for n, values in _tensors(rows).items()}
+            takes = self._takes[name]
+            passed = {n: np.reshape(sites[n], (-1, *self.contexts[n].shape)) for n in takes if n in sites}
+            context = _tensors(self._contexts.rows(len(x_torch), passed, takes))
             with torch.no_grad():
                 made = view(x_torch, **context).numpy().reshape(*lead, *self.shapes[name])
             where = np.broadcast_to(seen.get("mask", np.True_), made.shape)
@@ -394,57 +356,23 @@ class CoGenerator:
 
     # --- checks ------------------------------------------------------------------------------------------------
 
-    def _check_context_names(self, views: Mapping[str, View]) -> None:
-        taken = {*_TAKEN, *views, *(f"{view}_{part}" for view in views for part in ("scale", "mask"))}
-        for name in self.contexts:
-            if name in taken:
-                raise ValueError(f"context {name!r}: this name is taken by a view or a site of the model: rename it")
-            if name + LOGITS in taken or name + LOGITS in self.contexts:
-                raise ValueError(
-                    f"context {name!r}: {name + LOGITS!r} is the latent site of a relaxed class: rename one of the two"
-                )
-
     def _check_counts(self) -> None:
         of_views = {name: len(entry["value"]) for name, entry in self._data.items()}
-        counts = {**of_views, **{name: len(values) for name, values in self._given.items()}}
+        counts = {**of_views, **{name: len(values) for name, values in self._contexts.given.items()}}
         if len(set(counts.values())) > 1:
-            what = "the views and contexts" if self._given else "the views"
+            what = "the views and contexts" if self._contexts.given else "the views"
             raise ValueError(f"{what} differ in their number of items: {counts}")
-
-    def _contexts_in(self, data: Data) -> tuple[Mapping[str, Any], dict[str, int]]:
-        """The contexts that ``data`` give, and the relaxed ones with their number of classes. Raises ValueError for others."""
-        given, relaxed = data.get(CONTEXT, {}), {}
-        for name, context in self.contexts.items():
-            if name in given:
-                continue
-            if isinstance(context, Classes) and context.unknown == "relaxed":
-                relaxed[name] = context.count
-                continue
-            remedy = f"use model.given({name}=...)"
-            if context.unknown == "exact":
-                remedy = f"conditioned on a view, cogen.inference.infer runs the model once a class; for one class {remedy}"
-            elif isinstance(context, Classes):
-                remedy += f", or declare it unknown, as in Classes({context.count}, unknown='exact')"
-            raise ValueError(f"context {name!r} ({context}) is not given: {remedy}")
-        return given, relaxed
 
     def _probe(self) -> Tensor:
         """x of a few z of the prior, (batch, *event_shape), if the generator makes them item by item."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             z = torch.randn(POINTS, self.latent_dim) if self.prior is None else self.prior.sample((POINTS,))
-            context = {name: context.points(POINTS) for name, context in self.contexts.items()}
-            relaxed = {name: c.shape[0] for name, c in self.contexts.items() if c.unknown == "relaxed"}
-            points, function = z, self.generator
-            if relaxed:  # what follows gradients follows those of its logits too
-                points = torch.cat([z, torch.randn(POINTS, sum(relaxed.values()))], dim=1)
-                function = _Joint(self.generator, self.latent_dim, relaxed)
-                context = {name: values for name, values in context.items() if name not in relaxed}
-        variable = " and ".join(["z", *(name + LOGITS for name in relaxed)])
+            function, points, called, context = self._contexts.probe(self.generator, z)
         if isinstance(self.generator, nn.Module):
-            return check_module(function, points, "the generator", variable, context)
+            return check_module(function, points, "the generator", called, context)
         given = {name: values.numpy() for name, values in context.items()}
-        return torch.from_numpy(check_function(function, points.numpy(), "the generator", variable, given)).float()
+        return torch.from_numpy(check_function(function, points.numpy(), "the generator", called, given)).float()
 
     def _need_torch(self, use: str) -> None:
         if not isinstance(self.generator, nn.Module):
@@ -473,10 +401,11 @@ class CoGenerator:
             raise ValueError(f"view {name!r}: this name is taken by the model's own site")
         context = {n: self.contexts[n].points(POINTS) for n in self._takes[name]}
         try:
-            shape = view.shape(self.event_shape, **{n: values[:1] for n, values in context.items()})
+            shape = None if context else view.shape(self.event_shape)
         except ValueError as error:
             raise ValueError(f"view {name!r}: {error}") from None
-        check_module(view, x, f"view {name!r}", "x", context)
+        shown = check_module(view, x, f"view {name!r}", "x", context)
+        shape = tuple(shown.shape[1:]) if shape is None else shape
         self._check_noise(name, view, shape)
         if view.mask is not None:
             if tuple(view.mask.shape) != shape and tuple(view.mask.shape[1:]) != shape:
@@ -504,28 +433,6 @@ class CoGenerator:
                     f"view {name!r}: Bernoulli maps A(x) from [{low:g}, {high:g}] to probabilities, and the generator makes"
                     f" values in [{least:g}, {greatest:g}]: give Bernoulli(value_range=({least:g}, {greatest:g}))"
                 )
-
-
-class _Joint(nn.Module):
-    """A generator as a function of z and the logits of its relaxed classes side by side, (batch, latent_dim + classes)."""
-
-    def __init__(self, generator: Any, latent_dim: int, relaxed: Mapping[str, int]) -> None:
-        super().__init__()
-        self.generator, self.latent_dim, self.relaxed = generator, latent_dim, relaxed
-
-    def forward(self, joint: Any, **context: Any) -> Any:
-        start = self.latent_dim
-        for name, count in self.relaxed.items():
-            logits = joint[:, start : start + count]
-            context[name] = logits.softmax(-1) if isinstance(logits, Tensor) else _jax_softmax(logits)
-            start += count
-        return self.generator(joint[:, : self.latent_dim], **context)
-
-
-def _jax_softmax(logits: Any) -> Any:
-    import jax
-
-    return jax.nn.softmax(logits)
 
 
 def _tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:

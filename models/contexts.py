@@ -166,7 +166,8 @@ class Array:
         """Only a class can be inferred."""
 
     def observe(self, name: str, value: Any) -> np.ndarray:
-        """Values (item, *shape) as float32. Raises ValueError for another shape, for what is not finite, or not in the range."""
+        """Values (item, *shape) as float32. Raises ValueError for another shape, and for values that are not finite or outside
+        of the range."""
         values = _array(value)
         if values.dtype.kind not in "iufb":
             raise ValueError(f"context {name!r}: the values are {values.dtype}, and must be numbers (item, *{self.shape})")
@@ -180,8 +181,8 @@ class Array:
         if wrong.any():
             item, *place = np.argwhere(wrong)[0].tolist()
             raise ValueError(
-                f"context {name!r}: item {item} holds {values[(item, *place)]} at {tuple(place)} ({int(wrong.sum())} such values);"
-                " a context is known whole: fill what is missing, and tell the network so by a mask as one more context"
+                f"context {name!r}: item {item} holds {values[(item, *place)]} at {tuple(place)} ({int(wrong.sum())} such"
+                " values): fill what is missing; a mask can be one more context"
             )
         if self.value_range is not None:
             low, high = self.value_range
@@ -190,8 +191,9 @@ class Array:
             if beyond.max() > slack:
                 item, *place = np.unravel_index(int(beyond.argmax()), beyond.shape)
                 raise ValueError(
-                    f"context {name!r}: item {int(item)} holds {values[(item, *place)]:g} at {tuple(map(int, place))}, outside of"
-                    f" its range [{low:g}, {high:g}]: bring the values into it (bytes: {low:g} + {high - low:g} * bytes / 255)"
+                    f"context {name!r}: item {int(item)} holds {values[(item, *place)]:g} at {tuple(map(int, place))}, outside"
+                    f" of its range [{low:g}, {high:g}]: bring the values into it, bytes by {low:g} + {high - low:g} *"
+                    " bytes / 255"
                 )
         return values
 

@@ -36,8 +36,8 @@ QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_llvm_disabl
 """Options of a compilation for what runs a few times."""
 
 Probe = Callable[[np.ndarray, np.ndarray, slice], tuple[np.ndarray, np.ndarray]]
-"""From points and a cotangent, and which of all items these are, to the value, and the gradient of <cotangent, value> with respect
-to the points (zero where the shapes of the two differ)."""
+"""From points and a cotangent, and which of all items these are, to the value, and the gradient of <cotangent, value> with
+respect to the points (zero where the shapes of the two differ)."""
 
 ALL = slice(None)
 
@@ -47,8 +47,8 @@ def check_module(
 ) -> Tensor:
     """What a torch module makes of points (batch, *shape), after the checks above; its mode is left as it is.
 
-    ``name`` and ``variable`` are what the messages call the module and its input; ``context`` are further inputs by name, (batch,
-    *shape) each, which keep their values. torch's global random state is as before.
+    ``name`` and ``variable`` are what the messages call the module and its input; ``context`` are further inputs by name,
+    (batch, *shape) each, which keep their values. torch's global random state is as before.
     Raises ValueError, with what is wrong and the remedy, where a check fails.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -61,9 +61,9 @@ def check_module(
         state = torch.random.get_rng_state()
         if watch.number:
             raise ValueError(
-                f"{name} makes a Python number of a tensor that depends on {' or '.join([variable, *context])} ({watch.number}): a branch on it is taken"
-                " once for the whole batch, and it carries no gradient. Decide item by item with torch.where, keep what is"
-                " computed in tensors, and remove assertions on values"
+                f"{name} makes a Python number of a tensor that depends on {' or '.join([variable, *context])} ({watch.number}"
+                "): a branch on it is taken once for the whole batch, and it carries no gradient. Decide item by item with"
+                " torch.where, keep what is computed in tensors, and remove assertions on values"
             )
         tolerance = HALF_TOLERANCE if watch.half else VALUE_TOLERANCE
         torch.default_generator.manual_seed(2)

@@ -47,8 +47,8 @@ class View(nn.Module):
     """The base of all views: `forward` is the operator A, from (batch, *event) to (batch, *shape).
 
     A view of one's own must compute every item from itself alone, without random numbers and with a gradient; `CoGenerator`
-    probes it as it does the generator, in evaluation mode. Where `forward` names contexts of the model among its parameters, as in
-    ``forward(self, x, label)``, it is given them.
+    probes it as it does the generator, in evaluation mode. Where `forward` names contexts of the model among its parameters, as
+    in ``forward(self, x, label)``, it is given them.
 
     :param scale: standard deviation of Gaussian noise: a positive number, a tensor that broadcasts to the view's shape, or a
         Pyro distribution over one positive number (then it is sampled with z as the site ``<view>_scale``).
@@ -81,12 +81,11 @@ class View(nn.Module):
         """What is wrong with data (item, *shape) where they are seen, or None."""
         return self.likelihood.check(values[seen])
 
-    def shape(self, event_shape: tuple[int, ...], **context: Tensor) -> tuple[int, ...]:
-        """The shape of one item's view of an x of this shape, with contexts (1, *shape) for a view that takes any. Raises
-        ValueError where the view does not fit x."""
+    def shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of one item's view of an x of this shape. Raises ValueError where the view does not fit x."""
         try:
             with torch.no_grad():
-                return tuple(self(torch.zeros(1, *event_shape), **context).shape[1:])
+                return tuple(self(torch.zeros(1, *event_shape)).shape[1:])
         except (RuntimeError, IndexError) as error:
             raise ValueError(f"{type(self).__name__} does not fit an x of shape {event_shape}: {error}") from None
 

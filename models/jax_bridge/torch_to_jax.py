@@ -69,8 +69,8 @@ def as_jax(
 ) -> Callable:
     """The JAX function ``(batch, *input_shape) -> (batch, *output_shape)`` that computes ``module`` in evaluation mode.
 
-    ``contexts`` are the shapes of further inputs by name, without their batch axis: with ``{"label": (10,)}`` the module is called
-    as ``module(z, label=...)``, and so is the function.
+    ``contexts`` are the shapes of further inputs by name, without their batch axis: with ``{"label": (10,)}`` the module is
+    called as ``module(z, label=...)``, and so is the function.
 
     It can be jitted, mapped and differentiated. The weights are copied: training the module further does not change
     it. It computes in float32 (in float64 for a float64 module when JAX has 64 bits enabled). With ``check`` the value
@@ -157,7 +157,8 @@ def _export(module: nn.Module, shapes: Shapes, dtype: torch.dtype):
     except Exception as error:
         beside = "".join(f" with {key} of shape {tuple(value.shape)}" for key, value in context.items())
         raise ConversionError(
-            f"{name} does not run on an input of shape {tuple(example.shape)}{beside}: {_line(error)}{hint_of_batch_size(module)}"
+            f"{name} does not run on an input of shape {tuple(example.shape)}{beside}: {_line(error)}"
+            + hint_of_batch_size(module)
         ) from error
     if not isinstance(output, Tensor):
         raise ConversionError(f"{name} returns {type(output).__name__}, a generator returns one tensor: wrap the module")
@@ -198,7 +199,8 @@ def _exported_script(module: torch.jit.ScriptModule, example: Tensor, context: d
 def _order(module: nn.Module, contexts: Iterable[str]) -> list[str]:
     """The contexts as the exported graph takes them: keywords keep their order, and a script's converter knows none."""
     if isinstance(module, torch.jit.ScriptModule):
-        return [argument.name for argument in module.forward.schema.arguments if argument.name in contexts]
+        forward: Any = module.forward
+        return [argument.name for argument in forward.schema.arguments if argument.name in contexts]
     return list(contexts)
 
 
@@ -366,8 +368,8 @@ def _check(module: nn.Module, function: Callable, shapes: Shapes, dtype: torch.d
 
 
 def _errors(module: nn.Module, function: Callable, shapes: Shapes, dtype: torch.dtype) -> tuple[float, float]:
-    """Largest errors of value and gradient over a few batches of three, relative to the largest magnitude. Contexts are drawn as
-    the input is, and the gradient is that of all of them."""
+    """Largest errors of value and gradient over a few batches of three, relative to the largest magnitude. Contexts are drawn
+    as the input is, and the gradient is that of all of them."""
     import jax
 
     def value_and_gradient(given, cotangent):

@@ -72,8 +72,8 @@ class MaskedEncoder(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor, mask: Tensor, *labels: Tensor, **contexts: Tensor) -> tuple[Tensor, Tensor]:
-        """x and mask (batch, *event_shape), True = seen -> mean (batch, latent_dim), log_sd (batch, latent_dim). What else is given
-        goes to the network."""
+        """x and mask (batch, *event_shape), True = seen -> mean (batch, latent_dim), log_sd (batch, latent_dim). What else is
+        given goes to the network."""
         seen = torch.cat([torch.where(mask, x, torch.zeros_like(x)), mask.to(x.dtype)], dim=1)
         return self.network(seen, *labels, **contexts)
 
@@ -87,8 +87,8 @@ class Amortized(Family):
     :param masks: a stock of masks (count, *event_shape), True = seen, from which every x gets one at random.
     :param noise: standard deviation of the observation's noise; give the noise scale that one conditions with.
 
-    The x that the trainer hands in are not looked at: they say how many pairs a step makes. With labels in the batch generator and
-    encoder take them too.
+    The x that the trainer hands in are not looked at: they say how many pairs a step makes. With labels in the batch generator
+    and encoder take them too.
     """
 
     encoder: nn.Module

@@ -159,7 +159,8 @@ def _labels(options: Complete, generator: Any, count: int) -> dict[str, Any]:
     classes = contexts["label"]
     if not label:
         raise ValueError(
-            f"generator {options.generator} is conditional on {classes.count} classes: give --label, one for all images or one each"
+            f"generator {options.generator} is conditional on {classes.count} classes: give --label, one class for all images"
+            " or one for each"
         )
     if len(label) not in (1, count):
         raise ValueError(f"--label {shown}: {len(label)} classes for {count} images: give one for all or one for each")
