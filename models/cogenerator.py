@@ -185,6 +185,8 @@ class CoGenerator:
 
         self._need_torch("as a Pyro model")
         data = self.item_data if data is None else data
+        known = data.get(CONTEXT, {})
+        relaxed = self._contexts.split(known)
         items = count_items(data) if data else num_items
         meet_items(items)
         prior: Any = self.prior
@@ -193,8 +195,6 @@ class CoGenerator:
         scale: Any
         with pyro.plate("item", items, dim=-1):
             z = pyro.sample("z", prior)
-            known = data.get(CONTEXT, {})
-            relaxed = self._contexts.split(known)
             context = {name: torch.as_tensor(np.asarray(values)) for name, values in known.items()}
             for name, values in context.items():
                 if pyro.deterministic(name, values, event_dim=values.ndim - 1) is not values:
@@ -225,13 +225,13 @@ class CoGenerator:
         import numpyro.distributions as dist
 
         data = self.item_data if data is None else data
+        known = data.get(CONTEXT, {})
+        relaxed = self._contexts.split(known)
         items = count_items(data) if data else num_items
         meet_items(items)
         prior = dist.Normal(jnp.zeros(self.latent_dim), 1.0).to_event(1) if self.prior is None else to_numpyro(self.prior)
         with numpyro.plate("item", items, dim=-1):
             z = numpyro.sample("z", prior)
-            known = data.get(CONTEXT, {})
-            relaxed = self._contexts.split(known)
             context = {name: numpyro.deterministic(name, jnp.asarray(values)) for name, values in known.items()}
             for name, count in relaxed.items():
                 logits = numpyro.sample(name + LOGITS, dist.Normal(jnp.zeros(count), 1.0).to_event(1))

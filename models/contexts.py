@@ -91,7 +91,7 @@ class Classes:
         classes = _array(value)
         if classes.dtype.kind in "UO" and self.names is not None and classes.ndim == 1:
             classes = np.array([self._index(name, item, label) for item, label in enumerate(classes.tolist())], dtype=int)
-        if classes.shape[1:] or classes.dtype.kind not in "iu":
+        if classes.ndim != 1 or classes.dtype.kind not in "iu":
             a_class = f"0 to {self.count - 1}" + (f" ({', '.join(self.names)})" if self.names else "")
             hint = ""
             if classes.ndim == 0:
