@@ -165,11 +165,14 @@ def _labels(options: Complete, generator: Any, count: int) -> dict[str, Any]:
     if len(label) not in (1, count):
         raise ValueError(f"--label {shown}: {len(label)} classes for {count} images: give one for all or one for each")
     label = label * count if len(label) == 1 else label
+    named = classes.names is not None and set(label) <= set(classes.names)
+    if not named and not all(word.isdecimal() for word in label):
+        names = f", or one of {', '.join(classes.names)}" if classes.names else ""
+        raise ValueError(f"--label {shown}: a class is an integer from 0 on{names}")
     try:
-        named = classes.names is not None and set(label) <= set(classes.names)
         return {"label": classes.observe("label", label if named else [int(word) for word in label]).argmax(axis=1)}
     except ValueError as error:
-        reason = str(error).removeprefix("context 'label': ") if "context" in str(error) else "a class is an integer from 0 on"
+        reason = str(error).removeprefix("context 'label': ")
         raise ValueError(f"--label {shown}: {reason}") from None
 
 

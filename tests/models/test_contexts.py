@@ -224,7 +224,9 @@ def test_a_copy_stays_what_it_was_and_pickles_as_before():
 
 def test_the_configuration_declares_contexts():
     generator = ByClass()
-    generator.config = type("Config", (), {"latent_dim": 2, "contexts": {"label": Classes(3)}, "value_range": None, "name": ""})()
+    generator.config = type(
+        "Config", (), {"latent_dim": 2, "contexts": {"label": Classes(3)}, "value_range": None, "name": ""}
+    )()
     model = CoGenerator(generator, views={"seen": views.Identity(scale=0.1)})
     assert model.contexts == {"label": Classes(3)}
     assert model.attributes["contexts"] == "label: 3 classes"
@@ -348,7 +350,10 @@ def test_names_that_clash_with_a_relaxed_class_or_with_contexts():
         ({"photo": np.full((3, *PHOTO), 255.0)}, r"item 0 holds 255 at .*\[-1, 1\]: .*-1 \+ 2 \* bytes / 255"),
         ({"photo": np.full((3, *PHOTO), "a")}, "must be numbers"),
         ({"photo": np.zeros((0, *PHOTO))}, "no items"),
-        ({"seen": np.zeros((3, 1, 2, 2))}, r"'seen' is a view, and only contexts are given: fix it as model.condition\(seen=...\)"),
+        (
+            {"seen": np.zeros((3, 1, 2, 2))},
+            r"'seen' is a view, and only contexts are given: fix it as model.condition\(seen=...\)",
+        ),
         ({"colour": [0]}, r"there is no context 'colour'; this model has photo, label: declare it"),
     ],
 )
@@ -381,7 +386,7 @@ def test_a_context_that_is_not_given_raises(run):
     for model in (by_class(), by_class().condition(seen=pixels())):
         with pytest.raises(ValueError, match=r"context 'label' \(3 classes\) is not given: use model.given\(label=...\)"):
             run(model)
-    with pytest.raises(ValueError, match="cogen.inference.infer runs the model once a class"):
+    with pytest.raises(ValueError, match=r"cogen\.inference\.infer runs the model once a class"):
         run(by_class(Classes(3, unknown="exact")).condition(seen=pixels()))
 
 
