@@ -197,10 +197,13 @@ def _log_likelihood(model: ItemModel) -> Callable[[Mapping[str, np.ndarray]], np
     import jax.numpy as jnp
     from numpyro import handlers
 
+    from cogen.inference.items import items_apart
+
     @jax.jit
     def of(sites: dict, data: dict) -> Any:
         seeded = handlers.seed(model.numpyro, jax.random.key(0))
-        trace = handlers.trace(handlers.substitute(seeded, data=sites)).get_trace(data)
+        with items_apart():
+            trace = handlers.trace(handlers.substitute(seeded, data=sites)).get_trace(data)
         observed = [site for site in trace.values() if site["type"] == "sample" and site["is_observed"]]
         terms = [site["fn"].log_prob(site["value"]) * (1.0 if site["scale"] is None else site["scale"]) for site in observed]
         return sum(term.reshape(term.shape[0], -1).sum(axis=1) for term in terms)

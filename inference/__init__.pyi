@@ -12,6 +12,7 @@ from .annealing.step_size import RecordedSteps as RecordedSteps
 from .annealing.tempering import temper as temper
 from .annealing.tuning import Tuning as Tuning
 from .checkpoint import Checkpoint as Checkpoint
+from .items import items_apart as items_apart
 from .kernels.annealed_hmc import AnnealedHMC as AnnealedHMC
 from .kernels.gradient_descent import GradientDescent as GradientDescent
 from .kernels.importance_resampling import ImportanceResampling as ImportanceResampling

@@ -22,30 +22,31 @@ from cogen.inference.results import variable_name
 CONTEXT = "context"
 """Where an item's contexts stand in its data, beside its views."""
 
-_met: ContextVar[list[int] | None] = ContextVar("cogen_items_met", default=None)
-
-
-def meet_items(count: int) -> None:
-    """To be called by an `ItemModel` whenever it runs, with the number of its items."""
-    met = _met.get()
-    if met is not None:
-        met.append(count)
+_apart: ContextVar[bool] = ContextVar("cogen_items_apart", default=False)
 
 
 @contextmanager
-def refuse_hidden_items() -> Iterator[None]:
-    """Raises ValueError at its end if an `ItemModel` of more than one item ran inside: its items would be one posterior."""
-    met: list[int] = []
-    token = _met.set(met)
+def items_apart() -> Iterator[None]:
+    """Conditioned models of several items may run inside: whoever runs them keeps the items apart, or adds them on purpose, as
+    the training of one guide for all does."""
+    token = _apart.set(True)
     try:
         yield
     finally:
-        _met.reset(token)
-    if max(met, default=1) > 1:
+        _apart.reset(token)
+
+
+def meet_items(count: int) -> None:
+    """To be called by a conditioned `ItemModel` whenever it runs, with the number of its items.
+
+    Raises ValueError for more than one outside of `items_apart`: they would be one posterior.
+    """
+    if count > 1 and not _apart.get():
         raise ValueError(
-            f"{max(met)} items would share one posterior and one accept decision here: give the conditioned model itself to"
+            f"{count} items would share one posterior and one accept decision here: give the conditioned model itself to"
             " cogen.inference.infer, which runs its items side by side, and not inside a handler or a function (temper, scale,"
-            " a lambda)"
+            " a lambda), nor to another sampler. Where the items are kept apart, or added on purpose:"
+            " `with cogen.inference.items_apart():`"
         )
 
 

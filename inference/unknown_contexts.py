@@ -50,8 +50,8 @@ class Expansion(NamedTuple):
             unknown = " and ".join(map(repr, self.classes))
             raise ValueError(
                 f"{program.name} has no evidence, which the probabilities of the unknown context {unknown} come from: use"
-                " AnnealedHMC(), ParallelTempering() or PyroAnnealedHMC(), give the classes by model.given(...), or declare them"
-                " unknown='relaxed'"
+                " AnnealedHMC(), ParallelTempering() or PyroAnnealedHMC(), give the classes by model.given(...), or declare"
+                " them unknown='relaxed'"
             )
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from cogen.inference.items import CONTEXT, count_items, meet_items, take_items
+from cogen.inference.seeds import id_halves
 from cogen.inference.unknown_contexts import Expansion
 from cogen.models.contexts import Classes, Context, contexts_of, taken_by
 from cogen.models.frozen import frozen
@@ -100,6 +101,7 @@ class CoGenerator:
         self._takes = {name: taken_by(view, self.contexts) for name, view in self.views.items()}
         self.shapes = {name: self._check_view(name, view, x) for name, view in self.views.items()}
         self._data: dict[str, Mapping[str, Any]] = {}
+        self._ids: np.ndarray | None = None
 
     # --- conditioning ------------------------------------------------------------------------------------------
 
@@ -125,6 +127,26 @@ class CoGenerator:
             conditioned._data[name] = observe(name, value, self.views[name], self.shapes[name], self.value_range)
         conditioned._check_counts()
         return conditioned
+
+    def with_ids(self, ids: Any) -> Self:
+        """This model whose items have these ids, (item,) different integers in [0, 2^63), on which random numbers depend (with
+        the seed and the chain): some items of a larger set, run with their ids, give the draws that they give there.
+        Default: 0 to n - 1.
+
+        Raises ValueError for ids out of range, repeated, or of another number of items.
+        """
+        id_halves(ids)
+        if len(np.unique(ids)) != len(ids):
+            raise ValueError("ids: two items have the same id, and would have the same random numbers")
+        copied = copy.copy(self)
+        copied._ids = np.asarray(ids)
+        copied._check_counts()
+        return copied
+
+    @property
+    def ids(self) -> np.ndarray:
+        """(item,)"""
+        return np.arange(self.num_items) if self._ids is None else self._ids
 
     def given(self, **contexts: Any) -> Self:
         """This model given some of its contexts, item by item: the classes (item,) of a `Classes`, integers from 0 on or names;
@@ -152,6 +174,8 @@ class CoGenerator:
         combinations = len(next(iter(classes.values())))
         rows = np.repeat(np.arange(self.num_items), combinations)
         expanded = copy.copy(self)
+        wide = self.ids.astype(np.uint64)[:, None] * np.uint64(combinations) + np.arange(combinations, dtype=np.uint64)
+        expanded._ids = np.bitwise_and(wide, np.uint64(2**63 - 1)).ravel()
         expanded._data = take_items(self._data, rows)
         expanded._contexts = GivenContexts(self.contexts, take_items(self._contexts.given, rows))
         expanded = expanded.given(**{name: np.tile(chosen, self.num_items) for name, chosen in classes.items()})
@@ -188,7 +212,7 @@ class CoGenerator:
         known = data.get(CONTEXT, {})
         relaxed = self._contexts.split(known)
         items = count_items(data) if data else num_items
-        meet_items(items)
+        meet_items(items if set(data) - {CONTEXT} else 1)  # of what is not observed, many may be drawn
         prior: Any = self.prior
         if prior is None:
             prior = dist.Normal(torch.zeros(self.latent_dim), 1.0).to_event(1)
@@ -228,7 +252,7 @@ class CoGenerator:
         known = data.get(CONTEXT, {})
         relaxed = self._contexts.split(known)
         items = count_items(data) if data else num_items
-        meet_items(items)
+        meet_items(items if set(data) - {CONTEXT} else 1)  # of what is not observed, many may be drawn
         prior = dist.Normal(jnp.zeros(self.latent_dim), 1.0).to_event(1) if self.prior is None else to_numpyro(self.prior)
         with numpyro.plate("item", items, dim=-1):
             z = numpyro.sample("z", prior)
@@ -359,6 +383,8 @@ class CoGenerator:
     def _check_counts(self) -> None:
         of_views = {name: len(entry["value"]) for name, entry in self._data.items()}
         counts = {**of_views, **{name: len(values) for name, values in self._contexts.given.items()}}
+        if self._ids is not None:
+            counts["ids"] = len(self._ids)
         if len(set(counts.values())) > 1:
             what = "the views and contexts" if self._contexts.given else "the views"
             raise ValueError(f"{what} differ in their number of items: {counts}")

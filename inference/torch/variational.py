@@ -25,7 +25,7 @@ from pyro.optim.pytorch_optimizers import Adam  # type: ignore[attr-defined]
 from torch import Tensor
 
 from cogen.inference.annealing.populations import population_count
-from cogen.inference.items import take_items
+from cogen.inference.items import items_apart, take_items
 from cogen.inference.seeds import torch_seed
 from cogen.inference.torch.guide_start import PyroGuideStart
 from cogen.inference.torch.targets import Point, PyroTarget
@@ -200,6 +200,7 @@ class PyroSVI(MCMCKernel):
         """One step of a fit. Autoguides of all items have parameters of the same names, and so each a store of its own."""
         args, kwargs = self._calls[index]
         if not self._autoguide:
-            return self._fits[index].step(*args, **kwargs)
-        with pyro.get_param_store().scope(self._stores[index]) as self._stores[index]:
+            with items_apart():
+                return self._fits[index].step(*args, **kwargs)
+        with items_apart(), pyro.get_param_store().scope(self._stores[index]) as self._stores[index]:
             return self._fits[index].step(*args, **kwargs)
