@@ -1,7 +1,7 @@
 """Bidirectional Monte Carlo: the evidence of simulated data between two bounds.
 
 Simulated data come with an exact posterior draw, the latent that they were made from. The forward run estimates log p(y)
-from below, a run around the exact draw (`cogen.inference.ConditionalAnnealedHMC`) from above:
+from below, a run around the exact draw (``AnnealedHMC(around=...)``) from above:
 
     E[log Zhat_forward] <= log p(y) <= E[log Zhat_conditional].
 
@@ -34,11 +34,12 @@ if TYPE_CHECKING:
 def simulate(model: Any, num_items: int, *, seed: int) -> tuple[Any, dict[str, np.ndarray]]:
     """Items drawn from a ``CoGenerator``: the model conditioned on the views of new x = G(z), and the latents they came from.
 
-    All views are simulated. Raises TypeError for a model that knows no items, ValueError for a count below one.
+    All views are simulated. Raises TypeError for a model that knows no items, ValueError for a count below one, and for one
+    that is not that of the items whose contexts are given.
     """
     from numpyro import handlers
 
-    from cogen.inference.items import find_items
+    from cogen.inference.items import CONTEXT, context_rows, count_items, find_items
     from cogen.inference.seeds import run_key
 
     items = find_items(model)
@@ -48,9 +49,13 @@ def simulate(model: Any, num_items: int, *, seed: int) -> tuple[Any, dict[str, n
         )
     if num_items < 1:
         raise ValueError(f"num_items={num_items}: at least one is needed")
-    trace = handlers.trace(handlers.seed(items.numpyro, run_key(seed))).get_trace({}, num_items=num_items)
+    given = {CONTEXT: items.item_data[CONTEXT]} if CONTEXT in items.item_data else {}
+    if given and count_items(given) != num_items:
+        raise ValueError(f"num_items={num_items}: contexts are given for {count_items(given)} items, so this is their number")
+    trace = handlers.trace(handlers.seed(items.numpyro, run_key(seed))).get_trace(given, num_items=num_items)
     sites = {n: np.asarray(s["value"]) for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
-    data = items.simulate(items.decode(sites["z"]), sites, seed=seed)
+    context = context_rows(items, sites, np.arange(num_items))
+    data = items.simulate(items.decode(sites["z"], **context), {**sites, **context}, seed=seed)
     return items.condition(**data), {name: value for name, value in sites.items() if name not in data}
 
 
@@ -79,19 +84,17 @@ def evidence_bounds(
 
     Raises ValueError for latents that are not the model's, and for a kernel that adapts without a pilot.
     """
-    from cogen.inference import ConditionalAnnealedHMC, Inference, infer
+    from cogen.inference import Run, infer
 
     if kernel.adapts and not pilot:
         raise ValueError("this kernel adapts as it runs, which biases both bounds: give pilot=, the number of a pilot's chains")
     exact = _flat(model, truth)
-    ConditionalAnnealedHMC.check(kernel)
+    kernel.settings.check_bounds()
     options: dict[str, Any] = {"num_warmup": num_warmup, "progress": progress, "items_at_once": items_at_once}
     if pilot:
-        first = Inference(model, kernel, num_chains=pilot, seed=seed + 1, **options)
-        kernel = kernel.frozen(first.draw(1))
+        kernel = kernel.frozen(Run(model, kernel, num_chains=num_chains, seed=seed, **options).pilot(pilot))
     forward = infer(model, kernel, num_samples=1, num_chains=num_chains, seed=seed, **options)
-    around = ConditionalAnnealedHMC.of(kernel, exact)
-    backward = infer(model, around, num_samples=1, num_chains=num_chains, seed=seed + 2, **options)
+    backward = infer(model, kernel.replace(around=exact), num_samples=1, num_chains=num_chains, seed=seed + 2, **options)
     below, above = log_evidence(forward), population_estimates(backward)
     share: xr.DataArray = np.exp(above.min("population") - above)  # type: ignore[assignment]  # 1 / Zhat over the largest
     count = above.sizes["population"]

@@ -13,11 +13,14 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from cogen.inference.results import variable_name
+
+CONTEXT = "context"
+"""Where an item's contexts stand in its data, beside its views."""
 
 _met: ContextVar[list[int] | None] = ContextVar("cogen_items_met", default=None)
 
@@ -46,6 +49,24 @@ def refuse_hidden_items() -> Iterator[None]:
         )
 
 
+class Items(NamedTuple):
+    """Items as one value, which goes whole through target, kernel and results: every array has a leading item axis; one item
+    is the same without it."""
+
+    id: Any
+    """(item, 2): the upper and lower 32 bits of the ids, on which random numbers depend (with the seed and the chain)."""
+    data: Any = None
+    """What is observed and given of it, the argument of an `ItemModel`; None for a model that is one item."""
+    own: Any = None
+    """What a kernel's settings hold of it alone."""
+    start: Any = None
+    """Where its chains start, (item, chain, dim), if that is given."""
+
+    def take(self, index: np.ndarray | slice) -> Items:
+        """The items of these indices, as NumPy arrays."""
+        return Items(*(take_items(part, index) for part in self))
+
+
 @runtime_checkable
 class ItemModel(Protocol):
     """A conditioned model whose items are independent. ``data`` arguments carry the item axis first. Its programs call
@@ -53,7 +74,8 @@ class ItemModel(Protocol):
 
     @property
     def item_data(self) -> Mapping[str, Any]:
-        """What is observed: a mapping of arrays with a leading item axis, filled where hidden."""
+        """What is known: a mapping of arrays with a leading item axis, filled where hidden. Contexts by name under
+        `CONTEXT`."""
         ...
 
     @property
@@ -81,12 +103,14 @@ class ItemModel(Protocol):
         """The NumPyro model of the items in ``data``."""
         ...
 
-    def decode(self, z: np.ndarray) -> np.ndarray:
-        """The whole x of latents: (batch, latent) -> (batch, *event)."""
+    def decode(self, z: np.ndarray, **context: np.ndarray) -> np.ndarray:
+        """The whole x of latents (batch, latent), with each row's contexts (batch, ...) by name where the model has any, in
+        what form its ``item_data`` and `Contextual.latent_contexts` hold them: (batch, *event)."""
         ...
 
     def simulate(self, x: np.ndarray, sites: Mapping[str, np.ndarray], *, seed: int) -> dict[str, np.ndarray]:
-        """One draw of every view for each x: (batch, *event) -> {view: (batch, ...)}."""
+        """One draw of every view for each x: (batch, *event) -> {view: (batch, ...)}; ``sites`` are the rows' latents and
+        contexts."""
         ...
 
     def result_groups(self) -> Mapping[str, Mapping[str, tuple[tuple[str, ...], np.ndarray]]]:
@@ -102,6 +126,26 @@ class Judged(Protocol):
         """The root mean square, over what is seen, of the residual of each x (..., item, *event) in units of the noise scale:
         {view: (..., item)}, for the views that have such a scale."""
         ...
+
+
+@runtime_checkable
+class Contextual(Protocol):
+    """A model some of whose contexts follow from its latents."""
+
+    def latent_contexts(self, sites: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """These contexts by name, (..., *shape), of the values of the latent sites (..., *shape): draws keep them."""
+        ...
+
+
+def latent_contexts(items: ItemModel, sites: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The contexts that follow from the latents, for any `ItemModel`."""
+    return items.latent_contexts(sites) if isinstance(items, Contextual) else {}
+
+
+def context_rows(items: ItemModel, sites: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The contexts of rows that belong to the items of these indices, ``sites`` being the rows' latents: what `decode`
+    takes."""
+    return {**take_items(items.item_data.get(CONTEXT, {}), rows), **latent_contexts(items, sites)}
 
 
 def find_items(model: Callable) -> ItemModel | None:
@@ -134,9 +178,22 @@ def count_items(data: Any) -> int:
 
 def take_items(data: Any, index: np.ndarray | slice) -> Any:
     """The items of these indices, as NumPy arrays."""
+    if data is None:
+        return None
     if isinstance(data, Mapping):
         return {name: take_items(value, index) for name, value in data.items()}
+    if isinstance(data, tuple):
+        parts = [take_items(value, index) for value in data]
+        return type(data)(*parts) if hasattr(data, "_fields") else tuple(parts)
     return np.asarray(data)[index]
+
+
+def item_ids(items: ItemModel | None) -> np.ndarray:
+    """The ids of a model's items, (item,): its own, or their positions."""
+    if items is None:
+        return np.zeros(1, np.int64)
+    own = getattr(items, "ids", None)
+    return np.arange(count_items(items.item_data)) if own is None else np.asarray(own)
 
 
 def site_dims(items: ItemModel | None, site: str, count: int) -> tuple[str, ...]:

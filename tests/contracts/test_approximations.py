@@ -21,7 +21,8 @@ from known import LinearCase, repeated_means_p_value, standard_normal_moments
 from targets import WeightedCase
 
 from cogen.diagnostics import log_evidence
-from cogen.inference import SVI, AnnealedHMC, GradientDescent, PyroSVI, annealed_hmc, infer
+from cogen.inference import SVI, AnnealedHMC, GradientDescent, PyroSVI, infer
+from cogen.inference.kernels import annealed_hmc
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

@@ -25,16 +25,9 @@ from broken import (
 from invariance import BELOW_ONE, case_named, invariance_p_value, mala_step, replica_step, replicas_p_value, step
 from known import LinearCase, moments_p_value
 
-from cogen.inference import (
-    AnnealedHMC,
-    BlackJAX,
-    Langevin,
-    PyroAnnealedHMC,
-    annealed_hmc,
-    infer,
-    parallel_tempering,
-    pyro_annealed_hmc,
-)
+from cogen.inference import AnnealedHMC, BlackJAX, Langevin, PyroAnnealedHMC, infer
+from cogen.inference.kernels import annealed_hmc, parallel_tempering
+from cogen.inference.torch import annealed_hmc as pyro_annealed_hmc
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -109,7 +102,7 @@ def test_broken_swaps(monkeypatch):
 @pytest.mark.parametrize("broken", MALA)
 def test_a_broken_mala(broken, monkeypatch):
     broken(monkeypatch)
-    through = chains.langevin(Langevin(step_size=mala_step("linear")))
+    through = chains.at_a_beta(Langevin(step_size=mala_step("linear")))
     assert invariance_p_value(case_named("linear"), through) < DETECTED
 
 

@@ -25,14 +25,13 @@ from cogen.inference import (
     Adaptive,
     AnnealedHMC,
     BlackJAX,
-    ConditionalAnnealedHMC,
     GradientDescent,
     GuideStart,
     ImportanceResampling,
-    Inference,
     Langevin,
     ParallelTempering,
     PyroAnnealedHMC,
+    Run,
     infer,
 )
 from cogen.models import CoGenerator, load_generator, shipped_images, views
@@ -52,7 +51,7 @@ def model():
 
 
 def guided():
-    fit = Inference(model, SVI(AutoNormal), num_warmup=200, num_chains=4, seed=0, progress=False)
+    fit = Run(model, SVI(AutoNormal), num_warmup=200, num_chains=4, seed=0, progress=False)
     fit.draw(1)
     return AnnealedHMC(initial=GuideStart.of(fit, prior_share=0.5))
 
@@ -119,7 +118,7 @@ def test_a_shipped_generator_with_each_library_and_the_bounds_of_its_evidence():
     with torch.no_grad():
         theirs = infer(seen, PyroAnnealedHMC(num_leapfrog=5, schedule=Adaptive(0.8)), **counts)
     assert ours["posterior"]["z"].dtype == np.float64
-    kernel = ConditionalAnnealedHMC.of(AnnealedHMC(num_leapfrog=5, step_size=0.05), np.zeros((2, generator.config.latent_dim)))
+    kernel = AnnealedHMC(num_leapfrog=5, step_size=0.05, around=np.zeros((2, generator.config.latent_dim)))
     bound = infer(seen, kernel, **counts)
     for run in (ours, theirs, bound):
         assert np.isfinite(log_evidence(run)["estimate"].values).all()

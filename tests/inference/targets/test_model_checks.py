@@ -14,16 +14,8 @@ from numpyro.infer.autoguide import AutoNormal
 from scipy import stats
 
 from cogen.diagnostics import diagnose, log_evidence, summary
-from cogen.inference import (
-    SVI,
-    AnnealedHMC,
-    ImportanceResampling,
-    Langevin,
-    ParallelTempering,
-    PyroAnnealedHMC,
-    driver,
-    infer,
-)
+from cogen.inference import SVI, AnnealedHMC, ImportanceResampling, Langevin, ParallelTempering, PyroAnnealedHMC, infer
+from cogen.inference import run as driver
 from cogen.models import CoGenerator, views
 
 QUICK = {"num_warmup": 20, "num_samples": 2, "num_chains": 8, "seed": 0, "progress": False}
@@ -261,7 +253,7 @@ def test_items_without_a_finite_start_are_named_before_any_block_runs(monkeypatc
     generator = torch.nn.Linear(1, 1, bias=False)
     model = CoGenerator(generator, latent_dim=1, views={"y": views.Identity(scale=1.0)})
     data = np.array([[0.0], [0.0], [1e30], [0.0]], np.float32)
-    monkeypatch.setattr(driver.Inference, "_run_block", lambda *_: pytest.fail("a block ran"))
+    monkeypatch.setattr(driver.Run, "_run_block", lambda *_: pytest.fail("a block ran"))
     with pytest.raises(ValueError, match="item 2: the log density is not finite at any of the 8 starts"):
         infer(model.condition(y=data), AnnealedHMC(), items_at_once=1, **QUICK)
 
