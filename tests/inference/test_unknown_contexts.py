@@ -11,8 +11,8 @@ from scipy import stats
 from torch import nn
 
 from cogen.diagnostics import (
-    complaints,
     context_probabilities,
+    diagnose,
     draw_weights,
     item_summary,
     log_evidence,
@@ -135,7 +135,7 @@ def test_everything_reads_the_folded_results(model):
     assert (table["ancestors"] <= 32).all()
     assert np.isfinite(table["log_evidence"]).all()
     assert len(summary(run, ["z"])) == 6
-    assert isinstance(complaints(run), list)
+    assert isinstance(diagnose(run), list)
     assert np.isfinite(predictive_checks(run, model=seen, num_draws=5)["p_value"].values).any()
     assert resample(run)["posterior"]["label"].shape == (32, 4, 3)
     handled = infer(pyro.condition(model, data={"seen": torch.as_tensor(Y)}), AnnealedHMC(), **quick)
