@@ -16,7 +16,7 @@ from cogen.models.likelihoods import Normal
 NOISE_PER_RESIDUAL = 5.0
 """The noise scale to condition with, over the residual (RMS) of held-out reconstructions. Residuals of neighbouring pixels go
 together, so that independent noise of their size would count the same misfit many times over. The factor was chosen on
-validation digits, by CRPS and by the coverage of intervals (docs/calibration_real.json)."""
+validation digits, by CRPS and by the coverage of intervals over pixels that are not saturated (docs/inference.md)."""
 
 
 def residuals(
