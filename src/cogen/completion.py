@@ -191,6 +191,7 @@ def _observe(view: Any, images: np.ndarray) -> np.ndarray:
 
 def _decoded(model: Any, posterior: Any) -> tuple[np.ndarray, dict[str, Any]]:
     """x of the draws (chain, draw, item, ...), thinned along draws, with the log weights and independent groups of these."""
+    from cogen.diagnostics.groups import independent_groups
 
     z = posterior["posterior"]["z"].values
     kept = slice(None, None, max(1, z.shape[0] * z.shape[1] // _SCORED))
