@@ -19,6 +19,9 @@ import numpy as np
 
 from cogen.inference.results import variable_name
 
+CONTEXT = "context"
+"""Where an item's contexts stand in its data, beside its views."""
+
 _met: ContextVar[list[int] | None] = ContextVar("cogen_items_met", default=None)
 
 
@@ -71,7 +74,8 @@ class ItemModel(Protocol):
 
     @property
     def item_data(self) -> Mapping[str, Any]:
-        """What is observed: a mapping of arrays with a leading item axis, filled where hidden."""
+        """What is known: a mapping of arrays with a leading item axis, filled where hidden. Contexts by name under
+        `CONTEXT`."""
         ...
 
     @property
@@ -99,12 +103,14 @@ class ItemModel(Protocol):
         """The NumPyro model of the items in ``data``."""
         ...
 
-    def decode(self, z: np.ndarray) -> np.ndarray:
-        """The whole x of latents: (batch, latent) -> (batch, *event)."""
+    def decode(self, z: np.ndarray, **context: np.ndarray) -> np.ndarray:
+        """The whole x of latents (batch, latent), with each row's contexts (batch, ...) by name where the model has any, in
+        what form its ``item_data`` and `Contextual.latent_contexts` hold them: (batch, *event)."""
         ...
 
     def simulate(self, x: np.ndarray, sites: Mapping[str, np.ndarray], *, seed: int) -> dict[str, np.ndarray]:
-        """One draw of every view for each x: (batch, *event) -> {view: (batch, ...)}."""
+        """One draw of every view for each x: (batch, *event) -> {view: (batch, ...)}; ``sites`` are the rows' latents and
+        contexts."""
         ...
 
     def result_groups(self) -> Mapping[str, Mapping[str, tuple[tuple[str, ...], np.ndarray]]]:
@@ -120,6 +126,26 @@ class Judged(Protocol):
         """The root mean square, over what is seen, of the residual of each x (..., item, *event) in units of the noise scale:
         {view: (..., item)}, for the views that have such a scale."""
         ...
+
+
+@runtime_checkable
+class Contextual(Protocol):
+    """A model some of whose contexts follow from its latents."""
+
+    def latent_contexts(self, sites: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """These contexts by name, (..., *shape), of the values of the latent sites (..., *shape): draws keep them."""
+        ...
+
+
+def latent_contexts(items: ItemModel, sites: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The contexts that follow from the latents, for any `ItemModel`."""
+    return items.latent_contexts(sites) if isinstance(items, Contextual) else {}
+
+
+def context_rows(items: ItemModel, sites: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The contexts of rows that belong to the items of these indices, ``sites`` being the rows' latents: what `decode`
+    takes."""
+    return {**take_items(items.item_data.get(CONTEXT, {}), rows), **latent_contexts(items, sites)}
 
 
 def find_items(model: Callable) -> ItemModel | None:

@@ -1,5 +1,7 @@
 from . import views as views
 from .cogenerator import CoGenerator as CoGenerator
+from .contexts import Array as Array
+from .contexts import Classes as Classes
 from .data.datasets import ImageData as ImageData
 from .data.datasets import load_idx_folder as load_idx_folder
 from .data.datasets import load_image_data as load_image_data

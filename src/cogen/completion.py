@@ -64,7 +64,7 @@ def complete(options: Complete) -> None:
         from cogen.inference import infer
         from cogen.models.storage.generators import load_generator
 
-        generator = load_generator(options.generator, label=options.label)
+        generator = load_generator(options.generator)
         images = _images(options, generator)
         model, seen = _condition(options, generator, images)
         posterior = infer(
@@ -75,7 +75,7 @@ def complete(options: Complete) -> None:
             num_chains=options.chains,
             seed=options.seed,
         )
-        draws, labels = _decoded(model, posterior)
+        draws, labels = _decoded(seen, posterior)
         metrics = _metrics(options, model, seen, posterior, images, draws, labels)
         _write(Path(folder), options, posterior, images, draws, metrics)
     _report(options, posterior, metrics)
@@ -149,14 +149,49 @@ def _condition(options: Complete, generator: Any, images: np.ndarray) -> tuple[A
     from cogen.models.cogenerator import CoGenerator
     from cogen.models.noise import fit_scale
 
+    labels = _labels(options, generator, len(images))
+
     def build(scale: float) -> tuple[Any, Any]:
         view = _view(options, tuple(generator.config.event_shape), scale)
         model = CoGenerator(generator, views={"seen": view})
-        return model, model.condition(seen=_observe(view, images))
+        return model, model.condition(seen=_observe(view, images)).given(**labels)
 
     pixel = options.noise if isinstance(options.noise, float) else generator.config.noise_scale
     model, seen = build(pixel * NOISE_OF_VIEW.get(options.view, 1.0))
     return build(fit_scale(seen, seed=options.seed)) if options.noise == "fit" else (model, seen)
+
+
+def _labels(options: Complete, generator: Any, count: int) -> dict[str, Any]:
+    """The classes of the images, by the name of the context."""
+    label = [word for words in options.label for word in words.replace(",", " ").split()]
+    shown = " ".join(label)
+    contexts = generator.config.contexts
+    if not contexts:
+        if label:
+            raise ValueError(f"--label {shown}: generator {options.generator} is not conditional on a class")
+        return {}
+    if set(contexts) != {"label"} or not hasattr(contexts["label"], "count"):
+        raise ValueError(
+            f"generator {options.generator} takes {', '.join(contexts)}: from here only a class, 'label', can be given"
+        )
+    classes = contexts["label"]
+    if not label:
+        raise ValueError(
+            f"generator {options.generator} is conditional on {classes.count} classes: give --label, one class for all images"
+            " or one for each"
+        )
+    if len(label) not in (1, count):
+        raise ValueError(f"--label {shown}: {len(label)} classes for {count} images: give one for all or one for each")
+    label = label * count if len(label) == 1 else label
+    named = classes.names is not None and set(label) <= set(classes.names)
+    if not named and not all(word.isdecimal() for word in label):
+        names = f", or one of {', '.join(classes.names)}" if classes.names else ""
+        raise ValueError(f"--label {shown}: a class is an integer from 0 on{names}")
+    try:
+        return {"label": classes.observe("label", label if named else [int(word) for word in label]).argmax(axis=1)}
+    except ValueError as error:
+        reason = str(error).removeprefix("context 'label': ")
+        raise ValueError(f"--label {shown}: {reason}") from None
 
 
 def _view(options: Complete, shape: tuple[int, ...], scale: float) -> Any:

@@ -31,8 +31,9 @@ class Complete:
     """The values of an array that are black and white; the default is 0 255 for integers and 0 1 for floats."""
     count: int = 16
     """How many images to complete at the most."""
-    label: int | None = None
-    """The class, where the generator is conditional."""
+    label: tuple[str, ...] = ()
+    """The class of all images, or one for each, where the generator is conditional: integers from 0 on (or names, if it has
+    any), separated by spaces or commas."""
     view: Literal["half", "box", "centre", "random", "thumbnail", "gray"] = "half"
     """What is seen: the top half; all but a box or the centre; a random quarter of the pixels; a thumbnail; the luma."""
     algorithm: Literal["annealed-hmc", "hmc", "nuts", "gradient-descent", "importance"] = "annealed-hmc"

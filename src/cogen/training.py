@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cogen.inference.whole_files import write_whole
+from cogen.models.contexts import Classes
 from cogen.models.data.datasets import ImageData, load_image_data
 from cogen.models.families.family import Family
 from cogen.models.families.recipe import Kind, Recipe
@@ -173,6 +174,7 @@ def write(
     config = GeneratorConfig(
         architecture=architecture.name,
         arguments=architecture.arguments,
+        contexts={"label": Classes(sizes.num_classes)} if sizes.num_classes else {},
         latent_dim=family.latent_dim,
         event_shape=sizes.event_shape,
         value_range=made.value_range,
