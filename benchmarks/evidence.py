@@ -31,7 +31,7 @@ import tyro
 from numpyro.infer.autoguide import AutoNormal
 
 from cogen.diagnostics import evidence_bounds, log_evidence, simulate
-from cogen.inference import SVI, Adaptive, AnnealedHMC, GuideStart, Inference, infer
+from cogen.inference import SVI, Adaptive, AnnealedHMC, GuideStart, Run, infer
 from cogen.models import CoGenerator, load_generator, views
 
 
@@ -135,7 +135,7 @@ def from_both(
         for seed in seeds:
             initial, fit_gradients = None, 0.0
             if start == "a guide":
-                fit = Inference(model, SVI(AutoNormal), num_warmup=options.fit_steps, num_chains=4, seed=seed, progress=False)
+                fit = Run(model, SVI(AutoNormal), num_warmup=options.fit_steps, num_chains=4, seed=seed, progress=False)
                 fit.draw(1)
                 fit_gradients = float(np.mean(fit.gradient_evaluations))
                 initial = GuideStart.of(fit, prior_share=share)

@@ -27,7 +27,7 @@ from blackjax.smc.base import extend_params
 from blackjax.smc.resampling import systematic
 from peer_samplers import Program, annealed, model_of
 
-from cogen.inference import AnnealedHMC, Inference, Linear
+from cogen.inference import AnnealedHMC, Linear, Run
 from cogen.inference.targets.numpyro_target import numpyro_target
 from cogen.models import CoGenerator, load_generator, views
 from cogen.models.networks.architectures import DenseGenerator
@@ -88,7 +88,7 @@ def ours_by_items(seen: CoGenerator, chains: int) -> Callable[[], float]:
     """What `infer` takes, results and all, but for the compilation."""
 
     def run() -> float:
-        run = Inference(seen, kernel(chains), num_warmup=TEMPERATURES, num_chains=chains, seed=0, progress=False)
+        run = Run(seen, kernel(chains), num_warmup=TEMPERATURES, num_chains=chains, seed=0, progress=False)
         run.draw(1)
         return run.seconds - run.compile_seconds
 

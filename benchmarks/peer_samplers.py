@@ -27,7 +27,10 @@ from blackjax.smc.tuning.from_kernel_info import update_scale_from_acceptance_ra
 from jax.scipy.special import logsumexp
 
 from cogen.inference import Adaptive, AnnealedHMC, ConstantGain
-from cogen.inference.targets.numpyro_target import Target, numpyro_target
+from cogen.inference.kernels.annealed_hmc import AnnealedHMCSettings
+from cogen.inference.kernels.kernel import ExactDraws
+from cogen.inference.targets.numpyro_target import numpyro_target
+from cogen.inference.targets.target import Target
 from cogen.models import CoGenerator
 
 Array = jax.Array
@@ -122,22 +125,23 @@ def annealed(model: Callable, particles: int, warmup: int, make: Callable[[Any],
     """A function of a key and numbers; ``make`` gives the kernel (a recipe) of these numbers."""
 
     def run(key: Array, numbers: Any) -> Outcome:
-        kernel = make(numbers).bind(model)
-        state = kernel.init(jax.random.split(key, particles), warmup, None, (), {})
+        recipe = make(numbers)
+        kernel, target = recipe.kernel(warmup, particles), recipe.target(model=model)
+        init_key, rng_key = jax.random.split(key)
+        state = kernel.init(target, init_key, ExactDraws(particles))
 
         def climbing(carry: tuple) -> Array:
-            return (carry[0].i < warmup) & ~kernel.warmed_up(carry[0])
+            return (carry[0].iteration < warmup) & ~kernel.warmed_up(carry[0])
 
-        def transition(carry: tuple) -> tuple:
-            state, cost = carry
-            state = kernel.sample(state, (), {})
-            return state, cost + state.n_steps[0]
+        def transition(state: Any, cost: Array) -> tuple:
+            state, info = kernel.step(target, jax.random.fold_in(rng_key, state.iteration), state)
+            return state, cost + info.n_steps[0], info
 
-        state, cost = jax.lax.while_loop(climbing, transition, (state, state.n_steps[0]))
+        state, cost = jax.lax.while_loop(climbing, lambda carry: transition(*carry)[:2], (state, jnp.int32(1)))
         temperatures = state.made // kernel.moves_per_temperature
-        state, cost = transition((state._replace(i=jnp.int32(warmup)), cost))
-        evidence = logsumexp(state.population_log_evidence) - jnp.log(particles)
-        return Outcome(state.z["z"].reshape(particles, -1), state.log_weight, evidence, cost, temperatures)
+        state, cost, info = transition(state._replace(iteration=jnp.int32(warmup)), cost)
+        evidence = logsumexp(info.population_log_evidence) - jnp.log(particles)
+        return Outcome(state.position, info.log_weight, evidence, cost, temperatures)
 
     return run
 
@@ -146,12 +150,18 @@ def adaptive(moves: int, bridge: bool = True) -> Callable[[Numbers], AnnealedHMC
     """The recipe of an adaptive AnnealedHMC whose numbers may be traced; it resamples at every temperature."""
 
     def make(numbers: Numbers) -> AnnealedHMC:
-        kernel = AnnealedHMC(schedule=Adaptive(), moves_per_temperature=moves, resample_threshold=1.0, bridge=bridge)
-        kernel.num_leapfrog = numbers.leapfrog
-        kernel.schedule = _with(Adaptive, conditional_ess=numbers.ess)
         rule = {"initial": numbers.step, "target": numbers.acceptance, "gain": 0.25 * numbers.follows}
-        kernel.step_size = _with(ConstantGain, **rule)
-        return kernel
+        recipe = AnnealedHMC()
+        recipe.settings = _with(
+            AnnealedHMCSettings,
+            schedule=_with(Adaptive, conditional_ess=numbers.ess),
+            num_leapfrog=numbers.leapfrog,
+            step_size=_with(ConstantGain, **rule),
+            moves_per_temperature=moves,
+            resample_threshold=1.0,
+            bridge=bridge,
+        )
+        return recipe
 
     return make
 

@@ -34,7 +34,7 @@ import pyro.infer
 import torch
 import tyro
 
-from cogen.inference import AnnealedHMC, Inference, PyroAnnealedHMC, infer
+from cogen.inference import AnnealedHMC, PyroAnnealedHMC, Run, infer
 from cogen.models import CoGenerator, as_jax, load_generator, shipped_images, views
 
 
@@ -62,15 +62,14 @@ def conditioned(name: str, items: int) -> tuple[CoGenerator, np.ndarray]:
 def through_inference(seen: CoGenerator, kernel: Any, chains: int, transitions: int) -> Callable[[], object]:
     """A function that makes so many transitions of the driver's program, all items in one block, after the warm-up."""
     warmup = 20 if seen.generator.config.architecture.startswith("Dcgan") else 20 * transitions  # a chunk is a twentieth of it
-    run = Inference(seen, kernel, num_warmup=warmup, num_chains=chains, seed=0, progress=False, items_at_once=seen.num_items)
+    run = Run(seen, kernel, num_warmup=warmup, num_chains=chains, seed=0, progress=False, items_at_once=seen.num_items)
     run.draw(1)
-    program, block = run._program, run._blocks[0]
-    data = run._data_of(block)
+    program, block = run.program, run.blocks[0]
 
     def transit() -> None:
         left = transitions
         while left:
-            block.states, _, made, _ = program.advance(block.states, block.items, data, min(left, program.chunk_size), False)
+            block.carried, _, made, _ = program.advance(block.carried, block.items, min(left, program.chunk_size), False)
             left -= made
 
     return transit
@@ -158,7 +157,7 @@ def more_memory(seen: CoGenerator, kernel: Any, chains: int) -> float:
     """MiB by which the process's peak grows when the warm-up is twenty times as long."""
 
     def peak(warmup: int) -> float:
-        Inference(seen, kernel, num_warmup=warmup, num_chains=chains, seed=0, progress=False).draw(1)
+        Run(seen, kernel, num_warmup=warmup, num_chains=chains, seed=0, progress=False).draw(1)
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     peak(100)

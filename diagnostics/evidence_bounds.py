@@ -1,7 +1,7 @@
 """Bidirectional Monte Carlo: the evidence of simulated data between two bounds.
 
 Simulated data come with an exact posterior draw, the latent that they were made from. The forward run estimates log p(y)
-from below, a run around the exact draw (`cogen.inference.ConditionalAnnealedHMC`) from above:
+from below, a run around the exact draw (``AnnealedHMC(around=...)``) from above:
 
     E[log Zhat_forward] <= log p(y) <= E[log Zhat_conditional].
 
@@ -84,19 +84,17 @@ def evidence_bounds(
 
     Raises ValueError for latents that are not the model's, and for a kernel that adapts without a pilot.
     """
-    from cogen.inference import ConditionalAnnealedHMC, Inference, infer
+    from cogen.inference import Run, infer
 
     if kernel.adapts and not pilot:
         raise ValueError("this kernel adapts as it runs, which biases both bounds: give pilot=, the number of a pilot's chains")
     exact = _flat(model, truth)
-    ConditionalAnnealedHMC.check(kernel)
+    kernel.settings.check_bounds()
     options: dict[str, Any] = {"num_warmup": num_warmup, "progress": progress, "items_at_once": items_at_once}
     if pilot:
-        first = Inference(model, kernel, num_chains=pilot, seed=seed + 1, **options)
-        kernel = kernel.frozen(first.draw(1))
+        kernel = kernel.frozen(Run(model, kernel, num_chains=num_chains, seed=seed, **options).pilot(pilot))
     forward = infer(model, kernel, num_samples=1, num_chains=num_chains, seed=seed, **options)
-    around = ConditionalAnnealedHMC.of(kernel, exact)
-    backward = infer(model, around, num_samples=1, num_chains=num_chains, seed=seed + 2, **options)
+    backward = infer(model, kernel.replace(around=exact), num_samples=1, num_chains=num_chains, seed=seed + 2, **options)
     below, above = log_evidence(forward), population_estimates(backward)
     share: xr.DataArray = np.exp(above.min("population") - above)  # type: ignore[assignment]  # 1 / Zhat over the largest
     count = above.sizes["population"]

@@ -74,7 +74,7 @@ def simulation_based_calibration(
         found = simulation_based_calibration(
             build, AnnealedHMC(), masks=masks, num_simulations=256, num_warmup=200, num_samples=5, num_chains=64, seed=0
         )
-        calibration_p_value(found), calibration_table(found), rank_histograms(found)
+        calibration_p_value(found), calibration_table(found), plot_rank_histograms(found)
 
     :param build: from masks (item, *event_shape), boolean, True = seen, to a model that is not conditioned: a ``CoGenerator``
         whose views use them. All its views are simulated and shown. It must have its NumPyro twin.

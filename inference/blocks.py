@@ -9,21 +9,27 @@ dispatches one transition at a time (see `loops`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from importlib.metadata import version
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cogen.inference.adapters.ensemble_kernel import EnsembleKernel
+from cogen.inference.checkpoint import fingerprint, tree_from_arrays, tree_to_arrays
+from cogen.inference.compiled import compiled
+from cogen.inference.items import Items
+from cogen.inference.kernels.kernel import ExactDraws, GivenPositions, Kernel
 from cogen.inference.loops import compiled_loop, has_convolutions
-from cogen.inference.seeds import run_key
-from cogen.inference.targets.numpyro_target import constrained_sites, numpyro_target
+from cogen.inference.programs import Started
+from cogen.inference.records import Records
+from cogen.inference.seeds import item_key, run_key
+from cogen.inference.targets.numpyro_target import constrained_sites
+from cogen.inference.targets.target import Target
 
 Array = jax.Array
-Records = dict[str, np.ndarray]
 
 LANES, LANES_OF_AN_ACCELERATOR = 128, 4096
 """Chains times items of a block, at most: fewer waste a dense generator's matrix products (measured per gradient and chain on
@@ -31,14 +37,6 @@ two cores: 15 microseconds at 16 lanes, 9.1 at 128, 7.1 at 512)."""
 
 MOST_ITEMS, MOST_ITEMS_ON_AN_ACCELERATOR = 8, 256
 """More waste the time of a lone item, which costs as much as a block."""
-
-_LIBRARY_FIELDS = {
-    "acceptance_rate": "accept_prob",
-    "step_size": "adapt_state.step_size",
-    "diverging": "diverging",
-    "energy": "energy",
-    "n_steps": "num_steps",
-}
 
 
 def items_per_block(num_chains: int) -> int:
@@ -48,156 +46,203 @@ def items_per_block(num_chains: int) -> int:
     return min(most, max(1, lanes // num_chains))
 
 
-class BlockProgram:
-    """The start and the transitions of one block of ``size`` items with ``num_chains`` chains each.
+class Carried(NamedTuple):
+    """What a block of items carries from chunk to chunk, all with a leading item axis but the state's iteration."""
 
-    ``kernel`` is a NumPyro kernel, ours bound to the model or the library's; ``data`` the model's arguments for one block,
-    every array with a leading item axis.
+    state: Any
+    key: Array
+
+
+class JaxProgram:
+    """The start and the transitions of one block of items, compiled for the shape of ``first``.
+
+    ``recipe`` is a kernel of ours or of NumPyro after its look at the model (`EnsembleKernel.for_model`).
     """
 
-    def __init__(
-        self, kernel: Any, model: Callable, data: tuple, size: int, num_chains: int, num_warmup: int, seed: int
-    ) -> None:
-        self.kernel, self.size, self.num_warmup = kernel, size, num_warmup
-        self._ours = isinstance(kernel, EnsembleKernel)
-        self._model, self._num_chains, self._key = model, num_chains, run_key(seed)
-        self.by_host = self._ours and _convolves(model, jax.tree.map(lambda a: a[0], data))
+    def __init__(self, recipe: Any, model: Callable, first: Items, *, num_warmup: int, num_chains: int, seed: int) -> None:
+        self._recipe, self._model, self._key = recipe, model, run_key(seed)
+        self.kernel: Kernel = recipe.kernel(num_warmup, num_chains)
+        self.library, self.name = recipe.library, recipe.name
+        self._shape = first
+        self.by_host = self.kernel.host_may_dispatch and self._convolves(first)
         if self.by_host:
-            self.kernel = kernel.unrolled()
+            self.kernel = self.kernel.unrolled()
+        self.chunk_size = 1 if self.by_host else int(np.clip((num_warmup or 100) // 20, 1, 50))
+        self._compiled: tuple | None = None
 
-    def compile(self, data: tuple) -> None:
-        items = np.zeros(self.size, np.int32)
+    @property
+    def ladder_statistics(self) -> tuple[str, ...]:
+        return self.kernel.ladder_statistics
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {
+            "num_populations": self.kernel.populations,
+            "moves_per_temperature": self.kernel.moves_per_temperature,
+            "adapted": int(self.kernel.adapts),
+            "evidence_kind": self.kernel.evidence_kind if self._shape.start is None else "",
+        }
+
+    # --- what a run asks for -----------------------------------------------------------------------------------
+
+    def compile(self) -> None:
         with nullcontext() if self.by_host else compiled_loop():
-            # It runs once a block, so that it is not worth the compiler's optimisation.
-            start = jax.jit(self._starts, compiler_options={"xla_backend_optimization_level": 0}).lower(items, data, self._key)
-            states = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), start.out_info)
-            self._begin = start.compile()
-            self.chunk_size = 1 if self.by_host else int(np.clip((self.num_warmup or 100) // 20, 1, 50))
-            chunk = jax.jit(self._one if self.by_host else self._loop(states, items, data), donate_argnums=0)
-            self._chunk = chunk.lower(states, items, data, 1, False).compile()
+            start = jax.jit(self._starts).lower(self._shape, self._key)
+            carried = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), start.out_info[0])
+            chunk = jax.jit(self._one if self.by_host else self._loop(carried), donate_argnums=0)
+            # The start runs once a block, so that it is not worth the compiler's optimisation.
+            once = compiled(start, {"xla_backend_optimization_level": 0})
+            self._compiled = once, compiled(chunk.lower(carried, self._shape, 1, False))
 
-    def start(self, items: Array, data: tuple) -> Any:
-        """The states of these items' chains before the first transition."""
-        return self._begin(items, data, self._key)
+    def announce(self, items: Items, num_items: int, num_samples: int) -> None:
+        """Nothing: a progress bar says how long a compiled run takes."""
 
-    def advance(
-        self, states: Any, items: Array, data: tuple, count: int, warming: bool
-    ) -> tuple[Any, dict[str, Records], int, bool]:
-        """Up to ``count`` <= ``chunk_size`` transitions: new states, what to keep of each (transition, item, ...), how many
-        were made (fewer where every item is done with its warm-up), and whether all of them are."""
-        states, kept, made, done = self._chunk(states, items, data, count, warming)
+    def start(self, items: Items) -> Started:
+        assert self._compiled is not None
+        carried, density = self._compiled[0](items, self._key)
+        gradients = np.full(len(items.id), self.kernel.num_chains * self.kernel.gradients_to_start, np.int64)
+        return Started(carried, None if density is None else np.asarray(density), gradients)
+
+    def advance(self, carried: Carried, items: Items, count: int, warming: bool) -> tuple[Carried, Records, int, bool]:
+        """Up to ``count`` <= ``chunk_size`` transitions: what is carried on, records (transition, item, ...), how many were
+        made (fewer where every item is done with its warm-up), and whether all of them are."""
+        assert self._compiled is not None
+        carried, records, made, done = self._compiled[1](carried, items, count, warming)
         made = int(made)
-        return states, jax.tree.map(lambda a: np.asarray(a)[:made], kept), made, bool(done)
+        return carried, jax.tree.map(lambda a: np.asarray(a)[:made], records), made, bool(done)
 
-    def warmed_up(self, states: Any) -> bool:
+    def warmed_up(self, carried: Carried) -> bool:
         """Whether no item of the block needs more of the warm-up."""
-        return bool(self._all_warmed_up(states))
+        return bool(self._all_warmed_up(carried))
 
-    def end_warmup(self, states: Any) -> Any:
-        """States that go on to the draws, where the warm-up ended before its limit."""
-        return states._replace(i=jnp.full_like(states.i, self.num_warmup))
+    def end_warmup(self, carried: Carried) -> Carried:
+        """Go on to the draws, where the warm-up ended before its limit."""
+        state = carried.state
+        return carried._replace(state=state._replace(iteration=jnp.full_like(state.iteration, self.kernel.num_warmup)))
 
-    def program(self, items: Array, data: tuple) -> Any:
-        """What the start and one transition compute, as a jaxpr."""
+    def to_arrays(self, carried: Carried) -> dict[str, np.ndarray]:
+        return tree_to_arrays(carried)
 
-        def both(items: Array, data: tuple, key: Array) -> Any:
-            return self._transitions(self._starts(items, data, key), items, data, jnp.bool_(False))
+    def from_arrays(self, carried: Carried, arrays: dict[str, np.ndarray]) -> Carried:
+        return tree_from_arrays(carried, arrays)
 
-        return jax.make_jaxpr(both)(items, data, self._key)
+    def identity(self, items: Items) -> dict[str, str]:
+        """What tells this program and its data from others: hashes."""
+
+        def both(items: Items, key: Array) -> Any:
+            return self._transitions(self._starts(items, key)[0], items)
+
+        program = jax.make_jaxpr(both)(self._shape, self._key)
+        return {
+            "device": jax.devices()[0].device_kind,
+            **{f"version of {name}": version(name) for name in ("jax", "numpyro")},
+            **fingerprint(program, items),
+        }
+
+    def state(self, parts: list[tuple[Carried, int]]) -> Any:
+        return _joined([(carried.state, count) for carried, count in parts])
+
+    def over_items(self, function: Callable[[Target, Any], Any], parts: list[tuple[Carried, Items, int]]) -> Any:
+        """``function(target, state)`` of every item, stacked."""
+
+        def one(state: Any, item: Items) -> Any:
+            return function(self._target(item), state)
+
+        def mapped(carried: Carried, items: Items) -> Any:
+            return jax.vmap(one, in_axes=(_axes(carried.state), 0))(carried.state, items)
+
+        one_block = jax.jit(mapped)
+        return _joined([(one_block(carried, items), count) for carried, items, count in parts])
 
     # --- what is traced ----------------------------------------------------------------------------------------
 
-    def _starts(self, items: Array, data: tuple, key: Array) -> Any:
-        def one(item: Array, data: tuple) -> Any:
-            keys = jax.random.split(jax.random.fold_in(key, item), self._num_chains)
-            return self._over_chains(lambda kernel, k: kernel.init(k, self.num_warmup, None, data, {}), item, keys)
+    def _arguments(self, item: Items) -> tuple:
+        """The model's: of an `ItemModel` the data of a plate with one item."""
+        return () if item.data is None else (jax.tree.map(lambda a: a[None], item.data),)
 
-        return jax.vmap(one)(items, data)
+    def _target(self, item: Items) -> Target:
+        return self._recipe.target(self._arguments(item), model=self._model, own=item.own)
 
-    def _over_chains(self, function: Callable, item: Array, argument: Any, warming: Array | None = None) -> Any:
-        if self._ours:
-            return function(self.kernel.for_item(item, warming), argument)
-        if self.kernel.is_ensemble_kernel:
-            return function(self.kernel, argument)
-        return jax.vmap(lambda each: function(self.kernel, each))(argument)
+    def _starts(self, items: Items, key: Array) -> tuple[Carried, Array | None]:
+        def one(item: Items) -> tuple[Any, Array, Array | None]:
+            init_key, rng_key = jax.random.split(item_key(key, item.id))
+            start = ExactDraws(self.kernel.num_chains) if item.start is None else GivenPositions(item.start)
+            state = self.kernel.init(self._target(item), init_key, start)
+            return state, rng_key, self.kernel.log_density(state)
 
-    def _transitions(self, states: Any, items: Array, data: tuple, warming: Array) -> tuple[Any, dict]:
-        def one(state: Any, item: Array, item_data: tuple) -> tuple[Any, dict]:
-            state = self._over_chains(lambda kernel, s: kernel.sample(s, item_data, {}), item, state, warming)
-            return state, self._record(state, item_data)
+        state, keys, density = jax.vmap(one)(items)
+        return Carried(state._replace(iteration=state.iteration[0]), keys), density
 
-        return jax.vmap(one)(states, items, data)
+    def _transitions(self, carried: Carried, items: Items) -> tuple[Carried, Records]:
+        axes = _axes(carried.state)
 
-    def _record(self, state: Any, data: tuple) -> dict[str, dict[str, Array]]:
+        def one(state: Any, key: Array, item: Items) -> tuple[Any, Records]:
+            target = self._target(item)
+            new, info = self.kernel.step(target, jax.random.fold_in(key, state.iteration), state)
+            return new, self._record(target, item, new, info)
+
+        mapped = jax.vmap(one, in_axes=(axes, 0, 0), out_axes=(axes, 0))
+        state, records = mapped(carried.state, carried.key, items)
+        return carried._replace(state=state), records
+
+    def _record(self, target: Target, item: Items, state: Any, info: Any) -> Records:
         """What is kept of one item's transition: its draws and statistics per chain, and its path."""
         # What an `ItemModel` makes of its latents is large, and comes from `decode`.
-        sites = jax.vmap(lambda z: constrained_sites(self._model, data, {}, z, deterministic=not data))(
-            getattr(state, self.kernel.sample_field)
-        )
-        statistics = self._statistics(state)
-        path = self.kernel.path(state) if self._ours else _library_path(statistics)
+        args, alone = self._arguments(item), item.data is None
+        unconstrained = jax.vmap(target.sites)(state.position)
+        sites = jax.vmap(lambda z: constrained_sites(self._model, args, {}, z, deterministic=alone))(unconstrained)
+        if not alone:
+            sites = {name: value[:, 0] for name, value in sites.items()}  # the plate of one item
+        left_out = {"beta"} if item.start is None else {"beta", "log_weight", "population_log_evidence"}  # of draws beta is one
+        statistics = {name: v for name, v in info._asdict().items() if v is not None and name not in left_out}
         steps = statistics.get("n_steps", jnp.zeros((), jnp.int32)).sum()
-        draw = {f"site:{name}": value for name, value in sites.items()}
-        return {"draw": {**draw, **{f"stat:{n}": v for n, v in statistics.items()}}, "path": path, "cost": {"n": steps}}
+        return Records(sites, statistics, dict(self.kernel.path(state, info)), steps)
 
-    def _statistics(self, state: Any) -> dict[str, Array]:
-        """The statistics of a state that have a chain axis, under their ArviZ names."""
-        if self._ours:
-            return {name: getattr(state, name) for name in self.kernel.chain_fields if name not in ("z", "beta")}
-        found = {}
-        for name, path in _LIBRARY_FIELDS.items():
-            value = state
-            for attribute in path.split("."):
-                value = getattr(value, attribute, None)
-            if value is not None and jnp.ndim(value) == 1:
-                found[name] = value
-        potential = getattr(state, "potential_energy", None)
-        if potential is not None:
-            found["lp"] = -potential
-        return found
+    def _all_warmed_up(self, carried: Carried) -> Array:
+        return jax.vmap(self.kernel.warmed_up, in_axes=(_axes(carried.state),), axis_size=len(carried.key))(carried.state).all()
 
-    def _all_warmed_up(self, states: Any) -> Array:
-        return jax.vmap(self.kernel.warmed_up)(states).all() if self._ours else jnp.bool_(False)
-
-    def _one(self, states: Any, items: Array, data: tuple, count: Array, warming: Array) -> tuple:
+    def _one(self, carried: Carried, items: Items, count: Array, warming: Array) -> tuple:
         """A chunk of one transition, without a loop."""
-        states, kept = self._transitions(states, items, data, warming)
-        return states, jax.tree.map(lambda a: a[None], kept), jnp.int32(1), self._all_warmed_up(states)
+        carried, records = self._transitions(carried, items)
+        return carried, jax.tree.map(lambda a: a[None], records), jnp.int32(1), self._all_warmed_up(carried)
 
-    def _loop(self, *shapes: Any) -> Callable:
+    def _loop(self, carried: Any) -> Callable:
         traced = jax.jit(self._transitions)  # traced once, for the shapes of its records and in the chunk
-        records = jax.eval_shape(traced, *shapes, False)[1]
+        shapes = jax.eval_shape(traced, carried, self._shape)[1]
 
-        def chunk(states: Any, items: Array, data: tuple, count: Array, warming: Array) -> tuple:
+        def chunk(carried: Carried, items: Items, count: Array, warming: Array) -> tuple:
             def go_on(carry: tuple) -> Array:
                 k, _, _, done = carry
                 return (k < count) & ~(warming & done)
 
             def body(carry: tuple) -> tuple:
-                k, states, buffer, _ = carry
-                states, kept = traced(states, items, data, warming)
-                buffer = jax.tree.map(lambda b, r: b.at[k].set(r), buffer, kept)
-                return k + 1, states, buffer, self._all_warmed_up(states)
+                k, carried, buffer, _ = carry
+                carried, records = traced(carried, items)
+                buffer = jax.tree.map(lambda b, r: b.at[k].set(r), buffer, records)
+                return k + 1, carried, buffer, self._all_warmed_up(carried)
 
-            buffer = jax.tree.map(lambda r: jnp.zeros((self.chunk_size, *r.shape), r.dtype), records)
-            first = (jnp.int32(0), states, buffer, self._all_warmed_up(states))
-            made, states, buffer, done = jax.lax.while_loop(go_on, body, first)
-            return states, buffer, made, done
+            buffer = jax.tree.map(lambda r: jnp.zeros((self.chunk_size, *r.shape), r.dtype), shapes)
+            made, carried, buffer, done = jax.lax.while_loop(
+                go_on, body, (jnp.int32(0), carried, buffer, self._all_warmed_up(carried))
+            )
+            return carried, buffer, made, done
 
         return chunk
 
+    def _convolves(self, first: Items) -> bool:
+        def density(item: Items) -> Array:
+            target = self._target(item)
+            return target.tilt(jnp.zeros(target.dim)).sum()
 
-def _convolves(model: Callable, data: tuple) -> bool:
-    def density(data: tuple) -> Array:
-        target = numpyro_target(model, data)
-        return target.tilt(jnp.zeros(target.dim)).sum()
-
-    return has_convolutions(density, data)
+        return has_convolutions(density, jax.tree.map(lambda a: a[0], first))
 
 
-def _library_path(statistics: Mapping[str, Array]) -> dict[str, Array]:
-    names = [name for name in ("acceptance_rate", "step_size") if name in statistics]
-    path = {name: statistics[name].mean() for name in names}
-    if "diverging" in statistics:
-        path["diverging"] = statistics["diverging"].sum()
-    return path
+def _joined(parts: list[tuple[Any, int]]) -> Any:
+    """Trees of blocks with so many items each as one; what has no item axis is common to all."""
+    cut = [jax.tree.map(lambda a, n=count: a[:n] if jnp.ndim(a) else a, tree) for tree, count in parts]
+    return jax.tree.map(lambda first, *rest: jnp.concatenate([first, *rest]) if jnp.ndim(first) else first, *cut)
+
+
+def _axes(state: Any) -> Any:
+    """The item axis of a state's fields: the iteration is common to all items."""
+    return type(state)(**{name: None if name == "iteration" else 0 for name in state._fields})

@@ -18,13 +18,14 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from cogen.inference.warmup_path import WarmupPath
+from cogen.inference.whole_files import write_whole
 
 _IDENTITY = "run.json"
 
@@ -62,7 +63,7 @@ class Checkpoint:
                     f"checkpoint {self.folder}: the folder holds {strangers[0]!r} but no {_IDENTITY}; give an empty one"
                 )
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._replace(path, json.dumps(identity, indent=1).encode())
+            write_whole(path, json.dumps(identity, indent=1).encode())
             return
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
@@ -81,74 +82,65 @@ class Checkpoint:
         """Whether it is time to write."""
         return time.monotonic() - self._written >= self.every
 
-    def save(self, block: int, arrays: Mapping[str, np.ndarray]) -> None:
+    def has(self, block: int) -> bool:
+        """Whether something was saved of a block."""
+        return self._path(block).exists()
+
+    def save(self, block: int, tree: Mapping[str, Any]) -> None:
+        """Write a nested mapping of arrays."""
         stream = io.BytesIO()
-        np.savez(stream, **arrays)  # type: ignore[arg-type]
-        self._replace(self.folder / f"block_{block:05d}.npz", stream.getvalue())
+        np.savez(stream, **flat(tree))  # type: ignore[arg-type]
+        write_whole(self._path(block), stream.getvalue())
         self._written = time.monotonic()
 
-    def load(self, block: int) -> dict[str, np.ndarray] | None:
+    def load(self, block: int) -> dict[str, Any] | None:
         """What was saved of a block, or None. Raises ValueError for a file that is damaged."""
-        path = self.folder / f"block_{block:05d}.npz"
+        path = self._path(block)
         if not path.exists():
             return None
         try:
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-                return {name: stored[name] for name in stored.files}
+                return nested({name: stored[name] for name in stored.files})
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"checkpoint {self.folder}: {path.name} is damaged ({error}); remove this file to repeat its items"
             ) from None
 
-    def _replace(self, path: Path, content: bytes) -> None:
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+    def _path(self, block: int) -> Path:
+        return self.folder / f"block_{block:05d}.npz"
 
 
-def pack(
-    state: Mapping[str, np.ndarray], path: WarmupPath, draws: list[dict[str, np.ndarray]], **more: np.ndarray
-) -> dict[str, np.ndarray]:
-    """What is written of a run: its state, the path of its warm-up and its draws so far."""
-    arrays = {f"state:{name}": value for name, value in state.items()}
-    for kind, records in (("path", path.points), ("draw", draws)):
-        for name in records[0] if records else ():
-            arrays[f"{kind}:{name}"] = np.stack([record[name] for record in records])
-    arrays |= {f"ladder:{name}": value for name, value in path.ladder().items()}
-    return {**arrays, **more, "progress": np.array([path.asked, path.every, len(path.points), len(draws)])}
+def flat(tree: Mapping[str, Any], lead: str = "") -> dict[str, np.ndarray]:
+    """A nested mapping of arrays as one mapping, its keys paths of quoted names."""
+    found: dict[str, np.ndarray] = {}
+    for name, value in tree.items():
+        path = lead + quote(name, safe="")
+        found |= flat(value, f"{path}/") if isinstance(value, Mapping) else {path: np.asarray(value)}
+    return found
 
 
-def unpack(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], WarmupPath, list[dict[str, np.ndarray]]]:
-    """The state, the path and the draws that `pack` put together."""
-    asked, every, points, count = arrays["progress"].tolist()
-    found: dict[str, dict[str, np.ndarray]] = {"state": {}, "path": {}, "draw": {}, "ladder": {}}
-    for key, value in arrays.items():
-        kind, _, name = key.partition(":")
-        if kind in found:
-            found[kind][name] = value
-    path = WarmupPath(
-        tuple(found["ladder"]),
-        asked,
-        every,
-        [{name: value[k] for name, value in found["path"].items()} for k in range(points)],
-        [found["ladder"]] if found["ladder"] else [],
-    )
-    return found["state"], path, [{name: value[k] for name, value in found["draw"].items()} for k in range(count)]
+def nested(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The nested mapping of which `flat` made these; mappings that were empty are not there."""
+    tree: dict[str, Any] = {}
+    for path, value in arrays.items():
+        *folders, name = map(unquote, path.split("/"))
+        place = tree
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[name] = value
+    return tree
 
 
 def tree_to_arrays(tree: Any) -> dict[str, np.ndarray]:
     """The leaves of a pytree of arrays, by number; random keys as their data."""
     leaves = jax.tree.leaves(tree)
-    return {f"leaf:{k}": np.asarray(jax.random.key_data(a) if _is_key(a) else a) for k, a in enumerate(leaves)}
+    return {str(k): np.asarray(jax.random.key_data(a) if _is_key(a) else a) for k, a in enumerate(leaves)}
 
 
 def tree_from_arrays(template: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     """The pytree of the shape ``template`` that `tree_to_arrays` took apart."""
     leaves, structure = jax.tree.flatten(template)
-    found = [jnp.asarray(arrays[f"leaf:{k}"]) for k in range(len(leaves))]
+    found = [jnp.asarray(arrays[str(k)]) for k in range(len(leaves))]
     restored = [jax.random.wrap_key_data(v) if _is_key(t) else v for t, v in zip(leaves, found, strict=True)]
     return jax.tree.unflatten(structure, restored)
 
@@ -161,6 +153,11 @@ def fingerprint(jaxpr: ClosedJaxpr, data: Any) -> dict[str, str]:
     for leaf in jax.tree.leaves(data):
         observed.update(np.asarray(leaf).tobytes())
     return {"data": observed.hexdigest()[:16], "model and kernel": program.hexdigest()[:16]}
+
+
+def digest(array: np.ndarray) -> str:
+    """A hash of an array's values."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
 
 
 def _add_constants(jaxpr: Any, digest: Any) -> None:

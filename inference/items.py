@@ -13,7 +13,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -47,6 +47,24 @@ def refuse_hidden_items() -> Iterator[None]:
             " cogen.inference.infer, which runs its items side by side, and not inside a handler or a function (temper, scale,"
             " a lambda)"
         )
+
+
+class Items(NamedTuple):
+    """Items as one value, which goes whole through target, kernel and results: every array has a leading item axis; one item
+    is the same without it."""
+
+    id: Any
+    """(item, 2): the upper and lower 32 bits of the ids, on which random numbers depend (with the seed and the chain)."""
+    data: Any = None
+    """What is observed and given of it, the argument of an `ItemModel`; None for a model that is one item."""
+    own: Any = None
+    """What a kernel's settings hold of it alone."""
+    start: Any = None
+    """Where its chains start, (item, chain, dim), if that is given."""
+
+    def take(self, index: np.ndarray | slice) -> Items:
+        """The items of these indices, as NumPy arrays."""
+        return Items(*(take_items(part, index) for part in self))
 
 
 @runtime_checkable
@@ -160,9 +178,22 @@ def count_items(data: Any) -> int:
 
 def take_items(data: Any, index: np.ndarray | slice) -> Any:
     """The items of these indices, as NumPy arrays."""
+    if data is None:
+        return None
     if isinstance(data, Mapping):
         return {name: take_items(value, index) for name, value in data.items()}
+    if isinstance(data, tuple):
+        parts = [take_items(value, index) for value in data]
+        return type(data)(*parts) if hasattr(data, "_fields") else tuple(parts)
     return np.asarray(data)[index]
+
+
+def item_ids(items: ItemModel | None) -> np.ndarray:
+    """The ids of a model's items, (item,): its own, or their positions."""
+    if items is None:
+        return np.zeros(1, np.int64)
+    own = getattr(items, "ids", None)
+    return np.arange(count_items(items.item_data)) if own is None else np.asarray(own)
 
 
 def site_dims(items: ItemModel | None, site: str, count: int) -> tuple[str, ...]:

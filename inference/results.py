@@ -35,8 +35,9 @@ def check_names(dims: Mapping[str, Sequence[str]], lead: Sequence[str]) -> None:
             raise ValueError(f"site {site!r} has the name of a dimension of {taken[name]}, which ArviZ cannot hold: rename it")
 
 
-def to_arviz(groups: Mapping[str, Group], attributes: Mapping[str, Any]) -> Any:
-    """An ArviZ object of groups, each a mapping from variable to (dims, values); attributes go to the posterior."""
+def to_arviz(groups: Mapping[str, Group], attributes: Mapping[str, Any], *, first_draw: int = 0) -> Any:
+    """An ArviZ object of groups, each a mapping from variable to (dims, values); attributes go to the posterior. Draws are
+    numbered from ``first_draw`` on."""
     import xarray
 
     datasets = {}
@@ -46,7 +47,7 @@ def to_arviz(groups: Mapping[str, Group], attributes: Mapping[str, Any]) -> Any:
         sizes = {dim: size for dims, values in group.values() for dim, size in zip(dims, np.shape(values), strict=True)}
         datasets[name] = xarray.Dataset(
             {variable_name(site): (dims, np.asarray(values)) for site, (dims, values) in group.items()},
-            coords={dim: np.arange(size) for dim, size in sizes.items()},
+            coords={dim: np.arange(size) + _first(name, dim, first_draw) for dim, size in sizes.items()},
         )
     datasets["posterior"].attrs.update(attributes)
     with warnings.catch_warnings():
@@ -55,6 +56,10 @@ def to_arviz(groups: Mapping[str, Group], attributes: Mapping[str, Any]) -> Any:
     if arviz.__version__.startswith("0."):
         return arviz.InferenceData(**datasets)  # type: ignore[arg-type]
     return xarray.DataTree.from_dict(datasets)
+
+
+def _first(group: str, dim: str, first_draw: int) -> int:
+    return first_draw if dim == "draw" and group != "warmup_sample_stats" else 0
 
 
 def warn_of_nonfinite(counts: np.ndarray, items: bool, *, stacklevel: int) -> None:

@@ -29,6 +29,22 @@ def run_key(seed: int) -> jax.Array:
     return jax.random.fold_in(key, seed >> 32) if seed >> 32 else key
 
 
+def id_halves(ids: np.ndarray) -> np.ndarray:
+    """Integers in [0, 2^63) as their upper and lower 32 bits: (n,) -> (n, 2). Raises ValueError for others."""
+    numbers = np.asarray(ids)
+    if numbers.ndim != 1 or not (np.issubdtype(numbers.dtype, np.integer) and (numbers >= 0).all()):
+        raise ValueError(f"ids of shape {numbers.shape} and type {numbers.dtype}: one integer in [0, 2^63) for each item")
+    wide = numbers.astype(np.uint64)
+    if (wide >> np.uint64(63)).any():
+        raise ValueError(f"id {int(wide.max())}: an id is an integer in [0, 2^63)")
+    return np.stack([wide >> np.uint64(32), wide & np.uint64(0xFFFFFFFF)], axis=1).astype(np.uint32)
+
+
+def item_key(key: jax.Array, halves: jax.Array) -> jax.Array:
+    """The key of an item: a function of the run's key and both halves of the id."""
+    return jax.random.fold_in(jax.random.fold_in(key, halves[0]), halves[1])
+
+
 def torch_seed(seed: int) -> int:
     """What to give ``torch.manual_seed``: 32 bits, the seed itself where it has no more."""
     return seed if seed < 2**32 else int(np.random.SeedSequence(seed).generate_state(1)[0])

@@ -17,13 +17,13 @@ item's most probable class.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from cogen.inference.items import ItemModel, count_items
+from cogen.inference.items import ItemModel
+from cogen.inference.programs import Program
 from cogen.inference.results import to_arviz
 
 _GROUPS = ("posterior", "sample_stats", "posterior_predictive", "observed_data", "constant_data", "warmup_sample_stats")
@@ -44,6 +44,16 @@ class Expansion(NamedTuple):
         """Of the combinations, (combination,)."""
         return np.sum([self.log_priors[name][chosen] for name, chosen in self.classes.items()], axis=0)
 
+    def check(self, program: Program) -> None:
+        """Raises ValueError for a kernel without evidence."""
+        if not program.facts["evidence_kind"]:
+            unknown = " and ".join(map(repr, self.classes))
+            raise ValueError(
+                f"{program.name} has no evidence, which the probabilities of the unknown context {unknown} come from: use"
+                " AnnealedHMC(), ParallelTempering() or PyroAnnealedHMC(), give the classes by model.given(...), or declare them"
+                " unknown='relaxed'"
+            )
+
 
 @runtime_checkable
 class Expandable(Protocol):
@@ -57,31 +67,6 @@ class Expandable(Protocol):
 def expand_unknown(items: ItemModel | None) -> Expansion | None:
     """The expansion of a model with unknown classes, None for any other model."""
     return items.expand_unknown() if isinstance(items, Expandable) else None
-
-
-def infer_over_classes(expansion: Expansion, kernel: Any, run: Callable[[ItemModel], Any], seed: int) -> Any:
-    """Run the expanded model, and fold its results back to one item for each of the model's.
-
-    Raises ValueError, before the run, for a kernel without evidence, and for a start that was fitted item by item.
-    """
-    unknown = " and ".join(map(repr, expansion.classes))
-    factory = kernel.func if isinstance(kernel, functools.partial) else kernel
-    kind = factory if isinstance(factory, type) else type(factory)
-    name = kind.__name__
-    if isinstance(factory, type) and any(base.__module__.startswith("cogen.") for base in kind.__mro__):
-        kernel = kernel()  # a class of ours, or a partial of one
-    if not getattr(kernel, "evidence_kind", ""):
-        raise ValueError(
-            f"{name} has no evidence, which the probabilities of the unknown context {unknown} come from: use AnnealedHMC(),"
-            " ParallelTempering() or PyroAnnealedHMC(), give the classes by model.given(...), or declare them unknown='relaxed'"
-        )
-    if getattr(getattr(kernel, "initial", None), "per_item", False):
-        raise ValueError(
-            f"the start of this {name} was fitted item by item, and the unknown context {unknown} makes"
-            f" {count_items(expansion.model.item_data)} runs of these items: give the classes by model.given(...), or start"
-            " from the prior"
-        )
-    return fold(run(expansion.model), expansion, seed)
 
 
 def fold(posterior: Any, expansion: Expansion, seed: int) -> Any:

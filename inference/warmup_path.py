@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,18 @@ class WarmupPath:
             self.every *= 2
             kept = [point for point in self.points[:-1] if (point["transition"] + 1) % self.every == 0]
             self.points = kept + self.points[-1:]
+
+    def to_arrays(self) -> dict[str, Any]:
+        """As a nested mapping of arrays, for a checkpoint."""
+        names = self.points[0] if self.points else ()
+        points = {name: np.stack([point[name] for point in self.points]) for name in names}
+        return {"points": points, "whole": self.ladder(), "progress": np.array([self.asked, self.every, len(self.points)])}
+
+    def restore(self, stored: Mapping[str, Any]) -> None:
+        """Take what `to_arrays` gave."""
+        self.asked, self.every, count = stored["progress"].tolist()
+        self.points = [{name: value[k] for name, value in stored["points"].items()} for k in range(count)]
+        self.chunks = [stored["whole"]] if stored.get("whole") else []
 
     def ladder(self) -> dict[str, np.ndarray]:
         """What is kept whole, (transition, item) each."""

@@ -28,18 +28,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.stats import multivariate_normal
 
 from cogen.inference.adapters.blackjax_windows import Windows, strongly_typed
-from cogen.inference.adapters.ensemble_kernel import EnsembleKernel, chain_keys
+from cogen.inference.adapters.ensemble_kernel import EnsembleKernel
 from cogen.inference.annealing.populations import distinct, effective_fraction
+from cogen.inference.kernels.kernel import Kernel, Start, chain_keys
 from cogen.inference.loops import compiled_loop
-from cogen.inference.targets.numpyro_target import Target
 from cogen.inference.targets.sums import real
+from cogen.inference.targets.target import Target
 
 Array = jax.Array
 
@@ -55,41 +57,244 @@ _ARRIVED = 1.0 - 1e-6
 
 
 class BlackJAXState(NamedTuple):
-    """The state of all chains of one item. What an algorithm does not tell is zero, and no statistic of the run."""
+    """What the next step of an item's chains needs."""
 
-    i: Array
-    """Transitions asked for."""
-    made: Array
-    """Transitions made: fewer where the particles waited at beta = 1 for the end of the warm-up."""
-    arrived: Array
-    z: dict[str, Array]
-    """Unconstrained values of the latent sites."""
-    beta: Array
-    acceptance_rate: Array
-    step_size: Array
-    diverging: Array
-    energy: Array
-    lp: Array
-    """Log density, unnormalised, in unconstrained coordinates."""
-    n_steps: Array
-    """Gradient evaluations of the last transition: its integration steps, or one, or none where there is no gradient."""
-    log_weight: Array
-    ancestor: Array
-    """The initial particle from which the particle descends."""
-    population: Array
-    population_log_evidence: Array
+    iteration: Array
+    """Steps asked for."""
     inner: Any
     """BlackJAX's state: of every chain, or of all particles."""
     adaptation: Any
-    rng_key: Array
+    arrived: Array
+    """Whether the particles have arrived at beta = 1; other chains are there from the start."""
+    beta: Array
+    ancestor: Array
+    """The initial particle from which each descends."""
+    log_evidence: Array
+    waiting: BlackJAXInfo | None
+    """What was reported last, where particles wait at beta = 1."""
+
+    @property
+    def position(self) -> Array:
+        return self.inner.particles if hasattr(self.inner, "particles") else self.inner.position
 
 
-class BlackJAX(EnsembleKernel):
+class BlackJAXInfo(NamedTuple):
+    """A step, chain by chain; None is what an algorithm does not report."""
+
+    lp: Array
+    """Log density, unnormalised, in unconstrained coordinates."""
+    n_steps: Array
+    """Gradient evaluations: integration steps, or one, or none where there is no gradient."""
+    acceptance_rate: Array | None = None
+    step_size: Array | None = None
+    diverging: Array | None = None
+    energy: Array | None = None
+    log_weight: Array | None = None
+    ancestor: Array | None = None
+    population: Array | None = None
+    population_log_evidence: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class BlackJAXSettings:
+    """An algorithm of BlackJAX with its parameters, and what is learnt of them in the warm-up."""
+
+    algorithm: Any
+    name: str
+    parameters: dict[str, Any]
+    learnt: tuple[str, ...]
+    target_acceptance: float
+
+    @property
+    def tempers(self) -> bool:
+        return self.name == "adaptive_tempered_smc"
+
+    def make(self, target: Target, learnt: dict[str, Array], last: Array | bool = False) -> Any:
+        """BlackJAX's pair of functions for this target; ``last``: all that is left of the inverse temperature is taken."""
+        parameters = {**self.parameters, **learnt}
+        if self.tempers:
+            solver = parameters.pop("root_solver", None) or _dichotomy()
+            return self.algorithm(
+                lambda u: target.reference(u).sum(),
+                lambda u: target.tilt(u).sum(),
+                root_solver=lambda function, low, high: jnp.where(last, high, solver(function, low, high)),
+                **parameters,
+            )
+        return self.algorithm(lambda u: log_density(target, u) - self.divisor(u), **parameters)
+
+    def divisor(self, u: Array) -> Any:
+        """The log density of the Gaussian by which an elliptical slice divides the posterior."""
+        if self.name != "elliptical_slice":
+            return real(0.0)
+        mean, cov = (jnp.asarray(self.parameters[name]) for name in ("mean", "cov"))
+        return multivariate_normal.logpdf(u, mean, jnp.diag(cov) if cov.ndim == 1 else cov)
+
+    def step_size(self, learnt: dict[str, Array]) -> Any:
+        """The step size, where the algorithm has one number for it."""
+        if "step_size" in self.learnt:
+            return learnt.get("step_size", 1.0)
+        step = (self.parameters.get("mcmc_parameters", {}) if self.tempers else self.parameters).get("step_size")
+        return step if step is None or jnp.ndim(step) <= int(self.tempers) else None
+
+
+@dataclass(frozen=True, eq=False)
+class BlackJAXKernel(Kernel):
+    """One step of every chain on its own, or of all particles."""
+
+    settings: BlackJAXSettings
+    num_warmup: int
+    num_chains: int
+    reported: tuple[str, ...]
+    """Statistics that the algorithm reports."""
+    gradient: bool
+    """Whether it asks for gradients."""
+
+    @property
+    def needs_gradient(self) -> bool:
+        return self.gradient
+
+    @property
+    def evidence_kind(self) -> str:
+        return "annealed" if self.settings.tempers else ""
+
+    @property
+    def adapts(self) -> bool:
+        return self.settings.tempers
+
+    @property
+    def populations(self) -> int:
+        return int(self.settings.tempers)
+
+    @property
+    def gradients_to_start(self) -> int:
+        return int(self.gradient and not self.settings.tempers)
+
+    def log_density(self, state: BlackJAXState) -> Array | None:
+        if self.settings.tempers:
+            return None
+        return jax.vmap(lambda inner: inner.logdensity + self.settings.divisor(inner.position))(state.inner)
+
+    def warmed_up(self, state: BlackJAXState) -> Array:
+        return state.arrived & self.settings.tempers
+
+    def path(self, state: BlackJAXState, info: BlackJAXInfo) -> dict[str, Array]:
+        path = {"lp": info.lp.mean()}
+        for name, reduce in (("acceptance_rate", jnp.mean), ("step_size", jnp.mean), ("diverging", jnp.sum)):
+            if (value := getattr(info, name)) is not None:
+                path[name] = reduce(value)
+        if info.log_weight is not None and info.ancestor is not None:
+            path |= {"beta": state.beta, "log_evidence": state.log_evidence, "ancestors": distinct(info.ancestor)}
+            path["weight_ess"] = effective_fraction(info.log_weight)
+        return path
+
+    def init(self, target: Target, key: Array, start: Start) -> BlackJAXState:
+        u = start.positions(target, key)
+        keys, chain = chain_keys(key, self.num_chains), jnp.arange(self.num_chains)
+        adaptation: Any = ()
+        if self.settings.tempers:
+            inner = self.settings.make(target, {}).init(u)
+        else:
+            if self.settings.learnt:
+                begin = jnp.full(self.num_chains, real(self.settings.parameters.get("step_size", 1.0)))
+                adaptation = jax.vmap(lambda step: self._windows().init(step, target.dim))(begin)
+            learnt = jax.vmap(lambda a: self._learnt(a, jnp.bool_(True)))(adaptation) if self.settings.learnt else {}
+            inner = jax.vmap(lambda k, v, own: self.settings.make(target, own).init(v, k))(keys, u, learnt)
+        zeros = jnp.zeros(self.num_chains)
+        waiting = None
+        if self.settings.tempers:
+            lp = jax.vmap(lambda v: log_density(target, v))(u)
+            waiting = self._info(lp, dict.fromkeys(("n_steps", *self.reported), zeros), {}, zeros, chain, real(0.0))
+        return BlackJAXState(
+            iteration=jnp.int32(0),
+            inner=jax.tree.map(lambda a: strongly_typed(a, jnp.asarray(a).dtype), inner),
+            adaptation=adaptation,
+            arrived=jnp.bool_(False),
+            beta=real(0.0 if self.settings.tempers else 1.0),
+            ancestor=chain,
+            log_evidence=real(0.0),
+            waiting=waiting,
+        )
+
+    def step(self, target: Target, key: Array, state: BlackJAXState) -> tuple[BlackJAXState, BlackJAXInfo]:
+        with compiled_loop():  # the loops inside a step are BlackJAX's, whoever dispatches the steps
+            new, info = (self._tempered if self.settings.tempers else self._moved)(target, key, state)
+        new = new._replace(inner=jax.tree.map(lambda now, then: strongly_typed(now, then.dtype), new.inner, state.inner))
+        if state.waiting is not None:
+            waits = state.arrived & (state.iteration < self.num_warmup)
+            still = state.waiting._replace(n_steps=jnp.zeros_like(info.n_steps))
+            info = jax.tree.map(lambda new, old: jnp.where(waits, old, new), info, still)
+            new = jax.tree.map(lambda moved, old: jnp.where(waits, old, moved), new, state)._replace(waiting=info)
+        return new._replace(iteration=state.iteration + 1), info
+
+    def _moved(self, target: Target, key: Array, state: BlackJAXState) -> tuple[BlackJAXState, BlackJAXInfo]:
+        """Every chain by one step of its own."""
+        warming = state.iteration < self.num_warmup
+
+        def one(chain_key: Array, inner: Any, adaptation: Any) -> tuple:
+            learnt = self._learnt(adaptation, warming) if self.settings.learnt else {}
+            inner, info = self.settings.make(target, learnt).step(chain_key, inner)
+            if self.settings.learnt:
+                adaptation = self._windows().update(adaptation, state.iteration, inner.position, info.acceptance_rate)
+            found = {name: getattr(info, _STATISTICS[name]) for name in self.reported}
+            return inner, found, adaptation, learnt
+
+        inner, found, adaptation, learnt = jax.vmap(one)(chain_keys(key, self.num_chains), state.inner, state.adaptation)
+        found.setdefault("n_steps", jnp.full(self.num_chains, int(self.gradient)))
+        new = state._replace(inner=inner, adaptation=adaptation)
+        density = self.log_density(new)
+        assert density is not None
+        return new, self._info(density, found, learnt)
+
+    def _tempered(self, target: Target, key: Array, state: BlackJAXState) -> tuple[BlackJAXState, BlackJAXInfo]:
+        """One step of all particles: resampled, moved, and weighed for the next rise of the inverse temperature."""
+        last = state.iteration >= self.num_warmup - 1
+        inner, info = self.settings.make(target, {}, last=last).step(key, state.inner)
+        evidence = state.log_evidence + info.log_likelihood_increment
+        found = {name: getattr(info.update_info, _STATISTICS[name]) for name in self.reported}  # (chain, move)
+        found = {n: v.sum(1) + 1 if n == "n_steps" else v.any(1) if n == "diverging" else v.mean(1) for n, v in found.items()}
+        found.setdefault("n_steps", jnp.zeros(self.num_chains))
+        ancestor = state.ancestor[info.ancestors]
+        new = state._replace(
+            inner=inner,
+            arrived=inner.tempering_param >= _ARRIVED,
+            beta=strongly_typed(inner.tempering_param, jnp.result_type(float)),
+            ancestor=ancestor,
+            log_evidence=evidence,
+        )
+        lp = jax.vmap(lambda v: log_density(target, v))(inner.particles)
+        log_weight = evidence + jnp.log(self.num_chains * inner.weights)
+        return new, self._info(lp, found, {}, log_weight, ancestor, evidence)
+
+    def _info(
+        self,
+        lp: Array,
+        found: dict[str, Array],
+        learnt: dict[str, Array],
+        log_weight: Array | None = None,
+        ancestor: Array | None = None,
+        evidence: Array | None = None,
+    ) -> BlackJAXInfo:
+        types = {"n_steps": jnp.int32, "diverging": jnp.bool_}
+        kept = {name: strongly_typed(value, types.get(name, jnp.result_type(float))) for name, value in found.items()}
+        if (step := self.settings.step_size(learnt)) is not None:
+            kept["step_size"] = jnp.broadcast_to(real(step), (self.num_chains,))
+        if evidence is not None:
+            kept["population"] = jnp.zeros(self.num_chains, jnp.int32)
+            kept["population_log_evidence"] = jnp.full(self.num_chains, evidence)
+        return BlackJAXInfo(lp=lp, log_weight=log_weight, ancestor=ancestor, **kept)
+
+    def _learnt(self, adaptation: Any, warming: Array) -> dict[str, Array]:
+        return self._windows().parameters(adaptation, warming)
+
+    def _windows(self) -> Windows:
+        return Windows(self.settings.target_acceptance, "inverse_mass_matrix" in self.settings.learnt, self.num_warmup)
+
+
+class BlackJAX(EnsembleKernel, settings=BlackJAXSettings, kernel=BlackJAXKernel):
     """A sampler of BlackJAX, as in ``infer(seen, BlackJAX(blackjax.nuts, adapt=True), num_warmup=500, ...)``.
 
     :param algorithm: a Markov chain of BlackJAX (``blackjax.nuts``, ``hmc``, ``mala``, ``barker``, ``rmh``,
         ``elliptical_slice``, ...) or ``blackjax.adaptive_tempered_smc``.
-    :param model: a conditioned NumPyro model, or None for a recipe that `infer` binds.
     :param adapt: learn ``step_size`` and, where the algorithm has one and none is given, the diagonal
         ``inverse_mass_matrix`` during the warm-up. ``step_size`` then is where it starts (1 if it is not given).
     :param target_acceptance: what the step size is led to, in (0, 1); 0.574 is the better for ``mala``.
@@ -110,230 +315,86 @@ class BlackJAX(EnsembleKernel):
         target_acceptance: float = 0.8,
         **parameters: Any,
     ) -> None:
-        super().__init__(model)
         if not 0.0 < target_acceptance < 1.0:
             raise ValueError(f"target_acceptance={target_acceptance}: it lies between 0 and 1")
-        self._name, signature = _recognise(algorithm)
-        self._tempers = self._name == "adaptive_tempered_smc"
-        self._elliptical = self._name == "elliptical_slice"
-        self.algorithm, self.parameters = algorithm, dict(parameters)
-        self.target_acceptance = target_acceptance
-        self._learnt = tuple(name for name in _ADAPTED if adapt and name in signature.parameters)
-        if adapt and "step_size" not in self._learnt:
-            raise ValueError(f"blackjax.{self._name} has no step_size: it runs without adapt=True")
+        name, signature = _recognise(algorithm)
+        learnt = tuple(each for each in _ADAPTED if adapt and each in signature.parameters)
+        if adapt and "step_size" not in learnt:
+            raise ValueError(f"blackjax.{name} has no step_size: it runs without adapt=True")
         if "inverse_mass_matrix" in parameters:
-            self._learnt = self._learnt[:1]
+            learnt = learnt[:1]
+        super().__init__(
+            model,
+            algorithm=algorithm,
+            name=name,
+            parameters=parameters,
+            learnt=learnt,
+            target_acceptance=target_acceptance,
+        )
         self._check_parameters(signature)
-        self.evidence_kind = "annealed" if self._tempers else ""
-        self._told: tuple[str, ...] | None = None
+        self._reported: tuple[str, ...] = ()
+        self._gradient = True
 
-    @property
-    def adapts(self) -> bool:
-        return self._tempers
-
-    def prepare(self, num_warmup: int, num_chains: int) -> None:
-        super().prepare(num_warmup, num_chains)
-        if (self._learnt or self._tempers) and num_warmup < 1:
-            raise ValueError(f"num_warmup={num_warmup}: blackjax.{self._name} adapts in the warm-up, so it has one")
-        if self._tempers and num_chains < 2:
-            raise ValueError(f"num_chains={num_chains}: one particle alone cannot be resampled")
-        self._populations = int(self._tempers)
-
-    def target(self, args: tuple, kwargs: dict | None) -> Target:
-        target = super().target(args, kwargs)
-        if self._told is None:
-            self._find_statistics(target.dim)
-        return target
-
-    def warmed_up(self, state: BlackJAXState) -> Array:
-        return state.arrived
-
-    def path(self, state: BlackJAXState) -> dict[str, Array]:
-        seen: dict[str, Array] = {
-            name: getattr(state, name).mean() for name in ("acceptance_rate", "step_size", "lp") if name in self.chain_fields
-        }
-        if "diverging" in self.chain_fields:
-            seen["diverging"] = state.diverging.sum()
-        if self._tempers:
-            seen["beta"] = state.beta
-            seen["weight_ess"] = effective_fraction(state.log_weight)
-            seen["ancestors"] = distinct(state.ancestor)
-            seen["log_evidence"] = state.population_log_evidence[0]
+    def for_model(self, model: Callable, args: tuple, kwargs: dict) -> Self:
+        """Raises ValueError for parameters of another size than the model's."""
+        shapes = jax.eval_shape(lambda: jnp.zeros(self.target(args, kwargs, model=model).dim))
+        seen = self.replace()
+        seen._reported, seen._gradient = self._look(len(shapes))
         return seen
 
-    # --- what the algorithm is and tells -----------------------------------------------------------------------
+    def kernel(self, num_warmup: int, num_chains: int) -> BlackJAXKernel:
+        settings = self.settings
+        if (settings.learnt or settings.tempers) and num_warmup < 1:
+            raise ValueError(f"num_warmup={num_warmup}: blackjax.{settings.name} adapts in the warm-up, so it has one")
+        if settings.tempers and num_chains < 2:
+            raise ValueError(f"num_chains={num_chains}: one particle alone cannot be resampled")
+        return BlackJAXKernel(settings, num_warmup, num_chains, self._reported, self._gradient)
 
     def _check_parameters(self, signature: inspect.Signature) -> None:
-        own = list(signature.parameters.values())[2 if self._tempers else 1 :]
+        settings = self.settings
+        own = list(signature.parameters.values())[2 if settings.tempers else 1 :]
         named = [p for p in own if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        unknown = self.parameters.keys() - {p.name for p in named}
+        unknown = settings.parameters.keys() - {p.name for p in named}
         if unknown and len(named) == len(own):
             takes = _listed(p.name for p in named)
-            raise ValueError(f"blackjax.{self._name} has no {_listed(unknown)}: it takes {takes}")
-        missing = [p.name for p in named if p.default is p.empty and p.name not in {*self.parameters, *self._learnt}]
+            raise ValueError(f"blackjax.{settings.name} has no {_listed(unknown)}: it takes {takes}")
+        given = {*settings.parameters, *settings.learnt}
+        missing = [p.name for p in named if p.default is p.empty and p.name not in given]
         if missing:
-            given = ", ".join(f"{name}=..." for name in missing)
+            example = ", ".join(f"{name}=..." for name in missing)
             remedy = " or adapt=True" if set(missing) & set(_ADAPTED) else ""
             raise ValueError(
-                f"blackjax.{self._name} needs {_listed(missing)}: BlackJAX(blackjax.{self._name}, {given}){remedy}"
+                f"blackjax.{settings.name} needs {_listed(missing)}: BlackJAX(blackjax.{settings.name}, {example}){remedy}"
             )
 
-    def _find_statistics(self, dim: int) -> None:
-        """What the algorithm tells of a step, from its shapes on a density of this size."""
-        mass = self.parameters.get("inverse_mass_matrix")
+    def _look(self, dim: int) -> tuple[tuple[str, ...], bool]:
+        """What the algorithm reports of a step, and whether it asks for gradients, from its shapes on such a density."""
+        settings = self.settings
+        mass = settings.parameters.get("inverse_mass_matrix")
         if mass is not None and not callable(mass) and jnp.shape(mass) not in ((dim,), (dim, dim)):
             raise ValueError(f"inverse_mass_matrix has shape {jnp.shape(mass)}, the model has {dim} unconstrained coordinates")
         plain = Target(dim, lambda _: jnp.zeros(dim), lambda u: -0.5 * u**2, lambda u: 0.0 * u, lambda u: {})
-        start = jnp.zeros((2, dim)) if self._tempers else jnp.zeros(dim)
+        start = jnp.zeros((2, dim)) if settings.tempers else jnp.zeros(dim)
 
         def once(key: Array) -> Any:
-            algorithm = self._algorithm(plain, {name: jnp.ones(() if name == "step_size" else dim) for name in self._learnt})
+            learnt = {name: jnp.ones(() if name == "step_size" else dim) for name in settings.learnt}
+            algorithm = settings.make(plain, learnt)
             return algorithm.step(key, algorithm.init(start, key))
 
         state, info = jax.eval_shape(once, jax.random.key(0))
-        if not self._tempers and not {"position", "logdensity"} <= set(getattr(state, "_fields", ())):
-            raise ValueError(f"blackjax.{self._name} keeps no single position with its density, so its draws cannot be read")
-        told = info.update_info if self._tempers else info
-        fields = set(getattr(told, "_fields", ()))
-        self._told = tuple(name for name, theirs in _STATISTICS.items() if theirs in fields)
-        if self._learnt and "acceptance_rate" not in self._told:
-            raise ValueError(f"blackjax.{self._name} tells no acceptance rate from which a step size could be learnt")
-        self._gradient = "n_steps" in self._told or hasattr(state, "logdensity_grad")
-        self.gradients_to_start = int(self._gradient and not self._tempers)
-        names = {"z", "lp", "n_steps", *self._told}
-        if self._step_size({}) is not None:
-            names.add("step_size")
-        if self._tempers:
-            names |= {"log_weight", "ancestor", "population", "population_log_evidence"}
-        self.chain_fields = tuple(name for name in BlackJAXState._fields if name in names)
+        if not settings.tempers and not {"position", "logdensity"} <= set(getattr(state, "_fields", ())):
+            raise ValueError(f"blackjax.{settings.name} keeps no single position with its density, so its draws cannot be read")
+        of_step = info.update_info if settings.tempers else info
+        fields = set(getattr(of_step, "_fields", ()))
+        reported = tuple(name for name, theirs in _STATISTICS.items() if theirs in fields)
+        if settings.learnt and "acceptance_rate" not in reported:
+            raise ValueError(f"blackjax.{settings.name} reports no acceptance rate from which a step size could be learnt")
+        return reported, "n_steps" in reported or hasattr(state, "logdensity_grad")
 
-    def _step_size(self, learnt: dict[str, Array]) -> Any:
-        where = self.parameters.get("mcmc_parameters", {}) if self._tempers else self.parameters
-        if "step_size" in self._learnt:
-            return learnt.get("step_size", 1.0)
-        step = where.get("step_size")
-        return step if step is None or jnp.ndim(step) <= int(self._tempers) else None
 
-    def _algorithm(self, target: Target, learnt: dict[str, Array], last: Array | bool = False) -> Any:
-        """BlackJAX's pair of functions for this target; ``last``: all that is left of the inverse temperature is taken."""
-        parameters = {**self.parameters, **learnt}
-        if self._tempers:
-            solver = parameters.pop("root_solver", None) or _dichotomy()
-            return self.algorithm(
-                lambda u: target.reference(u).sum(),
-                lambda u: target.tilt(u).sum(),
-                root_solver=lambda function, low, high: jnp.where(last, high, solver(function, low, high)),
-                **parameters,
-            )
-        return self.algorithm(lambda u: target.reference(u).sum() + target.tilt(u).sum() - self._divisor(u), **parameters)
-
-    def _divisor(self, u: Array) -> Any:
-        if not self._elliptical:
-            return real(0.0)
-        mean, cov = (jnp.asarray(self.parameters[name]) for name in ("mean", "cov"))
-        return multivariate_normal.logpdf(u, mean, jnp.diag(cov) if cov.ndim == 1 else cov)
-
-    def _loop(self) -> Any:
-        return compiled_loop()  # the loops inside a step are BlackJAX's, whoever dispatches the transitions
-
-    # --- transitions -------------------------------------------------------------------------------------------
-
-    def _init(self, target: Target, key: Array, num_chains: int) -> BlackJAXState:
-        init_key, rng_key = jax.random.split(key)
-        keys = chain_keys(init_key, num_chains)
-        u = jax.vmap(target.draw)(keys)
-        zeros, chain = jnp.zeros(num_chains), jnp.arange(num_chains)
-        adaptation: Any = ()
-        if self._tempers:
-            inner = self._algorithm(target, {}).init(u)
-        else:
-            if self._learnt:
-                start = jnp.full(num_chains, real(self.parameters.get("step_size", 1.0)))
-                adaptation = jax.vmap(lambda step: self._windows().init(step, target.dim))(start)
-            learnt = jax.vmap(lambda a: self._windows().parameters(a, jnp.bool_(True)))(adaptation) if self._learnt else {}
-            inner = jax.vmap(lambda k, v, own: self._algorithm(target, own).init(v, k))(keys, u, learnt)
-        return BlackJAXState(
-            i=jnp.int32(0),
-            made=jnp.int32(0),
-            arrived=jnp.bool_(False),
-            z=jax.vmap(target.sites)(u),
-            beta=real(0.0 if self._tempers else 1.0),
-            acceptance_rate=zeros,
-            step_size=self._steps({}, num_chains),
-            diverging=zeros > 0,
-            energy=zeros,
-            lp=jax.vmap(lambda v: target.reference(v).sum() + target.tilt(v).sum())(u),
-            n_steps=jnp.full(num_chains, self.gradients_to_start, jnp.int32),
-            log_weight=zeros,
-            ancestor=chain,
-            population=jnp.zeros_like(chain),
-            population_log_evidence=zeros,
-            inner=jax.tree.map(lambda a: strongly_typed(a, jnp.asarray(a).dtype), inner),
-            adaptation=adaptation,
-            rng_key=rng_key,
-        )
-
-    def _sample(self, target: Target, state: BlackJAXState) -> BlackJAXState:
-        key = jax.random.fold_in(state.rng_key, state.made)
-        new = (self._tempered if self._tempers else self._moved)(target, state, key)._replace(made=state.made + 1)
-        inner = jax.tree.map(lambda now, then: strongly_typed(now, then.dtype), new.inner, state.inner)
-        new = new._replace(inner=inner)
-        if self._tempers:
-            waiting = state.arrived & (state.i < self._num_warmup)
-            still = state._replace(n_steps=jnp.zeros_like(state.n_steps))
-            new = jax.tree.map(lambda moved, old: jnp.where(waiting, old, moved), new, still)
-        return new._replace(i=state.i + 1)
-
-    def _moved(self, target: Target, state: BlackJAXState, key: Array) -> BlackJAXState:
-        """Every chain by one step of its own."""
-        warming = state.i < self._num_warmup
-
-        def one(chain_key: Array, inner: Any, adaptation: Any) -> tuple:
-            learnt = self._windows().parameters(adaptation, warming) if self._learnt else {}
-            inner, info = self._algorithm(target, learnt).step(chain_key, inner)
-            if self._learnt:
-                adaptation = self._windows().update(adaptation, state.i, inner.position, info.acceptance_rate)
-            told = {name: getattr(info, _STATISTICS[name]) for name in self._told or ()}
-            return inner, told, adaptation, learnt, inner.logdensity + self._divisor(inner.position)
-
-        num_chains = state.lp.shape[0]
-        inner, told, adaptation, learnt, lp = jax.vmap(one)(chain_keys(key, num_chains), state.inner, state.adaptation)
-        told.setdefault("n_steps", jnp.full(num_chains, int(self._gradient)))
-        return state._replace(
-            z=jax.vmap(target.sites)(inner.position),
-            step_size=self._steps(learnt, num_chains),
-            lp=lp,
-            inner=inner,
-            adaptation=adaptation,
-            **{name: strongly_typed(value, getattr(state, name).dtype) for name, value in told.items()},
-        )
-
-    def _tempered(self, target: Target, state: BlackJAXState, key: Array) -> BlackJAXState:
-        """One step of all particles: resampled, moved, and weighed for the next rise of the inverse temperature."""
-        num_chains = state.lp.shape[0]
-        inner, info = self._algorithm(target, {}, last=state.i >= self._num_warmup - 1).step(key, state.inner)
-        evidence = state.population_log_evidence + info.log_likelihood_increment
-        told = {name: getattr(info.update_info, _STATISTICS[name]) for name in self._told or ()}  # (chain, move)
-        told = {n: v.sum(1) + 1 if n == "n_steps" else v.any(1) if n == "diverging" else v.mean(1) for n, v in told.items()}
-        told.setdefault("n_steps", jnp.zeros(num_chains))
-        return state._replace(
-            arrived=inner.tempering_param >= _ARRIVED,
-            z=jax.vmap(target.sites)(inner.particles),
-            beta=strongly_typed(inner.tempering_param, jnp.result_type(float)),
-            lp=jax.vmap(lambda v: target.reference(v).sum() + target.tilt(v).sum())(inner.particles),
-            log_weight=evidence + jnp.log(num_chains * inner.weights),
-            ancestor=state.ancestor[info.ancestors],
-            population_log_evidence=evidence,
-            inner=inner,
-            **{name: strongly_typed(value, getattr(state, name).dtype) for name, value in told.items()},
-        )
-
-    def _steps(self, learnt: dict[str, Array], num_chains: int) -> Array:
-        step = self._step_size(learnt)
-        return jnp.broadcast_to(real(0.0 if step is None else step), (num_chains,))
-
-    def _windows(self) -> Windows:
-        return Windows(self.target_acceptance, "inverse_mass_matrix" in self._learnt, self._num_warmup)
+def log_density(target: Target, u: Array) -> Array:
+    """At beta = 1, a plain sum."""
+    return target.reference(u).sum() + target.tilt(u).sum()
 
 
 def _recognise(algorithm: Any) -> tuple[str, inspect.Signature]:

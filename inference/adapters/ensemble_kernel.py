@@ -1,8 +1,8 @@
-"""What our kernels share: a NumPyro ``MCMCKernel`` whose state holds all chains of one item.
+"""Our kernels under the names that people use: recipes for `infer`, and kernels of NumPyro's ``MCMC``.
 
-NumPyro hands such a kernel a batch of keys (its vectorised chains) or one key (a single chain); inside there is always a
-leading chain axis, and it is taken off again for a single chain. A kernel can be made without a model, as a recipe, and
-is bound to one by `infer`. Every draw is a function of the item's key and the chain's index.
+NumPyro hands an ensemble kernel a batch of keys (its vectorised chains) or one key (a single chain); the pure functions inside
+always have a leading chain axis, which is taken off again for a single chain. A recipe without a model is bound to one by
+`infer`. Every draw is a function of the item's key and the chain's index.
 
 On several devices, shard the chain axis of the keys, and everything with a chain axis is laid out as they are; then the
 compiled transitions run on all devices, with the same draws but for rounding:
@@ -18,162 +18,199 @@ know nothing of each other.
 from __future__ import annotations
 
 import copy
+import dataclasses
+import inspect
 from collections.abc import Callable
-from contextlib import nullcontext
-from typing import Any, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import is_prng_key
 
+from cogen.inference.annealing.guide_start import GuideStart
+from cogen.inference.kernels.kernel import ExactDraws, Kernel, Own
 from cogen.inference.loops import compiled_loop
 from cogen.inference.targets.masked_sites import ProperUnobserved
 from cogen.inference.targets.model_checks import check_numpyro_model
-from cogen.inference.targets.numpyro_target import GuideStart, Initial, Target, constrained_sites, numpyro_target
+from cogen.inference.targets.numpyro_target import constrained_sites, numpyro_target
+from cogen.inference.targets.target import Target
 
 Array = jax.Array
 
 
-class EnsembleKernel(MCMCKernel):
-    """A kernel over all chains of one item. Subclasses write `_init` and `_sample` for states with a chain axis.
+class ChainState(NamedTuple):
+    """What NumPyro's ``MCMC`` carries. The fields of ``info`` can be collected by their names, as ``extra_fields``."""
 
-    Their state is a NamedTuple with the fields ``i``, ``z`` and ``rng_key``; the fields that `chain_fields` names have a
-    leading chain axis and can be collected.
-    """
+    i: Array
+    z: dict[str, Array]
+    """Unconstrained values of the latent sites."""
+    info: Any
+    state: Any
+    rng_key: Array
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.info._fields:
+            return getattr(self.info, name)
+        raise AttributeError(f"nothing called {name!r} is reported; there are {', '.join(self.info._fields)}")
+
+
+class EnsembleKernel(MCMCKernel):
+    """A kernel over all chains of one item. A subclass names its settings, a frozen dataclass, and its `Kernel`."""
 
     is_ensemble_kernel = True
     sample_field = "z"
-    chain_fields: tuple[str, ...] = ("z",)
-    carried_fields: tuple[str, ...] = ()
-    """Fields with a leading chain axis that are not collected, and keep it for a single chain."""
-    initial: Initial = None
-    """q0; None is the prior."""
-    evidence_kind = ""
-    """Where the evidence of a run comes from ("annealed", "bridged", "importance", "stepping-stone"); nothing without one."""
-    starts_at_density = True
-    """Whether its chains go nowhere from starts of zero density, so that a run without any other is stopped."""
-    gradients_to_start = 0
-    """Gradient evaluations per chain before the first transition."""
+    library = "cogen"
+    settings_type: ClassVar[type]
+    kernel_type: ClassVar[type]
 
-    def __init__(self, model: Callable | None) -> None:
+    def __init_subclass__(cls, settings: type | None = None, kernel: type | None = None) -> None:
+        super().__init_subclass__()
+        if settings is None or kernel is None:  # a subclass of a kernel
+            return
+        cls.settings_type, cls.kernel_type = settings, kernel
+        model = inspect.Parameter("model", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None)
+        own = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(settings).parameters.values()]
+        cls.__signature__ = inspect.Signature([model, *own])  # type: ignore[attr-defined]
+        told = [inspect.getdoc(each) for each in reversed(settings.__mro__) if dataclasses.is_dataclass(each)]
+        opening = "    :param model: a conditioned NumPyro model, or None for a recipe that `infer` binds.\n"
+        cls.__doc__ = "\n\n".join([inspect.cleandoc(cls.__doc__ or ""), inspect.cleandoc(opening), *filter(None, told)])
+
+    def __init__(self, model: Callable | None = None, **settings: Any) -> None:
         self._model: Callable | None = None if model is None else ProperUnobserved(model)
-        self._item: Array | int = 0
-        self._num_items = 1
-        self._unroll = False
-        self._warming: Array | None = None
+        self.settings = self.settings_type(**settings)
+        self._kernel: Kernel | None = None
 
     @property
     def model(self) -> Callable | None:
         return self._model
 
-    def bind(self, model: Callable, num_items: int = 1) -> Self:
-        """A copy of this kernel for ``model`` and so many items. Raises ValueError if it has one already."""
-        if self._model is not None:
-            raise ValueError(f"{type(self).__name__} was made with a model of its own: make it without one for infer")
-        bound = copy.copy(self)
-        bound._model = model
-        bound._num_items = num_items
-        return bound
+    @property
+    def name(self) -> str:
+        return type(self).__name__
 
-    def for_item(self, item: Array | int, warming: Array | None = None) -> Self:
-        """A copy that knows which item of a batch it serves (step sizes may be recorded per item), and whether the caller
-        is warming up, where that is the same for all items (a branch on it then stays a branch)."""
+    @property
+    def tunable(self) -> bool:
+        """Whether a pilot finds something to freeze."""
+        return hasattr(self.settings, "frozen")
+
+    def replace(self, **settings: Any) -> Self:
+        """This recipe with other settings."""
         copied = copy.copy(self)
-        copied._item, copied._warming = item, warming
+        copied.settings = dataclasses.replace(self.settings, **settings)
         return copied
 
-    def unrolled(self) -> Self:
-        """A copy for a caller that dispatches transitions one by one: no compiled loop inside, none around."""
-        copied = copy.copy(self)
-        copied._unroll = True
-        return copied
+    # --- what infer asks for -----------------------------------------------------------------------------------
 
-    def target(self, args: tuple, kwargs: dict | None) -> Target:
-        """The annealing path of the model with these arguments, from ``initial`` where the kernel has one."""
-        initial = self.initial.for_item(self._item) if isinstance(self.initial, GuideStart) else self.initial
-        return numpyro_target(self._bound_model(), args, kwargs, initial=initial, **self._target_settings())
+    def for_model(self, model: Callable, args: tuple, kwargs: dict) -> Self:
+        """This recipe after a look at the model, with the arguments of one item, that is not traced."""
+        return self
 
-    def _target_settings(self) -> dict[str, Any]:
-        """What else `numpyro_target` is told."""
-        return {}
+    def kernel(self, num_warmup: int, num_chains: int) -> Kernel:
+        """The pure functions of a run of so many warm-up transitions and chains. Raises ValueError for settings that cannot
+        run."""
+        return self.kernel_type(self.settings, num_warmup, num_chains)
 
-    def prepare(self, num_warmup: int, num_chains: int) -> None:
-        """Lay out a run, before anything is compiled. Raises ValueError for settings that cannot run."""
-        self._num_warmup = num_warmup
+    def own(self, num_warmup: int, ids: np.ndarray) -> Own:
+        """What the settings hold of these items. Raises ValueError where it is of others."""
+        if not hasattr(self.settings, "own"):
+            return Own()
+        return self.settings.own(num_warmup).for_items(ids, getattr(self.settings, "recorded", None))
 
-    def init(self, rng_key: Array, num_warmup: int, init_params: Any, model_args: tuple, model_kwargs: dict) -> Any:
+    def frozen(self, pilot: Any) -> Self:
+        """A recipe that repeats what a pilot has adapted: a `Tuning`, or the results of a run."""
+        if not self.tunable:
+            raise ValueError(f"{type(self).__name__} records nothing that a second run could freeze: run it without a pilot")
+        frozen = self.replace()
+        frozen.settings = self.settings.frozen(pilot)
+        return frozen
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the warm-up looks at what it weighs, so that its evidence is not unbiased."""
+        return getattr(self.settings, "adapts", False)
+
+    def target(
+        self, args: tuple = (), kwargs: dict | None = None, *, model: Callable | None = None, own: Own | None = None
+    ) -> Target:
+        """The annealing path of a model (default: the kernel's) with the arguments of one item, from ``initial`` where the
+        settings have one."""
+        model = self._bound_model() if model is None else model
+        initial = getattr(self.settings, "initial", None)
+        own = own or Own()
+        if isinstance(initial, GuideStart) and own.guide is not None:
+            initial = initial.with_params(own.guide)
+        options = {name: getattr(self.settings, name) for name in ("temper", "flat_prior") if hasattr(self.settings, name)}
+        return numpyro_target(model, args, kwargs, initial=initial, **options)._replace(own=own)
+
+    # --- NumPyro's contract --------------------------------------------------------------------------------------
+
+    def init(self, rng_key: Array, num_warmup: int, init_params: Any, model_args: tuple, model_kwargs: dict) -> ChainState:
         if init_params is not None:
             raise ValueError(f"{type(self).__name__} starts from exact draws: init_params would void its weights")
         single = is_prng_key(rng_key)
         num_chains = 1 if single else rng_key.shape[0]
-        self.prepare(num_warmup, num_chains)
-        sharding = None if single else self._sharding(rng_key)
+        seen = self.for_model(self._bound_model(), model_args, model_kwargs or {})
+        self._kernel = kernel = seen.kernel(num_warmup, num_chains)
+        own = self._own_of_one(num_warmup)
+        sharding = None if single else self._sharding(rng_key, kernel.populations)
         if sharding is not None:
             rng_key = jax.device_put(rng_key, NamedSharding(sharding.mesh, PartitionSpec()))
 
-        def begin(key: Array) -> Any:
-            with self._loop():
-                return self._init(self.target(model_args, model_kwargs), key, num_chains)
+        def begin(key: Array, kernel: Kernel = kernel) -> ChainState:
+            with compiled_loop():
+                init_key, rng_key = jax.random.split(key)
+                target = self.target(model_args, model_kwargs, own=own)
+                state = kernel.init(target, init_key, ExactDraws(kernel.num_chains))
+                blank = jax.eval_shape(lambda: kernel.step(target, init_key, state)[1])
+                info = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), blank)
+                return ChainState(jnp.int32(0), jax.vmap(target.sites)(state.position), info, state, rng_key)
 
         if isinstance(rng_key, jax.core.Tracer):
             state = begin(rng_key if single else rng_key[0])
         else:  # one program, rather than one for every operation
             check_numpyro_model(self._bound_model(), model_args, model_kwargs or {})
             key = rng_key if single else rng_key[0]
-            state = jax.jit(begin, out_shardings=None if sharding is None else self._layout(begin, key, sharding))(key)
-        return self._squeeze(state) if single else state
+            layout = None if sharding is None else self._layout(begin, key, kernel, sharding)
+            state = jax.jit(begin, out_shardings=layout)(key)
+        return _first_chain(state) if single else state
 
-    def sample(self, state: Any, model_args: tuple, model_kwargs: dict) -> Any:
-        single = jnp.ndim(getattr(state, self.chain_fields[-1])) == 0
-        if single:
-            state = self._unsqueeze(state)
-        with self._loop():
-            state = self._sample(self.target(model_args, model_kwargs), state)
-        return self._squeeze(state) if single else state
+    def sample(self, state: ChainState, model_args: tuple, model_kwargs: dict) -> ChainState:
+        kernel = self._kernel
+        assert kernel is not None
+        single = jax.tree.leaves(state.info)[0].ndim == 0
+        with compiled_loop():
+            target = self.target(model_args, model_kwargs, own=self._own_of_one(kernel.num_warmup))
+            new, info = kernel.step(target, jax.random.fold_in(state.rng_key, state.i), state.state)
+            sites = jax.vmap(target.sites)(new.position)
+        after = ChainState(state.i + 1, sites, info, new, state.rng_key)
+        return _first_chain(after) if single else after
 
     def postprocess_fn(self, model_args: tuple, model_kwargs: dict | None) -> Callable:
         model = self._bound_model()
         return lambda z: constrained_sites(model, model_args, model_kwargs, z)
 
-    @property
-    def ladder_statistics(self) -> tuple[str, ...]:
-        """What of its path is kept whole: what a pilot has chosen and a second run repeats."""
-        return ()
+    def get_diagnostics_str(self, state: ChainState) -> str:
+        kernel = self._kernel
+        assert kernel is not None
+        info = jax.tree.map(jnp.atleast_1d, state.info)
+        shown = {"beta": "beta", "acceptance_rate": "acc. prob", "step_size": "step", "barrier": "barrier"}
+        path = kernel.path(state.state, info)
+        return ", ".join(f"{said} {float(path[name]):.3g}" for name, said in shown.items() if name in path)
 
-    @property
-    def adapts(self) -> bool:
-        """Whether the warm-up looks at what it weighs, so that its evidence is not unbiased."""
-        return False
+    # --- parts -------------------------------------------------------------------------------------------------
 
-    def frozen(self, pilot: Any) -> Self:
-        """A copy that repeats what a pilot run (an ArviZ object of `infer`) has adapted."""
-        raise ValueError(f"{type(self).__name__} records nothing that a second run could freeze: run it without a pilot")
-
-    def warmed_up(self, state: Any) -> Array:
-        """Whether one item needs no more of the warm-up."""
-        return jnp.bool_(False)
-
-    def path(self, state: Any) -> dict[str, Array]:
-        """Scalars of one item that tell how the warm-up goes."""
-        raise NotImplementedError
-
-    def _init(self, target: Target, key: Array, num_chains: int) -> Any:
-        raise NotImplementedError
-
-    def _sample(self, target: Target, state: Any) -> Any:
-        raise NotImplementedError
-
-    def _loop(self) -> Any:
-        return nullcontext() if self._unroll else compiled_loop()
+    def _own_of_one(self, num_warmup: int) -> Own:
+        return jax.tree.map(lambda a: jnp.asarray(a)[0], self.own(num_warmup, np.zeros(1, np.int64)))
 
     def _bound_model(self) -> Callable:
         if self._model is None:
             raise ValueError(f"{type(self).__name__} has no model yet: give it one, or pass it to cogen.inference.infer")
         return self._model
 
-    def _sharding(self, keys: Array) -> NamedSharding | None:
+    def _sharding(self, keys: Array, populations: int) -> NamedSharding | None:
         """How the chains lie on several devices, as their keys do; None on one device or inside a compiled function."""
         if isinstance(keys, jax.core.Tracer) or len(keys.sharding.device_set) == 1:
             return None
@@ -183,7 +220,6 @@ class EnsembleKernel(MCMCKernel):
                 ' as in jax.device_put(keys, NamedSharding(mesh, PartitionSpec("chain")))'
             )
         shards = keys.shape[0] // keys.sharding.shard_shape(keys.shape)[0]
-        populations = getattr(self, "_populations", shards)
         if populations % shards:
             raise ValueError(
                 f"num_populations={populations} on {shards} devices: a population lies on one device, so their number must be a"
@@ -192,20 +228,14 @@ class EnsembleKernel(MCMCKernel):
         mesh = Mesh(keys.sharding.mesh.devices, keys.sharding.mesh.axis_names)  # the compiler places what a transition makes
         return NamedSharding(mesh, PartitionSpec(keys.sharding.spec[0]))
 
-    def _layout(self, begin: Callable, key: Array, sharding: NamedSharding) -> Any:
-        """Where the state that ``begin`` makes shall lie: fields with a chain axis as the chains, all others everywhere."""
-        fields = {*self.chain_fields, *self.carried_fields}
+    def _layout(self, begin: Callable, key: Array, kernel: Kernel, sharding: NamedSharding) -> Any:
+        """Where the state shall lie: what grows with the number of chains as the chains do, all else everywhere."""
         everywhere = NamedSharding(sharding.mesh, PartitionSpec())
-        state = jax.eval_shape(begin, key)
-        return state._replace(**{f: sharding if f in fields else everywhere for f in state._fields})
-
-    def _squeeze(self, state: Any) -> Any:
-        return state._replace(**{f: jax.tree.map(lambda a: a[0], getattr(state, f)) for f in self.chain_fields})
-
-    def _unsqueeze(self, state: Any) -> Any:
-        return state._replace(**{f: jax.tree.map(lambda a: a[None], getattr(state, f)) for f in self.chain_fields})
+        twice = dataclasses.replace(kernel, num_chains=2 * kernel.num_chains)  # type: ignore[type-var]
+        one, two = jax.eval_shape(begin, key), jax.eval_shape(lambda k: begin(k, twice), key)
+        return jax.tree.map(lambda a, b: everywhere if a.shape == b.shape else sharding, one, two)
 
 
-def chain_keys(key: Array, num_chains: int) -> Array:
-    """One key per chain: chain c's does not depend on how many chains there are."""
-    return jax.vmap(lambda chain: jax.random.fold_in(key, chain))(jnp.arange(num_chains))
+def _first_chain(state: ChainState) -> ChainState:
+    """For a caller that knows one chain: draws and what is reported without their chain axis."""
+    return state._replace(**jax.tree.map(lambda a: a[0], {"z": state.z, "info": state.info}))

@@ -47,20 +47,19 @@ class GuideStart:
 
     @classmethod
     def of(cls, run: Any, *, prior_share: float = 0.1) -> GuideStart:
-        """The guide that an `Inference` with the kernel `SVI` has fitted, item by item."""
-        fitted = getattr(run.kernel, "fitted", None)
-        if fitted is None:
-            raise ValueError(f"GuideStart.of: a run of {type(run.kernel).__name__} has fitted no guide; run SVI first")
-        guide, params = fitted(run)
-        return cls(guide, params, prior_share=prior_share, per_item=True)
+        """The guide that a `Run` with the kernel `SVI` has fitted, item by item.
 
-    def for_item(self, item: Array | int) -> Self:
+        Raises ValueError for a run of another kernel, and for one that has not drawn yet.
+        """
+        kernel = run.program.kernel
+        if not hasattr(kernel, "parameters"):
+            raise ValueError(f"GuideStart.of: a run of {run.program.name} has fitted no guide; run SVI first")
+        return cls(kernel.density, run.over_items(kernel.parameters), prior_share=prior_share, per_item=True)
+
+    def with_params(self, params: Mapping[str, Any]) -> Self:
         """A copy with the parameters of one item."""
-        if not self.per_item:
-            return self
         copied = copy.copy(self)
-        copied.params = jax.tree.map(lambda a: jnp.asarray(a)[item], self.params)
-        copied.per_item = False
+        copied.params, copied.per_item = dict(params), False
         return copied
 
     def check(self, latent: Mapping[str, Any], args: tuple, kwargs: dict) -> None:

@@ -124,6 +124,8 @@ class Ladder:
     an item needed fewer than others. An item that has arrived at beta = 1 waits for the draws."""
 
     beta: np.ndarray
+    ids: np.ndarray | None = None
+    """(item,): of which items; None for those of the run, in their order."""
 
     def __post_init__(self) -> None:
         rows = np.asarray(self.beta)
@@ -145,11 +147,14 @@ class Ladder:
         elif (np.diff(path["transition"].values, prepend=-1) != 1).any():
             raise ValueError("the schedule of this run was fixed, and its path is kept in part: repeat the schedule itself")
         moves = int(pilot["posterior"].attrs.get("moves_per_temperature", 1))
-        rows = []
-        for row in beta[:, moves - 1 :: moves]:  # (temperature,)
-            rows.append(np.concatenate([[0.0], row[: np.argmax(row >= 1.0) + 1]]))
+        return cls.through(beta[:, moves - 1 :: moves])
+
+    @classmethod
+    def through(cls, beta: np.ndarray, ids: np.ndarray | None = None) -> Ladder:
+        """The ladder of items that walked through ``beta`` (item, temperature), up to where each arrives at one."""
+        rows = [np.concatenate([[0.0], row[: np.argmax(row >= 1.0) + 1]]) for row in beta]
         longest = max(map(len, rows))
-        return cls(np.stack([np.pad(row, (0, longest - len(row)), constant_values=1.0) for row in rows]))
+        return cls(np.stack([np.pad(row, (0, longest - len(row)), constant_values=1.0) for row in rows]), ids)
 
     def __call__(self, num_temperatures: int) -> np.ndarray:
         needed = self.beta.shape[1] - 1

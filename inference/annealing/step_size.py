@@ -1,9 +1,9 @@
 """Step-size rules for the annealed kernel: one step size per item, shared by its chains.
 
 A rule is told the mean acceptance probability of the item's chains after every transition of the annealing. A rule that
-listens (`PaperRule`, `ConstantGain`) makes the transitions depend on the past, which biases the weights of annealed
-importance sampling: an evidence from such a run is labelled. A rule that does not (`Fixed`, `Recorded`) leaves them exact.
-The honest recipe is a pilot run with `ConstantGain`, then the run itself with ``Recorded.of(pilot)``. After the
+listens (`MovingAverage`, `ConstantGain`) makes the transitions depend on the past, which biases the weights of annealed
+importance sampling: an evidence from such a run is labelled. A rule that does not (`Fixed`, `RecordedSteps`) leaves them exact.
+The honest recipe is a pilot run with `ConstantGain`, then the run itself with ``RecordedSteps.of(pilot)``. After the
 annealing every rule stands still.
 """
 
@@ -25,7 +25,14 @@ Array = jax.Array
 class StepSizeRule(Protocol):
     adapts: ClassVar[bool]
 
-    def init(self, item: Array | int) -> Any: ...
+    @property
+    def rows(self) -> Any:
+        """What the rule holds item by item, with a leading item axis; None for most."""
+        ...
+
+    def init(self, row: Any) -> Any:
+        """The state of one item, from its row."""
+        ...
 
     def step_size(self, state: Any, beta: Array) -> Array: ...
 
@@ -40,7 +47,7 @@ def _check(name: str, initial: float, target: float, bounds: tuple[float, float]
 
 
 @dataclass(frozen=True)
-class PaperRule:
+class MovingAverage:
     """The rule of Fang and Schwing's published code: times 1.02 while the moving average (0.9 old, 0.1 new) of the
     acceptance is above 0.65, times 0.98 below, within [1e-4, 0.5], from 0.01."""
 
@@ -50,11 +57,12 @@ class PaperRule:
     down: float = 0.98
     bounds: tuple[float, float] = (1e-4, 0.5)
     adapts: ClassVar[bool] = True
+    rows: ClassVar[None] = None
 
     def __post_init__(self) -> None:
-        _check("PaperRule", self.initial, self.target, self.bounds)
+        _check("MovingAverage", self.initial, self.target, self.bounds)
 
-    def init(self, item: Array | int) -> tuple[Array, Array]:
+    def init(self, row: Any) -> tuple[Array, Array]:
         return real(self.initial), real(self.target)
 
     def step_size(self, state: tuple[Array, Array], beta: Array) -> Array:
@@ -76,11 +84,12 @@ class ConstantGain:
     gain: float = 0.25
     bounds: tuple[float, float] = (1e-5, 2.0)
     adapts: ClassVar[bool] = True
+    rows: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         _check("ConstantGain", self.initial, self.target, self.bounds)
 
-    def init(self, item: Array | int) -> Array:
+    def init(self, row: Any) -> Array:
         return real(self.initial)
 
     def step_size(self, state: Array, beta: Array) -> Array:
@@ -96,12 +105,13 @@ class Fixed:
 
     value: float
     adapts: ClassVar[bool] = False
+    rows: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.value) and self.value > 0):
             raise ValueError(f"step_size={self.value}: a step size is a positive number")
 
-    def init(self, item: Array | int) -> tuple:
+    def init(self, row: Any) -> tuple:
         return ()
 
     def step_size(self, state: tuple, beta: Array) -> Array:
@@ -112,7 +122,7 @@ class Fixed:
 
 
 @dataclass(frozen=True, eq=False)
-class Recorded:
+class RecordedSteps:
     """The step sizes that a pilot used, per item, as a function of beta (interpolated in log step).
 
     ``beta`` (points,), or (item, points) where items walked their own ladders, rises from above 0 to 1; ``steps`` (item,
@@ -121,25 +131,32 @@ class Recorded:
 
     beta: np.ndarray
     steps: np.ndarray
+    ids: np.ndarray | None = None
+    """(item,): of which items; None for those of the run, in their order."""
     adapts: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.steps.ndim != 2 or self.beta.shape not in (self.steps.shape, self.steps.shape[1:]):
-            raise ValueError(f"Recorded: steps {self.steps.shape} must be (item, points) for beta {self.beta.shape}")
+            raise ValueError(f"RecordedSteps: steps {self.steps.shape} must be (item, points) for beta {self.beta.shape}")
         if not (np.isfinite(self.steps).all() and (self.steps > 0).all() and (np.diff(self.beta, axis=-1) >= 0).all()):
-            raise ValueError("Recorded: step sizes must be positive and their inverse temperatures must not fall")
+            raise ValueError("RecordedSteps: step sizes must be positive and their inverse temperatures must not fall")
 
     @classmethod
-    def of(cls, pilot: Any) -> Recorded:
+    def of(cls, pilot: Any) -> RecordedSteps:
         """The record that `infer` left in a run of `AnnealedHMC` (its ``warmup_sample_stats``)."""
         beta = annealing_path(pilot, "beta")
         if "ladder_beta" in pilot["warmup_sample_stats"]:  # whole
             return cls(annealing_path(pilot, "ladder_beta"), annealing_path(pilot, "ladder_step_size"))
         return cls(beta, annealing_path(pilot, "step_size"))
 
-    def init(self, item: Array | int) -> tuple[Array, Array]:
-        beta = jnp.broadcast_to(real(self.beta), self.steps.shape)
-        return beta[item], jnp.log(real(self.steps))[item]
+    @property
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Inverse temperatures and log step sizes, each (item, points)."""
+        return np.broadcast_to(self.beta, self.steps.shape), np.log(self.steps)
+
+    def init(self, row: tuple[Array, Array]) -> tuple[Array, Array]:
+        beta, log_step = row
+        return real(beta), real(log_step)
 
     def step_size(self, state: tuple[Array, Array], beta: Array) -> Array:
         return jnp.exp(jnp.interp(beta, *state))
@@ -156,10 +173,3 @@ def step_size_rule(step_size: StepSizeRule | float) -> StepSizeRule:
         return Fixed(float(step_size))  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"step_size={step_size!r}: give a positive number or a rule, such as ConstantGain()") from None
-
-
-def check_recorded(rule: StepSizeRule, num_items: int) -> None:
-    """Raises ValueError for step sizes that were recorded of another number of items."""
-    steps = getattr(rule, "steps", None)
-    if steps is not None and len(steps) != num_items:
-        raise ValueError(f"the step sizes of {len(steps)} items were recorded, and this run has {num_items}")

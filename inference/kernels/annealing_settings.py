@@ -1,97 +1,124 @@
-"""What annealed HMC is told, in JAX and in torch: kept and checked in one place."""
+"""The settings of annealed HMC, in JAX and in torch: kept and checked in one place."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 
-from cogen.inference.annealing.schedules import Adaptive, Ladder, Schedule, inverse_temperatures
-from cogen.inference.annealing.step_size import Recorded, StepSizeRule, check_recorded, step_size_rule
+from cogen.inference.annealing.schedules import Adaptive, Ladder, Schedule, Sigmoid, inverse_temperatures
+from cogen.inference.annealing.step_size import ConstantGain, RecordedSteps, StepSizeRule, step_size_rule
+from cogen.inference.annealing.tuning import Tuning
+from cogen.inference.kernels.kernel import Own
 
 
+@dataclass(frozen=True, eq=False)
 class AnnealingSettings:
-    """The settings that `AnnealedHMC` and `PyroAnnealedHMC` share."""
+    """Settings of annealed HMC.
 
-    def _settle(
-        self,
-        *,
-        schedule: Schedule | Adaptive,
-        num_leapfrog: int,
-        step_size: StepSizeRule | float,
-        moves_per_temperature: int,
-        resample_threshold: float,
-        temper: Sequence[str] | None,
-        flat_prior: bool,
-        num_populations: int | None,
-        inverse_mass: Any,
-        jitter: float,
-    ) -> None:
-        """Keep the settings. Raises ValueError for values out of range."""
-        for name, value in (("num_leapfrog", num_leapfrog), ("moves_per_temperature", moves_per_temperature)):
-            if value < 1:
-                raise ValueError(f"{name}={value}: at least one is needed")
-        if not 0.0 <= resample_threshold <= 1.0:
-            raise ValueError(f"resample_threshold={resample_threshold}: a fraction of the chains, from 0 (never) to 1")
-        if not 0.0 <= jitter < 1.0:
-            raise ValueError(f"jitter={jitter}: it lies in [0, 1)")
-        if isinstance(temper, str):
-            raise ValueError(f"temper={temper!r}: give a sequence of site names, as in temper=[{temper!r}]")
-        self.schedule = schedule
-        self.num_leapfrog = num_leapfrog
-        self.step_size = step_size_rule(step_size)
-        self.moves_per_temperature = moves_per_temperature
-        self.resample_threshold = resample_threshold
-        self.temper = None if temper is None else tuple(temper)
-        self.flat_prior = flat_prior
-        self.num_populations = num_populations
-        self.inverse_mass: Any = None if inverse_mass is None else _positive(np.asarray(inverse_mass, np.float32))
-        self.jitter = jitter
-        self.evidence_kind = "" if flat_prior else "annealed"
+    :param schedule: `Sigmoid`, `Linear`, `Geometric`, or any callable from T to T + 1 rising inverse temperatures;
+        `Adaptive` chooses them as it runs, and `Ladder` holds what a pilot chose, item by item: with these two
+        ``num_warmup`` is a limit, and an item that has arrived at beta = 1 waits for the draws.
+    :param num_leapfrog: gradient evaluations per transition, L >= 1.
+    :param step_size: a rule (`ConstantGain`, `MovingAverage`, `RecordedSteps`) or a fixed positive number.
+    :param moves_per_temperature: transitions at each temperature, M >= 1.
+    :param resample_threshold: resample a population whose weight ESS, as a fraction, falls below this value in [0, 1];
+        0 never does. Above 0, a last resampling at beta = 1 over all chains leaves equal weights.
+    :param initial: q0, a distribution of the model's library over the latent site (or a mapping over sites), or a guide start
+        (`GuideStart`, `PyroGuideStart`); default the prior.
+    :param temper: names of the observed sites (``factor`` sites are such) to temper; the others count fully at every
+        beta, and the chains start weighted by them. Default: all.
+    :param flat_prior: leave the prior out at beta = 1, as the paper does. Such a run has no evidence.
+    :param num_populations: groups of chains that never exchange particles; default four.
+    :param inverse_mass: None (identity), (dim,) a diagonal or (dim, dim) a dense inverse mass matrix.
+    :param jitter: each chain's step is multiplied by a uniform draw from [1 - jitter, 1 + jitter], in [0, 1), at every
+        transition, so that no trajectory length is in step with an orbit.
+
+    Raises ValueError for values out of these ranges.
+    """
+
+    schedule: Schedule | Adaptive = Sigmoid(-10.0, 4.0)
+    num_leapfrog: int = 10
+    step_size: StepSizeRule | float = ConstantGain()
+    moves_per_temperature: int = 1
+    resample_threshold: float = 0.5
+    initial: Any = None
+    temper: Sequence[str] | None = None
+    flat_prior: bool = False
+    num_populations: int | None = None
+    inverse_mass: Any = None
+    jitter: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name in ("num_leapfrog", "moves_per_temperature"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: at least one is needed")
+        if not 0.0 <= self.resample_threshold <= 1.0:
+            raise ValueError(f"resample_threshold={self.resample_threshold}: a fraction of the chains, from 0 (never) to 1")
+        if not 0.0 <= self.jitter < 1.0:
+            raise ValueError(f"jitter={self.jitter}: it lies in [0, 1)")
+        if isinstance(self.temper, str):
+            raise ValueError(f"temper={self.temper!r}: give a sequence of site names, as in temper=[{self.temper!r}]")
+        # A frozen dataclass is filled through object.__setattr__.
+        object.__setattr__(self, "step_size", step_size_rule(self.step_size))
+        object.__setattr__(self, "temper", None if self.temper is None else tuple(self.temper))
+        if self.inverse_mass is not None:
+            object.__setattr__(self, "inverse_mass", _positive(np.asarray(self.inverse_mass, np.float32)))
+
+    @property
+    def rule(self) -> StepSizeRule:
+        """``step_size`` as a rule."""
+        return self.step_size  # type: ignore[return-value]
 
     @property
     def adapts(self) -> bool:
         """Whether the warm-up looks at what it weighs, so that its evidence is not unbiased."""
-        return self.step_size.adapts or isinstance(self.schedule, Adaptive)
+        return self.rule.adapts or isinstance(self.schedule, Adaptive)
 
     @property
-    def ladder_statistics(self) -> tuple[str, ...]:
-        """What of the path is kept whole, for `Ladder.of` and `Recorded.of`."""
-        return ("beta", "step_size") if isinstance(self.schedule, Adaptive | Ladder) else ()
+    def waits(self) -> bool:
+        """Whether items arrive at beta = 1 at different times, and wait there."""
+        return isinstance(self.schedule, Adaptive | Ladder)
 
     def frozen(self, pilot: Any) -> Self:
-        """This kernel with the step sizes (and, where its schedule is `Adaptive`, the ladders) of a pilot run."""
-        copied = copy.copy(self)
-        copied.step_size = Recorded.of(pilot)
+        """These settings with the step sizes (and, where the schedule is `Adaptive`, the ladders) of a pilot: a `Tuning`, or
+        the results of a run."""
+        tuned = isinstance(pilot, Tuning)
+        changed: dict[str, Any] = {"step_size": pilot.steps if tuned else RecordedSteps.of(pilot)}
         if isinstance(self.schedule, Adaptive):
-            copied.schedule = Ladder.of(pilot)
-        return copied
+            changed["schedule"] = pilot.ladder if tuned else Ladder.of(pilot)
+        return replace(self, **changed)
 
-    def _check_warmup(self, num_warmup: int, said: str) -> None:
-        """Raises ValueError for a warm-up that is no whole number of temperatures; ``said`` is how its caller calls it."""
+    @property
+    def recorded(self) -> np.ndarray | None:
+        """The ids of the items whose step sizes or ladders are held, if known."""
+        ids = (getattr(each, "ids", None) for each in (self.step_size, self.schedule))
+        return next((each for each in ids if each is not None), None)
+
+    def temperatures(self, num_warmup: int) -> np.ndarray | None:
+        """(T + 1,) or (item, T + 1) inverse temperatures, None where they are chosen as it runs. Raises ValueError for a
+        warm-up that is no whole number of temperatures."""
         if num_warmup < 1 or num_warmup % self.moves_per_temperature:
             raise ValueError(
-                f"{said}: the annealing is the warm-up, so it takes a positive multiple of"
-                f" moves_per_temperature={self.moves_per_temperature} transitions to reach beta = 1"
+                f"num_warmup={num_warmup} (Pyro's warmup_steps): the annealing is the warm-up, so it takes a positive multiple"
+                f" of moves_per_temperature={self.moves_per_temperature} transitions to reach beta = 1"
             )
+        if isinstance(self.schedule, Adaptive):
+            return None
+        return inverse_temperatures(self.schedule, num_warmup // self.moves_per_temperature)
 
-    def _check_mass(self, dim: int) -> None:
+    def own(self, num_warmup: int) -> Own:
+        """What is held item by item."""
+        beta = self.temperatures(num_warmup)
+        own = Own.of(self.rule, self.initial)
+        return own if beta is None or beta.ndim == 1 else own._replace(ladder=beta)
+
+    def check_dim(self, dim: int) -> None:
         """Raises ValueError for an inverse mass of other coordinates than the model's."""
         if self.inverse_mass is not None and self.inverse_mass.shape not in ((dim,), (dim, dim)):
             raise ValueError(f"inverse_mass has shape {self.inverse_mass.shape}, the model has {dim} unconstrained coordinates")
-
-    def _inverse_temperatures(self, num_warmup: int, num_items: int) -> np.ndarray | None:
-        """(T + 1,) or (item, T + 1) values, None where they are chosen as it runs. Raises ValueError for a record of other
-        items, of step sizes too."""
-        check_recorded(self.step_size, num_items)
-        if isinstance(self.schedule, Adaptive):
-            return None
-        beta = inverse_temperatures(self.schedule, num_warmup // self.moves_per_temperature)
-        if beta.ndim == 2 and len(beta) != num_items:
-            raise ValueError(f"the ladders of {len(beta)} items were recorded, and this run has {num_items}")
-        return beta
 
 
 def _positive(inverse_mass: np.ndarray) -> np.ndarray:

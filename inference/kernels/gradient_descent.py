@@ -9,14 +9,16 @@ end points, and there are no weights and no evidence.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from cogen.inference.adapters.ensemble_kernel import EnsembleKernel, chain_keys
-from cogen.inference.targets.numpyro_target import Target
+from cogen.inference.adapters.ensemble_kernel import EnsembleKernel
+from cogen.inference.kernels.kernel import Kernel, Start
 from cogen.inference.targets.sums import real
+from cogen.inference.targets.target import Target
 
 Array = jax.Array
 
@@ -24,77 +26,95 @@ _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
 
 class DescentState(NamedTuple):
-    """The starts of one item, and the best of each chain's."""
+    """The starts of one item's chains; arrays are (chain, best_of, ...)."""
 
-    i: Array
-    z: dict[str, Array]
+    iteration: Array
+    u: Array
+    mean: Array
+    """First moments of the gradient, and second ones below."""
+    square: Array
+    objective: Array
+    """The log likelihood, with the log prior if asked for."""
+
+    @property
+    def position(self) -> Array:
+        """The best start of each chain."""
+        best = jnp.argmax(self.objective, axis=1)
+        return jnp.take_along_axis(self.u, best[:, None, None], axis=1)[:, 0]
+
+
+class DescentInfo(NamedTuple):
+    """A step, chain by chain."""
+
     lp: Array
-    """The objective of the shown start: the log likelihood, with the log prior if asked for."""
+    """The objective of the best start."""
     step_size: Array
     n_steps: Array
-    u: Array
-    """(chain, best_of, dim) positions; first and second moments of the gradient below."""
-    mean: Array
-    square: Array
-    rng_key: Array
+    """Gradient evaluations: one for each start."""
 
 
-class GradientDescent(EnsembleKernel):
-    """Adam from draws of the prior.
+@dataclass(frozen=True)
+class DescentSettings:
+    """Settings of a descent.
 
     :param step_size: Adam's step size, positive.
     :param best_of: starts per chain, of which the best by the objective is shown.
     :param prior: add the log prior to the objective (a MAP estimate); the paper does not.
+
+    Raises ValueError for values out of these ranges.
     """
 
-    chain_fields = DescentState._fields[1:5]
+    step_size: float = 0.05
+    best_of: int = 1
+    prior: bool = False
 
-    def __init__(
-        self, model: Callable | None = None, *, step_size: float = 0.05, best_of: int = 1, prior: bool = False
-    ) -> None:
-        super().__init__(model)
-        if not step_size > 0:
-            raise ValueError(f"step_size={step_size}: a step size is a positive number")
-        if best_of < 1:
-            raise ValueError(f"best_of={best_of}: a chain has at least one start")
-        self.step_size = step_size
-        self.best_of = best_of
-        self.prior = prior
+    def __post_init__(self) -> None:
+        if not self.step_size > 0:
+            raise ValueError(f"step_size={self.step_size}: a step size is a positive number")
+        if self.best_of < 1:
+            raise ValueError(f"best_of={self.best_of}: a chain has at least one start")
 
-    def path(self, state: DescentState) -> dict[str, Array]:
-        return {"lp": state.lp.mean(), "step_size": state.step_size[0]}
 
-    def _objective(self, target: Target) -> Callable[[Array], Array]:
-        return lambda u: target.tilt(u).sum() + (target.reference(u).sum() if self.prior else 0.0)
+@dataclass(frozen=True)
+class DescentKernel(Kernel):
+    """The steps of Adam."""
 
-    def _init(self, target: Target, key: Array, num_chains: int) -> DescentState:
-        init_key, rng_key = jax.random.split(key)
-        starts = jax.vmap(lambda k: jax.vmap(target.draw)(chain_keys(k, self.best_of)))(chain_keys(init_key, num_chains))
-        zeros = jnp.zeros_like(starts)
-        return self._state(target, jnp.int32(0), starts, zeros, zeros, rng_key)
+    settings: DescentSettings
+    num_warmup: int
+    num_chains: int
 
-    def _sample(self, target: Target, state: DescentState) -> DescentState:
+    def log_density(self, state: DescentState) -> Array:
+        return state.objective.max(axis=1)
+
+    def path(self, state: DescentState, info: DescentInfo) -> dict[str, Array]:
+        return {"lp": info.lp.mean(), "step_size": info.step_size[0]}
+
+    def init(self, target: Target, key: Array, start: Start) -> DescentState:
+        u = start.positions(target, key, self.settings.best_of)
+        zeros = jnp.zeros_like(u)
+        return DescentState(jnp.int32(0), u, zeros, zeros, self._objectives(target, u))
+
+    def step(self, target: Target, key: Array, state: DescentState) -> tuple[DescentState, DescentInfo]:
         gradient = jax.vmap(jax.vmap(jax.grad(self._objective(target))))(state.u)
-        step = real(state.i + 1)
+        step = real(state.iteration + 1)
         mean = _BETA1 * state.mean + (1 - _BETA1) * gradient
         square = _BETA2 * state.square + (1 - _BETA2) * gradient**2
         direction = (mean / (1 - _BETA1**step)) / (jnp.sqrt(square / (1 - _BETA2**step)) + _EPSILON)
-        return self._state(target, state.i + 1, state.u + self.step_size * direction, mean, square, state.rng_key)
-
-    def _state(self, target: Target, i: Array, u: Array, mean: Array, square: Array, rng_key: Array) -> DescentState:
-        objective = jax.vmap(jax.vmap(self._objective(target)))(u)
-        objective = jnp.where(jnp.isnan(objective), -jnp.inf, objective)
-        best = jnp.argmax(objective, axis=1)
-        shown = jnp.take_along_axis(u, best[:, None, None], axis=1)[:, 0]
-        num_chains = u.shape[0]
-        return DescentState(
-            i=i,
-            z=jax.vmap(target.sites)(shown),
-            lp=jnp.max(objective, axis=1),
-            step_size=jnp.full(num_chains, self.step_size),
-            n_steps=jnp.full(num_chains, self.best_of, jnp.int32),
-            u=u,
-            mean=mean,
-            square=square,
-            rng_key=rng_key,
+        u = state.u + self.settings.step_size * direction
+        new = DescentState(state.iteration + 1, u, mean, square, self._objectives(target, u))
+        return new, DescentInfo(
+            lp=self.log_density(new),
+            step_size=jnp.full(self.num_chains, self.settings.step_size),
+            n_steps=jnp.full(self.num_chains, self.settings.best_of, jnp.int32),
         )
+
+    def _objective(self, target: Target) -> Callable[[Array], Array]:
+        return lambda u: target.tilt(u).sum() + (target.reference(u).sum() if self.settings.prior else 0.0)
+
+    def _objectives(self, target: Target, u: Array) -> Array:
+        objective = jax.vmap(jax.vmap(self._objective(target)))(u)
+        return jnp.where(jnp.isnan(objective), -jnp.inf, objective)
+
+
+class GradientDescent(EnsembleKernel, settings=DescentSettings, kernel=DescentKernel):
+    """Adam from draws of the prior."""

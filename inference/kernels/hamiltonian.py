@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cogen.inference.targets.numpyro_target import Point, Target, evaluate, gradient_at
+from cogen.inference.targets.target import Point, Target, evaluate, gradient_at
 
 Array = jax.Array
 

@@ -1,4 +1,4 @@
-"""Langevin dynamics at beta = 1, Metropolis-adjusted (MALA) or not (ULA).
+"""Langevin dynamics, Metropolis-adjusted (MALA) or not (ULA).
 
 A diffusion along the gradient of the log posterior leaves it invariant; a transition is one Euler step of it,
 
@@ -24,19 +24,22 @@ modes, its chains stay in theirs: see `AnnealedHMC` and `ParallelTempering`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cogen.inference.adapters.ensemble_kernel import EnsembleKernel, chain_keys
-from cogen.inference.annealing.step_size import ConstantGain, Fixed, StepSizeRule, check_recorded, step_size_rule
+from cogen.inference.adapters.ensemble_kernel import EnsembleKernel
+from cogen.inference.annealing.step_size import ConstantGain, Fixed, StepSizeRule, step_size_rule
 from cogen.inference.kernels.hamiltonian import DIVERGENCE, mean_acceptance, transition_noise
+from cogen.inference.kernels.kernel import Kernel, Own, Start
 from cogen.inference.kernels.warmup_rounds import round_ends
-from cogen.inference.targets.numpyro_target import Initial, Point, Target, evaluate
+from cogen.inference.targets.numpyro_target import Initial
 from cogen.inference.targets.sums import real
+from cogen.inference.targets.target import Point, Target, evaluate
 
 Array = jax.Array
 
@@ -67,35 +70,45 @@ class Moments(NamedTuple):
 
 
 class LangevinState(NamedTuple):
-    """The state of all chains of one item."""
+    """What the next transition of an item's chains needs."""
 
-    i: Array
+    iteration: Array
     """Transitions made."""
-    z: dict[str, Array]
-    """Unconstrained values of the latent sites."""
-    acceptance_rate: Array
-    """Acceptance probability of the last proposal. ULA does not ask for it: there it is no statistic of the run."""
-    step_size: Array
-    diverging: Array
-    """Whether the last proposal's acceptance probability was below exp(-1000) or not a number."""
-    nonfinite: Array
-    """How many proposals, since the start, had a gradient or density that was no number (rejected, also by ULA)."""
-    lp: Array
-    """Log density, unnormalised, in unconstrained coordinates."""
-    n_steps: Array
-    """Gradient evaluations of the last transition: one."""
+    beta: Array
+    """The inverse temperature of the density that is left invariant: one."""
     point: Point
+    nonfinite: Array
+    """(chain,)"""
     scale: Array | None
     """M^(1/2): None, (dim,) or lower triangular (dim, dim)."""
     moments: Moments
     adaptation: Any
-    rng_key: Array
+
+    @property
+    def position(self) -> Array:
+        return self.point.u
 
 
-class Langevin(EnsembleKernel):
-    """MALA or ULA from draws of q0. What the warm-up learns is shared by the chains of an item, and frozen for the draws.
+class LangevinInfo(NamedTuple):
+    """A transition, chain by chain."""
 
-    :param model: a conditioned NumPyro model, or None for a recipe that `infer` binds.
+    acceptance_rate: Array | None
+    """Acceptance probability of the proposal. ULA does not ask for it: there it is None."""
+    step_size: Array
+    diverging: Array
+    """Whether the proposal's acceptance probability was below exp(-1000) or not a number."""
+    nonfinite: Array
+    """How many proposals, since the start, had a gradient or density that was not a number (rejected, also by ULA)."""
+    lp: Array
+    """Log density, unnormalised, in unconstrained coordinates."""
+    n_steps: Array
+    """Gradient evaluations: one."""
+
+
+@dataclass(frozen=True, eq=False)
+class LangevinSettings:
+    """Settings of Langevin dynamics.
+
     :param metropolis: accept or reject (MALA), or not (ULA), which is biased by its step size: the module says how much.
     :param step_size: h, a fixed positive number, or for MALA a rule that is followed during the warm-up; default towards an
         acceptance of 0.574. ULA has no acceptance and needs a number.
@@ -109,122 +122,128 @@ class Langevin(EnsembleKernel):
     Raises ValueError for values out of these ranges.
     """
 
+    metropolis: bool = True
+    step_size: StepSizeRule | float | None = None
+    preconditioner: Any = None
+    adapt_preconditioner: bool = False
+    initial: Initial = None
+
+    def __post_init__(self) -> None:
+        rule = step_size_rule(self.step_size) if self.step_size is not None else ConstantGain(target=0.574)
+        if not self.metropolis and not isinstance(rule, Fixed):
+            raise ValueError(
+                f"step_size={self.step_size}: ULA rejects nothing from which a rule could learn, so it needs a number"
+            )
+        if self.preconditioner is not None and self.adapt_preconditioner:
+            raise ValueError("preconditioner was given and adapt_preconditioner=True would replace it: choose one")
+        object.__setattr__(self, "step_size", rule)  # a frozen dataclass is filled so
+        _ = self.root  # what is wrong with the preconditioner is raised here
+
+    @property
+    def rule(self) -> StepSizeRule:
+        """``step_size`` as a rule."""
+        return self.step_size  # type: ignore[return-value]
+
+    @cached_property
+    def root(self) -> np.ndarray | None:
+        """M^(1/2), float64: (dim,) or lower triangular (dim, dim)."""
+        return None if self.preconditioner is None else _root(np.asarray(self.preconditioner, np.float64))
+
+    def own(self, num_warmup: int) -> Own:
+        """What is held item by item."""
+        return Own.of(self.rule, self.initial)
+
+
+@dataclass(frozen=True, eq=False)
+class LangevinKernel(Kernel):
+    """The transitions of MALA or ULA."""
+
+    settings: LangevinSettings
+    num_warmup: int
+    num_chains: int
+
     gradients_to_start = 1
 
-    def __init__(
-        self,
-        model: Callable | None = None,
-        *,
-        metropolis: bool = True,
-        step_size: StepSizeRule | float | None = None,
-        preconditioner: Any = None,
-        adapt_preconditioner: bool = False,
-        initial: Initial = None,
-    ) -> None:
-        super().__init__(model)
-        rule = None if step_size is None else step_size_rule(step_size)
-        if not metropolis and not isinstance(rule, Fixed):
-            raise ValueError(f"step_size={step_size}: ULA rejects nothing from which a rule could learn, so it needs a number")
-        if preconditioner is not None and adapt_preconditioner:
-            raise ValueError("preconditioner was given and adapt_preconditioner=True would replace it: choose one")
-        self.metropolis = metropolis
-        self.step_size: StepSizeRule = ConstantGain(target=0.574) if rule is None else rule
-        self.adapt_preconditioner = adapt_preconditioner
-        self.initial = initial
-        self._scale = None if preconditioner is None else _root(np.asarray(preconditioner, np.float64))
-        fields = LangevinState._fields[1:-5]
-        self.chain_fields = fields if metropolis else tuple(name for name in fields if name != "acceptance_rate")
+    def log_density(self, state: LangevinState) -> Array:
+        return jax.vmap(lambda point: point.log_density(state.beta))(state.point)
 
-    def prepare(self, num_warmup: int, num_chains: int) -> None:
-        super().prepare(num_warmup, num_chains)
-        check_recorded(self.step_size, self._num_items)
-        self._round_ends = np.asarray(round_ends(num_warmup), np.int32)
-
-    def path(self, state: LangevinState) -> dict[str, Array]:
+    def path(self, state: LangevinState, info: LangevinInfo) -> dict[str, Array]:
+        accepted = {} if info.acceptance_rate is None else {"acceptance_rate": info.acceptance_rate.mean()}
         return {
-            "acceptance_rate": state.acceptance_rate.mean(),
-            "step_size": state.step_size[0],
-            "lp": state.lp.mean(),
-            "diverging": state.diverging.sum(),
+            **accepted,
+            "step_size": info.step_size[0],
+            "lp": info.lp.mean(),
+            "diverging": info.diverging.sum(),
         }
 
-    def get_diagnostics_str(self, state: LangevinState) -> str:
-        return f"acc. prob {jnp.mean(state.acceptance_rate):.2f}, step {jnp.ravel(state.step_size)[0]:.2e}"
-
-    def _init(self, target: Target, key: Array, num_chains: int) -> LangevinState:
-        scale = None if self._scale is None else real(self._scale)
+    def init(self, target: Target, key: Array, start: Start) -> LangevinState:
+        scale = None if self.settings.root is None else real(self.settings.root)
         if scale is not None and scale.shape[0] != target.dim:
             raise ValueError(f"preconditioner has shape {scale.shape}, the model has {target.dim} unconstrained coordinates")
-        if self.adapt_preconditioner:
+        if self.settings.adapt_preconditioner:
             scale = jnp.ones(target.dim)
-        init_key, rng_key = jax.random.split(key)
-        point = jax.vmap(lambda k: evaluate(target, target.draw(k)))(chain_keys(init_key, num_chains))
-        nothing = jnp.zeros(num_chains)
-        adaptation = self.step_size.init(self._item)
         return LangevinState(
-            i=jnp.int32(0),
-            z=jax.vmap(target.sites)(point.u),
-            acceptance_rate=nothing,
-            step_size=jnp.full(num_chains, self.step_size.step_size(adaptation, real(1.0))),
-            diverging=nothing > 0,
-            nonfinite=jnp.zeros(num_chains, jnp.int32),
-            lp=jax.vmap(lambda p: p.log_density(real(1.0)))(point),
-            n_steps=jnp.ones(num_chains, jnp.int32),
-            point=point,
+            iteration=jnp.int32(0),
+            beta=real(1.0),
+            point=jax.vmap(lambda u: evaluate(target, u))(start.positions(target, key)),
+            nonfinite=jnp.zeros(self.num_chains, jnp.int32),
             scale=scale,
             moments=_no_moments(target.dim),
-            adaptation=adaptation,
-            rng_key=rng_key,
+            adaptation=self.settings.rule.init((target.own or Own()).steps),
         )
 
-    def _sample(self, target: Target, state: LangevinState) -> LangevinState:
-        num_chains = state.lp.shape[0]
-        round_over = (state.i == self._round_ends).any()
+    def step(self, target: Target, key: Array, state: LangevinState) -> tuple[LangevinState, LangevinInfo]:
+        settings, beta = self.settings, state.beta
+        round_over = (state.iteration == np.asarray(round_ends(self.num_warmup), np.int32)).any()
         scale, moments = state.scale, state.moments
-        if scale is not None and self.adapt_preconditioner:
+        if scale is not None and settings.adapt_preconditioner:
             scale = jnp.where(round_over, moments.scale(), scale)
             moments = jax.tree.map(lambda new, old: jnp.where(round_over, new, old), _no_moments(target.dim), moments)
-        step = self.step_size.step_size(state.adaptation, real(1.0))
-        normal, uniform = transition_noise(jax.random.fold_in(state.rng_key, state.i), num_chains, target.dim)
-        end = jax.vmap(lambda start, xi: propose(target, start, xi, step, scale))(state.point, normal)
-        gain = jax.vmap(lambda start, end, xi: log_ratio(start, end, xi, step, scale))(state.point, end, normal)
-        nonfinite = jnp.isnan(gain) | ~jnp.isfinite(end.gradient(real(1.0))).all(axis=1)
+        step = settings.rule.step_size(state.adaptation, beta)
+        normal, uniform = transition_noise(key, self.num_chains, target.dim)
+        end = jax.vmap(lambda start, xi: propose(target, start, xi, beta, step, scale))(state.point, normal)
+        gain = jax.vmap(lambda start, end, xi: log_ratio(start, end, xi, beta, step, scale))(state.point, end, normal)
+        nonfinite = jnp.isnan(gain) | ~jnp.isfinite(end.gradient(beta)).all(axis=1)
         acceptance = jnp.where(nonfinite, 0.0, jnp.minimum(1.0, jnp.exp(gain)))
-        accepted = uniform[:, 0] < acceptance if self.metropolis else ~nonfinite
+        accepted = uniform[:, 0] < acceptance if settings.metropolis else ~nonfinite
         point = jax.vmap(choose)(accepted, end, state.point)
         adaptation = jax.tree.map(
-            lambda new, old: jnp.where(state.i < self._num_warmup, new, old),
-            self.step_size.update(state.adaptation, mean_acceptance(acceptance, state.point)),
+            lambda new, old: jnp.where(state.iteration < self.num_warmup, new, old),
+            settings.rule.update(state.adaptation, mean_acceptance(acceptance, state.point)),
             state.adaptation,
         )
-        return LangevinState(
-            i=state.i + 1,
-            z=jax.vmap(target.sites)(point.u),
-            acceptance_rate=acceptance,
-            step_size=jnp.full(num_chains, step),
-            diverging=~(gain > -DIVERGENCE) & ~end.excluded,
-            nonfinite=state.nonfinite + nonfinite,
-            lp=jax.vmap(lambda p: p.log_density(real(1.0)))(point),
-            n_steps=jnp.ones(num_chains, jnp.int32),
+        new = state._replace(
+            iteration=state.iteration + 1,
             point=point,
+            nonfinite=state.nonfinite + nonfinite,
             scale=scale,
-            moments=moments.add(point.u) if self.adapt_preconditioner else moments,
+            moments=moments.add(point.u) if settings.adapt_preconditioner else moments,
             adaptation=adaptation,
-            rng_key=state.rng_key,
+        )
+        return new, LangevinInfo(
+            acceptance_rate=acceptance if settings.metropolis else None,
+            step_size=jnp.full(self.num_chains, step),
+            diverging=~(gain > -DIVERGENCE) & ~end.excluded,
+            nonfinite=new.nonfinite,
+            lp=self.log_density(new),
+            n_steps=jnp.ones(self.num_chains, jnp.int32),
         )
 
 
-def propose(target: Target, start: Point, normal: Array, step: Array, scale: Array | None) -> Point:
+class Langevin(EnsembleKernel, settings=LangevinSettings, kernel=LangevinKernel):
+    """MALA or ULA from draws of q0. What the warm-up learns is shared by the chains of an item, and frozen for the draws."""
+
+
+def propose(target: Target, start: Point, normal: Array, beta: Array, step: Array, scale: Array | None) -> Point:
     """x' and its gradients: the one evaluation of a transition."""
-    pulled = normal + 0.5 * step * _transposed(scale, start.gradient(real(1.0)))
+    pulled = normal + 0.5 * step * _transposed(scale, start.gradient(beta))
     return evaluate(target, start.u + step * _times(scale, pulled))
 
 
-def log_ratio(start: Point, end: Point, normal: Array, step: Array, scale: Array | None) -> Array:
+def log_ratio(start: Point, end: Point, normal: Array, beta: Array, step: Array, scale: Array | None) -> Array:
     """The log of the acceptance ratio."""
-    one = real(1.0)
-    pull = 0.5 * step * _transposed(scale, start.gradient(one) + end.gradient(one))
-    return end.log_density_gain(start, one) + proposal_log_ratio(normal, pull)
+    pull = 0.5 * step * _transposed(scale, start.gradient(beta) + end.gradient(beta))
+    return end.log_density_gain(start, beta) + proposal_log_ratio(normal, pull)
 
 
 def proposal_log_ratio(normal: Array, pull: Array) -> Array:

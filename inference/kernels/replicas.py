@@ -10,8 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cogen.inference.targets.numpyro_target import Point
 from cogen.inference.targets.sums import Sum
+from cogen.inference.targets.target import Point
 
 Array = jax.Array
 

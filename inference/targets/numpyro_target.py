@@ -1,12 +1,4 @@
-"""A PPL model as an annealing path: what is known before the data, and what the data add.
-
-The annealed density of inverse temperature beta is
-
-    log pi_beta(u) = reference(u) + beta tilt(u),
-
-with ``reference = log q0`` and ``tilt = log p(z, y) - log q0``, which is the log likelihood when q0 is the prior. The
-two stay apart, so that a new beta costs no evaluation of the model, and each is given as the *terms* of its sum (one per
-pixel), which `compensated_sum` adds.
+"""A NumPyro model as an annealing path (see `target`).
 
 Which observed sites are tempered can be named; the others then count fully at every beta, and a draw of the prior starts
 with their density as its weight. Discrete latent sites are summed out where NumPyro enumerates them (with funsor): the
@@ -22,7 +14,7 @@ log Jacobian of NumPyro's ``biject_to(support)``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -32,79 +24,15 @@ from jax.extend.core import Literal
 from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 from numpyro.distributions import biject_to
-from numpyro.infer.util import constrain_fn
+from numpyro.infer.util import constrain_fn, unconstrain_fn
 
 from cogen.inference.annealing.guide_start import GuideStart
 from cogen.inference.targets.masked_sites import is_masked, unmasked
-from cogen.inference.targets.sums import Sum, compensated_sum, real
+from cogen.inference.targets.sums import real
+from cogen.inference.targets.target import Program, Sites, Target
 
 Array = jax.Array
-Sites = dict[str, Array]
 Initial: TypeAlias = dist.Distribution | Mapping[str, dist.Distribution] | GuideStart | None
-
-
-class Target(NamedTuple):
-    """One item's annealing path, in flat unconstrained coordinates u of shape (dim,)."""
-
-    dim: int
-    draw: Callable[[Array], Array]
-    """An exact draw from q0: key -> u."""
-    reference: Callable[[Array], Array]
-    """The terms of log q0: u -> (n,)."""
-    tilt: Callable[[Array], Array]
-    """The terms of log p(z, y) - log q0: u -> (m,)."""
-    sites: Callable[[Array], Sites]
-    """u -> unconstrained values by site name."""
-    start_weight: Callable[[Array], Array] | None = None
-    """The terms of the log weight that an exact draw starts with, where that is not zero: u -> (k,)."""
-
-
-class Point(NamedTuple):
-    """A position, with everything a transition needs to know about it. No beta in here."""
-
-    u: Array
-    reference: Sum
-    tilt: Sum
-    reference_gradient: Array
-    tilt_gradient: Array
-
-    def log_density(self, beta: Array) -> Array:
-        """log pi_beta. At beta = 0 an infinite tilt does not count."""
-        return self.reference.value + jnp.where(beta == 0, 0.0, beta * self.tilt.value)
-
-    def gradient(self, beta: Array) -> Array:
-        return self.reference_gradient + beta * self.tilt_gradient
-
-    def log_density_gain(self, start: Point, beta: Array) -> Array:
-        """log pi_beta(self) - log pi_beta(start), the differences taken before the rounding; -inf where pi_beta(self) = 0.
-
-        Where both are zero, log q0 alone decides: a chain that starts where the density is zero walks under q0 until it leaves.
-        """
-        known = (self.reference - start.reference).value
-        gain = known + beta * (self.tilt - start.tilt).value
-        return jnp.where(self.excluded, jnp.where(start.excluded, known, -jnp.inf), gain)
-
-    @property
-    def excluded(self) -> Array:
-        """Whether the density is zero here, as behind a hard constraint."""
-        return jnp.isneginf(self.reference.high) | jnp.isneginf(self.tilt.high)
-
-
-def evaluate(target: Target, u: Array) -> Point:
-    """One gradient evaluation of the model."""
-
-    def pull(terms_of: Callable[[Array], Array]) -> tuple[Sum, Array]:
-        terms, back = jax.vjp(terms_of, u)
-        return compensated_sum(terms), back(jnp.ones_like(terms))[0]
-
-    reference, reference_gradient = pull(target.reference)
-    tilt, tilt_gradient = pull(target.tilt)
-    return Point(u, reference, tilt, reference_gradient, tilt_gradient)
-
-
-def gradient_at(target: Target, u: Array, beta: Array) -> Array:
-    """The gradient of log pi_beta alone, for the inner steps of a trajectory."""
-    return jax.grad(lambda v: target.reference(v).sum() + beta * target.tilt(v).sum())(u)
 
 
 def numpyro_target(
@@ -236,7 +164,21 @@ def numpyro_target(
         jax.eval_shape(tilt, flat)  # what cannot be enumerated is said here
     apart = not discrete and any(site["is_observed"] and name not in tempered for name, site in prototype.items())
     # A compiled function is traced once for all the places of a transition where it is called.
-    return Target(flat.size, draw, jax.jit(reference), jax.jit(tilt), unravel, start_weight if apart else None)
+    weight, program = start_weight if apart else None, Program(model, args, kwargs)
+    return Target(flat.size, draw, jax.jit(reference), jax.jit(tilt), unravel, weight, program)
+
+
+def unconstrained_position(model: Callable, args: tuple, values: Sites) -> Array:
+    """The flat unconstrained coordinates (dim,) of values of a model's latent sites.
+
+    Raises ValueError for values of other sites than the model's continuous latent ones.
+    """
+    prototype = _prototype(model, args, {})
+    latent = {name for name, site in prototype.items() if _is_latent(site) and not site["fn"].support.is_discrete}
+    if set(values) != latent:
+        raise ValueError(f"values are given of the sites {sorted(values)}, the model has the latent sites {sorted(latent)}")
+    found = unconstrain_fn(handlers.seed(model, jax.random.key(0)), args, {}, values)
+    return ravel_pytree({name: found[name] for name in latent})[0]
 
 
 def constrained_sites(

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -28,13 +28,13 @@ from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from torch import Tensor
 
 from cogen.inference.annealing.populations import population_count
-from cogen.inference.annealing.schedules import Adaptive, Ladder, Schedule, Sigmoid, conditional_ess
-from cogen.inference.annealing.step_size import ConstantGain, StepSizeRule
+from cogen.inference.annealing.schedules import Adaptive, Ladder, conditional_ess
+from cogen.inference.items import item_ids
 from cogen.inference.kernels.annealing_settings import AnnealingSettings
 from cogen.inference.targets.sums import Sum, real
 from cogen.inference.torch.hamiltonian import mean_acceptance, trajectory, transition_noise
 from cogen.inference.torch.populations import effective_fraction, log_mean_exp, population_evidence, resampling_indices
-from cogen.inference.torch.targets import Initial, Point, PyroTarget
+from cogen.inference.torch.targets import Point, PyroTarget
 
 
 class AnnealedState(NamedTuple):
@@ -71,7 +71,7 @@ class AnnealedState(NamedTuple):
     adaptation: Any
 
 
-class PyroAnnealedHMC(AnnealingSettings, MCMCKernel):
+class PyroAnnealedHMC(MCMCKernel):
     """Annealed HMC for any Pyro model, in ``cogen.inference.infer`` or in plain ``pyro.infer.MCMC``.
 
     >>> import pyro, pyro.distributions as dist, torch
@@ -103,41 +103,37 @@ class PyroAnnealedHMC(AnnealingSettings, MCMCKernel):
 
     transforms: dict[str, Any] = {}  # noqa: RUF012 (for Pyro's MCMC: draws are constrained already)
     starts_at_density = True
+    tunable = True
 
-    def __init__(
-        self,
-        model: Callable | None = None,
-        *,
-        num_chains: int | None = None,
-        schedule: Schedule | Adaptive = Sigmoid(-10.0, 4.0),
-        num_leapfrog: int = 10,
-        step_size: StepSizeRule | float = ConstantGain(),
-        moves_per_temperature: int = 1,
-        resample_threshold: float = 0.5,
-        initial: Initial = None,
-        temper: Sequence[str] | None = None,
-        flat_prior: bool = False,
-        num_populations: int | None = None,
-        inverse_mass: Any = None,
-        jitter: float = 0.2,
-    ) -> None:
-        self._settle(
-            schedule=schedule,
-            num_leapfrog=num_leapfrog,
-            step_size=step_size,
-            moves_per_temperature=moves_per_temperature,
-            resample_threshold=resample_threshold,
-            temper=temper,
-            flat_prior=flat_prior,
-            num_populations=num_populations,
-            inverse_mass=inverse_mass,
-            jitter=jitter,
-        )
+    def __init__(self, model: Callable | None = None, *, num_chains: int | None = None, **settings: Any) -> None:
+        self.settings = AnnealingSettings(**settings)
         if num_chains is not None and num_chains < 1:
             raise ValueError(f"num_chains={num_chains}: at least one is needed")
         self.model = model
         self.num_chains = num_chains
-        self.initial = initial
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the warm-up looks at what it weighs, so that its evidence is not unbiased."""
+        return self.settings.adapts
+
+    @property
+    def evidence_kind(self) -> str:
+        return "" if self.settings.flat_prior else "annealed"
+
+    @property
+    def ladder_statistics(self) -> tuple[str, ...]:
+        return ("beta", "step_size") if self.settings.waits else ()
+
+    @property
+    def moves_per_temperature(self) -> int:
+        return self.settings.moves_per_temperature
+
+    def frozen(self, pilot: Any) -> Self:
+        """A recipe that repeats what a pilot has adapted: a `Tuning`, or the results of a run."""
+        copied = copy.copy(self)
+        copied.settings = self.settings.frozen(pilot)
+        return copied
 
     def bind(self, model: Callable, num_chains: int) -> Self:
         """A copy of this recipe for a model and so many chains. Raises ValueError if it has a model or other chains already."""
@@ -157,13 +153,21 @@ class PyroAnnealedHMC(AnnealingSettings, MCMCKernel):
             raise ValueError(f"{type(self).__name__} has no model yet: give it one, or pass it to cogen.inference.infer")
         if self.num_chains is None:
             raise ValueError(f"how many chains? {type(self).__name__}(model, num_chains=64) holds all of them")
-        self._check_warmup(warmup_steps, f"warmup_steps={warmup_steps} (num_warmup)")
-        self.num_populations_used = population_count(self.num_chains, self.num_populations, self.resample_threshold > 0)
+        self.settings.temperatures(warmup_steps)
+        self.num_populations_used = population_count(
+            self.num_chains, self.settings.num_populations, self.settings.resample_threshold > 0
+        )
         self._warmup = warmup_steps
-        settings: dict[str, Any] = {"initial": self.initial, "temper": self.temper, "flat_prior": self.flat_prior}
+        settings: dict[str, Any] = {
+            "initial": self.settings.initial,
+            "temper": self.settings.temper,
+            "flat_prior": self.settings.flat_prior,
+        }
         self.target = target = PyroTarget(self.model, args, kwargs, num_chains=self.num_chains, **settings)
         items = target.num_items
-        beta = self._inverse_temperatures(warmup_steps, items)
+        own = self.settings.own(warmup_steps).for_items(item_ids(target.items), self.settings.recorded)
+        beta = self.settings.temperatures(warmup_steps) if own.ladder is None else own.ladder
+        self._own_steps = own.steps
         self.ladder = None  # (T + 1, item)
         if beta is not None:
             self.ladder = torch.as_tensor(np.broadcast_to(beta, (items, beta.shape[-1])).T.copy())
@@ -255,17 +259,19 @@ class PyroAnnealedHMC(AnnealingSettings, MCMCKernel):
 
     def _start(self, point: Point) -> AnnealedState:
         dim, (chains, items) = self.target.dim, point.tilt.shape
-        self._check_mass(dim)
+        self.settings.check_dim(dim)
         device = point.u.device
         self.ladder = None if self.ladder is None else self.ladder.to(device)
-        self._mass = None if self.inverse_mass is None else torch.tensor(self.inverse_mass).to(device, point.u.dtype)
+        self._mass = (
+            None if self.settings.inverse_mass is None else torch.tensor(self.settings.inverse_mass).to(device, point.u.dtype)
+        )
         # The rules are written for one item in JAX, chains last; both kernels use the same ones.
-        self._rule_step = jax.jit(jax.vmap(self.step_size.step_size))
-        self._rule_update = jax.jit(jax.vmap(self.step_size.update))
+        self._rule_step = jax.jit(jax.vmap(self.settings.rule.step_size))
+        self._rule_update = jax.jit(jax.vmap(self.settings.rule.update))
         self._rule_ess = jax.jit(jax.vmap(conditional_ess))
-        if isinstance(self.schedule, Adaptive):
-            self._rule_next = jax.jit(jax.vmap(self.schedule.next))
-        adaptation = jax.vmap(self.step_size.init)(jnp.arange(items))
+        if isinstance(self.settings.schedule, Adaptive):
+            self._rule_next = jax.jit(jax.vmap(self.settings.schedule.next))
+        adaptation = jax.vmap(self.settings.rule.init, axis_size=items)(self._own_steps)
         zeros = torch.zeros_like(point.tilt)
         chain = torch.arange(chains, device=device)[:, None].expand(chains, items)
         beta = torch.zeros(items, dtype=torch.float64, device=device)
@@ -292,7 +298,7 @@ class PyroAnnealedHMC(AnnealingSettings, MCMCKernel):
 
     def _transition(self, state: AnnealedState) -> AnnealedState:
         annealing = state.i < self._warmup
-        waiting = state.arrived & (annealing and isinstance(self.schedule, Adaptive | Ladder))
+        waiting = state.arrived & (annealing and isinstance(self.settings.schedule, Adaptive | Ladder))
         if waiting.all():
             return state._replace(i=state.i + 1, n_steps=torch.zeros_like(state.n_steps))
         held = state
@@ -314,14 +320,16 @@ class PyroAnnealedHMC(AnnealingSettings, MCMCKernel):
             )
         if annealing:
             state = state._replace(population_log_evidence=population_evidence(state.log_weight, populations))
-        if self.resample_threshold > 0 and new_temperature:
-            state = resample(uniform[..., 2], state, populations, self.resample_threshold)
-        elif self.resample_threshold > 0 and state.i == self._warmup:
+        if self.settings.resample_threshold > 0 and new_temperature:
+            state = resample(uniform[..., 2], state, populations, self.settings.resample_threshold)
+        elif self.settings.resample_threshold > 0 and state.i == self._warmup:
             state = resample(uniform[..., 2], state, 1, torch.inf)
 
         step = self._step(state.adaptation, beta) if annealing else state.step_size
-        stretched = (step * (1.0 + self.jitter * (2.0 * uniform[..., 1] - 1.0))).to(state.point.u.dtype)
-        moved = trajectory(self.target, momentum, uniform[..., 0], state.point, beta, stretched, self.num_leapfrog, self._mass)
+        stretched = (step * (1.0 + self.settings.jitter * (2.0 * uniform[..., 1] - 1.0))).to(state.point.u.dtype)
+        moved = trajectory(
+            self.target, momentum, uniform[..., 0], state.point, beta, stretched, self.settings.num_leapfrog, self._mass
+        )
         adaptation = state.adaptation
         if annealing:
             adaptation = self._rule_update(adaptation, _jax(mean_acceptance(moved.acceptance, state.point)))
@@ -333,7 +341,7 @@ class PyroAnnealedHMC(AnnealingSettings, MCMCKernel):
             acceptance_rate=moved.acceptance,
             diverging=moved.diverging,
             energy=moved.energy,
-            n_steps=torch.full_like(state.n_steps, self.num_leapfrog),
+            n_steps=torch.full_like(state.n_steps, self.settings.num_leapfrog),
             nonfinite=state.nonfinite + moved.nonfinite,
             adaptation=adaptation,
         )

@@ -27,13 +27,15 @@ def identity(kernel: PyroAnnealedHMC) -> dict[str, Any]:
     data, settings = hashlib.sha256(), hashlib.sha256()
     for value in (point.reference, point.tilt, point.reference_gradient, point.tilt_gradient):
         data.update(value.numpy(force=True).tobytes())
-    settings.update(repr([getattr(kernel, name) for name in _SETTINGS]).encode())
-    settings.update(repr(kernel.schedule).encode() if kernel.ladder is None else kernel.ladder.numpy(force=True).tobytes())
-    settings.update(type(kernel.step_size).__name__.encode())
-    for number in vars(kernel.step_size).values():
+    settings.update(repr([getattr(kernel.settings, name) for name in _SETTINGS]).encode())
+    settings.update(
+        repr(kernel.settings.schedule).encode() if kernel.ladder is None else kernel.ladder.numpy(force=True).tobytes()
+    )
+    settings.update(type(kernel.settings.step_size).__name__.encode())
+    for number in vars(kernel.settings.step_size).values():
         settings.update(np.asarray(number, dtype=np.float64).tobytes())
-    if kernel.inverse_mass is not None:
-        settings.update(kernel.inverse_mass.tobytes())
+    if kernel.settings.inverse_mass is not None:
+        settings.update(kernel.settings.inverse_mass.tobytes())
     return {
         "num_chains": kernel.num_chains,
         "num_populations": kernel.num_populations_used,
@@ -47,7 +49,7 @@ def identity(kernel: PyroAnnealedHMC) -> dict[str, Any]:
 def to_arrays(kernel: PyroAnnealedHMC) -> dict[str, np.ndarray]:
     """The state and the random generators."""
     leaves = jax.tree.leaves(kernel.state)
-    arrays = {f"leaf:{k}": a.numpy(force=True) if isinstance(a, torch.Tensor) else np.asarray(a) for k, a in enumerate(leaves)}
+    arrays = {str(k): a.numpy(force=True) if isinstance(a, torch.Tensor) else np.asarray(a) for k, a in enumerate(leaves)}
     return {**arrays, "generators": np.stack([generator.get_state().numpy() for generator in kernel.generators])}
 
 
@@ -56,7 +58,7 @@ def restore(kernel: PyroAnnealedHMC, arrays: dict[str, np.ndarray]) -> None:
     leaves, structure = jax.tree.flatten(kernel.state)
     found: list[Any] = []
     for k, leaf in enumerate(leaves):
-        value = arrays[f"leaf:{k}"]
+        value = arrays[str(k)]
         if isinstance(leaf, torch.Tensor):
             found.append(torch.from_numpy(value).to(leaf))
         else:

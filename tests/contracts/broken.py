@@ -9,7 +9,7 @@ import functools
 import numpy as np
 
 from cogen.inference import GuideStart
-from cogen.inference.adapters.blackjax_kernel import BlackJAX
+from cogen.inference.adapters.blackjax_kernel import BlackJAXSettings
 from cogen.inference.kernels import langevin, parallel_tempering
 
 DETECTED = 1e-6
@@ -81,9 +81,11 @@ def mala_with_a_stale_start_gradient(monkeypatch):
 
 def mala_with_a_beta_that_is_3_percent_low(monkeypatch):
     right = langevin.log_ratio
-    monkeypatch.setattr(
-        langevin, "log_ratio", lambda start, end, *rest: right(start, end, *rest) - 0.03 * (end.tilt - start.tilt).value
-    )
+
+    def low(start, end, normal, beta, *rest):
+        return right(start, end, normal, beta, *rest) - 0.03 * beta * (end.tilt - start.tilt).value
+
+    monkeypatch.setattr(langevin, "log_ratio", low)
 
 
 def mala_with_an_acceptance_to_the_power_of_a_half(monkeypatch):
@@ -102,7 +104,7 @@ def swaps_with_a_probability_to_the_power_of_a_half(monkeypatch):
 
 def an_elliptical_slice_of_the_whole_posterior(monkeypatch):
     """The Gaussian is not divided out, and so counts twice."""
-    monkeypatch.setattr(BlackJAX, "_divisor", lambda self, u: 0.0)
+    monkeypatch.setattr(BlackJAXSettings, "divisor", lambda self, u: 0.0)
 
 
 def a_guide_density_that_is_3_percent_off(monkeypatch):

@@ -14,15 +14,13 @@ import numpy as np
 import torch
 
 from cogen.inference import AnnealedHMC, Langevin, ParallelTempering, PyroAnnealedHMC
-from cogen.inference.adapters.ensemble_kernel import EnsembleKernel
-from cogen.inference.kernels.replicas import starting
-from cogen.inference.targets.numpyro_target import Target, evaluate
+from cogen.inference.kernels.kernel import GivenPositions
 
 TRANSITIONS = 8
 Run = Callable[[Any, np.ndarray, float], np.ndarray]
 
 
-def _over_items(run: Callable[[Any, tuple, Any, Any], Any], model: Any, z: Any) -> Any:
+def _over_items(run: Callable[[Any, tuple, Any], Any], model: Any, z: Any) -> Any:
     """``run(key, arguments, z)`` of every item, compiled once: z and the result are trees of (chain, item, dim)."""
     data = jax.tree.map(lambda a: jnp.asarray(a)[:, None], dict(model.item_data))
     items = jax.tree.leaves(data)[0].shape[0]
@@ -31,25 +29,32 @@ def _over_items(run: Callable[[Any, tuple, Any, Any], Any], model: Any, z: Any) 
     return jax.tree.map(np.asarray, jax.jit(mapped)(keys, data, jax.tree.map(jnp.float32, z)))
 
 
-def _ensemble(kernel: EnsembleKernel, model: Any, z: Any, num_warmup: int, place: Callable, read: Callable) -> Any:
-    """A kernel of ours: ``place(kernel, target, state, z)`` puts its chains at z, ``read(state)`` finds them."""
-    bound = kernel.bind(model.numpyro)
-    bound.prepare(num_warmup, len(jax.tree.leaves(z)[0]))
+def _from_given_positions(recipe: Any, model: Any, z: np.ndarray, *, num_warmup: int = 0, **fields: Any) -> Any:
+    """Transitions of a kernel from z (chain, item, ..., dim), with these fields of its state: the last state's positions."""
+    one = jax.tree.map(lambda a: jnp.asarray(a)[:1], dict(model.item_data))
+    recipe = recipe.for_model(model.numpyro, (one,), {})
+    kernel = recipe.kernel(num_warmup, len(z))
 
     def run(key: Any, args: tuple, start: Any) -> Any:
-        target = bound.target(args, {})
-        state = place(bound, target, bound._init(target, key, len(jax.tree.leaves(start)[0])), start)
-        return read(jax.lax.fori_loop(0, TRANSITIONS, lambda _, s: bound._sample(target, s), state))
+        target = recipe.target(args, model=model.numpyro)
+        state = kernel.init(target, key, GivenPositions(start))._replace(**fields)
+
+        def step(k: Any, state: Any) -> Any:
+            return kernel.step(target, jax.random.fold_in(key, k), state)[0]
+
+        state = jax.lax.fori_loop(0, TRANSITIONS, step, state)
+        return state.replicas.point.u if isinstance(recipe, ParallelTempering) else state.position
 
     return _over_items(run, model, z)
 
 
-def _points(target: Target, z: Any) -> Any:
-    return jax.vmap(lambda u: evaluate(target, u))(z)
+def annealed_hmc(step: float) -> Run:
+    def run(model: Any, z: np.ndarray, beta: float) -> np.ndarray:
+        recipe = AnnealedHMC(num_leapfrog=3, step_size=step, resample_threshold=0.0)
+        drawing = {"iteration": jnp.int32(1), "beta": jnp.float32(beta)}
+        return _from_given_positions(recipe, model, z, num_warmup=1, **drawing)
 
-
-# Of two temperatures the first is the asked one, and its first transition is behind the chains, so that they stay there.
-WARMUP = 2 * (TRANSITIONS + 1)
+    return run
 
 
 def _annealing(beta: float, step: float) -> dict[str, Any]:
@@ -62,17 +67,8 @@ def _annealing(beta: float, step: float) -> dict[str, Any]:
     }
 
 
-def annealed_hmc(step: float) -> Run:
-    def run(model: Any, z: np.ndarray, beta: float) -> np.ndarray:
-        made = 1 if beta < 1 else WARMUP + 1
-
-        def place(kernel: Any, target: Target, state: Any, start: Any) -> Any:
-            particles = state.particles._replace(point=_points(target, start))
-            return state._replace(i=state.i + made, made=state.made + made, particles=particles)
-
-        return _ensemble(AnnealedHMC(**_annealing(beta, step)), model, z, WARMUP, place, lambda s: s.particles.point.u)
-
-    return run
+# Of two temperatures the first is the asked one, and its first transition is behind the chains, so that they stay there.
+WARMUP = 2 * (TRANSITIONS + 1)
 
 
 def annealed_hmc_in_torch(step: float) -> Run:
@@ -93,38 +89,26 @@ def annealed_hmc_in_torch(step: float) -> Run:
 def tempered_replicas(step: float, model: Any, z: Mapping[float, np.ndarray]) -> dict[float, np.ndarray]:
     """Parallel tempering with a replica at every key of z, and one at beta = 0: where each inverse temperature's replica is."""
     betas = sorted(z)
-    kernel = ParallelTempering(
+    recipe = ParallelTempering(
         num_replicas=len(betas) + 1, num_leapfrog=3, step_size=step, schedule=lambda _: np.array([0.0, *betas])
     )
-
-    def place(kernel: Any, target: Target, state: Any, start: Any) -> Any:
-        first = state.replicas.point.u[:, 0]
-        point = jax.vmap(lambda u: _points(target, u))(jnp.stack([first, *(start[beta] for beta in betas)], axis=1))
-        return state._replace(replicas=starting(point))
-
-    def read(state: Any) -> dict[float, Any]:
-        return {beta: state.replicas.point.u[:, k + 1] for k, beta in enumerate(betas)}
-
-    return _ensemble(kernel, model, z, 0, place, read)
+    start = np.stack([z[betas[0]], *(z[beta] for beta in betas)], axis=2)  # the first is drawn anew
+    end = _from_given_positions(recipe, model, start)
+    return {beta: end[:, :, k + 1] for k, beta in enumerate(betas)}
 
 
-def langevin(kernel: Langevin) -> Run:
+def at_a_beta(recipe: Langevin) -> Run:
+    """MALA or ULA."""
+
     def run(model: Any, z: np.ndarray, beta: float) -> np.ndarray:
-        def place(kernel: Any, target: Target, state: Any, start: Any) -> Any:
-            return state._replace(point=_points(target, start))
-
-        return _ensemble(kernel, model, z, 0, place, lambda s: s.point.u)
+        return _from_given_positions(recipe, model, z, beta=jnp.float32(beta))
 
     return run
 
 
-def blackjax(kernel: Any) -> Run:
+def blackjax(recipe: Any) -> Run:
     def run(model: Any, z: np.ndarray, beta: float) -> np.ndarray:
-        def place(kernel: Any, target: Target, state: Any, start: Any) -> Any:
-            algorithm = kernel._algorithm(target, {})
-            return state._replace(inner=jax.vmap(lambda u: algorithm.init(u, jax.random.key(0)))(start))
-
-        return _ensemble(kernel, model, z, 0, place, lambda s: s.inner.position)
+        return _from_given_positions(recipe, model, z)
 
     return run
 

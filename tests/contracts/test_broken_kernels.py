@@ -102,7 +102,7 @@ def test_broken_swaps(monkeypatch):
 @pytest.mark.parametrize("broken", MALA)
 def test_a_broken_mala(broken, monkeypatch):
     broken(monkeypatch)
-    through = chains.langevin(Langevin(step_size=mala_step("linear")))
+    through = chains.at_a_beta(Langevin(step_size=mala_step("linear")))
     assert invariance_p_value(case_named("linear"), through) < DETECTED
 
 

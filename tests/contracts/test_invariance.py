@@ -48,10 +48,11 @@ def test_parallel_tempering(name):
     assert replicas_p_value(case_named(name), replica_step(name)) > FALSE_ALARM
 
 
+@pytest.mark.parametrize("beta", [BELOW_ONE, 1.0])
 @pytest.mark.parametrize("name", CASES)
-def test_mala(name):
-    through = chains.langevin(Langevin(step_size=mala_step(name)))
-    assert invariance_p_value(case_named(name), through) > FALSE_ALARM
+def test_mala(name, beta):
+    through = chains.at_a_beta(Langevin(step_size=mala_step(name)))
+    assert invariance_p_value(case_named(name), through, beta) > FALSE_ALARM
 
 
 def random_walk(key, u):
@@ -104,7 +105,7 @@ def law_of_ula(h: float) -> Gaussians:
 
 
 def through_ula(h):
-    return chains.langevin(Langevin(metropolis=False, step_size=h))
+    return chains.at_a_beta(Langevin(metropolis=False, step_size=h))
 
 
 def test_ula_keeps_the_law_of_its_step():

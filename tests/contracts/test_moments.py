@@ -33,10 +33,10 @@ from cogen.inference import (
     BlackJAX,
     GuideStart,
     ImportanceResampling,
-    Inference,
     Langevin,
     ParallelTempering,
     PyroAnnealedHMC,
+    Run,
     infer,
 )
 
@@ -110,7 +110,7 @@ def run(case, kernel, **options):
 
 def guided(case) -> AnnealedHMC:
     items = len(case.log_evidence)
-    fit = Inference(case.model, SVI(AutoNormal), num_warmup=300, num_chains=4, seed=0, progress=False, items_at_once=items)
+    fit = Run(case.model, SVI(AutoNormal), num_warmup=300, num_chains=4, seed=0, progress=False, items_at_once=items)
     fit.draw(1)
     return AnnealedHMC(num_leapfrog=5, step_size=case.step, initial=GuideStart.of(fit, prior_share=0.5))
 

@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "inference"))
 from known import NOISE, LinearCase, repeated_means_p_value
 
 from cogen.diagnostics import evidence_bounds, simulate
-from cogen.inference import Adaptive, AnnealedHMC, ConditionalAnnealedHMC, infer
-from cogen.inference.kernels import conditional_annealing
+from cogen.inference import Adaptive, AnnealedHMC, infer
+from cogen.inference.kernels import annealed_hmc
 
 ITEMS = 48
 
@@ -58,7 +58,7 @@ def test_bounds_hold_and_both_are_unbiased(simulated, threshold):
 
 
 def test_an_upper_bound_that_forgets_the_path_is_none(simulated, monkeypatch):
-    monkeypatch.setattr(conditional_annealing.ConditionalAnnealedHMC, "_pin", lambda self, point, pinned: point)
+    monkeypatch.setattr(annealed_hmc, "pin", lambda point, pinned: point)
     model, truth, exact = simulated
     found = bounds(model, truth, num_warmup=4, num_chains=8)
     assert stats.ttest_1samp(found["upper"].values - exact, 0.0, alternative="less").pvalue < 1e-4
@@ -93,12 +93,12 @@ def test_a_general_model():
 def test_what_cannot_be_bounded(simulated):
     model, truth, _ = simulated
     with pytest.raises(ValueError, match="adapts as it runs"):
-        ConditionalAnnealedHMC.of(AnnealedHMC(), truth["z"])
+        AnnealedHMC(around=truth["z"])
     with pytest.raises(ValueError, match="no evidence to bound"):
-        ConditionalAnnealedHMC.of(AnnealedHMC(step_size=0.1, flat_prior=True), truth["z"])
+        AnnealedHMC(step_size=0.1, flat_prior=True, around=truth["z"])
     with pytest.raises(ValueError, match=r"47.*the model is conditioned on 48"):
         bounds(model, {"z": truth["z"][:-1]})
-    around = ConditionalAnnealedHMC.of(AnnealedHMC(step_size=0.1), truth["z"][:, :2])
+    around = AnnealedHMC(step_size=0.1, around=truth["z"][:, :2])
     with pytest.raises(ValueError, match="exact draws have 2 coordinates, the model has 3"):
         infer(model, around, num_warmup=4, num_samples=1, num_chains=8, seed=0, progress=False)
     with pytest.raises(TypeError, match="knows no items"):

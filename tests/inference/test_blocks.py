@@ -12,8 +12,8 @@ import torch
 from known import LinearCase
 from torch import nn
 
-from cogen.diagnostics import complaints
-from cogen.inference import Adaptive, AnnealedHMC, Inference, Langevin, blocks, infer
+from cogen.diagnostics import diagnose
+from cogen.inference import Adaptive, AnnealedHMC, Langevin, Run, blocks, infer
 from cogen.models import CoGenerator, views
 
 
@@ -71,12 +71,14 @@ def test_blocks_are_counted_by_chains():
 
 
 def test_filling_costs_no_gradients_and_gives_no_items():
-    run = Inference(conditioned(False, 5), Langevin(), num_warmup=4, num_chains=8, seed=0, progress=False, items_at_once=4)
+    run = Run(conditioned(False, 5), Langevin(), num_warmup=4, num_chains=8, seed=0, progress=False, items_at_once=4)
     posterior = run.draw(3)
     assert posterior["posterior"].sizes["item"] == 5
     assert len(set(run.gradient_evaluations.tolist())) == 1
-    assert run.last_state.i.shape == (5,)
-    assert run.draw(2)["posterior"].sizes == {"chain": 8, "draw": 2, "item": 5, "latent": 3}
+    assert run.last_state.position.shape == (5, 8, 3)
+    more = run.draw(2)["posterior"]
+    assert more.sizes == {"chain": 8, "draw": 2, "item": 5, "latent": 3}
+    assert more["draw"].values.tolist() == [3, 4]
 
 
 def test_paths_of_blocks_that_end_at_different_times_stand_side_by_side():
@@ -137,4 +139,4 @@ def test_gradients_that_are_no_numbers_are_counted_and_said():
     assert counts[1] == 0
     z = posterior["posterior"]["z"].values[..., 0, 0]
     assert (np.abs(z) <= 1).all()
-    assert any("no number" in complaint and complaint.startswith("item 0") for complaint in complaints(posterior))
+    assert any("non-finite" in sentence and sentence.startswith("item 0") for sentence in diagnose(posterior))

@@ -13,7 +13,7 @@ import pyro.infer
 import pytest
 from known import LinearCase
 
-from cogen.inference import Adaptive, AnnealedHMC, Checkpoint, ConstantGain, Inference, PyroAnnealedHMC, infer
+from cogen.inference import Adaptive, AnnealedHMC, Checkpoint, ConstantGain, PyroAnnealedHMC, Run, infer
 
 OPTIONS = {"num_warmup": 40, "num_samples": 3, "num_chains": 64, "seed": 0, "progress": False}
 
@@ -100,7 +100,11 @@ def test_a_foreign_or_damaged_folder_is_refused(tmp_path, whole):
         infer(model, AnnealedHMC(num_leapfrog=3, step_size=0.2), checkpoint=folder, **OPTIONS)
     block = folder / "block_00000.npz"
     content = block.read_bytes()
-    for broken in (content[: len(content) // 2], b"", content[:200] + b"x" * 20 + content[220:]):
+    for broken in (
+        content[: len(content) // 2],
+        b"",
+        content[: len(content) // 2] + b"x" * 20 + content[len(content) // 2 + 20 :],
+    ):
         block.write_bytes(broken)
         with pytest.raises(ValueError, match=r"block_00000.npz is damaged .* remove this file"):
             Checkpoint(folder).load(0)
@@ -132,7 +136,7 @@ def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
 
 
 def test_only_the_first_draw_is_covered(tmp_path):
-    run = Inference(LinearCase(2).conditioned, kernel(), num_warmup=5, num_chains=8, seed=0, progress=False)
+    run = Run(LinearCase(2).conditioned, kernel(), num_warmup=5, num_chains=8, seed=0, progress=False)
     run.draw(1)
     with pytest.raises(ValueError, match="first call"):
         run.draw(1, checkpoint=Checkpoint(tmp_path))

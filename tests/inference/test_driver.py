@@ -18,7 +18,7 @@ from scipy import stats
 from torch import nn
 
 from cogen import completion
-from cogen.inference import AnnealedHMC, GradientDescent, ImportanceResampling, Inference, blocks, infer
+from cogen.inference import AnnealedHMC, GradientDescent, ImportanceResampling, Run, blocks, infer
 from cogen.models import CoGenerator, views
 
 RUN = {"num_warmup": 20, "num_samples": 3, "num_chains": 8, "seed": 0, "progress": False}
@@ -133,7 +133,7 @@ def test_the_same_seed_gives_the_same_draws_whatever_the_other_items_saw(case, p
 
 
 def test_a_general_model_has_no_items_and_a_run_can_be_continued():
-    run = Inference(gauss, SMALL, num_warmup=20, num_chains=8, seed=0, progress=False)
+    run = Run(gauss, SMALL, num_warmup=20, num_chains=8, seed=0, progress=False)
     first = run.draw(3)
     more = run.draw(2)
     assert first["posterior"]["z"].dims == ("chain", "draw", "z_dim_0")
@@ -210,15 +210,16 @@ def test_a_density_that_convolves_in_a_loop_is_met():
         x = lax.conv_general_dilated(z, jnp.ones((1, 1, 3, 3)), (1, 1), "SAME")
         numpyro.sample("y", dist.Normal(x, 1.0).to_event(4), obs=jnp.zeros((1, 1, 4, 4)))
 
-    assert blocks._convolves(convolving, ())
-    assert not blocks._convolves(gauss, ())
+    counts = {"num_warmup": 2, "num_chains": 2, "seed": 0}
+    assert Run(convolving, SMALL, **counts).program.by_host
+    assert not Run(gauss, SMALL, **counts).program.by_host
 
 
 @pytest.mark.parametrize("by_host", [True, False])
 def test_the_host_s_loop_and_the_compiled_one_have_the_same_posterior(by_host, monkeypatch):
     """Judged by `known.moments_p_value`; false alarms at most 1e-4 each, with fixed seeds."""
     generator, items = Convolving(), 24
-    monkeypatch.setattr(blocks, "_convolves", lambda model, data: by_host)
+    monkeypatch.setattr(blocks.JaxProgram, "_convolves", lambda self, first: by_host)
     with torch.no_grad():
         bias = generator(torch.zeros(1, 2)).reshape(-1).double().numpy()
         weight = (generator(torch.eye(2)).reshape(2, -1).double().numpy() - bias).T
@@ -227,7 +228,7 @@ def test_the_host_s_loop_and_the_compiled_one_have_the_same_posterior(by_host, m
     constant = stats.norm(scale=0.3).logpdf(data - bias).sum(axis=1)
     case = GaussianPosteriors(weight.T @ weight / 0.09, (data - bias) @ weight / 0.09, constant)
     model = CoGenerator(generator, latent_dim=2, views={"all": views.Identity(scale=0.3)})
-    run = Inference(
+    run = Run(
         model.condition(all=data.reshape(items, 1, 2, 2)),
         AnnealedHMC(num_leapfrog=3, step_size=0.3, resample_threshold=0.5),
         num_warmup=40,
@@ -236,7 +237,7 @@ def test_the_host_s_loop_and_the_compiled_one_have_the_same_posterior(by_host, m
         progress=False,
     )
     posterior = run.draw(2)
-    assert run._program.by_host == by_host
+    assert run.program.by_host == by_host
     assert moments_p_value(case, posterior) > 1e-4
     assert posterior["posterior"].attrs["gradient_evaluations"] == [32 * (1 + 3 * 42)] * items
     assert posterior["warmup_sample_stats"]["beta"].sizes["draw"] == 40

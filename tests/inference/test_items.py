@@ -14,7 +14,7 @@ from known import LinearGenerator
 from numpyro import handlers
 from numpyro.infer import MCMC
 
-from cogen.diagnostics import complaints
+from cogen.diagnostics import diagnose
 from cogen.inference import AnnealedHMC, PyroAnnealedHMC, infer, temper
 from cogen.inference.items import ItemModel, find_items
 from cogen.models import CoGenerator, views
@@ -126,6 +126,6 @@ def test_how_far_the_seen_part_lies_from_the_draws():
     near, far = run["sample_stats"]["a_misfit"].values.mean(axis=(0, 1))
     assert near < 1
     assert far == pytest.approx(5, abs=0.3)  # 0.5 away at the best, in units of 0.1
-    said = [sentence for sentence in complaints(run) if "noise scales" in sentence]
+    said = [sentence for sentence in diagnose(run) if "noise scales" in sentence]
     assert len(said) == 1
     assert said[0].startswith("item 1: the seen part of view 'a' lies 5.")

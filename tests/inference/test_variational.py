@@ -17,7 +17,7 @@ from numpyro.infer import MCMC
 from numpyro.infer.autoguide import AutoDelta, AutoLaplaceApproximation, AutoMultivariateNormal, AutoNormal
 
 from cogen.diagnostics import log_evidence
-from cogen.inference import SVI, AnnealedHMC, GuideStart, Inference, infer
+from cogen.inference import SVI, AnnealedHMC, GuideStart, Run, infer
 from cogen.inference.annealing import guide_start
 
 ITEMS = 16
@@ -28,8 +28,8 @@ def case():
     return LinearCase(ITEMS, latent_dim=3, outputs=8, seen=6)
 
 
-def fit(model, guide, *, num_warmup=600, num_chains=16, **options) -> Inference:
-    run = Inference(
+def fit(model, guide, *, num_warmup=600, num_chains=16, **options) -> Run:
+    run = Run(
         model, SVI(guide, **options), num_warmup=num_warmup, num_chains=num_chains, seed=0, progress=False, items_at_once=ITEMS
     )
     run.posterior = run.draw(20)
@@ -112,7 +112,7 @@ def test_the_prior_s_share_keeps_the_mode_that_the_guide_has_lost():
 
 
 def test_a_guide_without_the_prior_loses_it():
-    assert repeated_means_p_value(share_of_the_right_mode(0.0)) < 1e-4
+    assert np.median(share_of_the_right_mode(0.0)[:, 0]) < -0.099  # a tenth of the mass
 
 
 # --- guides of several sites ------------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def test_guides_of_several_constrained_sites(guide):
     if guide is None:
         start = GuideStart(a_guide_function, {"s": jnp.array(-0.1)}, prior_share=0.2)
     else:
-        run = Inference(two_sites, SVI(guide), num_warmup=400, num_chains=4, seed=0, progress=False)
+        run = Run(two_sites, SVI(guide), num_warmup=400, num_chains=4, seed=0, progress=False)
         run.draw(1)
         start = GuideStart.of(run, prior_share=0.2)
     kernel = AnnealedHMC(two_sites, initial=start, num_leapfrog=4, step_size=0.3)
@@ -182,9 +182,9 @@ def test_bad_guides(case):
         SVI(AutoNormal(two_sites))
     with pytest.raises(ValueError, match="num_particles=0"):
         SVI(AutoNormal, num_particles=0)
-    run = Inference(case.conditioned, AnnealedHMC(), num_warmup=4, num_chains=8, seed=0, progress=False)
+    run = Run(case.conditioned, AnnealedHMC(), num_warmup=4, num_chains=8, seed=0, progress=False)
     with pytest.raises(ValueError, match="has fitted no guide"):
         GuideStart.of(run)
-    run = Inference(case.conditioned, SVI(AutoNormal), num_warmup=4, num_chains=8, seed=0, progress=False)
-    with pytest.raises(ValueError, match="not fitted yet"):
+    run = Run(case.conditioned, SVI(AutoNormal), num_warmup=4, num_chains=8, seed=0, progress=False)
+    with pytest.raises(ValueError, match="no transition yet"):
         GuideStart.of(run)

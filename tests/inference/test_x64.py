@@ -18,21 +18,20 @@ from blackjax.smc.resampling import systematic
 from numpyro.infer.autoguide import AutoNormal
 from scipy import stats
 
-from cogen.diagnostics import complaints, log_evidence
+from cogen.diagnostics import diagnose, log_evidence
 from cogen.diagnostics.evidence import has_evidence
 from cogen.inference import (
     SVI,
     Adaptive,
     AnnealedHMC,
     BlackJAX,
-    ConditionalAnnealedHMC,
     GradientDescent,
     GuideStart,
     ImportanceResampling,
-    Inference,
     Langevin,
     ParallelTempering,
     PyroAnnealedHMC,
+    Run,
     infer,
 )
 from cogen.models import CoGenerator, load_generator, shipped_images, views
@@ -52,7 +51,7 @@ def model():
 
 
 def guided():
-    fit = Inference(model, SVI(AutoNormal), num_warmup=200, num_chains=4, seed=0, progress=False)
+    fit = Run(model, SVI(AutoNormal), num_warmup=200, num_chains=4, seed=0, progress=False)
     fit.draw(1)
     return AnnealedHMC(initial=GuideStart.of(fit, prior_share=0.5))
 
@@ -96,7 +95,7 @@ def test_kernels(name):
     assert run["sample_stats"]["lp"].dtype == np.float64
     assert abs(z[:, -1].mean() - 1) < 5 * 3**-0.5 / 16
     assert abs(z[:, -1].std() - 3**-0.5) < 5 * 3**-0.5 / np.sqrt(512)
-    assert isinstance(complaints(run), list)
+    assert isinstance(diagnose(run), list)
     if has_evidence(run):
         found = log_evidence(run)
         error = found["standard_error"].item()
@@ -119,7 +118,7 @@ def test_a_shipped_generator_with_each_library_and_the_bounds_of_its_evidence():
     with torch.no_grad():
         theirs = infer(seen, PyroAnnealedHMC(num_leapfrog=5, schedule=Adaptive(0.8)), **counts)
     assert ours["posterior"]["z"].dtype == np.float64
-    kernel = ConditionalAnnealedHMC.of(AnnealedHMC(num_leapfrog=5, step_size=0.05), np.zeros((2, generator.config.latent_dim)))
+    kernel = AnnealedHMC(num_leapfrog=5, step_size=0.05, around=np.zeros((2, generator.config.latent_dim)))
     bound = infer(seen, kernel, **counts)
     for run in (ours, theirs, bound):
         assert np.isfinite(log_evidence(run)["estimate"].values).all()

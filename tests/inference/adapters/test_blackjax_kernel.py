@@ -19,7 +19,7 @@ from blackjax.smc.resampling import systematic
 from known import LinearCase, moments_p_value, relative_weights, repeated_means_p_value
 
 from cogen.diagnostics import log_evidence
-from cogen.inference import Inference
+from cogen.inference import Run
 from cogen.inference.adapters.blackjax_kernel import BlackJAX
 
 FALSE_ALARM = 1e-4
@@ -32,7 +32,7 @@ def case() -> LinearCase:
 
 
 def drawn(case, kernel, warmup, samples, chains=CHAINS):
-    run = Inference(case.conditioned, kernel, num_warmup=warmup, num_chains=chains, seed=1, progress=False)
+    run = Run(case.conditioned, kernel, num_warmup=warmup, num_chains=chains, seed=1, progress=False)
     return run.draw(samples), run
 
 
@@ -149,7 +149,7 @@ def test_tempered_smc_has_the_evidence_and_the_posterior(case, smc):
 
 
 def test_particles_wait_at_the_end_of_their_path(case, smc):
-    posterior, run = smc
+    posterior, _ = smc
     beta = posterior["warmup_sample_stats"]["beta"].values  # (point, item)
     assert (np.diff(beta, axis=0) >= 0).all()
     assert (beta[-1] == 1).all()
@@ -157,7 +157,6 @@ def test_particles_wait_at_the_end_of_their_path(case, smc):
     steps = (beta < 1).sum(axis=0) + 1 + 4  # a rise each, then the draws
     cost = np.array(posterior["posterior"].attrs["gradient_evaluations"])
     np.testing.assert_array_equal(cost, PARTICLES * (4 * 4 + 1) * steps)
-    np.testing.assert_array_equal(np.asarray(run.last_state.made), steps)
 
 
 # --- states and refusals -------------------------------------------------------------------------------------------
@@ -180,12 +179,14 @@ def test_a_warmup_that_is_too_short_takes_all_that_is_left():
         "root_solver": lambda function, low, high: 0.125,
     }
     kernel = BlackJAX(blackjax.adaptive_tempered_smc, two, **settings)
+    reported = set()
 
     @jax.jit
     def run(keys):
         def transition(state, _):
             state = kernel.sample(state, (), {})
-            return state, (state.beta, state.n_steps, kernel.warmed_up(state))
+            reported.update(name for name, value in state.info._asdict().items() if value is not None)
+            return state, (state.state.beta, state.n_steps, state.state.arrived)
 
         return jax.lax.scan(transition, kernel.init(keys, 3, None, (), {}), length=4)[1]
 
@@ -193,8 +194,8 @@ def test_a_warmup_that_is_too_short_takes_all_that_is_left():
     assert beta.tolist() == [0.125, 0.25, 1.0, 1.0]
     assert arrived.tolist() == [False, False, True, True]
     assert (n_steps == 0).all()  # no gradient anywhere
-    assert {"acceptance_rate", "log_weight"} <= set(kernel.chain_fields)
-    assert not {"step_size", "energy"} & set(kernel.chain_fields)
+    assert {"acceptance_rate", "log_weight"} <= reported
+    assert not {"step_size", "energy"} & reported
 
 
 def normal_step(key, position):
@@ -239,7 +240,7 @@ def test_one_chain_under_numpyro_s_own_mcmc():
 )
 def test_refusals(algorithm, settings, said):
     with pytest.raises(ValueError, match=said):
-        Inference(two, BlackJAX(algorithm, **settings), num_warmup=10, num_chains=4, seed=0)
+        Run(two, BlackJAX(algorithm, **settings), num_warmup=10, num_chains=4, seed=0)
 
 
 def test_what_is_no_algorithm_and_what_cannot_be_prepared(monkeypatch):
@@ -248,7 +249,7 @@ def test_what_is_no_algorithm_and_what_cannot_be_prepared(monkeypatch):
     with pytest.raises(TypeError, match="no sampling algorithm"):
         BlackJAX(blackjax.pathfinder)
     with pytest.raises(ValueError, match=r"num_warmup=0: blackjax\.nuts adapts"):
-        Inference(two, BlackJAX(blackjax.nuts, adapt=True), num_warmup=0, num_chains=4, seed=0)
+        Run(two, BlackJAX(blackjax.nuts, adapt=True), num_warmup=0, num_chains=4, seed=0)
     monkeypatch.setitem(sys.modules, "blackjax", None)
     with pytest.raises(ValueError, match="pip install blackjax"):
         BlackJAX(blackjax.nuts, adapt=True)

@@ -44,7 +44,7 @@ keys = jax.random.split(jax.random.key(0), 64)
 sharded_keys = jax.device_put(keys, NamedSharding(mesh, P("chain")))
 sharded, plain = run(sharded_keys), run(keys)
 state = sharded.last_state
-leaves = jax.tree.leaves([getattr(state, name) for name in (*AnnealedHMC.chain_fields, "particles")])
+leaves = jax.tree.leaves([state.z, state.info, state.state.particles])
 try:
     single = {{"num_chains": 2, "chain_method": "parallel", "progress_bar": False}}
     MCMC(AnnealedHMC(model), num_warmup=5, num_samples=1, **single).run(keys[0])
@@ -57,7 +57,7 @@ print(json.dumps({{
     "shards": [[len(leaf.sharding.device_set), leaf.sharding.shard_shape(leaf.shape)[0], leaf.shape[0]] for leaf in leaves],
     "sharded": {{n: jnp.asarray(v).tolist() for n, v in {{**sharded.get_samples(), **sharded.get_extra_fields()}}.items()}},
     "plain": {{n: jnp.asarray(v).tolist() for n, v in {{**plain.get_samples(), **plain.get_extra_fields()}}.items()}},
-    "explicit": AnnealedHMC(model).init(explicit, 10, None, (), {{}}).particles.ancestor.sharding.shard_shape((64,)),
+    "explicit": AnnealedHMC(model).init(explicit, 10, None, (), {{}}).state.particles.ancestor.sharding.shard_shape((64,)),
     "parallel": parallel,
     "replicated": refusal(jax.device_put(keys, NamedSharding(mesh, P()))),
     "one_population": refusal(sharded_keys, num_populations=1),

@@ -187,8 +187,8 @@ LOG_EVIDENCE = sum(stats.multivariate_normal(np.zeros(2), _MARGINAL).logpdf([c, 
 class WithoutStartWeight(AnnealedHMC):
     """Forgets that what is not tempered counts from the start."""
 
-    def target(self, args, kwargs):
-        return super().target(args, kwargs)._replace(start_weight=None)
+    def target(self, *args, **kwargs):
+        return super().target(*args, **kwargs)._replace(start_weight=None)
 
 
 def exact(kernel, seed):

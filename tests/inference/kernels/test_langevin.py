@@ -11,9 +11,9 @@ import numpyro.distributions as dist
 import pytest
 from known import LinearCase, moments_p_value, repeated_means_p_value
 
-from cogen.inference import Inference, Langevin, PaperRule, infer
+from cogen.inference import Langevin, MovingAverage, Run, infer
 from cogen.inference.kernels import langevin
-from cogen.inference.targets.numpyro_target import evaluate
+from cogen.inference.kernels.kernel import GivenPositions
 
 FALSE_ALARM = 1e-4
 
@@ -29,7 +29,7 @@ def case() -> LinearCase:
 @pytest.fixture(scope="module")
 def mala_run(case):
     kernel = Langevin(adapt_preconditioner=True)
-    return Inference(case.conditioned, kernel, num_warmup=300, num_chains=8, seed=1, progress=False)
+    return Run(case.conditioned, kernel, num_warmup=300, num_chains=8, seed=1, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def whitened_draws(kernel, transitions, chains=4096):
     """A function from a version of the kernel to its draws, whitened, from exact draws of the posterior; compiled once."""
     root = np.linalg.cholesky(COVARIANCE)
     exact = MEAN + np.random.default_rng(2).normal(size=(chains, 2)) @ root.T
-    target = kernel.target((), {})
+    target, pure = kernel.target(), kernel.kernel(0, chains)
     ratio, choose = langevin.proposal_log_ratio, langevin.choose
 
     def run(key, u, version):
@@ -92,9 +92,12 @@ def whitened_draws(kernel, transitions, chains=4096):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(langevin, "proposal_log_ratio", chosen_ratio)
             patch.setattr(langevin, "choose", chosen_point)
-            state = kernel.init(jax.random.split(key, chains), 0, None, (), {})
-            state = state._replace(point=jax.vmap(lambda v: evaluate(target, v))(u))
-            return jax.lax.fori_loop(0, transitions, lambda _, s: kernel.sample(s, (), {}), state).point.u
+            state = pure.init(target, key, GivenPositions(u))
+
+            def step(k, state):
+                return pure.step(target, jax.random.fold_in(key, k), state)[0]
+
+            return jax.lax.fori_loop(0, transitions, step, state).position
 
     compiled = jax.jit(run)
 
@@ -144,8 +147,7 @@ def test_ula_has_no_acceptance_and_mala_has():
     ]
     assert shapes[0].z["z"].shape == (2,)
     assert shapes[0].acceptance_rate.shape == shapes[0].lp.shape == shapes[0].n_steps.shape == ()
-    assert "acceptance_rate" not in Langevin(metropolis=False, step_size=0.1).chain_fields
-    assert "acceptance_rate" in Langevin().chain_fields
+    assert shapes[1].acceptance_rate is None
 
 
 def test_proposals_that_are_no_numbers_are_rejected_and_counted():
@@ -156,18 +158,21 @@ def test_proposals_that_are_no_numbers_are_rejected_and_counted():
         numpyro.factor("y", -jnp.where(z > 0, z, jnp.sqrt(z)))
 
     kernel = Langevin(positive, metropolis=False, step_size=1.0)
-    target = kernel.target((), {})
+    target, pure = kernel.target(), kernel.kernel(0, 64)
 
     @jax.jit
-    def run(keys):
-        state = kernel.init(keys, 0, None, (), {})
-        state = state._replace(point=jax.vmap(lambda u: evaluate(target, u))(jnp.ones((64, 1))))
-        return jax.lax.fori_loop(0, 10, lambda _, s: kernel.sample(s, (), {}), state)
+    def run(key):
+        state = pure.init(target, key, GivenPositions(jnp.ones((64, 1))))
 
-    after = run(jax.random.split(jax.random.key(0), 64))
-    assert (after.point.u > 0).all()
+        def step(k, state):
+            return pure.step(target, jax.random.fold_in(key, k), state)[0]
+
+        return jax.lax.fori_loop(0, 10, step, state)
+
+    after = run(jax.random.key(0))
+    assert (after.position > 0).all()
     assert 0 < after.nonfinite.sum() < 640
-    assert np.isfinite(after.lp).all()
+    assert np.isfinite(pure.log_density(after)).all()
 
 
 @pytest.mark.parametrize(
@@ -175,7 +180,7 @@ def test_proposals_that_are_no_numbers_are_rejected_and_counted():
     [
         ({"step_size": 0.0}, "step_size=0.0"),
         ({"metropolis": False}, "ULA rejects nothing"),
-        ({"metropolis": False, "step_size": PaperRule()}, "ULA rejects nothing"),
+        ({"metropolis": False, "step_size": MovingAverage()}, "ULA rejects nothing"),
         ({"preconditioner": np.ones(2), "adapt_preconditioner": True}, "choose one"),
         ({"preconditioner": np.array([1.0, -1.0])}, "must be positive"),
         ({"preconditioner": np.array([[1.0, 2.0], [2.0, 1.0]])}, "positive definite"),

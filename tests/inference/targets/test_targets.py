@@ -9,7 +9,8 @@ import pytest
 from numpyro import handlers
 from numpyro.infer.util import log_density, potential_energy
 
-from cogen.inference.targets.numpyro_target import evaluate, gradient_at, numpyro_target
+from cogen.inference.targets.numpyro_target import numpyro_target
+from cogen.inference.targets.target import evaluate, gradient_at
 
 DATA = jnp.asarray([0.3, -1.0, 2.0])
 

@@ -14,7 +14,7 @@ from pyro.infer import MCMC
 from torch import nn
 
 from cogen.diagnostics import log_evidence
-from cogen.inference import Adaptive, Ladder, PaperRule, Recorded, Sigmoid, infer
+from cogen.inference import Adaptive, Ladder, MovingAverage, RecordedSteps, Sigmoid, infer
 from cogen.inference.torch import annealed_hmc as pyro_annealed_hmc
 from cogen.inference.torch.annealed_hmc import PyroAnnealedHMC
 from cogen.models import CoGenerator, views
@@ -91,7 +91,7 @@ def pilot(case):
 
 @pytest.fixture(scope="module", params=[0.0, 0.7], ids=["ais", "resampling"])
 def frozen(request, case, pilot):
-    kernel = PyroAnnealedHMC(num_leapfrog=4, resample_threshold=request.param, step_size=Recorded.of(pilot))
+    kernel = PyroAnnealedHMC(num_leapfrog=4, resample_threshold=request.param, step_size=RecordedSteps.of(pilot))
     return run(case.conditioned, kernel, num_chains=64)
 
 
@@ -372,7 +372,7 @@ def test_another_start_has_the_same_evidence(initial):
 
 def test_the_paper_s_own_path_has_no_evidence():
     kernel = PyroAnnealedHMC(
-        schedule=Sigmoid(-10, 2), num_leapfrog=8, step_size=PaperRule(initial=0.2), resample_threshold=0.0, flat_prior=True
+        schedule=Sigmoid(-10, 2), num_leapfrog=8, step_size=MovingAverage(initial=0.2), resample_threshold=0.0, flat_prior=True
     )
     posterior = run(Repeated(log_likelihood, 1.0, items=4), kernel, num_warmup=40, num_chains=64)
     with pytest.raises(ValueError, match="no evidence"):
@@ -458,12 +458,12 @@ def test_a_pilot_is_frozen_and_the_run_is_exact(case, schedule):
     posterior = run(case.conditioned, kernel, num_chains=64, pilot=16)
     assert posterior["posterior"].attrs["adapted"] == 0
     assert moments_p_value(case, posterior) > FALSE_ALARM
-    again = PyroAnnealedHMC(num_leapfrog=4, step_size=Recorded.of(posterior), schedule=Ladder.of(posterior))
+    again = PyroAnnealedHMC(num_leapfrog=4, step_size=RecordedSteps.of(posterior), schedule=Ladder.of(posterior))
     assert moments_p_value(case, run(case.conditioned, again, num_chains=64, seed=3)) > FALSE_ALARM
 
 
 def test_a_pilot_of_pyro_s_own_kernels_is_refused():
-    with pytest.raises(ValueError, match="pilot= needs one of our kernels"):
+    with pytest.raises(ValueError, match="a pilot needs one of our kernels"):
         infer(gauss, pyro.infer.NUTS, num_warmup=2, **QUICK, pilot=4)
 
 
@@ -519,7 +519,7 @@ def test_settings_out_of_range(settings):
 @pytest.mark.parametrize(
     ("settings", "options", "said"),
     [
-        ({}, {"num_warmup": 0}, "warmup_steps=0"),
+        ({}, {"num_warmup": 0}, "num_warmup=0"),
         ({"moves_per_temperature": 3}, {}, "moves_per_temperature=3"),
         ({}, {"num_chains": 6}, "does not divide"),
         ({}, {"num_chains": 1}, "cannot be resampled"),
@@ -529,7 +529,7 @@ def test_settings_out_of_range(settings):
         ({"initial": {"w": dist.Normal(0, 1)}}, {}, r"initial has the sites \['w'\]"),
         ({"num_chains": 4}, {}, "the kernel was made for 4"),
         ({"temper": ["w"]}, {}, r"temper=\('w',\): name one or more of the observed sites \['y'\]"),
-        ({"step_size": Recorded(np.array([0.5, 1.0]), np.ones((3, 2)))}, {}, "3 items were recorded"),
+        ({"step_size": RecordedSteps(np.array([0.5, 1.0]), np.ones((3, 2)))}, {}, "3 items were recorded"),
     ],
 )
 def test_runs_that_cannot_be(settings, options, said):

@@ -1,0 +1,225 @@
+"""Which program runs a kernel: what `Run` is given becomes a recipe, a program, and blocks of items.
+
+A program starts blocks of items and advances them. Ours and NumPyro's kernels are compiled (`blocks`); ours for Pyro models
+hold all items as one block (`torch.program`); those of Pyro take the items one by one (`adapters.pyro_chains`).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from cogen.inference.items import ItemModel, Items
+from cogen.inference.records import Records
+from cogen.inference.seeds import id_halves
+
+
+class Started(NamedTuple):
+    """A block before its first transition."""
+
+    carried: Any
+    log_density: np.ndarray | None
+    """(item, chain), of where the chains start; None where they need not start where it is finite."""
+    gradients: Any
+    """(item,): evaluations over all chains so far."""
+
+
+class Program(Protocol):
+    """How blocks of items run. What is carried from chunk to chunk is the program's own."""
+
+    library: str
+    name: str
+    """Of the kernel."""
+    facts: dict[str, Any]
+    """What the results should remember of the kernel."""
+    chunk_size: int
+    ladder_statistics: tuple[str, ...]
+
+    def identity(self, items: Items) -> dict[str, Any]:
+        """What tells this program, with the data of all items, from others."""
+        ...
+
+    def compile(self) -> None: ...
+
+    def start(self, items: Items) -> Started: ...
+
+    def advance(self, carried: Any, items: Items, count: int, warming: bool) -> tuple[Any, Records, int, bool]:
+        """Up to ``count`` <= ``chunk_size`` transitions: what is carried on, records, how many were made (fewer where every
+        item is done with its warm-up), and whether all of them are."""
+        ...
+
+    def warmed_up(self, carried: Any) -> bool:
+        """Whether no item of the block needs more of the warm-up."""
+        ...
+
+    def end_warmup(self, carried: Any) -> Any:
+        """Go on to the draws, where the warm-up ended before its limit."""
+        ...
+
+    def to_arrays(self, carried: Any) -> dict[str, np.ndarray]: ...
+
+    def from_arrays(self, carried: Any, arrays: dict[str, np.ndarray]) -> Any: ...
+
+    def state(self, parts: list[tuple[Any, int]]) -> Any:
+        """The kernel's state of all items, from what each block carries and how many items it has."""
+        ...
+
+
+class Blocks(NamedTuple):
+    recipe: Any
+    program: Any
+    all_items: Items
+    parts: list[tuple[Items, int]]
+    """Each filled up to one shape, and how many of its items are not filling."""
+
+
+def blocks_for(
+    model: Callable,
+    items: ItemModel | None,
+    ids: np.ndarray,
+    kernel: Any,
+    *,
+    num_warmup: int,
+    num_chains: int,
+    seed: int,
+    items_at_once: int | None,
+    start: Mapping[str, Any] | None = None,
+) -> Blocks:
+    """``start`` are values of the latent sites, (chain, [item,] *shape), where the chains do not start from exact draws.
+
+    Raises TypeError for what is no kernel, ValueError for a model or settings that cannot run."""
+    counts = {"num_warmup": num_warmup, "num_chains": num_chains, "seed": seed}
+    if _is_pyro(kernel):
+        if start is not None:
+            raise ValueError("start= is for NumPyro models and kernels; a Pyro kernel takes initial=")
+        return _with_pyro(model, items, ids, kernel, counts)
+    return _compiled(model, items, ids, kernel, counts, items_at_once, start)
+
+
+def _compiled(
+    model: Callable,
+    items: ItemModel | None,
+    ids: np.ndarray,
+    kernel: Any,
+    counts: dict[str, int],
+    items_at_once: int | None,
+    start: Mapping[str, Any] | None,
+) -> Blocks:
+    import jax
+    import jax.numpy as jnp
+
+    from cogen.inference.blocks import JaxProgram, items_per_block
+    from cogen.inference.targets.masked_sites import ProperUnobserved
+    from cogen.inference.targets.model_checks import check_numpyro_model
+
+    recipe = _recipe(kernel)
+    whole = Items(id_halves(ids))
+    if items is None:
+        check_numpyro_model(model, (), {})
+        program_model: Callable = ProperUnobserved(model)
+        args: tuple = ()
+    else:
+        program_model = items.numpyro
+        whole = whole._replace(data=jax.tree.map(lambda a: np.asarray(jnp.asarray(a)), dict(items.item_data)))
+        args = (jax.tree.map(lambda a: a[:1], whole.data),)
+    whole = whole._replace(own=recipe.own(counts["num_warmup"], ids))
+    bound = recipe.for_model(program_model, args, {})
+    own = jax.tree.map(lambda a: a[0], whole.own)
+    jax.eval_shape(lambda: jnp.zeros(bound.target(args, model=program_model, own=own).dim))  # what is wrong is raised here
+    if start is not None:
+        whole = whole._replace(start=_positions(program_model, whole, start, counts["num_chains"]))
+    size = 1 if items is None else items_at_once or items_per_block(counts["num_chains"])
+    parts = []
+    for first in range(0, len(ids), size):
+        index = np.minimum(np.arange(first, first + size), len(ids) - 1)
+        parts.append((whole.take(index), min(size, len(ids) - first)))
+    return Blocks(recipe, JaxProgram(bound, program_model, parts[0][0], **counts), whole, parts)
+
+
+def _positions(model: Callable, whole: Items, start: Mapping[str, Any], num_chains: int) -> np.ndarray:
+    """Starting values as unconstrained coordinates, (item, chain, dim)."""
+    import jax
+    import jax.numpy as jnp
+
+    from cogen.inference.targets.numpyro_target import unconstrained_position
+
+    alone = whole.data is None
+    values = {name: jnp.asarray(value) for name, value in start.items()}
+    for name, value in values.items():
+        lead, wanted = value.shape[: 1 if alone else 2], (num_chains,) if alone else (num_chains, len(whole.id))
+        if lead != wanted:
+            axes = "(chain, ...)" if alone else "(chain, item, ...)"
+            raise ValueError(f"start of site {name!r} has shape {value.shape}: {axes} with {wanted} is needed")
+        if not jnp.isfinite(value).all():
+            raise ValueError(f"start of site {name!r} holds values that are not finite")
+    if alone:
+        return np.asarray(jax.vmap(lambda v: unconstrained_position(model, (), v))(values))[None]
+
+    def one(data: Any, values: dict[str, Any]) -> Any:
+        args = (jax.tree.map(lambda a: a[None], data),)
+        plate = {name: value[:, None] for name, value in values.items()}
+        return jax.vmap(lambda v: unconstrained_position(model, args, v))(plate)
+
+    return np.asarray(jax.vmap(one, in_axes=(0, 1))(whole.data, values))
+
+
+def _with_pyro(model: Callable, items: ItemModel | None, ids: np.ndarray, kernel: Any, counts: dict[str, int]) -> Blocks:
+    from cogen.inference.torch.annealed_hmc import PyroAnnealedHMC
+    from cogen.inference.torch.model_checks import check_pyro_model
+    from cogen.inference.torch.program import TorchProgram
+    from cogen.inference.torch.variational import PyroSVI
+
+    factory = kernel.func if isinstance(kernel, functools.partial) else kernel
+    whole = Items(id_halves(ids), None if items is None else items.item_data)
+    if inspect.isclass(factory) and issubclass(factory, PyroAnnealedHMC):
+        kernel = kernel()
+    if isinstance(kernel, PyroAnnealedHMC | PyroSVI):
+        return Blocks(kernel, TorchProgram(kernel, model, **counts), whole, [(whole, len(ids))])
+    if not inspect.isclass(factory):
+        raise TypeError(_made_with_a_model(type(factory).__name__))
+    from cogen.inference.adapters.pyro_chains import PyroProgram
+
+    if items is None:
+        check_pyro_model(model)
+    parts = [(whole.take(slice(k, k + 1)), 1) for k in range(len(ids))]
+    return Blocks(kernel, PyroProgram(kernel, model, items, name=factory.__name__, **counts), whole, parts)
+
+
+def _recipe(kernel: Any) -> Any:
+    from numpyro.infer.mcmc import MCMCKernel
+
+    from cogen.inference.adapters.ensemble_kernel import EnsembleKernel
+    from cogen.inference.adapters.numpyro_chains import NumPyroRecipe
+
+    factory = kernel.func if isinstance(kernel, functools.partial) else kernel
+    if inspect.isclass(factory) and issubclass(factory, EnsembleKernel):
+        kernel = kernel()
+    if isinstance(kernel, EnsembleKernel):
+        if kernel.model is not None:
+            raise ValueError(f"{type(kernel).__name__} was made with a model of its own: make it without one for infer")
+        return kernel
+    if isinstance(kernel, MCMCKernel):
+        raise TypeError(_made_with_a_model(type(kernel).__name__))
+    if inspect.isclass(factory) and issubclass(factory, MCMCKernel):
+        return NumPyroRecipe(kernel)
+    raise TypeError(
+        f"{kernel!r} is no kernel: pass a NumPyro or Pyro kernel class, a functools.partial of one, or one of ours, such as"
+        " AnnealedHMC(num_leapfrog=10)"
+    )
+
+
+def _made_with_a_model(name: str) -> str:
+    return (
+        f"this {name} was made with a model of its own: pass the class, or functools.partial({name}, ...), and infer gives it"
+        " the model"
+    )
+
+
+def _is_pyro(kernel: Any) -> bool:
+    factory = kernel.func if isinstance(kernel, functools.partial) else kernel
+    kind = factory if inspect.isclass(factory) else type(factory)
+    return any(base.__module__.partition(".")[0] == "pyro" for base in kind.__mro__)

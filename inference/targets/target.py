@@ -1,0 +1,98 @@
+"""One item as an annealing path: what is known of it before the data, and what the data add.
+
+The annealed density of inverse temperature beta is
+
+    log pi_beta(u) = reference(u) + beta tilt(u),
+
+with ``reference = log q0`` and ``tilt = log p(z, y) - log q0``, which is the log likelihood when q0 is the prior. The
+two stay apart, so that a new beta costs no evaluation of the model, and each is given as the *terms* of its sum (one per
+pixel), which `compensated_sum` adds. A kernel sees nothing else of a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from cogen.inference.targets.sums import Sum, compensated_sum
+
+Array = jax.Array
+Sites = dict[str, Array]
+
+
+class Program(NamedTuple):
+    """A PPL model with the arguments of one item, for methods that look at its sites."""
+
+    model: Callable
+    args: tuple
+    kwargs: dict[str, Any]
+
+
+class Target(NamedTuple):
+    """One item's annealing path, in flat unconstrained coordinates u of shape (dim,)."""
+
+    dim: int
+    draw: Callable[[Array], Array]
+    """An exact draw from q0: key -> u."""
+    reference: Callable[[Array], Array]
+    """The terms of log q0: u -> (n,)."""
+    tilt: Callable[[Array], Array]
+    """The terms of log p(z, y) - log q0: u -> (m,)."""
+    sites: Callable[[Array], Sites]
+    """u -> unconstrained values by site name."""
+    start_weight: Callable[[Array], Array] | None = None
+    """The terms of the log weight that an exact draw starts with, where that is not zero: u -> (k,)."""
+    program: Program | None = None
+    own: Any = None
+    """What a kernel knows of this item alone: recorded step sizes, a ladder, an exact draw."""
+
+
+class Point(NamedTuple):
+    """A position, with everything a transition needs to know about it. No beta in here."""
+
+    u: Array
+    reference: Sum
+    tilt: Sum
+    reference_gradient: Array
+    tilt_gradient: Array
+
+    def log_density(self, beta: Array) -> Array:
+        """log pi_beta. At beta = 0 an infinite tilt does not count."""
+        return self.reference.value + jnp.where(beta == 0, 0.0, beta * self.tilt.value)
+
+    def gradient(self, beta: Array) -> Array:
+        return self.reference_gradient + beta * self.tilt_gradient
+
+    def log_density_gain(self, start: Point, beta: Array) -> Array:
+        """log pi_beta(self) - log pi_beta(start), the differences taken before the rounding; -inf where pi_beta(self) = 0.
+
+        Where both are zero, log q0 alone decides: a chain that starts where the density is zero walks under q0 until it leaves.
+        """
+        known = (self.reference - start.reference).value
+        gain = known + beta * (self.tilt - start.tilt).value
+        return jnp.where(self.excluded, jnp.where(start.excluded, known, -jnp.inf), gain)
+
+    @property
+    def excluded(self) -> Array:
+        """Whether the density is zero here, as behind a hard constraint."""
+        return jnp.isneginf(self.reference.high) | jnp.isneginf(self.tilt.high)
+
+
+def evaluate(target: Target, u: Array) -> Point:
+    """One gradient evaluation of the model."""
+
+    def pull(terms_of: Callable[[Array], Array]) -> tuple[Sum, Array]:
+        terms, back = jax.vjp(terms_of, u)
+        return compensated_sum(terms), back(jnp.ones_like(terms))[0]
+
+    reference, reference_gradient = pull(target.reference)
+    tilt, tilt_gradient = pull(target.tilt)
+    return Point(u, reference, tilt, reference_gradient, tilt_gradient)
+
+
+def gradient_at(target: Target, u: Array, beta: Array) -> Array:
+    """The gradient of log pi_beta alone, for the inner steps of a trajectory."""
+    return jax.grad(lambda v: target.reference(v).sum() + beta * target.tilt(v).sum())(u)
