@@ -15,7 +15,6 @@ import torch
 from numpyro import handlers
 from torch import nn
 
-from cogen.inference import items_apart
 from cogen.models import CoGenerator, views
 from cogen.models.storage.generators import GeneratorConfig
 
@@ -37,13 +36,6 @@ class Tiny(nn.Module):
 
 def make(view, shape=SHAPE, **options):
     return CoGenerator(Tiny(shape), latent_dim=2, views={"seen": view}, **options)
-
-
-@pytest.fixture(autouse=True)
-def _several_items_may_run():
-    """The densities of all items are added here on purpose."""
-    with items_apart():
-        yield
 
 
 def with_prior(prior):
