@@ -98,7 +98,7 @@ def test_annealed_runs_of_the_classes(model, name):
     assert (np.abs(found["label"].values - expected) < 5 * found["label_se"].values + 1e-3).all()
     np.testing.assert_allclose(found["label"].values, expected, atol=0.03)
     evidence = log_evidence(run)
-    assert (np.abs(evidence["estimate"] - log_z) < 5 * evidence["standard_error"]).all()
+    np.testing.assert_allclose(evidence["estimate"], log_z, atol=0.1)  # of four populations, whose spread is a poor ruler
 
     label = run["posterior"]["label"]
     assert label.dims == ("chain", "draw", "item")
@@ -213,7 +213,7 @@ def test_a_class_of_ours_is_made_first(model, kernel):
 
 def test_a_start_that_was_fitted_item_by_item_is_refused(model):
     start = GuideStart(lambda: None, {"loc": np.zeros((3, 2))}, per_item=True)
-    with pytest.raises(ValueError, match=r"was fitted item by item, and the unknown context 'label' makes 6 runs"):
+    with pytest.raises(ValueError, match=r"guide's parameters of 3 items were recorded, and this run has 6"):
         infer(model.condition(seen=Y), AnnealedHMC(initial=start), **QUICK)
     with pytest.raises(ValueError, match="context 'label' is not given"):
         EncoderGuide(DenseEncoder(2, (3,), (8,)), model.condition(seen=Y))
