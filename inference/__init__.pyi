@@ -22,6 +22,8 @@ from .run import Run as Run
 from .run import infer as infer
 from .torch.annealed_hmc import PyroAnnealedHMC as PyroAnnealedHMC
 from .torch.guide_start import PyroGuideStart as PyroGuideStart
+from .torch.langevin import PyroLangevin as PyroLangevin
 from .torch.variational import PyroSVI as PyroSVI
+from .torch.variational import fit_pyro_guide as fit_pyro_guide
 from .variational import SVI as SVI
 from .variational import fit_guide as fit_guide

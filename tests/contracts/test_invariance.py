@@ -26,7 +26,7 @@ from invariance import (
 )
 from known import GaussianPosteriors
 
-from cogen.inference import BlackJAX, Langevin
+from cogen.inference import BlackJAX, Langevin, PyroLangevin
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -48,11 +48,28 @@ def test_parallel_tempering(name):
     assert replicas_p_value(case_named(name), replica_step(name)) > FALSE_ALARM
 
 
+LANGEVIN = {
+    "jax": lambda **settings: chains.at_a_beta(Langevin(**settings)),
+    "torch": lambda **settings: chains.langevin_in_torch(PyroLangevin(**settings)),
+}
+
+
 @pytest.mark.parametrize("beta", [BELOW_ONE, 1.0])
 @pytest.mark.parametrize("name", CASES)
-def test_mala(name, beta):
-    through = chains.at_a_beta(Langevin(step_size=mala_step(name)))
+@pytest.mark.parametrize("library", LANGEVIN)
+def test_mala(library, name, beta):
+    through = LANGEVIN[library](step_size=mala_step(name))
     assert invariance_p_value(case_named(name), through, beta) > FALSE_ALARM
+
+
+@pytest.mark.parametrize("kind", ["diagonal", "dense"])
+@pytest.mark.parametrize("library", LANGEVIN)
+def test_mala_with_a_preconditioner(library, kind):
+    """The mean of the items' covariances, which are alike."""
+    covariance = case_named("linear").case.covariance.mean(axis=0)
+    metric = covariance if kind == "dense" else np.diag(covariance)
+    through = LANGEVIN[library](step_size=0.9, preconditioner=metric)
+    assert invariance_p_value(case_named("linear"), through) > FALSE_ALARM
 
 
 def random_walk(key, u):
@@ -104,14 +121,16 @@ def law_of_ula(h: float) -> Gaussians:
     return Gaussians(law, linear.model)
 
 
-def through_ula(h):
-    return chains.at_a_beta(Langevin(metropolis=False, step_size=h))
+def through_ula(library):
+    return LANGEVIN[library](metropolis=False, step_size=0.25)
 
 
-def test_ula_keeps_the_law_of_its_step():
-    assert invariance_p_value(law_of_ula(0.25), through_ula(0.25)) > FALSE_ALARM
+@pytest.mark.parametrize("library", LANGEVIN)
+def test_ula_keeps_the_law_of_its_step(library):
+    assert invariance_p_value(law_of_ula(0.25), through_ula(library)) > FALSE_ALARM
 
 
 @pytest.mark.parametrize("believed", [0.0, 0.24])
-def test_ula_does_not_keep_the_posterior_nor_the_law_of_another_step(believed):
-    assert invariance_p_value(law_of_ula(believed), through_ula(0.25)) < DETECTED
+@pytest.mark.parametrize("library", LANGEVIN)
+def test_ula_does_not_keep_the_posterior_nor_the_law_of_another_step(library, believed):
+    assert invariance_p_value(law_of_ula(believed), through_ula(library)) < DETECTED

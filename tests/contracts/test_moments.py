@@ -36,6 +36,7 @@ from cogen.inference import (
     Langevin,
     ParallelTempering,
     PyroAnnealedHMC,
+    PyroLangevin,
     Run,
     infer,
 )
@@ -123,6 +124,7 @@ ANNEALED = {
     "from a guide": lambda case: (guided(case), {}),
     "torch, ais": lambda case: (PyroAnnealedHMC(num_leapfrog=5, step_size=case.step, resample_threshold=0.0), {}),
     "torch, resampling": lambda case: (PyroAnnealedHMC(num_leapfrog=5, step_size=case.step), {}),
+    "torch, bridge": lambda case: (PyroAnnealedHMC(num_leapfrog=5, step_size=case.step, bridge=True), {}),
     "torch, adaptive, frozen": lambda case: (PyroAnnealedHMC(num_leapfrog=5, schedule=Adaptive(0.9)), {"pilot": 32}),
     "importance": lambda case: (ImportanceResampling(num_proposals=40), {"num_warmup": 19}),
 }
@@ -155,6 +157,7 @@ def test_parallel_tempering(target):
 
 LOCAL = {
     "mala": (Langevin(), {"num_warmup": 300, "num_samples": 150, "num_chains": 16}),
+    "torch, mala": (PyroLangevin(), {"num_warmup": 300, "num_samples": 150, "num_chains": 16}),
     "nuts": (
         functools.partial(numpyro.infer.NUTS, max_tree_depth=5),
         {"num_warmup": 80, "num_samples": 30, "num_chains": 4},

@@ -167,11 +167,11 @@ def starts_with_the_prior_s_gradient(monkeypatch):
 def resamples_and_keeps_the_weights(monkeypatch):
     right = pyro_annealed_hmc.resample
 
-    def careless(uniform, state, *rest):
-        slots = torch.arange(len(state.ancestor))[:, None].expand_as(state.ancestor)
-        new = right(uniform, state._replace(ancestor=slots), *rest)
-        kept = state.log_weight.gather(0, new.ancestor)
-        return new._replace(log_weight=kept, ancestor=state.ancestor.gather(0, new.ancestor))
+    def careless(uniform, particles, *rest):
+        slots = torch.arange(len(particles.ancestor))[:, None].expand_as(particles.ancestor)
+        new = right(uniform, particles._replace(ancestor=slots), *rest)
+        kept = particles.log_weight.gather(0, new.ancestor)
+        return new._replace(log_weight=kept, ancestor=particles.ancestor.gather(0, new.ancestor))
 
     monkeypatch.setattr(pyro_annealed_hmc, "resample", careless)
 
@@ -492,7 +492,7 @@ def test_what_is_not_tempered_weighs_the_start(threshold):
     start = PyroAnnealedHMC(tempered_in_part, num_chains=4, temper=["first"], resample_threshold=0)
     start.setup(4)
     second = dist.Normal(start.state.point.values["z"], 0.8).log_prob(torch.tensor(-0.5))
-    torch.testing.assert_close(start.state.log_weight.float(), second)
+    torch.testing.assert_close(start.state.particles.log_weight.float(), second)
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------
