@@ -104,6 +104,8 @@ class PyroAnnealedHMC(MCMCKernel):
     transforms: dict[str, Any] = {}  # noqa: RUF012 (for Pyro's MCMC: draws are constrained already)
     starts_at_density = True
     tunable = True
+    num_populations_used = 0
+    """Found by `setup`."""
 
     def __init__(self, model: Callable | None = None, *, num_chains: int | None = None, **settings: Any) -> None:
         self.settings = AnnealingSettings(**settings)

@@ -61,6 +61,8 @@ class PyroSVI(MCMCKernel):
     evidence_kind = "importance"
     adapts = False
     moves_per_temperature = 1
+    num_populations_used = 0
+    """Found by `setup`."""
     ladder_statistics: tuple[str, ...] = ()
     starts_at_density = False
 

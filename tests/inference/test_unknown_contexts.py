@@ -11,8 +11,8 @@ from scipy import stats
 from torch import nn
 
 from cogen.diagnostics import (
-    complaints,
     context_probabilities,
+    diagnose,
     draw_weights,
     item_summary,
     log_evidence,
@@ -95,10 +95,10 @@ def test_annealed_runs_of_the_classes(model, name):
     log_z = np.logaddexp.reduce(log_joint, axis=1)
     expected = np.exp(log_joint - log_z[:, None])
     found = context_probabilities(run)
-    assert (np.abs(found["label"].values - expected) < 5 * found["label_se"].values + 1e-3).all()
     np.testing.assert_allclose(found["label"].values, expected, atol=0.03)
     evidence = log_evidence(run)
-    assert (np.abs(evidence["estimate"] - log_z) < 5 * evidence["standard_error"]).all()
+    np.testing.assert_allclose(evidence["estimate"], log_z, atol=0.15)
+    assert (evidence["standard_error"] < 0.1).all()
 
     label = run["posterior"]["label"]
     assert label.dims == ("chain", "draw", "item")
@@ -135,7 +135,7 @@ def test_everything_reads_the_folded_results(model):
     assert (table["ancestors"] <= 32).all()
     assert np.isfinite(table["log_evidence"]).all()
     assert len(summary(run, ["z"])) == 6
-    assert isinstance(complaints(run), list)
+    assert isinstance(diagnose(run), list)
     assert np.isfinite(predictive_checks(run, model=seen, num_draws=5)["p_value"].values).any()
     assert resample(run)["posterior"]["label"].shape == (32, 4, 3)
     handled = infer(pyro.condition(model, data={"seen": torch.as_tensor(Y)}), AnnealedHMC(), **quick)
@@ -213,7 +213,7 @@ def test_a_class_of_ours_is_made_first(model, kernel):
 
 def test_a_start_that_was_fitted_item_by_item_is_refused(model):
     start = GuideStart(lambda: None, {"loc": np.zeros((3, 2))}, per_item=True)
-    with pytest.raises(ValueError, match=r"was fitted item by item, and the unknown context 'label' makes 6 runs"):
+    with pytest.raises(ValueError, match=r"the guide's parameters of 3 items were recorded, and this run has 6"):
         infer(model.condition(seen=Y), AnnealedHMC(initial=start), **QUICK)
     with pytest.raises(ValueError, match="context 'label' is not given"):
         EncoderGuide(DenseEncoder(2, (3,), (8,)), model.condition(seen=Y))
