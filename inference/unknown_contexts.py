@@ -76,10 +76,8 @@ def fold(posterior: Any, expansion: Expansion, seed: int) -> Any:
     attributes = dict(posterior["posterior"].attrs)
     evidence = _by_class(posterior["sample_stats"]["population_log_evidence"], count)  # (item, class, chain, draw)
     num_chains = evidence.shape[2]
-    first = slice(
-        None, None, num_chains // max(1, int(attributes["num_populations"]))
-    )  # a population's slots hold its estimate
-    of_populations = np.moveaxis(evidence[:, :, first, -1], 2, 0).astype(np.float64)  # (population, item, class)
+    slots = num_chains // max(1, int(attributes["num_populations"]))  # of a population, which all hold its estimate
+    of_populations = np.moveaxis(evidence[:, :, ::slots, -1], 2, 0).astype(np.float64)  # (population, item, class)
     of_classes = np.logaddexp.reduce(of_populations, axis=0) - np.log(len(of_populations)) + log_prior  # (item, class)
     total = np.logaddexp.reduce(of_classes, axis=1)
     with np.errstate(invalid="ignore"):

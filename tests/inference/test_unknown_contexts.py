@@ -95,7 +95,6 @@ def test_annealed_runs_of_the_classes(model, name):
     log_z = np.logaddexp.reduce(log_joint, axis=1)
     expected = np.exp(log_joint - log_z[:, None])
     found = context_probabilities(run)
-    assert (np.abs(found["label"].values - expected) < 5 * found["label_se"].values + 1e-3).all()
     np.testing.assert_allclose(found["label"].values, expected, atol=0.03)
     evidence = log_evidence(run)
     np.testing.assert_allclose(evidence["estimate"], log_z, atol=0.1)  # of four populations, whose spread is a poor ruler
