@@ -95,7 +95,7 @@ def test_annealed_runs_of_the_classes(model, name):
     log_z = np.logaddexp.reduce(log_joint, axis=1)
     expected = np.exp(log_joint - log_z[:, None])
     found = context_probabilities(run)
-    np.testing.assert_allclose(found["label"].values, expected, atol=0.03)
+    np.testing.assert_allclose(found["label"].values, expected, atol=0.05)
     evidence = log_evidence(run)
     np.testing.assert_allclose(evidence["estimate"], log_z, atol=0.1)  # of four populations, whose spread is a poor ruler
 
