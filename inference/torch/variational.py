@@ -15,7 +15,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -41,13 +41,15 @@ from cogen.inference.variational import VariationalSettings
 
 
 class Fit(NamedTuple):
-    """Of one guide: an autoguide, whose values are in ``parameters``, or a function, whose values Pyro's own store keeps."""
+    """Of one guide: an autoguide, or a function, whose parameters Pyro's own store keeps."""
 
     guide: Any
     items: list[int]
     """Of which it is the guide."""
-    parameters: Any
-    """As the store has them: unconstrained tensors, and constraints."""
+    store: dict[str, Any]
+    """An autoguide's parameters and their constraints, in the form of Pyro's store; the ``values`` are put there for a step."""
+    values: dict[str, Tensor]
+    """Of its parameters."""
     optimizer: dict[str, Any]
     """The optimiser's state, by the names of the parameters."""
 
@@ -107,8 +109,9 @@ class VariationalKernel(Kernel):
         # The factors of an AutoNormal do not feel each other, so that all items can be fitted in one batch.
         by_item = self._autoguide and not _is_class(self.guide, AutoNormal)
         groups = [[k] for k in range(target.num_items)] if by_item else [list(range(target.num_items))]
-        empty: dict[str, Any] = {"params": {}, "constraints": {}}
-        fits = tuple(Fit(self.guide(target.model) if self._autoguide else self.guide, items, empty, {}) for items in groups)
+        guides = [self.guide(target.model) if self._autoguide else self.guide for _ in groups]
+        stores: list[dict[str, Any]] = [{"params": {}, "constraints": {}} for _ in groups]
+        fits = tuple(Fit(*each, {}, {}) for each in zip(guides, groups, stores, strict=True))
         zeros = torch.zeros(target.num_items, device=point.u.device)
         return VariationalState(0, point, torch.full_like(point.tilt, -torch.inf), zeros, fits, None)
 
@@ -145,8 +148,7 @@ class VariationalKernel(Kernel):
         guides, seeds = [], random.seeds()
         for fit in state.fits:
             args, kwargs = _call(target, fit.items)
-            with self._parameters(fit), _numbers(seeds[fit.items[0]]):
-                fit.guide(*args, **kwargs)  # takes its values from the store
+            with items_apart(), self._in_store(fit, seeds[fit.items[0]]):
                 laplace = isinstance(fit.guide, AutoLaplaceApproximation)
                 guides.append(fit.guide.laplace_approximation(*args, **kwargs) if laplace else fit.guide)
         return PyroGuideStart(guides, prior_share=prior_share)
@@ -159,10 +161,12 @@ class VariationalKernel(Kernel):
             optimizer = copy.copy(self.settings.optimizer)  # afresh, with the state of this fit
             optimizer.optim_objs, optimizer.grad_clip = {}, {}
             optimizer.set_state(copy.deepcopy(fit.optimizer))
-            with items_apart(), self._parameters(fit) as parameters, _numbers(seeds[fit.items[0]]):
+            with items_apart(), self._in_store(fit, seeds[fit.items[0]]):
                 loss = Trace_ELBO(num_particles=self.settings.num_particles)
                 found = -pyro.infer.SVI(target.model, fit.guide, optimizer, loss).step(*args, **kwargs)
-                fits.append(fit._replace(parameters=parameters, optimizer=optimizer.get_state()))
+                learnt = optimizer.get_state()
+            values = {name: value.detach().clone() for name, value in fit.store["params"].items()}
+            fits.append(fit._replace(values=values, optimizer=learnt))
             if not np.isfinite(found):
                 raise ValueError(
                     f"the ELBO of fit {index} is no number at step {state.iteration}: take a smaller learning rate, or a guide"
@@ -172,16 +176,16 @@ class VariationalKernel(Kernel):
         return state._replace(fits=tuple(fits), elbo=elbo)
 
     @contextmanager
-    def _parameters(self, fit: Fit) -> Iterator[Any]:
-        """The values of a fit in Pyro's store. Autoguides of all items have parameters of the same names, and so each a store
-        of its own."""
-        if not self._autoguide:
-            yield fit.parameters
-            return
-        copied = {name: torch.nn.Parameter(value.detach().clone()) for name, value in fit.parameters["params"].items()}
-        values: Any = {**fit.parameters, "params": copied}
-        with pyro.get_param_store().scope(values) as parameters:
-            yield parameters
+    def _in_store(self, fit: Fit, seed: int) -> Iterator[None]:
+        """The values of a fit in Pyro's store, and torch's random numbers from a seed. Autoguides of all items have parameters
+        of the same names, and so each a store of its own."""
+        with torch.no_grad():
+            for name, value in fit.values.items():
+                fit.store["params"][name].copy_(value)
+        own: Any = pyro.get_param_store().scope(fit.store) if self._autoguide else nullcontext()
+        with torch.random.fork_rng(devices=[]), own:
+            torch.manual_seed(seed)
+            yield
 
 
 class PyroSVI(PyroEnsembleKernel):
@@ -268,11 +272,3 @@ def _call(target: PyroTarget, items: list[int]) -> tuple[tuple, dict]:
     if target.items is None:
         return target.args, target.kwargs
     return (take_items(target.items.item_data, np.array(items)),), {}
-
-
-@contextmanager
-def _numbers(seed: int) -> Iterator[None]:
-    """Torch's own random numbers, from this seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
