@@ -46,7 +46,7 @@ class Fit(NamedTuple):
     guide: Any
     items: list[int]
     """Of which it is the guide."""
-    store: dict[str, Any]
+    store: Any
     """An autoguide's parameters and their constraints, in the form of Pyro's store; the ``values`` are put there for a step."""
     values: dict[str, Tensor]
     """Of its parameters."""
