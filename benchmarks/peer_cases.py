@@ -94,7 +94,7 @@ def image(errors: tuple[float, float], name: str, digit: int, chains: int, runs:
 
 def frozen_by_pilot(seen: CoGenerator, kernel: AnnealedHMC, chains: int, seed: int) -> tuple[AnnealedHMC, float]:
     """The kernel with what a pilot of so many chains chose, and the pilot's seconds."""
-    warmup = LIMIT * kernel.moves_per_temperature
+    warmup = LIMIT * kernel.settings.moves_per_temperature
     pilot = infer(seen, kernel, num_warmup=warmup, num_samples=1, num_chains=chains, seed=seed, progress=False)
     attributes = pilot["posterior"].attrs
     return kernel.frozen(pilot), attributes["seconds"] - attributes["compile_seconds"]

@@ -50,7 +50,7 @@ from peer_samplers import (
     tfp_annealed,
 )
 
-from cogen.inference import Adaptive, AnnealedHMC, ConstantGain, PaperRule, Sigmoid, infer
+from cogen.inference import Adaptive, AnnealedHMC, ConstantGain, MovingAverage, Sigmoid, infer
 
 LONGEST = float("inf")
 SAID: list[str] = []
@@ -270,14 +270,16 @@ def fixed_schedules(case: Case, options: Options) -> dict[str, list[Candidate]]:
     """AIS as published, resampling on a fixed schedule, and TFP's AIS, each on a grid of its own."""
     model, target = model_of(case.seen), target_of(case.seen)
     sides: dict[str, list[Candidate]] = {"AIS as published": [], "annealed HMC, resampled": [], "TFP AIS": []}
-    published = AnnealedHMC(schedule=Sigmoid(-10, 2), step_size=PaperRule(), resample_threshold=0, num_leapfrog=20, jitter=0)
+    published = AnnealedHMC(
+        schedule=Sigmoid(-10, 2), step_size=MovingAverage(), resample_threshold=0, num_leapfrog=20, jitter=0
+    )
     temperatures = (2,) if options.quick else (100, 400)
     for particles, count in itertools.product(options.particles[:2], temperatures):
         for name, kernel in (
             ("AIS as published", published),
             *(("annealed HMC, resampled", AnnealedHMC(num_leapfrog=leapfrog)) for leapfrog in options.leapfrogs[1:2]),
         ):
-            setting = f"{particles} particles, {count} temperatures, {kernel.num_leapfrog} leapfrogs"
+            setting = f"{particles} particles, {count} temperatures, {kernel.settings.num_leapfrog} leapfrogs"
             build = functools.partial(annealed, model, particles, count, lambda _, kernel=kernel: kernel)
             sides[name].append(Candidate(setting, (name, setting), build))
         for leapfrog, step in itertools.product(options.leapfrogs[-1:], (0.02, 0.1)):

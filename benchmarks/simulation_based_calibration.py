@@ -22,7 +22,7 @@ import numpyro.infer
 import tyro
 import xarray as xr
 
-from cogen.diagnostics import calibration_p_value, calibration_table, rank_ecdfs, simulation_based_calibration
+from cogen.diagnostics import calibration_p_value, calibration_table, plot_rank_ecdfs, simulation_based_calibration
 from cogen.inference import (
     Adaptive,
     AnnealedHMC,
@@ -144,4 +144,4 @@ if __name__ == "__main__":
         command = {name: str(value) for name, value in vars(options).items()}
         options.output.write_text(json.dumps({"options": command, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     if options.picture:
-        rank_ecdfs(found).savefig(options.picture)
+        plot_rank_ecdfs(found).savefig(options.picture)

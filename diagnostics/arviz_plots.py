@@ -44,14 +44,14 @@ def one_item(posterior: Any, item: int = 0, latents: Sequence[int] | None = (0, 
     return assemble(posterior, groups)
 
 
-def trace_plot(posterior: Any, item: int = 0, latents: Sequence[int] | None = (0, 1, 2, 3)) -> Figure:
+def plot_trace(posterior: Any, item: int = 0, latents: Sequence[int] | None = (0, 1, 2, 3)) -> Figure:
     """ArviZ's trace plot: density and path of every chain, a row for each latent."""
     chosen = one_item(posterior, item, latents)
     rows = _num_scalars(chosen)
     return _draw("plot_trace", chosen, (rows, 2), (9, 1.4 * rows + 0.4), "axes", _trace_options(chosen))
 
 
-def rank_plot(posterior: Any, item: int = 0, latents: Sequence[int] | None = (0, 1, 2, 3)) -> Figure:
+def plot_rank(posterior: Any, item: int = 0, latents: Sequence[int] | None = (0, 1, 2, 3)) -> Figure:
     """ArviZ's rank plot: chains that see the same posterior have flat rank histograms."""
     chosen = one_item(posterior, item, latents)
     columns = min(4, _num_scalars(chosen))
@@ -61,7 +61,7 @@ def rank_plot(posterior: Any, item: int = 0, latents: Sequence[int] | None = (0,
     return _draw("plot_rank", chosen, (rows, columns), (3.2 * columns, height * rows), "ax", {})
 
 
-def energy_plot(posterior: Any, item: int = 0) -> Figure:
+def plot_energy(posterior: Any, item: int = 0) -> Figure:
     """ArviZ's energy plot: marginal energy and its changes between draws should spread alike."""
     if statistic(posterior, "energy") is None:
         raise ValueError("the run has recorded no energy: only HMC, NUTS and annealed HMC do")

@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from cogen.diagnostics.diagnosis import EVIDENCE_SPREAD
 from cogen.diagnostics.evidence import has_evidence, log_evidence
 from cogen.diagnostics.groups import attributes, group, has_group
-from cogen.diagnostics.judgement import EVIDENCE_SPREAD
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -194,7 +194,7 @@ def nested_rhat(posterior: Any, var_names: list[str] | None = None) -> xr.Datase
     means of two different superchains picked by weight, so a superchain that has one survivor of little weight says
     little. A single chain has no between-chain variance, a single draw no within-chain variance (zero, as in the
     paper). With M independent chains per superchain even a perfect run has about sqrt(1 + 1 / M); see
-    `cogen.diagnostics.judgement`.
+    `cogen.diagnostics.diagnosis`.
 
     Where all weight descends from one population there is nothing to compare and the value is inf; where nothing moves
     at all it is NaN. Returns a Dataset with dims ([item], ...). Raises ValueError for a run without populations (NUTS

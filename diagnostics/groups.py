@@ -78,6 +78,22 @@ def num_populations(posterior: Any) -> int:
     return int(attributes(posterior).get("num_populations", 1))
 
 
+def independent_groups(posterior: Any) -> xr.DataArray:
+    """Labels of draws, dims (chain, draw[, item]): two draws are independent where their labels differ.
+
+    The population that a draw descends from, where the run has populations: their chains share ancestors after a resampling.
+    Otherwise the chain.
+    """
+    population = statistic(posterior, "population")
+    if population is not None:
+        return population.rename("group")
+    draws = group(posterior, "posterior")
+    dims = [dim for dim in (*DRAWS, "item") if dim in draws.dims]
+    shape = [draws.sizes[dim] for dim in dims]
+    labels = np.broadcast_to(np.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1)), shape)
+    return xr.DataArray(labels, {dim: draws[dim] for dim in dims if dim in draws.coords}, dims, name="group")
+
+
 def assemble(like: Any, groups: Mapping[str, xr.Dataset]) -> Any:
     """An object of the same kind as `like` (InferenceData or DataTree) from Datasets."""
     if isinstance(like, xr.DataTree):

@@ -22,7 +22,7 @@ LINE_COLOUR = "#3b6ea5"
 MEDIAN_COLOUR = "#c8501e"
 
 
-def completions(
+def plot_completions(
     posterior: Any,
     *,
     truth: Any = None,
@@ -163,7 +163,7 @@ def _picked_draws(posterior: Any, count: int, seed: int) -> np.ndarray | None:
     return picked
 
 
-def annealing(posterior: Any) -> Figure:
+def plot_annealing(posterior: Any) -> Figure:
     """The way from q0 to the posterior, against the number of the transition.
 
     Panels: beta, acceptance, step size, weight ESS and distinct ancestors. A thin line per item and a thick one for

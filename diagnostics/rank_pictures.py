@@ -25,7 +25,7 @@ COVERAGE = 0.99
 """Of each bin of a histogram by itself, and of a whole ECDF in its envelope."""
 
 
-def rank_histograms(calibration: xr.Dataset, stratum: str = POOLED) -> Figure:
+def plot_rank_histograms(calibration: xr.Dataset, stratum: str = POOLED) -> Figure:
     """A column for every quantity: above the histogram of ranks, below the ECDF minus the diagonal, each with its 99 % band.
 
     The histogram's band is of each bin by itself, the envelope's of the whole curve. Raises ValueError for a stratum that is
@@ -48,7 +48,7 @@ def rank_histograms(calibration: xr.Dataset, stratum: str = POOLED) -> Figure:
     return figure
 
 
-def rank_ecdfs(calibrations: Mapping[str, xr.Dataset], stratum: str = POOLED) -> Figure:
+def plot_rank_ecdfs(calibrations: Mapping[str, xr.Dataset], stratum: str = POOLED) -> Figure:
     """Several samplers in one picture: a row for each, a column for every quantity, the ECDF minus the diagonal in each panel.
 
     Raises ValueError when there are none, or their quantities differ.

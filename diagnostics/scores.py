@@ -7,7 +7,8 @@ distribution of the draws and y the truth,
 
 where x_(k) are the sorted draws and F_k their cumulative weights: exact, O(n log n) (Gneiting and Raftery, 2007,
 "Strictly proper scoring rules", eq. 20-21). It is in the units of the pixel; for one draw, or equal draws, it is the
-absolute error.
+absolute error. This is the score of the draws as they are; that of the distribution they were drawn from is lower, and
+`fair_scores` estimates it without a bias from their number.
 
 Draws have the axes (chain, draw, item, ...), truth and mask (item, ...), log weights (chain, draw, item). Arrays and
 DataArrays in this order are both taken. The mask says which pixels COUNT (True = judged: say, hidden and not
@@ -72,9 +73,10 @@ def crps(draws: Any, truth: Any, mask: Any = None, log_weight: Any = None) -> np
 
 
 def covered_pixels(draws: Any, truth: Any, level: float, log_weight: Any = None) -> np.ndarray:
-    """Whether the central interval of the draws holds the truth, pixel by pixel (item, ...).
+    """1 where the central interval of the draws holds the truth, 0 where not: (item, ...), NaN where there is no answer.
 
-    The interval is [Q((1 - level) / 2), Q((1 + level) / 2)] with the weighted quantiles of `weights`, ends included.
+    The interval is [Q((1 - level) / 2), Q((1 + level) / 2)] with the weighted quantiles of `weights`, ends included. Without
+    an answer are pixels whose truth is NaN, and items without weights.
     """
     if not 0 < level < 1:
         raise ValueError(f"interval level {level} is not between 0 and 1: say 0.5 or 0.9")
@@ -82,9 +84,9 @@ def covered_pixels(draws: Any, truth: Any, level: float, log_weight: Any = None)
     def inside(ordered: np.ndarray, cumulative: np.ndarray, weight: np.ndarray, target: np.ndarray) -> np.ndarray:
         low = quantile_of_sorted(ordered, cumulative, (1 - level) / 2)
         high = quantile_of_sorted(ordered, cumulative, (1 + level) / 2)
-        return (low <= target) & (target <= high)
+        return np.where(np.isnan(target), np.nan, (low <= target) & (target <= high))
 
-    return _per_item(inside, draws, truth, log_weight).astype(bool)
+    return _per_item(inside, draws, truth, log_weight)
 
 
 def coverage(draws: Any, truth: Any, mask: Any = None, level: float = 0.9, log_weight: Any = None) -> np.ndarray:
@@ -129,7 +131,10 @@ def _shares(draws: np.ndarray, log_weight: Any) -> np.ndarray:
 def mean_of_draws(draws: Any, log_weight: Any = None) -> np.ndarray:
     """The weighted mean over chains and draws: (chain, draw, item, ...) -> (item, ...)."""
     values = np.asarray(draws)
-    return np.einsum("cdi,cdi...->i...", _shares(values, log_weight), values)
+    weight = _shares(values, log_weight)
+    if (weight == 0).any():  # a dead particle's values are not looked at: 0 * NaN would be NaN
+        values = np.where((weight > 0).reshape(*weight.shape, *[1] * (values.ndim - 3)), values, 0)
+    return np.einsum("cdi,cdi...->i...", weight, values)
 
 
 def mse_of_draws(draws: Any, truth: Any, mask: Any = None, log_weight: Any = None) -> np.ndarray:
@@ -139,7 +144,8 @@ def mse_of_draws(draws: Any, truth: Any, mask: Any = None, log_weight: Any = Non
     """
     values = np.asarray(draws)
     error = np.stack([[mse(draw, truth, mask) for draw in chain] for chain in values])
-    return (_shares(values, log_weight) * error).sum(axis=(0, 1))
+    weight = _shares(values, log_weight)
+    return np.where(weight == 0, 0.0, weight * error).sum(axis=(0, 1))
 
 
 def mse(estimate: Any, truth: Any, mask: Any = None) -> np.ndarray:

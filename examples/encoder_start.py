@@ -9,7 +9,7 @@ temperatures, leapfrogs and chains; a pilot freezes the step sizes, so the evide
 is the better one.
 
     log p(y)     mean over images of the estimated log evidence (a lower bound in expectation), and its mean standard error
-    CRPS         of the hidden pixels of the real digit
+    CRPS         of the hidden pixels of the real digit, fair: pairs of draws come from different populations
     ancestors    of the posterior's chains, the median over images
     guide alone  draws of q(z | y) as they are: what the encoder knows without annealing
 
@@ -31,12 +31,12 @@ import numpy as np
 import torch
 import tyro
 
-from cogen.diagnostics import crps, item_summary
+from cogen.diagnostics import independent_groups, item_summary, score_completions
 from cogen.inference import AnnealedHMC, infer
 from cogen.models import CoGenerator, EncoderGuide, load_generator, shipped_images, train, views
 from cogen.models.networks.architectures import DenseEncoder
 from cogen.models.networks.encoders import Amortized, MaskedEncoder
-from cogen.models.training.trainer import Falling
+from cogen.models.training.learning_rates import Falling
 
 
 @dataclass
@@ -102,10 +102,12 @@ def scores(posterior: Any, model: CoGenerator, truth: np.ndarray, hidden: np.nda
     z = posterior["posterior"]["z"].values
     x = model.decode(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:3], *truth.shape[1:])
     table = item_summary(posterior)
+    log_weight, group = posterior["sample_stats"]["log_weight"].values, independent_groups(posterior).values
+    found = score_completions(x, truth, hidden, value_range=model.value_range, log_weight=log_weight, group=group)
     return {
         "log_evidence": float(table["log_evidence"].mean()),
         "log_evidence_se": float(table["log_evidence_se"].mean()),
-        "crps": float(np.mean(crps(x, truth, hidden))),
+        "crps": float(found["crps"].mean()),
         "ancestors": float(table["ancestors"].median()),
         "gradients": float(np.mean(posterior["posterior"].attrs["gradient_evaluations"]))
         / posterior["posterior"].sizes["chain"],
@@ -147,7 +149,8 @@ def main(options: Options) -> list[dict[str, Any]]:
         guide = EncoderGuide(network, seen)
         drawn = guide.mean + guide.sd * torch.randn(options.chains, 10, *guide.mean.shape)
         x = model.decode(drawn.flatten(0, 2).numpy()).reshape(options.chains, 10, *truth.shape)
-        rows.append({"view": name, "start": "guide alone", "crps": float(np.mean(crps(x, truth, hidden)))})
+        alone = score_completions(x, truth, hidden, value_range=model.value_range)
+        rows.append({"view": name, "start": "guide alone", "crps": float(alone["crps"].mean())})
         for warmup in options.warmups:
             for start, initial in (("prior", None), ("encoder", guide.start(options.share))):
                 began = time.perf_counter()

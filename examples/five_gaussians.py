@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from tqdm import trange
 
 from cogen.diagnostics import draw_weights, log_evidence, weight_ess
-from cogen.inference import AnnealedHMC, GradientDescent, Recorded, infer
+from cogen.inference import AnnealedHMC, GradientDescent, RecordedSteps, infer
 from cogen.models import CoGenerator, views
 from cogen.models.families import gan
 from cogen.models.families.family import Updates
@@ -179,7 +179,7 @@ def look_at(generator: nn.Module, iteration: int, options: Options) -> tuple[dic
         return infer(seen, kernel, num_warmup=options.temperatures, num_samples=1, num_chains=chains, seed=seed, progress=False)
 
     pilot = annealed(None, max(4, options.chains // 16), options.seed + 1)  # the default rule adapts, and is recorded
-    posterior = annealed(Recorded.of(pilot), options.chains, options.seed)
+    posterior = annealed(RecordedSteps.of(pilot), options.chains, options.seed)
     latent = posterior["posterior"]["z"].values[:, 0, 0]  # (chain, latent)
     x = model.decode(latent)
     weight = draw_weights(posterior).values.ravel()

@@ -1,5 +1,17 @@
-"""How do we compute the posterior? Kernels, schedules, step sizes, and the driver `infer`."""
+"""How do we compute the posterior? Kernels, schedules, step sizes, and `Run` with its short form `infer`."""
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_public, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+_RENAMED = {"Inference": "Run", "PaperRule": "MovingAverage", "Recorded": "RecordedSteps"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _RENAMED:
+        return _public(name)
+    import warnings
+
+    new = _RENAMED[name]
+    warnings.warn(f"cogen.inference.{name} is now cogen.inference.{new}", DeprecationWarning, stacklevel=2)
+    return _public(new)

@@ -7,11 +7,12 @@ from .annealing.schedules import Linear as Linear
 from .annealing.schedules import Sigmoid as Sigmoid
 from .annealing.step_size import ConstantGain as ConstantGain
 from .annealing.step_size import Fixed as Fixed
-from .annealing.step_size import PaperRule as PaperRule
-from .annealing.step_size import Recorded as Recorded
+from .annealing.step_size import MovingAverage as MovingAverage
+from .annealing.step_size import RecordedSteps as RecordedSteps
 from .annealing.tempering import temper as temper
 from .annealing.tuning import Tuning as Tuning
 from .checkpoint import Checkpoint as Checkpoint
+from .items import items_apart as items_apart
 from .kernels.annealed_hmc import AnnealedHMC as AnnealedHMC
 from .kernels.gradient_descent import GradientDescent as GradientDescent
 from .kernels.importance_resampling import ImportanceResampling as ImportanceResampling

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cogen.inference.checkpoint import fingerprint, tree_from_arrays, tree_to_arrays
+from cogen.inference.compiled import compiled
 from cogen.inference.items import Items
 from cogen.inference.kernels.kernel import ExactDraws, GivenPositions, Kernel
 from cogen.inference.loops import compiled_loop, has_convolutions
@@ -79,19 +80,19 @@ class JaxProgram:
             "num_populations": self.kernel.populations,
             "moves_per_temperature": self.kernel.moves_per_temperature,
             "adapted": int(self.kernel.adapts),
-            "evidence_kind": self.kernel.evidence_kind,
+            "evidence_kind": self.kernel.evidence_kind if self._shape.start is None else "",
         }
 
     # --- what a run asks for -----------------------------------------------------------------------------------
 
     def compile(self) -> None:
         with nullcontext() if self.by_host else compiled_loop():
-            # It runs once a block, so that it is not worth the compiler's optimisation.
-            once = {"xla_backend_optimization_level": 0}
-            start = jax.jit(self._starts, compiler_options=once).lower(self._shape, self._key)
+            start = jax.jit(self._starts).lower(self._shape, self._key)
             carried = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), start.out_info[0])
             chunk = jax.jit(self._one if self.by_host else self._loop(carried), donate_argnums=0)
-            self._compiled = start.compile(), chunk.lower(carried, self._shape, 1, False).compile()
+            # The start runs once a block, so that it is not worth the compiler's optimisation.
+            once = compiled(start, {"xla_backend_optimization_level": 0})
+            self._compiled = once, compiled(chunk.lower(carried, self._shape, 1, False))
 
     def announce(self, items: Items, num_items: int, num_samples: int) -> None:
         """Nothing: a progress bar says how long a compiled run takes."""
@@ -150,8 +151,8 @@ class JaxProgram:
         def mapped(carried: Carried, items: Items) -> Any:
             return jax.vmap(one, in_axes=(_axes(carried.state), 0))(carried.state, items)
 
-        compiled = jax.jit(mapped)
-        return _joined([(compiled(carried, items), count) for carried, items, count in parts])
+        one_block = jax.jit(mapped)
+        return _joined([(one_block(carried, items), count) for carried, items, count in parts])
 
     # --- what is traced ----------------------------------------------------------------------------------------
 
@@ -192,8 +193,8 @@ class JaxProgram:
         sites = jax.vmap(lambda z: constrained_sites(self._model, args, {}, z, deterministic=alone))(unconstrained)
         if not alone:
             sites = {name: value[:, 0] for name, value in sites.items()}  # the plate of one item
-        reported = info._asdict().items()
-        statistics = {name: value for name, value in reported if value is not None and name != "beta"}  # of draws it is one
+        left_out = {"beta"} if item.start is None else {"beta", "log_weight", "population_log_evidence"}  # of draws beta is one
+        statistics = {name: v for name, v in info._asdict().items() if v is not None and name not in left_out}
         steps = statistics.get("n_steps", jnp.zeros((), jnp.int32)).sum()
         return Records(sites, statistics, dict(self.kernel.path(state, info)), steps)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cogen.inference.items import ItemModel, Judged
+from cogen.inference.items import ItemModel, Judged, context_rows, latent_contexts
 from cogen.inference.results import Group
 from cogen.inference.seeds import torch_seed
 
@@ -23,27 +23,30 @@ def predictive_groups(
     items: ItemModel, groups: Mapping[str, Group], *, keep_x: bool, seed: int
 ) -> dict[str, dict[str, tuple[tuple[str, ...], np.ndarray]]]:
     """The groups ``predictions`` (x_mean, x_sd per item) and ``sample_stats`` (with <view>_misfit), with ``keep_x`` also x and
-    ``posterior_predictive``.
+    ``posterior_predictive``; ``posterior`` with the contexts that follow from the latents, where there are any.
 
     ``groups["posterior"]["z"]`` is (chain, draw, item, latent).
     """
     posterior = {name: values for name, (_, values) in groups["posterior"].items()}
+    inferred = latent_contexts(items, posterior)
     z = posterior["z"]
     chains, draws, count = z.shape[:3]
+    rows = np.tile(np.arange(count), chains)
     weight = _chain_weights(groups, chains, count)  # (chain, item)
     kept, views, misfits = [], [], []
     total = square = 0.0
     for draw in range(draws):
-        x = _decode(items, z[:, draw].reshape(chains * count, -1)).reshape(chains, count, *items.event_shape)
+        flat = {name: v[:, draw].reshape(chains * count, *v.shape[3:]) for name, v in posterior.items()}
+        flat_x = _decode(items, flat, rows)
+        x = flat_x.reshape(chains, count, *items.event_shape)
         if isinstance(items, Judged):
-            misfits.append(items.misfit(x, {name: v[:, draw] for name, v in posterior.items()}))
+            misfits.append(items.misfit(x, {name: v[:, draw] for name, v in (posterior | inferred).items()}))
         total = total + np.einsum("ci,ci...->i...", weight, x, dtype=np.float64)
         square = square + np.einsum("ci,ci...->i...", weight, np.square(x, dtype=np.float64))
         if keep_x:
             kept.append(x)
-            flat = {name: v[:, draw].reshape(chains * count, *v.shape[3:]) for name, v in posterior.items()}
-            rows = x.reshape(chains * count, *x.shape[2:])
-            views.append(items.simulate(rows, flat, seed=torch_seed(seed) * 1_000_003 + draw))
+            sites = {**flat, **context_rows(items, flat, rows)}
+            views.append(items.simulate(flat_x, sites, seed=torch_seed(seed) * 1_000_003 + draw))
     mean = total / draws
     deviation = np.sqrt(np.maximum(square / draws - mean**2, 0.0))
     event = items.dims["x"]
@@ -57,8 +60,11 @@ def predictive_groups(
     if misfits:
         far = {f"{view}_misfit": (lead, np.stack([each[view] for each in misfits], axis=1)) for view in misfits[0]}
         result["sample_stats"] = {**groups["sample_stats"], **far}
+    if inferred or keep_x:
+        more = {name: ((*lead, *items.dims[name]), values) for name, values in inferred.items()}
+        result["posterior"] = {**groups["posterior"], **more}
     if keep_x:
-        result["posterior"] = {**groups["posterior"], "x": ((*lead, *event), np.stack(kept, axis=1))}
+        result["posterior"]["x"] = ((*lead, *event), np.stack(kept, axis=1))
         result["posterior_predictive"] = {
             name: (
                 (*lead, *items.dims[name]),
@@ -69,8 +75,13 @@ def predictive_groups(
     return result
 
 
-def _decode(items: ItemModel, z: np.ndarray) -> np.ndarray:
-    return np.concatenate([items.decode(z[k : k + _AT_ONCE]) for k in range(0, len(z), _AT_ONCE)])
+def _decode(items: ItemModel, sites: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """x of rows of the latent sites, each of the item that ``rows`` says."""
+    parts = []
+    for k in range(0, len(rows), _AT_ONCE):
+        part = {name: values[k : k + _AT_ONCE] for name, values in sites.items()}
+        parts.append(items.decode(part["z"], **context_rows(items, part, rows[k : k + _AT_ONCE])))
+    return np.concatenate(parts)
 
 
 def _chain_weights(groups: Mapping[str, Group], chains: int, count: int) -> np.ndarray:

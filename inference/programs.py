@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -87,12 +87,17 @@ def blocks_for(
     num_chains: int,
     seed: int,
     items_at_once: int | None,
+    start: Mapping[str, Any] | None = None,
 ) -> Blocks:
-    """Raises TypeError for what is no kernel, ValueError for a model or settings that cannot run."""
+    """``start`` are values of the latent sites, (chain, [item,] *shape), where the chains do not start from exact draws.
+
+    Raises TypeError for what is no kernel, ValueError for a model or settings that cannot run."""
     counts = {"num_warmup": num_warmup, "num_chains": num_chains, "seed": seed}
     if _is_pyro(kernel):
+        if start is not None:
+            raise ValueError("start= is for NumPyro models and kernels; a Pyro kernel takes initial=")
         return _with_pyro(model, items, ids, kernel, counts)
-    return _compiled(model, items, ids, kernel, counts, items_at_once)
+    return _compiled(model, items, ids, kernel, counts, items_at_once, start)
 
 
 def _compiled(
@@ -102,6 +107,7 @@ def _compiled(
     kernel: Any,
     counts: dict[str, int],
     items_at_once: int | None,
+    start: Mapping[str, Any] | None,
 ) -> Blocks:
     import jax
     import jax.numpy as jnp
@@ -124,12 +130,41 @@ def _compiled(
     bound = recipe.for_model(program_model, args, {})
     own = jax.tree.map(lambda a: a[0], whole.own)
     jax.eval_shape(lambda: jnp.zeros(bound.target(args, model=program_model, own=own).dim))  # what is wrong is raised here
+    if start is not None:
+        whole = whole._replace(start=_positions(program_model, whole, start, counts["num_chains"]))
     size = 1 if items is None else items_at_once or items_per_block(counts["num_chains"])
     parts = []
     for first in range(0, len(ids), size):
         index = np.minimum(np.arange(first, first + size), len(ids) - 1)
         parts.append((whole.take(index), min(size, len(ids) - first)))
     return Blocks(recipe, JaxProgram(bound, program_model, parts[0][0], **counts), whole, parts)
+
+
+def _positions(model: Callable, whole: Items, start: Mapping[str, Any], num_chains: int) -> np.ndarray:
+    """Starting values as unconstrained coordinates, (item, chain, dim)."""
+    import jax
+    import jax.numpy as jnp
+
+    from cogen.inference.targets.numpyro_target import unconstrained_position
+
+    alone = whole.data is None
+    values = {name: jnp.asarray(value) for name, value in start.items()}
+    for name, value in values.items():
+        lead, wanted = value.shape[: 1 if alone else 2], (num_chains,) if alone else (num_chains, len(whole.id))
+        if lead != wanted:
+            axes = "(chain, ...)" if alone else "(chain, item, ...)"
+            raise ValueError(f"start of site {name!r} has shape {value.shape}: {axes} with {wanted} is needed")
+        if not jnp.isfinite(value).all():
+            raise ValueError(f"start of site {name!r} holds values that are not finite")
+    if alone:
+        return np.asarray(jax.vmap(lambda v: unconstrained_position(model, (), v))(values))[None]
+
+    def one(data: Any, values: dict[str, Any]) -> Any:
+        args = (jax.tree.map(lambda a: a[None], data),)
+        plate = {name: value[:, None] for name, value in values.items()}
+        return jax.vmap(lambda v: unconstrained_position(model, args, v))(plate)
+
+    return np.asarray(jax.vmap(one, in_axes=(0, 1))(whole.data, values))
 
 
 def _with_pyro(model: Callable, items: ItemModel | None, ids: np.ndarray, kernel: Any, counts: dict[str, int]) -> Blocks:

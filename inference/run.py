@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from cogen.inference.records import BlockRecords, groups_of, kept_whole
 from cogen.inference.results import check_names, to_arviz, warn_of_nonfinite
 from cogen.inference.seeds import check_seed
 from cogen.inference.targets.model_checks import check_starts
+from cogen.inference.unknown_contexts import expand_unknown, fold
 from cogen.inference.warmup_path import WarmupPath
 
 
@@ -40,10 +41,13 @@ def infer(
     progress: bool = True,
     keep_x: bool = False,
     pilot: int = 0,
+    start: Mapping[str, Any] | None = None,
     checkpoint: str | os.PathLike | Checkpoint | None = None,
     items_at_once: int | None = None,
 ) -> Any:
     """Draw from the posterior of a conditioned model and return an ArviZ object: a `Run`, its pilot and its draws.
+
+    A class that is unknown and declared "exact" is inferred by one run a class (`cogen.inference.unknown_contexts`).
 
     :param pilot: chains of a pilot run, which adapts; its step sizes (and, with `Adaptive`, its inverse temperatures) are
         then frozen for the run itself, whose evidence is unbiased (but for ``bridge=True``). 0: no pilot.
@@ -57,20 +61,25 @@ def infer(
     """
     if pilot < 0:
         raise ValueError(f"pilot={pilot}: the number of the pilot's chains, 0 for none")
+    expansion = expand_unknown(find_items(model))
     run = Run(
-        model,
+        model if expansion is None else expansion.model,
         kernel,
         num_warmup=num_warmup,
         num_samples=num_samples,
         num_chains=num_chains,
         seed=seed,
         progress=progress,
+        start=start,
         items_at_once=items_at_once,
     )
+    if expansion is not None:
+        expansion.check(run.program)
     store = Checkpoint(checkpoint) if isinstance(checkpoint, str | os.PathLike) else checkpoint
     if pilot:
         run.pilot(pilot, checkpoint=store and store.part("pilot"))
-    return run.draw(keep_x=keep_x, checkpoint=store)
+    posterior = run.draw(keep_x=keep_x, checkpoint=store)
+    return posterior if expansion is None else fold(posterior, expansion, run.seed)
 
 
 @dataclass
@@ -105,7 +114,8 @@ class Run:
     array([10, 29])
 
     :param model: a conditioned ``CoGenerator`` (also inside ``pyro.condition`` or ``numpyro.handlers.condition``), or any
-        NumPyro model (with a NumPyro kernel) or Pyro model (with a Pyro kernel), which counts as one item.
+        NumPyro model (with a NumPyro kernel) or Pyro model (with a Pyro kernel), which counts as one item. A class that is
+        unknown and declared "exact" is inferred by one run a class (`cogen.inference.unknown_contexts`).
     :param kernel: a kernel class (``numpyro.infer.NUTS``, ``pyro.infer.HMC``), a ``functools.partial`` of one, or one of our
         kernels made without a model (``AnnealedHMC(num_leapfrog=10)``).
     :param num_warmup: transitions of adaptation, annealing or descent, >= 0 (>= 1 for `AnnealedHMC`).
@@ -113,6 +123,9 @@ class Run:
     :param num_chains: chains per item, >= 1.
     :param seed: in [0, 2^63); every draw is a function of (seed, item id, chain).
     :param progress: show a progress bar.
+    :param start: where the chains start, for kernels of ours on NumPyro models: values of the latent sites by name, (chain,
+        item, *shape), (chain, *shape) for a model that is one item. Such a run has no evidence and no weights. Default: exact
+        draws of the prior, or of the kernel's ``initial``.
     :param items_at_once: the size of the blocks in which items run, >= 1; a last block is filled up, and a lone item costs as
         much as a block. Results are the same bit for bit for one size, and but for rounding for another. Default: at most
         128 chains and 8 items a block on a CPU, 4,096 and 256 elsewhere. Pyro kernels do not use it: ours takes all items as
@@ -132,6 +145,7 @@ class Run:
         num_chains: int = 16,
         seed: int,
         progress: bool = True,
+        start: Mapping[str, Any] | None = None,
         items_at_once: int | None = None,
     ) -> None:
         counts = (("num_warmup", num_warmup, 0), ("num_samples", num_samples, 1), ("num_chains", num_chains, 1))
@@ -150,6 +164,7 @@ class Run:
         self.ids = item_ids(self.items)
         self._pilot_gradients: Any = 0
         self.seconds = self.compile_seconds = 0.0
+        self._start = start
         self._drawn, self._compiled = 0, False
         self._use(kernel)
 
@@ -243,6 +258,7 @@ class Run:
             num_chains=self.num_chains,
             seed=self.seed,
             items_at_once=self.items_at_once,
+            start=self._start,
         )
         whole = self.program.ladder_statistics
         self.blocks = [Block(k, items, count, BlockRecords(WarmupPath(whole))) for k, (items, count) in enumerate(parts)]

@@ -1,9 +1,9 @@
 """Step-size rules for the annealed kernel: one step size per item, shared by its chains.
 
 A rule is told the mean acceptance probability of the item's chains after every transition of the annealing. A rule that
-listens (`PaperRule`, `ConstantGain`) makes the transitions depend on the past, which biases the weights of annealed
-importance sampling: an evidence from such a run is labelled. A rule that does not (`Fixed`, `Recorded`) leaves them exact.
-The honest recipe is a pilot run with `ConstantGain`, then the run itself with ``Recorded.of(pilot)``. After the
+listens (`MovingAverage`, `ConstantGain`) makes the transitions depend on the past, which biases the weights of annealed
+importance sampling: an evidence from such a run is labelled. A rule that does not (`Fixed`, `RecordedSteps`) leaves them exact.
+The honest recipe is a pilot run with `ConstantGain`, then the run itself with ``RecordedSteps.of(pilot)``. After the
 annealing every rule stands still.
 """
 
@@ -47,7 +47,7 @@ def _check(name: str, initial: float, target: float, bounds: tuple[float, float]
 
 
 @dataclass(frozen=True)
-class PaperRule:
+class MovingAverage:
     """The rule of Fang and Schwing's published code: times 1.02 while the moving average (0.9 old, 0.1 new) of the
     acceptance is above 0.65, times 0.98 below, within [1e-4, 0.5], from 0.01."""
 
@@ -60,7 +60,7 @@ class PaperRule:
     rows: ClassVar[None] = None
 
     def __post_init__(self) -> None:
-        _check("PaperRule", self.initial, self.target, self.bounds)
+        _check("MovingAverage", self.initial, self.target, self.bounds)
 
     def init(self, row: Any) -> tuple[Array, Array]:
         return real(self.initial), real(self.target)
@@ -122,7 +122,7 @@ class Fixed:
 
 
 @dataclass(frozen=True, eq=False)
-class Recorded:
+class RecordedSteps:
     """The step sizes that a pilot used, per item, as a function of beta (interpolated in log step).
 
     ``beta`` (points,), or (item, points) where items walked their own ladders, rises from above 0 to 1; ``steps`` (item,
@@ -137,12 +137,12 @@ class Recorded:
 
     def __post_init__(self) -> None:
         if self.steps.ndim != 2 or self.beta.shape not in (self.steps.shape, self.steps.shape[1:]):
-            raise ValueError(f"Recorded: steps {self.steps.shape} must be (item, points) for beta {self.beta.shape}")
+            raise ValueError(f"RecordedSteps: steps {self.steps.shape} must be (item, points) for beta {self.beta.shape}")
         if not (np.isfinite(self.steps).all() and (self.steps > 0).all() and (np.diff(self.beta, axis=-1) >= 0).all()):
-            raise ValueError("Recorded: step sizes must be positive and their inverse temperatures must not fall")
+            raise ValueError("RecordedSteps: step sizes must be positive and their inverse temperatures must not fall")
 
     @classmethod
-    def of(cls, pilot: Any) -> Recorded:
+    def of(cls, pilot: Any) -> RecordedSteps:
         """The record that `infer` left in a run of `AnnealedHMC` (its ``warmup_sample_stats``)."""
         beta = annealing_path(pilot, "beta")
         if "ladder_beta" in pilot["warmup_sample_stats"]:  # whole

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from cogen.inference.annealing.schedules import Ladder
-from cogen.inference.annealing.step_size import Recorded
+from cogen.inference.annealing.step_size import RecordedSteps
+from cogen.inference.whole_files import write_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +33,9 @@ class Tuning:
     moves_per_temperature: int = 1
 
     @property
-    def steps(self) -> Recorded:
+    def steps(self) -> RecordedSteps:
         """The step sizes as a rule."""
-        return Recorded(self.beta, self.step_size, self.ids)
+        return RecordedSteps(self.beta, self.step_size, self.ids)
 
     @property
     def ladder(self) -> Ladder:
@@ -47,7 +48,7 @@ class Tuning:
         stream, file = io.BytesIO(), Path(path)
         file = file if file.suffix == ".npz" else file.with_name(file.name + ".npz")
         np.savez(stream, **{name: np.asarray(value) for name, value in vars(self).items()})  # type: ignore[arg-type]
-        file.write_bytes(stream.getvalue())
+        write_whole(file, stream.getvalue())
         return file
 
     @classmethod

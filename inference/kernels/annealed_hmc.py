@@ -14,7 +14,7 @@ unbiased estimate of the evidence p(y) when the step sizes were not adapted on t
 
 Departures from Fang and Schwing: the path ends at p(z) p(y | z), not at p(y | z) alone (theirs: ``flat_prior=True``); the
 schedule starts at 0 and ends at 1; the weights are computed; chains can be resampled; the step size is one per item. With
-``resample_threshold=0, step_size=PaperRule(), schedule=Sigmoid(-10, 2), flat_prior=True, num_leapfrog=20, jitter=0`` it is
+``resample_threshold=0, step_size=MovingAverage(), schedule=Sigmoid(-10, 2), flat_prior=True, num_leapfrog=20, jitter=0`` it is
 theirs.
 """
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from cogen.inference.annealing.schedules import Adaptive, Ladder, Schedule, Sigmoid, inverse_temperatures
-from cogen.inference.annealing.step_size import ConstantGain, Recorded, StepSizeRule, step_size_rule
+from cogen.inference.annealing.step_size import ConstantGain, RecordedSteps, StepSizeRule, step_size_rule
 from cogen.inference.annealing.tuning import Tuning
 from cogen.inference.kernels.kernel import Own
 
@@ -22,7 +22,7 @@ class AnnealingSettings:
         `Adaptive` chooses them as it runs, and `Ladder` holds what a pilot chose, item by item: with these two
         ``num_warmup`` is a limit, and an item that has arrived at beta = 1 waits for the draws.
     :param num_leapfrog: gradient evaluations per transition, L >= 1.
-    :param step_size: a rule (`ConstantGain`, `PaperRule`, `Recorded`) or a fixed positive number.
+    :param step_size: a rule (`ConstantGain`, `MovingAverage`, `RecordedSteps`) or a fixed positive number.
     :param moves_per_temperature: transitions at each temperature, M >= 1.
     :param resample_threshold: resample a population whose weight ESS, as a fraction, falls below this value in [0, 1];
         0 never does. Above 0, a last resampling at beta = 1 over all chains leaves equal weights.
@@ -86,7 +86,7 @@ class AnnealingSettings:
         """These settings with the step sizes (and, where the schedule is `Adaptive`, the ladders) of a pilot: a `Tuning`, or
         the results of a run."""
         tuned = isinstance(pilot, Tuning)
-        changed: dict[str, Any] = {"step_size": pilot.steps if tuned else Recorded.of(pilot)}
+        changed: dict[str, Any] = {"step_size": pilot.steps if tuned else RecordedSteps.of(pilot)}
         if isinstance(self.schedule, Adaptive):
             changed["schedule"] = pilot.ladder if tuned else Ladder.of(pilot)
         return replace(self, **changed)

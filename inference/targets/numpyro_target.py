@@ -24,7 +24,7 @@ from jax.extend.core import Literal
 from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 from numpyro.distributions import biject_to
-from numpyro.infer.util import constrain_fn
+from numpyro.infer.util import constrain_fn, unconstrain_fn
 
 from cogen.inference.annealing.guide_start import GuideStart
 from cogen.inference.targets.masked_sites import is_masked, unmasked
@@ -166,6 +166,19 @@ def numpyro_target(
     # A compiled function is traced once for all the places of a transition where it is called.
     weight, program = start_weight if apart else None, Program(model, args, kwargs)
     return Target(flat.size, draw, jax.jit(reference), jax.jit(tilt), unravel, weight, program)
+
+
+def unconstrained_position(model: Callable, args: tuple, values: Sites) -> Array:
+    """The flat unconstrained coordinates (dim,) of values of a model's latent sites.
+
+    Raises ValueError for values of other sites than the model's continuous latent ones.
+    """
+    prototype = _prototype(model, args, {})
+    latent = {name for name, site in prototype.items() if _is_latent(site) and not site["fn"].support.is_discrete}
+    if set(values) != latent:
+        raise ValueError(f"values are given of the sites {sorted(values)}, the model has the latent sites {sorted(latent)}")
+    found = unconstrain_fn(handlers.seed(model, jax.random.key(0)), args, {}, values)
+    return ravel_pytree({name: found[name] for name in latent})[0]
 
 
 def constrained_sites(

@@ -44,7 +44,7 @@ def state_to_arrays(state: Any) -> dict[str, np.ndarray]:
     """The leaves of a state, by number."""
     arrays = {}
     for k, leaf in enumerate(jax.tree.leaves(state)):
-        if not isinstance(leaf, torch.Tensor | jax.Array | int):
+        if not isinstance(leaf, torch.Tensor | jax.Array | np.ndarray | int):
             raise ValueError(f"checkpoint= needs a kernel whose state is arrays; a {type(state).__name__} holds guides of Pyro")
         arrays[str(k)] = leaf.numpy(force=True) if isinstance(leaf, torch.Tensor) else np.asarray(leaf)
     return arrays

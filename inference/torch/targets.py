@@ -37,7 +37,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, biject_to
 
-from cogen.inference.items import ItemModel, count_items, find_items, item_ids, take_items
+from cogen.inference.items import ItemModel, count_items, find_items, item_ids, items_apart, take_items
 from cogen.inference.kernels.kernel import ExactDraws, Own, Start
 from cogen.inference.torch.guide_start import PyroGuideStart, check_sites
 from cogen.inference.torch.model_checks import ProperUnobserved, check_pyro_model
@@ -229,7 +229,7 @@ class PyroTarget:
         lead, args = u.shape[:-1], self.args if data is None else (data,)
         parts = u.split([shape.numel() for shape in self._sites.values()], dim=-1)
         coordinates = {n: p.reshape(lead + s) for (n, s), p in zip(self._sites.items(), parts, strict=True)}
-        with _Density(coordinates, self._initial_of, lead) as density:
+        with items_apart(), _Density(coordinates, self._initial_of, lead) as density:
             self.model(*args, **self.kwargs)
         apart = [term for name, term in density.observed.items() if self.temper is not None and name not in self.temper]
         known = density.prior if self.initial is None else density.start
@@ -285,7 +285,7 @@ class PyroTarget:
         """A run of the model, its latent sites drawn from q0 or ``given``: their unconstrained values."""
         if given is not None:
             check_sites(given, self._shapes)
-        with _Draw(self._initial_of, lead, given or {}) as drawn:
+        with items_apart(), _Draw(self._initial_of, lead, given or {}) as drawn:
             self.model(*args, **kwargs)
         _check_sites(drawn, self.initial, self.temper)
         self._shapes = drawn.shapes

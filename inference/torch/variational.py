@@ -30,7 +30,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from cogen.inference.annealing.populations import population_count
-from cogen.inference.items import take_items
+from cogen.inference.items import items_apart, take_items
 from cogen.inference.kernels.kernel import ExactDraws, Kernel, Start
 from cogen.inference.seeds import check_seed, id_halves
 from cogen.inference.torch.ensemble_kernel import PyroEnsembleKernel
@@ -46,7 +46,7 @@ class Fit(NamedTuple):
     guide: Any
     items: list[int]
     """Of which it is the guide."""
-    store: dict[str, Any]
+    store: Any
     """An autoguide's parameters and their constraints, in the form of Pyro's store; the ``values`` are put there for a step."""
     values: dict[str, Tensor]
     """Of its parameters."""
@@ -148,7 +148,7 @@ class VariationalKernel(Kernel):
         guides, seeds = [], random.seeds()
         for fit in state.fits:
             args, kwargs = _call(target, fit.items)
-            with self._in_store(fit, seeds[fit.items[0]]):
+            with items_apart(), self._in_store(fit, seeds[fit.items[0]]):
                 laplace = isinstance(fit.guide, AutoLaplaceApproximation)
                 guides.append(fit.guide.laplace_approximation(*args, **kwargs) if laplace else fit.guide)
         return PyroGuideStart(guides, prior_share=prior_share)
@@ -161,7 +161,7 @@ class VariationalKernel(Kernel):
             optimizer = copy.copy(self.settings.optimizer)  # afresh, with the state of this fit
             optimizer.optim_objs, optimizer.grad_clip = {}, {}
             optimizer.set_state(copy.deepcopy(fit.optimizer))
-            with self._in_store(fit, seeds[fit.items[0]]):
+            with items_apart(), self._in_store(fit, seeds[fit.items[0]]):
                 loss = Trace_ELBO(num_particles=self.settings.num_particles)
                 found = -pyro.infer.SVI(target.model, fit.guide, optimizer, loss).step(*args, **kwargs)
                 learnt = optimizer.get_state()

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import re
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from cogen.command_line import Complete
-
-SATURATED = 0.01
-"""A pixel within this share of an end of the value range is saturated: its interval has no width to be judged by."""
+from cogen.options import Complete
+from cogen.output import Workplace, groups_of, print_findings, read_posterior, strict_json
 
 NOISE_OF_VIEW = {"thumbnail": 1 / 4, "gray": 0.668}
 """The noise of a view over that of a pixel, where pixels are averaged: of sixteen, and by the luma weights."""
@@ -27,6 +22,29 @@ _FILES = ("posterior.nc", "completions.png", "annealing.png", "metrics.json")
 
 _SCORED = 1000
 """At most so many draws per image are decoded to be scored."""
+
+_BEST_OF = 10
+
+_SCORES = {
+    "hidden_crps": "crps",
+    "hidden_energy_score": "energy_score",
+    "hidden_coverage_50": "coverage_50",
+    "hidden_coverage_90": "coverage_90",
+    "hidden_joint_coverage_50": "joint_coverage_50",
+    "hidden_joint_coverage_90": "joint_coverage_90",
+    "hidden_descriptive_coverage_50": "descriptive_coverage_50",
+    "hidden_descriptive_coverage_90": "descriptive_coverage_90",
+    "hidden_pit_mean": "pit_mean",
+    "hidden_pit_dispersion": "pit_dispersion",
+    "hidden_interval_width_90": "interval_width_90",
+    "hidden_pairwise_distance": "pairwise_distance",
+    "hidden_mse": "mse_of_draws",
+    "hidden_mse_posterior_mean": "mse_of_mean",
+    f"hidden_mse_best_of_{_BEST_OF}": "mse_of_best",
+    "psnr": "psnr",
+    "ssim": "ssim",
+}
+"""Names in metrics.json, and those of `cogen.diagnostics.score_completions`."""
 
 
 def complete(options: Complete) -> None:
@@ -42,11 +60,11 @@ def complete(options: Complete) -> None:
     if isinstance(options.noise, float) and not (np.isfinite(options.noise) and options.noise > 0):
         raise ValueError(f"--noise {options.noise:g}: a noise scale is a positive number")
     kernel = _kernel(options)
-    with _workplace(options.output, [re.escape(name) for name in _FILES]) as folder:
+    with Workplace(options.output, [re.escape(name) for name in _FILES]) as folder:
         from cogen.inference import infer
         from cogen.models.storage.generators import load_generator
 
-        generator = load_generator(options.generator, label=options.label)
+        generator = load_generator(options.generator)
         images = _images(options, generator)
         model, seen = _condition(options, generator, images)
         posterior = infer(
@@ -57,8 +75,8 @@ def complete(options: Complete) -> None:
             num_chains=options.chains,
             seed=options.seed,
         )
-        draws, log_weight = _decoded(model, posterior)
-        metrics = _metrics(options, model, seen, posterior, images, draws, log_weight)
+        draws, labels = _decoded(seen, posterior)
+        metrics = _metrics(options, model, seen, posterior, images, draws, labels)
         _write(Path(folder), options, posterior, images, draws, metrics)
     _report(options, posterior, metrics)
 
@@ -67,17 +85,17 @@ def diagnose(path: Path) -> None:
     """Print the tables of a written posterior, then what looks wrong with it."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    posterior = _read(path)
-    if "posterior" not in _groups(posterior):
+    posterior = read_posterior(path)
+    if "posterior" not in groups_of(posterior):
         raise ValueError(f"{path} is not a posterior that infer wrote (it has no group 'posterior')")
-    from cogen.diagnostics import complaints, item_summary, summary
+    from cogen.diagnostics import diagnose, item_summary, summary
 
     attributes = posterior["posterior"].attrs
     print(f"{path}: {attributes.get('kernel', 'unknown kernel')}, seed {attributes.get('seed', '?')}\n")
     print(item_summary(posterior).to_string(float_format=lambda v: f"{v:.3g}"), "\n")
     if "item" not in posterior["posterior"].dims:
         print(summary(posterior).to_string(float_format=lambda v: f"{v:.3g}"), "\n")
-    _print_complaints(complaints(posterior))
+    print_findings(diagnose(posterior))
 
 
 # --- from options to objects ---------------------------------------------------------------------------------------
@@ -131,14 +149,49 @@ def _condition(options: Complete, generator: Any, images: np.ndarray) -> tuple[A
     from cogen.models.cogenerator import CoGenerator
     from cogen.models.noise import fit_scale
 
+    labels = _labels(options, generator, len(images))
+
     def build(scale: float) -> tuple[Any, Any]:
         view = _view(options, tuple(generator.config.event_shape), scale)
         model = CoGenerator(generator, views={"seen": view})
-        return model, model.condition(seen=_observe(view, images))
+        return model, model.condition(seen=_observe(view, images)).given(**labels)
 
     pixel = options.noise if isinstance(options.noise, float) else generator.config.noise_scale
     model, seen = build(pixel * NOISE_OF_VIEW.get(options.view, 1.0))
     return build(fit_scale(seen, seed=options.seed)) if options.noise == "fit" else (model, seen)
+
+
+def _labels(options: Complete, generator: Any, count: int) -> dict[str, Any]:
+    """The classes of the images, by the name of the context."""
+    label = [word for words in options.label for word in words.replace(",", " ").split()]
+    shown = " ".join(label)
+    contexts = generator.config.contexts
+    if not contexts:
+        if label:
+            raise ValueError(f"--label {shown}: generator {options.generator} is not conditional on a class")
+        return {}
+    if set(contexts) != {"label"} or not hasattr(contexts["label"], "count"):
+        raise ValueError(
+            f"generator {options.generator} takes {', '.join(contexts)}: from here only a class, 'label', can be given"
+        )
+    classes = contexts["label"]
+    if not label:
+        raise ValueError(
+            f"generator {options.generator} is conditional on {classes.count} classes: give --label, one class for all images"
+            " or one for each"
+        )
+    if len(label) not in (1, count):
+        raise ValueError(f"--label {shown}: {len(label)} classes for {count} images: give one for all or one for each")
+    label = label * count if len(label) == 1 else label
+    named = classes.names is not None and set(label) <= set(classes.names)
+    if not named and not all(word.isdecimal() for word in label):
+        names = f", or one of {', '.join(classes.names)}" if classes.names else ""
+        raise ValueError(f"--label {shown}: a class is an integer from 0 on{names}")
+    try:
+        return {"label": classes.observe("label", label if named else [int(word) for word in label]).argmax(axis=1)}
+    except ValueError as error:
+        reason = str(error).removeprefix("context 'label': ")
+        raise ValueError(f"--label {shown}: {reason}") from None
 
 
 def _view(options: Complete, shape: tuple[int, ...], scale: float) -> Any:
@@ -171,14 +224,19 @@ def _observe(view: Any, images: np.ndarray) -> np.ndarray:
 # --- scores --------------------------------------------------------------------------------------------------------
 
 
-def _decoded(model: Any, posterior: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """x of the draws (chain, draw, item, ...), thinned along draws, and the log weights that go with them."""
+def _decoded(model: Any, posterior: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    """x of the draws (chain, draw, item, ...), thinned along draws, with the log weights and independent groups of these."""
+    from cogen.diagnostics.groups import independent_groups
+
     z = posterior["posterior"]["z"].values
-    z = z[:, :: max(1, z.shape[0] * z.shape[1] // _SCORED)]
+    kept = slice(None, None, max(1, z.shape[0] * z.shape[1] // _SCORED))
+    z = z[:, kept]
     x = np.concatenate([model.decode(part.reshape(-1, z.shape[-1])) for part in z])
+    labels = {"group": independent_groups(posterior).values[:, kept]}
     log_weight = posterior["sample_stats"].get("log_weight")
-    weights = None if log_weight is None else log_weight.values[:, : z.shape[1]]
-    return x.reshape(*z.shape[:3], *x.shape[1:]), weights
+    if log_weight is not None:
+        labels["log_weight"] = log_weight.values[:, kept]
+    return x.reshape(*z.shape[:3], *x.shape[1:]), labels
 
 
 def _metrics(
@@ -188,30 +246,28 @@ def _metrics(
     posterior: Any,
     images: np.ndarray,
     draws: np.ndarray,
-    log_weight: np.ndarray | None,
+    labels: dict[str, Any],
 ) -> dict[str, Any]:
-    from cogen.diagnostics import coverage, crps, hidden_ssim, item_summary, mse, mse_of_draws, psnr, with_noise
+    from cogen.diagnostics import item_summary, mse_of_draws, pit_p_value, score_completions
 
     view, entry = model.views["seen"], seen.item_data["seen"]
     hidden = ~entry["mask"] if "mask" in entry else np.ones(images.shape, dtype=bool)
-    low, high = model.value_range
-    margin = SATURATED * (high - low)
-    graded = hidden & (images > low + margin) & (images < high - margin)
     scale = float(view.likelihood.scale)
-    noisy = with_noise(draws, scale / NOISE_OF_VIEW.get(options.view, 1.0), options.seed)
-    mean = posterior["predictions"]["x_mean"].values
+    scores = score_completions(
+        draws,
+        images,
+        hidden,
+        value_range=model.value_range,
+        noise_scale=scale / NOISE_OF_VIEW.get(options.view, 1.0),
+        mean=posterior["predictions"]["x_mean"].values,
+        best_of=_BEST_OF,
+        seed=options.seed,
+        **labels,
+    )
     looked = _observe(view, draws.reshape(-1, *draws.shape[3:])).reshape(*draws.shape[:3], *entry["value"].shape[1:])
     per_item = {
-        "hidden_crps": crps(draws, images, hidden, log_weight),
-        "hidden_coverage_50": coverage(noisy, images, graded, 0.5, log_weight),
-        "hidden_coverage_90": coverage(noisy, images, graded, 0.9, log_weight),
-        "hidden_mse": mse_of_draws(draws, images, hidden, log_weight),
-        "hidden_mse_posterior_mean": mse(mean, images, hidden),
-        "observed_mse": mse_of_draws(looked, entry["value"], entry.get("mask"), log_weight),
-        "psnr": psnr(mean, images, (low, high), hidden),
-        "ssim": hidden_ssim(mean, images, hidden, (low, high))
-        if min(images.shape[-2:]) >= 11
-        else np.full(len(images), np.nan),
+        **{name: scores[score].values for name, score in _SCORES.items()},
+        "observed_mse": mse_of_draws(looked, entry["value"], entry.get("mask"), labels.get("log_weight")),
     }
     table = item_summary(posterior)
 
@@ -221,6 +277,7 @@ def _metrics(
     attributes = posterior["posterior"].attrs
     return {
         **{name: _over_items(np.mean, values) for name, values in per_item.items()},
+        "hidden_pit_p_value": pit_p_value(per_item["hidden_pit_mean"], per_item["hidden_pit_dispersion"]),
         "acceptance_rate": _over_items(np.mean, column("acceptance_rate")),
         "step_size": _over_items(np.mean, column("step_size")),
         "ess_min": _over_items(np.min, column("ess_min")),
@@ -250,85 +307,21 @@ def _over_items(choose: Callable[[np.ndarray], Any], values: np.ndarray) -> floa
 # --- files and words -----------------------------------------------------------------------------------------------
 
 
-def _is_one_of(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a file's name is one that a command writes; the patterns are regular expressions."""
-    return any(re.fullmatch(pattern, name) for pattern in patterns)
-
-
-class _workplace:
-    """A folder beside the output that disappears unless its files were moved: nothing is ever half-written.
-
-    `patterns` are the names that the command writes (`_is_one_of`): files of an earlier run that match go, as it may have
-    written more.
-    """
-
-    def __init__(self, output: Path, patterns: Sequence[str]) -> None:
-        self.output, self.patterns = output, patterns
-
-    def __enter__(self) -> str:
-        if self.output.exists() and not self.output.is_dir():
-            raise ValueError(f"--output {self.output}: there is a file of that name")
-        parent = next(p for p in (self.output, *self.output.absolute().parents) if p.exists())
-        if not parent.is_dir():
-            raise ValueError(f"--output {self.output}: {parent} is a file, not a folder")
-        if not os.access(parent, os.W_OK):
-            raise PermissionError(13, "cannot be written", str(parent))
-        self._folder = tempfile.TemporaryDirectory(prefix=".cogen-", dir=parent)
-        return self._folder.__enter__()
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is None:
-            self.output.mkdir(parents=True, exist_ok=True)
-            for old in list(self.output.iterdir()):
-                if old.is_file() and _is_one_of(old.name, self.patterns):
-                    old.unlink()
-            for path in Path(self._folder.name).iterdir():
-                os.replace(path, self.output / path.name)
-        self._folder.__exit__(kind, error, trace)
-
-
 def _write(
     folder: Path, options: Complete, posterior: Any, images: np.ndarray, draws: np.ndarray, metrics: dict[str, Any]
 ) -> None:
-    from cogen.diagnostics import annealing, completions
+    from cogen.diagnostics import plot_annealing, plot_completions
 
     chosen = np.random.default_rng(options.seed).choice(draws.shape[0], size=min(4, draws.shape[0]), replace=False)
-    completions(posterior, truth=images, draws=draws[chosen, -1]).savefig(folder / "completions.png")
-    if "warmup_sample_stats" in _groups(posterior) and "beta" in posterior["warmup_sample_stats"]:
-        annealing(posterior).savefig(folder / "annealing.png")
-    (folder / "metrics.json").write_text(json.dumps(_strict(metrics), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    plot_completions(posterior, truth=images, draws=draws[chosen, -1]).savefig(folder / "completions.png")
+    if "warmup_sample_stats" in groups_of(posterior) and "beta" in posterior["warmup_sample_stats"]:
+        plot_annealing(posterior).savefig(folder / "annealing.png")
+    (folder / "metrics.json").write_text(json.dumps(strict_json(metrics), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     posterior.to_netcdf(str(folder / "posterior.nc"), engine="h5netcdf")
 
 
-def _strict(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become null."""
-    if isinstance(value, dict):
-        return {name: _strict(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_strict(inner) for inner in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _groups(posterior: Any) -> list[str]:
-    groups = posterior.groups() if callable(posterior.groups) else posterior.groups
-    return [name.strip("/") for name in groups]
-
-
-def _read(path: Path) -> Any:
-    try:
-        import arviz
-
-        if arviz.__version__.startswith("0."):
-            return arviz.from_netcdf(str(path), engine="h5netcdf")
-        import xarray
-
-        return xarray.open_datatree(path, engine="h5netcdf")
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is not a posterior that infer wrote ({error})") from None
-
-
 def _report(options: Complete, posterior: Any, metrics: dict[str, Any]) -> None:
-    from cogen.diagnostics import complaints
+    from cogen.diagnostics import diagnose
 
     count = posterior["posterior"].sizes["item"]
     print(
@@ -336,9 +329,13 @@ def _report(options: Complete, posterior: Any, metrics: dict[str, Any]) -> None:
     )
     rows = [
         ("hidden part", "CRPS", metrics["hidden_crps"]),
+        ("", "energy score", metrics["hidden_energy_score"]),
         ("", "coverage of 50 % intervals", metrics["hidden_coverage_50"]),
         ("", "coverage of 90 % intervals", metrics["hidden_coverage_90"]),
+        ("", "width of 90 % intervals", metrics["hidden_interval_width_90"]),
+        ("", "PIT dispersion (1: calibrated)", metrics["hidden_pit_dispersion"]),
         ("", "squared error of a draw", metrics["hidden_mse"]),
+        ("", f"of the best of {_BEST_OF} draws", metrics[f"hidden_mse_best_of_{_BEST_OF}"]),
         ("", "squared error of the mean", metrics["hidden_mse_posterior_mean"]),
         ("", "PSNR of the mean (dB)", metrics["psnr"]),
         ("", "SSIM of the mean", metrics["ssim"]),
@@ -351,19 +348,18 @@ def _report(options: Complete, posterior: Any, metrics: dict[str, Any]) -> None:
         ("", "log evidence, mean", float(np.mean(metrics["log_evidence"]))),
         ("cost", "gradient evaluations", float(metrics["gradient_evaluations"])),
         ("", "seconds", metrics["seconds"]),
-        ("", "of them compiling", metrics["compile_seconds"]),
+        ("", "of which compilation", metrics["compile_seconds"]),
     ]
     for part, label, value in rows:
         if np.isfinite(value):
             shown = f"{value:,.0f}" if label == "gradient evaluations" else f"{value:.4g}"
-            print(f"  {part:<12} {label:<28} {shown:>12}")
+            print(f"  {part:<12} {label:<30} {shown:>12}")
     print()
-    _print_complaints(complaints(posterior))
+    unscored = int(np.isnan(metrics["per_item"]["hidden_crps"]).sum())
+    if unscored:
+        print(
+            f"{unscored} of {count} images have no CRPS and no energy score: these take pairs of independent draws, and theirs "
+            "are all of one population or chain. Use more --chains or --warmup\n"
+        )
+    print_findings(diagnose(posterior))
     print(f"\nwritten to {options.output}: {', '.join(name for name in _FILES if (options.output / name).exists())}")
-
-
-def _print_complaints(sentences: list[str]) -> None:
-    if not sentences:
-        print("nothing looks wrong")
-    for sentence in sentences:
-        print(f"! {sentence}")

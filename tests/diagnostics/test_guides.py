@@ -8,7 +8,7 @@ from pyro.infer.autoguide import AutoNormal as PyroAutoNormal
 from synthetic import annealed_run
 from torch import nn
 
-from cogen.diagnostics import complaints
+from cogen.diagnostics import diagnose
 from cogen.diagnostics.weights import pareto_k_of_ratios
 from cogen.inference import SVI, PyroSVI, infer
 from cogen.models import CoGenerator, views
@@ -27,7 +27,7 @@ def seen():
 
 def about_the_guide(seen, kernel, steps):
     run = infer(seen, kernel, num_warmup=steps, num_samples=20, num_chains=32, seed=0, progress=False)
-    return run, [sentence for sentence in complaints(run) if "the guide" in sentence]
+    return run, [sentence for sentence in diagnose(run) if "the guide" in sentence]
 
 
 @SVIS

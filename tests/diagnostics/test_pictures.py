@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from synthetic import annealed_run, plain_run
 
-from cogen.diagnostics import annealing, completions, energy_plot, rank_plot, trace_plot
+from cogen.diagnostics import plot_annealing, plot_completions, plot_energy, plot_rank, plot_trace
 from cogen.diagnostics.pictures import HIDDEN_COLOUR
 
 
@@ -23,7 +23,7 @@ def panels(figure):
 
 def test_completions_show_seen_truth_mean_draws_and_deviation(tmp_path):
     run, made = annealed_run(items=3, keep_x=True)
-    figure = completions(run, truth=made.truth, num_draws=2)
+    figure = plot_completions(run, truth=made.truth, num_draws=2)
     assert isinstance(figure, Figure)
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles == ["seen", "truth", "mean", "draw 1", "draw 2", "sd"]
@@ -41,11 +41,11 @@ def test_completions_show_seen_truth_mean_draws_and_deviation(tmp_path):
 
 def test_completions_in_colour_in_two_bands_and_without_x():
     run, _ = annealed_run(items=9, channels=3)
-    figure = completions(run)
+    figure = plot_completions(run)
     rows = panels(figure)
     assert [len(row) for row in rows] == [6, 6, 6, 6, 3]  # seen, mean, sd, twice
     assert rows[0][1].shape == (12, 12, 3)
-    given = completions(run, draws=np.zeros((5, 9, 3, 12, 12)), num_draws=3, items=[8, 0])
+    given = plot_completions(run, draws=np.zeros((5, 9, 3, 12, 12)), num_draws=3, items=[8, 0])
     assert [len(row) for row in panels(given)] == [6, 6]
 
 
@@ -53,7 +53,7 @@ def test_draws_are_picked_by_weight():
     run, _ = annealed_run(items=1, keep_x=True)
     run["sample_stats"]["log_weight"].values[:5] = -np.inf
     run["sample_stats"]["log_weight"].values[6:] = -np.inf
-    shown = panels(completions(run, num_draws=3))[0][2:5]
+    shown = panels(plot_completions(run, num_draws=3))[0][2:5]
     allowed = (run["posterior"]["x"].values[5, :, 0, 0] + 1) / 2
     for draw in shown:
         assert np.isclose(allowed, draw).all(axis=(1, 2)).any()
@@ -61,19 +61,19 @@ def test_draws_are_picked_by_weight():
 
 def test_annealing_has_a_line_per_item_and_the_median():
     run, _ = annealed_run(items=5)
-    figure = annealing(run)
+    figure = plot_annealing(run)
     assert len(figure.axes) == 5
     assert all(len(axes.lines) == 6 for axes in figure.axes)
     assert figure.axes[2].get_yscale() == "log"
     with pytest.raises(ValueError, match="NUTS has recorded no annealing path"):
-        annealing(plain_run())
+        plot_annealing(plain_run())
 
 
 @pytest.mark.parametrize("run", [annealed_run(weights="random", draws=20)[0], plain_run(draws=60)])
 def test_arviz_plots_leave_no_pyplot_figure(run, tmp_path):
     from matplotlib import pyplot
 
-    for number, plot in enumerate((trace_plot, rank_plot, energy_plot)):
+    for number, plot in enumerate((plot_trace, plot_rank, plot_energy)):
         figure = plot(run)
         assert isinstance(figure, Figure)
         figure.savefig(tmp_path / f"{number}.png")
@@ -84,17 +84,17 @@ def test_arviz_plots_leave_no_pyplot_figure(run, tmp_path):
 def test_bad_requests_are_named():
     run, made = annealed_run()
     with pytest.raises(ValueError, match=r"items \[3\]"):
-        completions(run, items=[3])
+        plot_completions(run, items=[3])
     with pytest.raises(ValueError, match="the truth has shape"):
-        completions(run, truth=made.truth[:1])
+        plot_completions(run, truth=made.truth[:1])
     with pytest.raises(ValueError, match="empty"):
-        completions(run, value_range=(1, 0))
+        plot_completions(run, value_range=(1, 0))
     with pytest.raises(ValueError, match="no predictions"):
-        completions(plain_run())
+        plot_completions(plain_run())
     with pytest.raises(ValueError, match="no item 7"):
-        trace_plot(run, item=7)
+        plot_trace(run, item=7)
     with pytest.raises(ValueError, match="no latent"):
-        rank_plot(run, latents=[99])
+        plot_rank(run, latents=[99])
 
 
 def test_importing_the_wing_loads_no_plotting_and_no_samplers():

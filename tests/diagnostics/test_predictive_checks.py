@@ -12,7 +12,7 @@ import xarray as xr
 from scipy.stats import binomtest
 from synthetic import annealed_run, inference_data
 
-from cogen.diagnostics import complaints, predictive_checks
+from cogen.diagnostics import diagnose, predictive_checks
 from cogen.diagnostics.predictive_checks import STATISTICS, can_check, tail_probability
 
 ITEMS, SIDE, LATENTS, NOISE = 120, 12, 4, 0.5
@@ -175,10 +175,10 @@ def with_replicates(offset):
     return inference_data({**groups, "posterior_predictive": xr.Dataset({"visible": replicates})})
 
 
-def test_complaints_speak_of_the_seen_part():
+def test_diagnose_speaks_of_the_seen_part():
     assert not can_check(annealed_run(keep_x=True)[0])
-    assert complaints(with_replicates(0.0)) == []
-    (sentence,) = complaints(with_replicates(0.3))
+    assert diagnose(with_replicates(0.0)) == []
+    (sentence,) = diagnose(with_replicates(0.3))
     assert sentence.startswith("item 1: in the seen part of view 'visible' the residuals are larger than the noise explains")
     assert "Use a larger noise scale" in sentence
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from synthetic import annealed_run, plain_run
 
-from cogen.diagnostics import complaints, item_summary, log_evidence, nested_rhat, rhat, summary, weight_ess
+from cogen.diagnostics import diagnose, item_summary, log_evidence, nested_rhat, rhat, summary, weight_ess
+from cogen.diagnostics.diagnosis import nested_rhat_threshold
 from cogen.diagnostics.groups import group
-from cogen.diagnostics.judgement import nested_rhat_threshold
 
 
 def test_summary_of_an_annealed_run_is_weighted():
@@ -62,11 +62,11 @@ def test_pixels_are_not_parameters():
     "run",
     [annealed_run(chains=64)[0], annealed_run(weights="random")[0], plain_run(draws=1500), plain_run(draws=1500, items=2)],
 )
-def test_an_unremarkable_run_has_no_complaints(run):
-    assert complaints(run) == []
+def test_nothing_is_said_of_an_unremarkable_run(run):
+    assert diagnose(run) == []
 
 
-def test_nested_rhat_complaints_are_false_alarms_in_one_of_a_hundred_items_at_most():
+def test_nested_rhat_sentences_are_false_alarms_in_one_of_a_hundred_items_at_most():
     run, _ = annealed_run(chains=32, draws=1, items=1500, latents=5)
     alarms = (nested_rhat(run)["z"].max("latent") > nested_rhat_threshold(run)).mean()
     assert 0 < alarms < 0.03
@@ -114,7 +114,7 @@ SPOILT = {
 @pytest.mark.parametrize("name", SPOILT)
 def test_what_was_spoilt_is_named(name):
     change, pattern = SPOILT[name]
-    found = complaints(spoilt(change, chains=16 if name != "thin weights" else 64, draws=6))
+    found = diagnose(spoilt(change, chains=16 if name != "thin weights" else 64, draws=6))
     assert any(re.search(pattern, sentence) for sentence in found), found
     assert len(found) <= 2  # not a flood
     assert all(sentence.endswith(".") for sentence in found)
@@ -123,7 +123,7 @@ def test_what_was_spoilt_is_named(name):
 def test_plain_runs_are_judged_by_rhat_and_ess():
     run = plain_run(draws=1500, items=2)
     run["posterior"]["z"].values[0, :, 1] += 4
-    (first, second) = complaints(run)
+    (first, second) = diagnose(run)
     assert first.startswith("item 1: the chains disagree: R-hat ")
     assert "effective draws" in second
-    assert any("below 100" in sentence for sentence in complaints(plain_run(draws=60, coefficient=0.8)))
+    assert any("below 100" in sentence for sentence in diagnose(plain_run(draws=60, coefficient=0.8)))

@@ -14,8 +14,8 @@ from two_latents import MASKS, NOISE, OUTPUTS, build, seeing
 from cogen.diagnostics import (
     calibration_p_value,
     calibration_table,
-    rank_ecdfs,
-    rank_histograms,
+    plot_rank_ecdfs,
+    plot_rank_histograms,
     simulation_based_calibration,
 )
 from cogen.inference import AnnealedHMC, GradientDescent, ImportanceResampling
@@ -109,18 +109,18 @@ def test_the_result_says_what_was_done(annealed):
 
 
 def test_pictures(annealed, prior):
-    histograms = rank_histograms(annealed, "few")
+    histograms = plot_rank_histograms(annealed, "few")
     assert len(histograms.axes) == 2 * 4
     heights = [bar.get_height() for bar in histograms.axes[0].patches]
     assert sum(height for height in heights if height != 1) >= 64
-    compared = rank_ecdfs({"annealed": annealed, "prior": prior})
+    compared = plot_rank_ecdfs({"annealed": annealed, "prior": prior})
     assert len(compared.axes) == 2 * 4
     for figure in (histograms, compared):
         figure.canvas.draw()
     with pytest.raises(ValueError, match="no stratum 'left'; the calibration has all, few, many"):
-        rank_histograms(annealed, "left")
+        plot_rank_histograms(annealed, "left")
     with pytest.raises(ValueError, match="same quantities"):
-        rank_ecdfs({"annealed": annealed, "prior": prior.isel(quantity=slice(2))})
+        plot_rank_ecdfs({"annealed": annealed, "prior": prior.isel(quantity=slice(2))})
 
 
 def test_bad_input_is_named():

@@ -2,6 +2,8 @@
 
 import json
 
+import numpy as np
+
 
 def test_the_example_runs(script, tmp_path, capsys):
     options = script.Options(
@@ -21,7 +23,7 @@ def test_the_example_runs(script, tmp_path, capsys):
     assert [row["start"] for row in rows] == ["guide alone", "prior", "encoder"]
     assert "ancestors" in capsys.readouterr().out
     record = json.loads((tmp_path / "out" / "start.json").read_text())
-    assert record["rows"] == rows
+    np.testing.assert_equal(record["rows"], rows)  # so few chains may leave one population, and no fair score
     assert record["command"].startswith("python examples/encoder_start.py")
 
 

@@ -16,13 +16,30 @@ from cogen import completion
 from cogen.command_line import main
 from cogen.models.networks.architectures import DenseGenerator
 from cogen.models.storage.generators import SHIPPED, GeneratorConfig, save_generator, shipped_images
+from cogen.output import read_posterior
 
 TINY = ["complete", "--count", "2", "--chains", "8", "--warmup", "20", "--samples", "2", "--noise", "0.2"]
 METRICS = {
     *("hidden_crps", "hidden_coverage_50", "hidden_coverage_90", "hidden_mse", "hidden_mse_posterior_mean", "observed_mse"),
+    *(
+        "hidden_energy_score",
+        "hidden_joint_coverage_50",
+        "hidden_joint_coverage_90",
+        "hidden_pit_mean",
+        "hidden_pit_dispersion",
+    ),
+    *(
+        "hidden_descriptive_coverage_50",
+        "hidden_descriptive_coverage_90",
+        "hidden_interval_width_90",
+        "hidden_pairwise_distance",
+    ),
+    *("hidden_mse_best_of_10", "hidden_pit_p_value"),
     *("psnr", "ssim", "acceptance_rate", "step_size", "ess_min", "nested_rhat_max", "weight_ess", "ancestors_min"),
     *("log_evidence", "log_evidence_standard_error", "gradient_evaluations", "seconds", "compile_seconds", "seed", "versions"),
 }
+FAIR = {"hidden_crps", "hidden_energy_score", "hidden_pairwise_distance"}
+"""Scores that need draws of two populations."""
 FILES = {"posterior.nc", "completions.png", "annealing.png", "metrics.json"}
 
 
@@ -57,12 +74,32 @@ def test_files(written):
 def test_metrics(written):
     metrics = json.loads((written / "metrics.json").read_text())
     assert set(metrics) >= METRICS
-    for name in METRICS - {"log_evidence", "log_evidence_standard_error", "versions", "ess_min", "nested_rhat_max"}:
+    others = {"log_evidence", "log_evidence_standard_error", "versions", "ess_min", "nested_rhat_max", "hidden_pit_p_value"}
+    for name in METRICS - others - FAIR:
         assert np.isfinite(metrics[name]), name
+    assert metrics["hidden_mse_best_of_10"] < metrics["hidden_mse"]
     assert len(metrics["log_evidence"]) == len(metrics["log_evidence_standard_error"]) == 2
     assert metrics["gradient_evaluations"] % (2 * 8) == 0
     assert metrics["observed_mse"] < metrics["hidden_mse"]
     assert {"torch", "jax", "numpyro", "arviz", "cogen-ppl"} <= set(metrics["versions"])
+
+
+def test_scores_of_pairs_need_two_populations(written, tmp_path, capsys):
+    """So few temperatures leave one population to every image: no score, and the report names the reason."""
+    metrics = json.loads((written / "metrics.json").read_text())
+    population = read_posterior(written / "posterior.nc")["sample_stats"]["population"]
+    single = [len(np.unique(population.isel(item=item))) == 1 for item in (0, 1)]
+    for name in FAIR:
+        assert [value is None for value in metrics["per_item"][name]] == single
+    main([*TINY, "--noise", "2", "--output", str(tmp_path)])  # a flat posterior keeps them all
+    said = capsys.readouterr().out
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert all(metrics[name] > 0 for name in FAIR)
+    assert "energy score" in said
+    assert "no CRPS" not in said
+    main([*TINY, "--algorithm", "gradient-descent", "--chains", "1", "--output", str(tmp_path)])
+    assert "2 of 2 images have no CRPS and no energy score" in capsys.readouterr().out
+    assert all(json.loads((tmp_path / "metrics.json").read_text())[name] is None for name in FAIR)
 
 
 def test_diagnose(written, capsys):
@@ -293,7 +330,9 @@ def interrupt(*_, **__):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("where", ["cogen.inference.infer", "cogen.diagnostics.completions", "cogen.completion.load_images"])
+@pytest.mark.parametrize(
+    "where", ["cogen.inference.infer", "cogen.diagnostics.plot_completions", "cogen.completion.load_images"]
+)
 def test_control_c_leaves_what_was_there(where, tmp_path, monkeypatch, capsys):
     for name in FILES:
         (tmp_path / name).write_text("old")

@@ -12,7 +12,7 @@ import torch
 from known import LinearCase
 from torch import nn
 
-from cogen.diagnostics import complaints
+from cogen.diagnostics import diagnose
 from cogen.inference import Adaptive, AnnealedHMC, Langevin, Run, blocks, infer
 from cogen.models import CoGenerator, views
 
@@ -139,4 +139,4 @@ def test_gradients_that_are_no_numbers_are_counted_and_said():
     assert counts[1] == 0
     z = posterior["posterior"]["z"].values[..., 0, 0]
     assert (np.abs(z) <= 1).all()
-    assert any("no number" in complaint and complaint.startswith("item 0") for complaint in complaints(posterior))
+    assert any("non-finite" in sentence and sentence.startswith("item 0") for sentence in diagnose(posterior))

@@ -15,7 +15,7 @@ import pytest
 from known import LinearCase, moments_p_value, relative_weights
 
 from cogen.diagnostics import log_evidence
-from cogen.inference import AnnealedHMC, Recorded, infer
+from cogen.inference import AnnealedHMC, RecordedSteps, infer
 from cogen.inference.kernels import annealed_hmc
 
 FALSE_ALARM = 1e-4
@@ -47,7 +47,7 @@ def pilot(case):
 
 @pytest.fixture(scope="module", params=[0.0, 0.7], ids=["ais", "resampling"])
 def frozen(request, case, pilot):
-    return run(case, AnnealedHMC(num_leapfrog=6, resample_threshold=request.param, step_size=Recorded.of(pilot)))
+    return run(case, AnnealedHMC(num_leapfrog=6, resample_threshold=request.param, step_size=RecordedSteps.of(pilot)))
 
 
 def test_annealed_hmc_is_exact(case, frozen):

@@ -18,7 +18,7 @@ from blackjax.smc.resampling import systematic
 from numpyro.infer.autoguide import AutoNormal
 from scipy import stats
 
-from cogen.diagnostics import complaints, log_evidence
+from cogen.diagnostics import diagnose, log_evidence
 from cogen.diagnostics.evidence import has_evidence
 from cogen.inference import (
     SVI,
@@ -95,7 +95,7 @@ def test_kernels(name):
     assert run["sample_stats"]["lp"].dtype == np.float64
     assert abs(z[:, -1].mean() - 1) < 5 * 3**-0.5 / 16
     assert abs(z[:, -1].std() - 3**-0.5) < 5 * 3**-0.5 / np.sqrt(512)
-    assert isinstance(complaints(run), list)
+    assert isinstance(diagnose(run), list)
     if has_evidence(run):
         found = log_evidence(run)
         error = found["standard_error"].item()

@@ -6,8 +6,8 @@ import pytest
 import xarray as xr
 from known import LinearCase, moments_p_value
 
-from cogen.diagnostics import complaints, log_evidence
-from cogen.inference import Adaptive, AnnealedHMC, Ladder, PyroAnnealedHMC, Recorded, Sigmoid, infer
+from cogen.diagnostics import diagnose, log_evidence
+from cogen.inference import Adaptive, AnnealedHMC, Ladder, PyroAnnealedHMC, RecordedSteps, Sigmoid, infer
 from cogen.inference.annealing.schedules import conditional_ess, inverse_temperatures
 from cogen.inference.targets.sums import Sum
 
@@ -71,7 +71,7 @@ def test_items_walk_their_own_ladders_and_wait(case, frozen):
 
 
 def test_what_was_frozen_can_be_read_again(case, frozen):
-    ladder, steps = Ladder.of(frozen), Recorded.of(frozen)
+    ladder, steps = Ladder.of(frozen), RecordedSteps.of(frozen)
     assert ladder.beta.shape[0] == 24
     kernel = AnnealedHMC(num_leapfrog=5, schedule=ladder, step_size=steps)
     again = infer(case.conditioned, kernel, **options())
@@ -99,7 +99,7 @@ def test_a_ladder_is_whole(library):
     kind = AnnealedHMC if library == "numpyro" else PyroAnnealedHMC
     run = infer(case.conditioned, kind(num_leapfrog=1, schedule=Adaptive(0.9999)), **options(num_warmup=warmup, num_chains=16))
     path = run["warmup_sample_stats"]
-    ladder, steps = Ladder.of(run), Recorded.of(run)
+    ladder, steps = Ladder.of(run), RecordedSteps.of(run)
     assert path["beta"].shape[0] <= 200 < ladder.beta.shape[1] - 1
     at = path["transition"].values
     np.testing.assert_array_equal(path["ladder_beta"].values[at], path["beta"].values)
@@ -123,7 +123,7 @@ def test_a_limit_that_is_too_small_shows(case):
     short = infer(case.conditioned, AnnealedHMC(num_leapfrog=5, schedule=Adaptive(0.99)), **options(num_warmup=3))
     assert (short["warmup_sample_stats"]["beta"].values[-1] == 1).all()
     assert short["warmup_sample_stats"]["conditional_ess"].values[-1].min() < 0.3
-    assert any("rise of beta" in complaint for complaint in complaints(short))
+    assert any("rise of beta" in sentence for sentence in diagnose(short))
 
 
 def test_an_adaptive_run_says_so(case):

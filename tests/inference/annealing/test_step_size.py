@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cogen.inference.annealing.step_size import ConstantGain, Fixed, PaperRule, Recorded
+from cogen.inference.annealing.step_size import ConstantGain, Fixed, MovingAverage, RecordedSteps
 
 
 def follow(rule, rates, item=0):
@@ -23,13 +23,13 @@ def test_the_paper_s_rule():
         average = 0.9 * average + 0.1 * rate
         step *= 1.02 if average > 0.65 else 0.98
         expected.append(step)
-    np.testing.assert_allclose(follow(PaperRule(), rates), expected, rtol=1e-5)
+    np.testing.assert_allclose(follow(MovingAverage(), rates), expected, rtol=1e-5)
     assert len({round(b / a, 3) for a, b in zip([0.01, *expected], expected, strict=False)}) == 2  # both branches were met
 
 
 def test_the_paper_s_rule_stays_within_its_bounds():
-    assert follow(PaperRule(initial=0.5), [1.0] * 3)[-1] == pytest.approx(0.5)
-    assert follow(PaperRule(initial=1e-4), [0.0] * 3)[-1] == pytest.approx(1e-4)
+    assert follow(MovingAverage(initial=0.5), [1.0] * 3)[-1] == pytest.approx(0.5)
+    assert follow(MovingAverage(initial=1e-4), [0.0] * 3)[-1] == pytest.approx(1e-4)
 
 
 def test_constant_gain():
@@ -39,7 +39,7 @@ def test_constant_gain():
 
 def test_fixed_stands_still():
     assert follow(Fixed(0.3), [0.0, 1.0]) == pytest.approx([0.3, 0.3])
-    assert [rule.adapts for rule in (Fixed(1), PaperRule(), ConstantGain())] == [False, True, True]
+    assert [rule.adapts for rule in (Fixed(1), MovingAverage(), ConstantGain())] == [False, True, True]
 
 
 def pilot(step, beta=(0.25, 0.5, 1.0)):
@@ -54,7 +54,7 @@ def row(rule, item):
 
 
 def test_a_record_is_per_item_and_interpolated_in_log_step():
-    rule = Recorded.of(pilot([[0.1, 1.0], [0.4, 2.0], [0.1, 4.0]]))
+    rule = RecordedSteps.of(pilot([[0.1, 1.0], [0.4, 2.0], [0.1, 4.0]]))
     assert not rule.adapts
     assert rule.steps.shape == (2, 3)
     steps = [
@@ -66,14 +66,14 @@ def test_a_record_is_per_item_and_interpolated_in_log_step():
 
 
 def test_a_record_of_a_general_model_has_one_item():
-    rule = Recorded.of(pilot([0.1, 0.2, 0.3]))
+    rule = RecordedSteps.of(pilot([0.1, 0.2, 0.3]))
     assert rule.steps.shape == (1, 3)
     assert float(rule.step_size(rule.init(row(rule, 0)), jnp.float32(1.0))) == pytest.approx(0.3)
 
 
 def test_a_run_without_annealing_leaves_no_record():
     with pytest.raises(ValueError, match="not annealed"):
-        Recorded.of({"warmup_sample_stats": xr.Dataset({"step_size": (("draw",), np.ones(3))})})
+        RecordedSteps.of({"warmup_sample_stats": xr.Dataset({"step_size": (("draw",), np.ones(3))})})
 
 
 @pytest.mark.parametrize(
@@ -81,12 +81,12 @@ def test_a_run_without_annealing_leaves_no_record():
     [
         (lambda: Fixed(0.0), "positive"),
         (lambda: Fixed(float("nan")), "positive"),
-        (lambda: PaperRule(initial=1.0), "bounds"),
+        (lambda: MovingAverage(initial=1.0), "bounds"),
         (lambda: ConstantGain(initial=-0.1), "bounds"),
         (lambda: ConstantGain(target=1.0), "between 0 and 1"),
-        (lambda: Recorded(np.array([0.5, 1.0]), np.ones((2, 3))), "must be"),
-        (lambda: Recorded(np.array([0.5, 1.0]), np.array([[0.1, 0.0]])), "positive"),
-        (lambda: Recorded(np.array([1.0, 0.5]), np.ones((1, 2))), "must not fall"),
+        (lambda: RecordedSteps(np.array([0.5, 1.0]), np.ones((2, 3))), "must be"),
+        (lambda: RecordedSteps(np.array([0.5, 1.0]), np.array([[0.1, 0.0]])), "positive"),
+        (lambda: RecordedSteps(np.array([1.0, 0.5]), np.ones((1, 2))), "must not fall"),
     ],
 )
 def test_what_is_no_step_size_is_refused(make, said):

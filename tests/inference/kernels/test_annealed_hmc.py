@@ -13,7 +13,7 @@ from known import Repeated, repeated_means_p_value
 from numpyro.infer import MCMC
 
 from cogen.diagnostics import log_evidence
-from cogen.inference import AnnealedHMC, PaperRule, Sigmoid, infer
+from cogen.inference import AnnealedHMC, MovingAverage, Sigmoid, infer
 from cogen.inference.kernels import hamiltonian
 
 FALSE_ALARM = 1e-4
@@ -165,7 +165,7 @@ def test_another_start_has_the_same_evidence():
 
 def test_the_paper_s_own_path_has_no_evidence():
     kernel = AnnealedHMC(
-        schedule=Sigmoid(-10, 2), num_leapfrog=20, step_size=PaperRule(initial=0.2), resample_threshold=0.0, flat_prior=True
+        schedule=Sigmoid(-10, 2), num_leapfrog=20, step_size=MovingAverage(initial=0.2), resample_threshold=0.0, flat_prior=True
     )
     posterior = infer(
         Repeated(log_likelihood, 1.0, items=4), kernel, num_warmup=60, num_samples=4, num_chains=64, seed=1, progress=False

@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 import pytest
 from known import LinearCase, moments_p_value, repeated_means_p_value
 
-from cogen.inference import Langevin, PaperRule, Run, infer
+from cogen.inference import Langevin, MovingAverage, Run, infer
 from cogen.inference.kernels import langevin
 from cogen.inference.kernels.kernel import GivenPositions
 
@@ -180,7 +180,7 @@ def test_proposals_that_are_no_numbers_are_rejected_and_counted():
     [
         ({"step_size": 0.0}, "step_size=0.0"),
         ({"metropolis": False}, "ULA rejects nothing"),
-        ({"metropolis": False, "step_size": PaperRule()}, "ULA rejects nothing"),
+        ({"metropolis": False, "step_size": MovingAverage()}, "ULA rejects nothing"),
         ({"preconditioner": np.ones(2), "adapt_preconditioner": True}, "choose one"),
         ({"preconditioner": np.array([1.0, -1.0])}, "must be positive"),
         ({"preconditioner": np.array([[1.0, 2.0], [2.0, 1.0]])}, "positive definite"),

@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 import pytest
 from known import LinearCase, moments_p_value, repeated_means_p_value
 
-from cogen.diagnostics import complaints, log_evidence
+from cogen.diagnostics import diagnose, log_evidence
 from cogen.inference import Geometric, Linear, ParallelTempering, Run, infer
 from cogen.inference.annealing.schedules import Adaptive
 from cogen.inference.kernels import parallel_tempering, replicas
@@ -44,7 +44,7 @@ def test_the_draws_are_exact(case, linear):
     assert moments_p_value(case, linear) > FALSE_ALARM
     assert linear["sample_stats"]["diverging"].values.mean() < 0.01
     assert (linear["sample_stats"]["nonfinite"].values == 0).all()
-    assert complaints(linear) == []
+    assert diagnose(linear) == []
     assert linear["posterior"].attrs["adapted"] == 0  # what the warm-up learnt, the evidence does not see
 
 

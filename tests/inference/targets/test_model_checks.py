@@ -13,7 +13,7 @@ import torch
 from numpyro.infer.autoguide import AutoNormal
 from scipy import stats
 
-from cogen.diagnostics import complaints, log_evidence, summary
+from cogen.diagnostics import diagnose, log_evidence, summary
 from cogen.inference import SVI, AnnealedHMC, ImportanceResampling, Langevin, ParallelTempering, PyroAnnealedHMC, infer
 from cogen.inference import run as driver
 from cogen.models import CoGenerator, views
@@ -229,14 +229,14 @@ def truncated(library, least):
     ids=["annealed", "ais", "bridge", "importance", "tempering", "mala", "torch"],
 )
 def test_a_hard_constraint_rejects_and_is_neither_a_divergence_nor_counted_as_non_finite(library, kernel):
-    """Above 0.5: mean and evidence within five standard errors; nothing diverges, no warning, no complaint about either."""
+    """Above 0.5: mean and evidence within five standard errors; no divergences, no warnings, and neither is reported."""
     run = infer(truncated(library, 0.5), kernel, num_warmup=200, num_samples=20, num_chains=512, seed=0, progress=False)
     mean, sd = stats.truncnorm(0.5, np.inf).mean(), stats.truncnorm(0.5, np.inf).std()
     alive = 512 * stats.norm.sf(0.5)
     assert abs(summary(run)["mean"].item() - mean) < 5 * sd / np.sqrt(alive)
     for name in {"diverging", "nonfinite"} & set(run["sample_stats"]):
         assert run["sample_stats"][name].values.sum() == 0
-    assert not [sentence for sentence in complaints(run) if "diverged" in sentence or "no number" in sentence]
+    assert not [sentence for sentence in diagnose(run) if "diverged" in sentence or "non-finite" in sentence]
     if not isinstance(kernel, Langevin):
         found = log_evidence(run)
         assert abs(found["estimate"].item() - stats.norm.logsf(0.5)) < 5 * found["standard_error"].item()
@@ -279,12 +279,12 @@ def test_chains_that_start_behind_a_constraint_leave_it_and_do_not_decide_the_st
 
 def test_draws_without_a_density_are_complained_of():
     run = infer(truncated("numpyro", 1.5), Langevin(step_size=0.01), **{**QUICK, "num_chains": 64})
-    assert any("of the draws stand where the density is zero" in sentence for sentence in complaints(run))
+    assert any("of the draws stand where the density is zero" in sentence for sentence in diagnose(run))
 
 
 def test_diagnostics_of_a_run_that_inferred_nothing():
     """Importance resampling may find the density later, so it is not stopped; what it returns can be looked at."""
     run = infer(truncated("numpyro", 100.0), ImportanceResampling(), **QUICK)
-    assert "no chain has a positive weight" in complaints(run)[0]
+    assert "no chain has a positive weight" in diagnose(run)[0]
     assert np.isnan(summary(run)["mean"].item())
     assert log_evidence(run)["estimate"].item() == -np.inf

@@ -11,7 +11,7 @@ import torch
 from numpyro.infer.util import log_density
 from scipy import stats
 
-from cogen.diagnostics import complaints, log_evidence, summary
+from cogen.diagnostics import diagnose, log_evidence, summary
 from cogen.inference import AnnealedHMC, PyroAnnealedHMC, infer
 from cogen.inference.targets.numpyro_target import numpyro_target
 from cogen.inference.torch.targets import PyroTarget
@@ -186,7 +186,7 @@ def test_what_obs_mask_hides_has_its_prior(kernel):
     assert abs(posterior["z"].values.mean() - 4 / precision) < 0.1
     excess = posterior["y_unobserved"].values - posterior["z"].values[..., None]
     assert abs(excess.std(axis=(0, 1)) - 1).max() < 0.15  # 0.03 from the draws, and their autocorrelation
-    assert not [sentence for sentence in complaints(run) if "disagree" in sentence or "mixed" in sentence]
+    assert not [sentence for sentence in diagnose(run) if "disagree" in sentence or "mixed" in sentence]
     if ours:
         evidence = stats.multivariate_normal([0, 0], 4 + np.eye(2)).logpdf([1, 3])
         assert abs(log_evidence(run)["estimate"].item() - evidence) < 0.15

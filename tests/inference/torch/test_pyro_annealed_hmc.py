@@ -18,7 +18,7 @@ from scipy import stats
 from torch import nn
 
 from cogen.diagnostics import log_evidence
-from cogen.inference import Adaptive, AnnealedHMC, Ladder, PaperRule, PyroAnnealedHMC, Recorded, Sigmoid, infer
+from cogen.inference import Adaptive, AnnealedHMC, Ladder, MovingAverage, PyroAnnealedHMC, RecordedSteps, Sigmoid, infer
 from cogen.inference.kernels import annealed_hmc
 from cogen.inference.kernels.kernel import ExactDraws
 from cogen.inference.seeds import id_halves
@@ -98,7 +98,7 @@ def pilot(case):
 
 @pytest.fixture(scope="module", params=[0.0, 0.7], ids=["ais", "resampling"])
 def frozen(request, case, pilot):
-    kernel = PyroAnnealedHMC(num_leapfrog=4, resample_threshold=request.param, step_size=Recorded.of(pilot))
+    kernel = PyroAnnealedHMC(num_leapfrog=4, resample_threshold=request.param, step_size=RecordedSteps.of(pilot))
     return run(case.conditioned, kernel, num_chains=64)
 
 
@@ -379,7 +379,7 @@ def test_another_start_has_the_same_evidence(initial):
 
 def test_the_paper_s_own_path_has_no_evidence():
     kernel = PyroAnnealedHMC(
-        schedule=Sigmoid(-10, 2), num_leapfrog=8, step_size=PaperRule(initial=0.2), resample_threshold=0.0, flat_prior=True
+        schedule=Sigmoid(-10, 2), num_leapfrog=8, step_size=MovingAverage(initial=0.2), resample_threshold=0.0, flat_prior=True
     )
     posterior = run(Repeated(log_likelihood, 1.0, items=4), kernel, num_warmup=40, num_chains=64)
     with pytest.raises(ValueError, match="no evidence"):
@@ -437,7 +437,9 @@ def test_a_bridge_is_less_noisy_than_the_weights():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"bridge": True}, {"schedule": Adaptive(0.5)}, {"step_size": PaperRule()}], ids=["bridge", "adaptive", "rule"]
+    "settings",
+    [{"bridge": True}, {"schedule": Adaptive(0.5)}, {"step_size": MovingAverage()}],
+    ids=["bridge", "adaptive", "rule"],
 )
 def test_steps_are_functions_of_their_arguments(case, settings):
     """The same state and random numbers give the same step, whatever was done between."""
@@ -538,7 +540,7 @@ def test_a_pilot_is_frozen_and_the_run_is_exact(case, schedule):
     posterior = run(case.conditioned, kernel, num_chains=64, pilot=16)
     assert posterior["posterior"].attrs["adapted"] == 0
     assert moments_p_value(case, posterior) > FALSE_ALARM
-    again = PyroAnnealedHMC(num_leapfrog=4, step_size=Recorded.of(posterior), schedule=Ladder.of(posterior))
+    again = PyroAnnealedHMC(num_leapfrog=4, step_size=RecordedSteps.of(posterior), schedule=Ladder.of(posterior))
     assert moments_p_value(case, run(case.conditioned, again, num_chains=64, seed=3)) > FALSE_ALARM
 
 
@@ -610,7 +612,7 @@ def test_settings_out_of_range(settings):
         ({"num_chains": 4}, {}, "the kernel was made for 4"),
         ({"bridge": True, "flat_prior": True}, {}, "nothing to bridge"),
         ({"temper": ["w"]}, {}, r"temper=\('w',\): name one or more of the observed sites \['y'\]"),
-        ({"step_size": Recorded(np.array([0.5, 1.0]), np.ones((3, 2)))}, {}, "3 items were recorded"),
+        ({"step_size": RecordedSteps(np.array([0.5, 1.0]), np.ones((3, 2)))}, {}, "3 items were recorded"),
     ],
 )
 def test_runs_that_cannot_be(settings, options, said):

@@ -1,6 +1,6 @@
 """What looks wrong with a run, in sentences: which items, which value, which threshold, and what to do.
 
-An unremarkable run has no complaints. The thresholds stand here, in one place, with their reasons.
+An unremarkable run has none. The thresholds stand here, in one place, with their reasons.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ DIVERGING = 0.01  # share of diverging transitions beyond which it is more than 
 CHANCE = 0.01  # false alarms of the nested R-hat, and of the predictive checks of a view, per item
 
 
-def complaints(posterior: Any) -> list[str]:
-    """Everything suspicious about a run, a sentence each; an empty list when there is nothing to say."""
+def diagnose(posterior: Any) -> list[str]:
+    """Everything suspicious about a run, a sentence each; an empty list when nothing looks wrong."""
     table = item_summary(posterior)
     found: list[str] = []
     for check in (
@@ -206,7 +206,7 @@ def _populations(posterior: Any, table: pd.DataFrame) -> list[str]:
     if has_populations(posterior):
         nested = table["nested_rhat_max"].values
         threshold = nested_rhat_threshold(posterior)
-        single = np.isinf(nested) & ~(table["ancestors"].values < 2)  # one ancestor has been complained about
+        single = np.isinf(nested) & ~(table["ancestors"].values < 2)  # one ancestor has been reported
         alone = "all weight descends from one population (nested R-hat {value}), so the populations cannot be compared"
         found += _sentence(table, single, nested, np.max, alone, remedy)
         apart = (
@@ -250,7 +250,7 @@ def _nonfinite(posterior: Any, table: pd.DataFrame) -> list[str]:
     if counted is None:
         return []
     counts = np.broadcast_to(counted.isel(draw=-1).sum("chain").values, (len(table),))
-    what = "{value} trajectories met a gradient or a density that is no number, and were rejected"
+    what = "{value} trajectories met a non-finite gradient or density and were rejected"
     remedy = "Look at the generator and the likelihood where the chains went; a smaller step size may keep them away"
     return _sentence(table, counts > 0, counts, np.max, what, remedy, ".0f")
 

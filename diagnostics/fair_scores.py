@@ -1,0 +1,146 @@
+"""Fair CRPS and energy score: what they estimate does not depend on the number of draws.
+
+With X and X' independent draws of the predictive distribution and y the truth,
+
+    CRPS = E|X - y| - E|X - X'| / 2                      of one pixel,
+    ES   = E||X - y|| - E||X - X'|| / 2                  of all judged pixels together (Euclidean norm),
+
+both proper: in expectation the true distribution scores lowest (Gneiting and Raftery, 2007, eq. 20-22). Pairing every draw
+with every draw, itself included, scores the empirical distribution instead, which is worse than the one it was drawn from by
+E|X - X'| / 2n for n independent draws. A fair score takes pairs of independent draws only (Ferro, 2014, "Fair scores for
+ensemble forecasts"). Draws of one chain are not independent, and chains of one population share ancestors after a resampling,
+so draws carry the label of a group (`groups.independent_groups`), and with W_g the weight of group g
+
+    E||X - X'|| ~ sum_{g != h} sum_{i in g, j in h} w_i w_j ||x_i - x_j|| / (1 - sum_g W_g^2),
+
+a weighted U-statistic. For equally weighted independent groups both scores are unbiased, for any number of draws and whatever
+the dependence inside a group. Self-normalised weights make them ratios of unbiased estimates, with a bias of O(1 / groups),
+and so does a resampling over all populations, which makes the size of a population random. Where one group has all the weight
+there is no pair, and the score is NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cogen.diagnostics.scores import _counted, _shares
+
+ROWS = 512
+"""Rows of the matrix of distances that are held at once."""
+
+
+class ItemDraws(NamedTuple):
+    """The draws of one item that have weight, over its judged pixels."""
+
+    draws: np.ndarray  # (draw, pixel), float64
+    truth: np.ndarray  # (pixel,)
+    weight: np.ndarray  # (draw,), sums to one
+    group: np.ndarray  # (draw,)
+
+
+def items_of(draws: Any, truth: Any, mask: Any = None, log_weight: Any = None, group: Any = None) -> Iterator[ItemDraws | None]:
+    """One `ItemDraws` an item; None for an item without weights or without a judged pixel.
+
+    :param draws: (chain, draw, item, ...).
+    :param truth: (item, ...).
+    :param mask: boolean, True where a pixel is judged, (item, ...) or (...); all pixels when None.
+    :param log_weight: (chain, draw, item); equal weights when None.
+    :param group: labels of independent groups, integers (chain, draw, item); chains when None.
+
+    Raises ValueError and TypeError for arrays that do not fit together.
+    """
+    values, target = np.asarray(draws), np.asarray(truth)
+    if values.ndim < 3 or values.shape[2:] != target.shape:
+        raise ValueError(
+            f"draws have shape {values.shape}, the truth {target.shape}: draws must be (chain, draw, *truth.shape)"
+        )
+    judged = _counted(mask, target.shape)
+    share = _shares(values, log_weight)
+    label = np.broadcast_to(np.arange(values.shape[0])[:, None, None], share.shape) if group is None else np.asarray(group)
+    if label.shape != share.shape:
+        raise ValueError(f"group has shape {label.shape}; it must be (chain, draw, item) = {share.shape}")
+    return _items(values, target, judged, share, label)
+
+
+def _items(
+    values: np.ndarray, target: np.ndarray, judged: np.ndarray, share: np.ndarray, label: np.ndarray
+) -> Iterator[ItemDraws | None]:
+    for item in range(target.shape[0]):  # item by item, so that memory stays at one item's draws
+        weight, chosen = share[:, :, item].reshape(-1), judged[item]
+        if np.isnan(weight).any() or not chosen.any():
+            yield None
+            continue
+        alive = weight > 0
+        pixels = values[:, :, item][:, :, chosen].reshape(weight.size, -1)[alive].astype(np.float64)
+        yield ItemDraws(pixels, target[item][chosen].astype(np.float64), weight[alive], label[:, :, item].reshape(-1)[alive])
+
+
+def absolute_difference(draws: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """sum_ij w_i w_j |x_i - x_j| by pixel: draws (draw, pixel), weights (draw,) of any sum; O(n log n)."""
+    order = np.argsort(draws, axis=0)
+    below = np.cumsum(weight[order], axis=0)[:-1]
+    return 2 * (below * (weight.sum() - below) * np.diff(np.take_along_axis(draws, order, axis=0), axis=0)).sum(axis=0)
+
+
+def euclidean_difference(draws: np.ndarray, weight: np.ndarray) -> float:
+    """sum_ij w_i w_j ||x_i - x_j||: draws (draw, pixel), weights (draw,) of any sum; O(n^2) distances."""
+    draws = draws - draws.mean(axis=0)  # squares of small numbers cancel less
+    square = (draws**2).sum(axis=1)
+    total = 0.0
+    for start in range(0, len(draws), ROWS):
+        rows = slice(start, start + ROWS)
+        squared = square[rows, None] + square - 2 * draws[rows] @ draws.T
+        total += weight[rows] @ np.sqrt(np.maximum(squared, 0.0)) @ weight
+    return float(total)
+
+
+def pair_weight(one: ItemDraws, is_sample: bool = True) -> float:
+    """1 - sum_g W_g^2, the weight of pairs from different groups (1 for a whole distribution); NaN where there is none."""
+    if not is_sample:
+        return 1.0
+    _, group = np.unique(one.group, return_inverse=True)
+    if group.max() == 0:
+        return float("nan")
+    return float(1 - (np.bincount(group, weights=one.weight) ** 2).sum())
+
+
+def mean_difference(one: ItemDraws, difference: Any, is_sample: bool = True) -> Any:
+    """E||X - X'|| from pairs of different groups, by `absolute_difference` or `euclidean_difference`.
+
+    With ``is_sample=False`` the draws are the whole distribution, and every pair counts.
+    """
+    total = difference(one.draws, one.weight)
+    if is_sample:
+        labels, size = np.unique(one.group, return_counts=True)
+        for label in labels[size > 1]:  # a lone draw is at distance 0 from itself
+            inside = one.group == label
+            total = total - difference(one.draws[inside], one.weight[inside])
+    return total / pair_weight(one, is_sample)
+
+
+def crps_of(one: ItemDraws, is_sample: bool = True) -> np.ndarray:
+    """CRPS of each judged pixel of an item, fair unless the draws are the whole distribution: (pixel,)."""
+    error = one.weight @ np.abs(one.draws - one.truth)
+    return error - mean_difference(one, absolute_difference, is_sample) / 2
+
+
+def energy_score_of(one: ItemDraws, is_sample: bool = True) -> tuple[float, float]:
+    """Energy score of the judged pixels of an item and its E||X - X'||, fair unless the draws are the whole distribution."""
+    error = one.weight @ np.linalg.norm(one.draws - one.truth, axis=1)
+    distance = mean_difference(one, euclidean_difference, is_sample)
+    return float(error - distance / 2), float(distance)
+
+
+def fair_crps(draws: Any, truth: Any, mask: Any = None, log_weight: Any = None, group: Any = None) -> np.ndarray:
+    """Mean fair CRPS of the judged pixels, (item,); NaN for a single group. Arguments as of `items_of`."""
+    found = items_of(draws, truth, mask, log_weight, group)
+    return np.array([np.nan if one is None else crps_of(one).mean() for one in found])
+
+
+def energy_score(draws: Any, truth: Any, mask: Any = None, log_weight: Any = None, group: Any = None) -> np.ndarray:
+    """Fair energy score of the judged pixels together, (item,); NaN for a single group. Arguments as of `items_of`."""
+    found = items_of(draws, truth, mask, log_weight, group)
+    return np.array([np.nan if one is None else energy_score_of(one)[0] for one in found])

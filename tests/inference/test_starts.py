@@ -1,0 +1,69 @@
+"""Chains that start where they are told to, and what such a run does not claim."""
+
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from known import LinearCase, moments_p_value
+
+from cogen.diagnostics import log_evidence
+from cogen.inference import AnnealedHMC, ImportanceResampling, Langevin, ParallelTempering, PyroAnnealedHMC, Run, infer
+
+QUICK = {"num_warmup": 1, "num_samples": 1, "num_chains": 8, "seed": 0, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def case():
+    return LinearCase(24, latent_dim=3, outputs=6, seen=4)
+
+
+def test_chains_start_at_the_given_values(case):
+    z = np.random.default_rng(0).normal(size=(8, 24, 3)).astype(np.float32)
+    run = Run(case.conditioned, Langevin(metropolis=False, step_size=1e-5), start={"z": z}, **QUICK)
+    assert np.abs(run.draw()["posterior"]["z"].values[:, 0] - z).max() < 1e-3
+    alone = infer(case.conditioned, Langevin(metropolis=False, step_size=1e-5), start={"z": z + 1.0}, **QUICK)
+    assert np.abs(alone["posterior"]["z"].values[:, 0] - z - 1.0).max() < 1e-3
+
+
+def test_values_are_constrained_ones():
+    def model():
+        scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+        mean = numpyro.sample("mean", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+        numpyro.sample("y", dist.Normal(mean, scale).to_event(1), obs=np.ones(2))
+
+    start = {"scale": np.linspace(0.5, 2.0, 8), "mean": np.linspace(-1, 1, 16).reshape(8, 2)}
+    found = infer(model, Langevin(metropolis=False, step_size=1e-5), start=start, **QUICK)["posterior"]
+    np.testing.assert_allclose(found["scale"].values[:, 0], start["scale"], atol=1e-3)
+    np.testing.assert_allclose(found["mean"].values[:, 0], start["mean"], atol=1e-3)
+
+
+def test_from_exact_posterior_draws_mala_has_the_posterior_at_once(case):
+    z = case.draw(64, np.random.default_rng(1)).astype(np.float32)
+    counts = {**QUICK, "num_warmup": 0, "num_chains": 64, "items_at_once": 24}
+    assert moments_p_value(case, infer(case.conditioned, Langevin(step_size=0.2), start={"z": z}, **counts)) > 1e-4
+    assert moments_p_value(case, infer(case.conditioned, Langevin(step_size=0.2), **counts)) < 1e-6  # from the prior
+
+
+@pytest.mark.parametrize("kernel", [AnnealedHMC(num_leapfrog=2), ParallelTempering(num_replicas=3, num_leapfrog=2)])
+def test_such_a_run_has_no_evidence(case, kernel):
+    z = np.zeros((8, 24, 3), np.float32)
+    run = infer(case.conditioned, kernel, start={"z": z}, **QUICK)
+    assert run["posterior"].attrs["evidence_kind"] == ""
+    assert not {"log_weight", "population_log_evidence"} & set(run["sample_stats"].data_vars)
+    with pytest.raises(ValueError, match="evidence"):
+        log_evidence(run)
+
+
+@pytest.mark.parametrize(
+    ("start", "kernel", "said"),
+    [
+        ({"z": np.zeros((8, 23, 3))}, Langevin(), r"shape \(8, 23, 3\): \(chain, item, ...\) with \(8, 24\)"),
+        ({"w": np.zeros((8, 24, 3))}, Langevin(), r"values are given of the sites \['w'\]"),
+        ({"z": np.full((8, 24, 3), np.nan)}, Langevin(), "not finite"),
+        ({"z": np.zeros((8, 24, 3))}, ImportanceResampling(), "starts from no given positions"),
+        ({"z": np.zeros((8, 24, 3))}, PyroAnnealedHMC(), "for NumPyro models"),
+    ],
+)
+def test_starts_that_cannot_be(case, start, kernel, said):
+    with pytest.raises(ValueError, match=said):
+        infer(case.conditioned, kernel, start=start, **QUICK)
