@@ -143,6 +143,18 @@ class CoGenerator:
         copied._check_counts()
         return copied
 
+    def of_items(self, data: Data) -> Self:
+        """This model of other items, given what `item_data` would hold of them."""
+        other = copy.copy(self)
+        other._data = {name: seen for name, seen in data.items() if name != CONTEXT}
+        other._contexts = GivenContexts(self.contexts, dict(data.get(CONTEXT, {})))
+        other._ids = None
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the compiled functions, which no pickle holds: they are made again when they are needed."""
+        return {**vars(self), "_jax": {}}
+
     @property
     def ids(self) -> np.ndarray:
         """(item,)"""

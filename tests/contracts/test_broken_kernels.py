@@ -22,8 +22,9 @@ from broken import (
     break_trajectory,
     swaps_with_a_probability_to_the_power_of_a_half,
 )
-from invariance import BELOW_ONE, case_named, invariance_p_value, mala_step, replica_step, replicas_p_value, step
+from invariance import case_named, invariance_p_value, replica_step, replicas_p_value
 from known import LinearCase, moments_p_value
+from registry import BELOW_ONE, mala_step, step
 
 from cogen.inference import AnnealedHMC, BlackJAX, Langevin, PyroAnnealedHMC, PyroLangevin, infer
 from cogen.inference.kernels import annealed_hmc, langevin, parallel_tempering
