@@ -107,7 +107,8 @@ def test_it_is_exact(case, frozen):
     assert frozen["posterior"].attrs["adapted"] == 0
     found = log_evidence(frozen)
     error = found["estimate"].values - case.log_evidence
-    assert abs(np.log(np.exp(error).mean())) < 0.05
+    assert repeated_means_p_value(np.exp(error)[:, None] - 1) > FALSE_ALARM
+    assert abs(np.log(np.exp(error).mean())) < 0.13  # 4.5 standard errors of a mean over 24 items: 0.029, from 16 seeds
     assert np.sqrt(np.mean(error**2)) < 0.2
 
 
