@@ -63,6 +63,8 @@ class JaxProgram:
         self._recipe, self._model, self._key = recipe, model, run_key(seed)
         self.kernel: Kernel = recipe.kernel(num_warmup, num_chains)
         self.library, self.name = recipe.library, recipe.name
+        if self.kernel.needs_conditionals:
+            raise ValueError(f"{self.name} draws blocks from their conditionals, and the density of a model gives none")
         self._shape = first
         self.by_host = self.kernel.host_may_dispatch and self._convolves(first)
         if self.by_host:
