@@ -45,9 +45,7 @@ def state_to_arrays(state: Any) -> dict[str, np.ndarray]:
     arrays = {}
     for k, leaf in enumerate(jax.tree.leaves(state)):
         if not isinstance(leaf, torch.Tensor | jax.Array | np.ndarray | int):
-            raise ValueError(
-                "checkpoint= needs a kernel whose state is arrays, and PyroSVI has guides in its state: leave it out"
-            )
+            raise ValueError("checkpoint= needs a kernel whose state is arrays; PyroSVI has guides there: leave it out")
         arrays[str(k)] = leaf.numpy(force=True) if isinstance(leaf, torch.Tensor) else np.asarray(leaf)
     return arrays
 

@@ -33,11 +33,11 @@ class Transition(NamedTuple):
 
 
 def transition_noise(random: Random, num_chains: int, dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """All randomness of one transition: (chain, item, dim) normals and (chain, item, 3) uniforms on [0, 1). A chain's numbers
-    do not depend on how many chains there are."""
-    normal = np.stack([numbers.standard_normal((num_chains, dim)) for numbers in random.streams(0)], axis=1)
-    uniform = np.stack([numbers.random((num_chains, 3)) for numbers in random.streams(1)], axis=1)
-    return torch.from_numpy(normal).to(like), torch.from_numpy(uniform).to(like.device)
+    """All randomness of one transition: (chain, item, dim) normals and (chain, item, 3) uniforms, float64. A chain's numbers do
+    not depend on how many chains there are."""
+    drawn = np.stack([numbers.standard_normal((num_chains, 3 + dim)) for numbers in random.generators()], axis=1)
+    normal = torch.from_numpy(drawn).to(like.device)
+    return normal[..., 3:].to(like.dtype), torch.special.ndtr(normal[..., :3])
 
 
 def trajectory(

@@ -30,11 +30,11 @@ class Random(NamedTuple):
         """The numbers of a transition."""
         return self._replace(transition=transition)
 
-    def streams(self, number: int) -> Iterator[np.random.Generator]:
-        """A generator for each item; those of another ``number`` are independent of it."""
+    def generators(self) -> Iterator[np.random.Generator]:
+        """One for each item."""
         for key in self.keys:
-            yield np.random.Generator(np.random.Philox(key=key, counter=[0, 0, number, self.transition + 1]))
+            yield np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, self.transition + 1]))
 
     def seeds(self) -> list[int]:
         """For ``torch.manual_seed``, which reads 32 bits, one for each item."""
-        return [int(numbers.integers(2**32)) for numbers in self.streams(2)]
+        return [int(numbers.integers(2**32)) for numbers in self.generators()]
