@@ -86,6 +86,8 @@ class JaxProgram:
     # --- what a run asks for -----------------------------------------------------------------------------------
 
     def compile(self) -> None:
+        if self._compiled is not None:
+            return
         with nullcontext() if self.by_host else compiled_loop():
             start = jax.jit(self._starts).lower(self._shape, self._key)
             carried = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), start.out_info[0])

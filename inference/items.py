@@ -122,6 +122,15 @@ class Judged(Protocol):
         ...
 
 
+@runtime_checkable
+class Divisible(Protocol):
+    """A model whose items can run in parts, elsewhere."""
+
+    def of_items(self, data: Mapping[str, Any]) -> ItemModel:
+        """This model of other items: ``data`` has the form of `ItemModel.item_data`."""
+        ...
+
+
 def find_items(model: Callable) -> ItemModel | None:
     """The conditioned `ItemModel` inside handlers that condition it, or None for any other model."""
     data: dict[str, Any] = {}

@@ -109,6 +109,16 @@ class CoGenerator:
             raise ValueError(f"the views differ in their number of items: {counts}")
         return conditioned
 
+    def of_items(self, data: Data) -> Self:
+        """This model of other items, given what `item_data` would hold of them."""
+        other = copy.copy(self)
+        other._data = dict(data)
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the compiled functions, which no pickle holds: they are made again when they are needed."""
+        return {**vars(self), "_jax": {}}
+
     @property
     def item_data(self) -> Data:
         return self._data
