@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -89,9 +89,11 @@ def blocks_for(
     items_at_once: int | None,
     start: Mapping[str, Any] | None = None,
     whole: Items | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Blocks:
     """``start`` are values of the latent sites, (chain, [item,] *shape), where the chains do not start from exact draws;
-    ``whole`` the items as a value, where that was made before.
+    ``whole`` the items as a value, where that was made before; ``devices`` the ones that share a block, each of which has
+    ``items_at_once`` of its items.
 
     Raises TypeError for what is no kernel, ValueError for a model or settings that cannot run."""
     counts = {"num_warmup": num_warmup, "num_chains": num_chains, "seed": seed}
@@ -99,7 +101,7 @@ def blocks_for(
         if start is not None:
             raise ValueError("start= is for NumPyro models and kernels; a Pyro kernel takes initial=")
         return _with_pyro(model, items, ids, kernel, counts)
-    return _compiled(model, items, ids, kernel, counts, items_at_once, start, whole)
+    return _compiled(model, items, ids, kernel, counts, items_at_once, start, whole, devices)
 
 
 def _compiled(
@@ -111,6 +113,7 @@ def _compiled(
     items_at_once: int | None,
     start: Mapping[str, Any] | None,
     whole: Items | None,
+    devices: Sequence[Any] | None,
 ) -> Blocks:
     import jax
     import jax.numpy as jnp
@@ -138,8 +141,10 @@ def _compiled(
     jax.eval_shape(lambda: jnp.zeros(bound.target(args, model=program_model, own=own).dim))  # what is wrong is raised here
     if given is None and start is not None:
         whole = whole._replace(start=_positions(program_model, whole, start, counts["num_chains"]))
-    parts = blocks_of(len(ids), 1 if items is None else items_at_once or items_per_block(counts["num_chains"]))
-    return Blocks(recipe, JaxProgram(bound, program_model, whole.take(parts[0][0]), **counts), whole, parts)
+    size = 1 if items is None else items_at_once or items_per_block(counts["num_chains"])
+    first = whole.take(blocks_of(len(ids), size)[0][0])
+    program = JaxProgram(bound, program_model, first, **counts, devices=devices)
+    return Blocks(recipe, program, whole, blocks_of(len(ids), size * len(devices or (None,))))
 
 
 def blocks_of(num_items: int, size: int) -> list[tuple[np.ndarray, int]]:

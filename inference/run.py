@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -66,7 +66,9 @@ def infer(
     if pilot < 0:
         raise ValueError(f"pilot={pilot}: the number of the pilot's chains, 0 for none")
     if executor is not None and keep_x:
-        raise ValueError("keep_x=True with an executor: it keeps z and the weights, and x = model.decode(z) is made when needed")
+        raise ValueError(
+            "keep_x=True with an executor: it keeps z and the weights, and x = model.decode(z) is made when needed"
+        )
     run = Run(
         model,
         kernel,
@@ -171,7 +173,7 @@ class Run:
         """Where the first of its items stands among those of a larger run (see `over`)."""
         self._pilot_gradients: Any = 0
         self.seconds = self.compile_seconds = 0.0
-        self._start = start
+        self._start, self._devices = start, None
         self._drawn, self._begun = 0, False
         self._pilot: Run | None = None
         self._use(kernel)
@@ -212,15 +214,9 @@ class Run:
             if like is not None and like._pilot is not None:
                 first = like._pilot.over(self.all_items._replace(start=None))
             else:
-                first = Run(
-                    self.model,
-                    self.kernel,
-                    num_warmup=self.num_warmup,
-                    num_chains=num_chains,
-                    seed=int(np.random.SeedSequence([self.seed, num_chains]).generate_state(1)[0]),
-                    progress=self.progress,
-                    items_at_once=self.items_at_once,
-                )
+                seed = int(np.random.SeedSequence([self.seed, num_chains]).generate_state(1)[0])
+                first = self._fresh(num_chains=num_chains, seed=seed, _start=None)
+                first._use(self.kernel, self.all_items._replace(start=None))
             for block in first.blocks:
                 block.kept.path.whole = ("beta", "step_size")
             first._advance(1, checkpoint)
@@ -265,8 +261,7 @@ class Run:
         groups = groups_of([block.kept for block in self.blocks], [block.count for block in self.blocks], self.items)
         if self.items is not None:
             groups.update(predictive_groups(self.items, groups, keep_x=keep_x, seed=self.seed))
-        cost = self.gradient_evaluations
-        groups["sample_stats"]["gradient_evaluations"] = ((), cost[0]) if self.items is None else (("item",), cost)
+            groups["sample_stats"]["gradient_evaluations"] = (("item",), self.gradient_evaluations)
         if "nonfinite" in groups["sample_stats"]:
             counts = groups["sample_stats"]["nonfinite"][1][:, -1].sum(axis=0, keepdims=self.items is None)
             warn_of_nonfinite(counts, self.items is not None, first_item=self.first_item, stacklevel=4)
@@ -290,11 +285,22 @@ class Run:
             if not isinstance(self.items, Divisible):
                 raise TypeError(f"{type(self.items).__name__} has no method of_items(data): its items cannot run in parts")
             model = self.items.of_items(items.data)
-        other = Run.__new__(Run)  # copy.copy would go through the pickled form, which is without the program
-        vars(other).update(vars(self), model=model, items=None if self.items is None else model)
-        vars(other).update(all_items=items, ids=ids_of(items.id), first_item=first_item, seconds=0.0, compile_seconds=0.0)
-        vars(other).update(_start=None, _pilot=None, _pilot_gradients=0, _drawn=0, _begun=False)
+        other = self._fresh(model=model, items=None if self.items is None else model, _start=None)
+        other.all_items, other.ids, other.first_item = items, ids_of(items.id), first_item
         other._lay_out()
+        return other
+
+    def on(self, devices: Sequence[Any]) -> Run:
+        """The same run, not begun, whose blocks have ``items_at_once`` items on each of these JAX devices."""
+        other = self._fresh(_devices=tuple(devices), _start=None)
+        other._use(self.kernel, self.all_items)
+        return other
+
+    def _fresh(self, **changes: Any) -> Run:
+        """This run with these changes, not begun."""
+        other = Run.__new__(Run)  # copy.copy would go through the pickled form, which is without the program
+        vars(other).update(vars(self), seconds=0.0, compile_seconds=0.0, _drawn=0, _begun=False)
+        vars(other).update(_pilot=None, _pilot_gradients=0, **changes)
         return other
 
     def __getstate__(self) -> dict[str, Any]:
@@ -322,6 +328,7 @@ class Run:
             items_at_once=self.items_at_once,
             start=self._start,
             whole=whole,
+            devices=self._devices,
         )
         self.block_size = len(parts[0][0])
         self._lay_out()

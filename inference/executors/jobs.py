@@ -1,10 +1,11 @@
 """Jobs and shards: a run in parts, each of which any process can do, and whose result is a file.
 
-A *job* is some of the items of a run (whole blocks, but for the last), as values: ids, data, and what the kernel holds of them. A
-*plan* is what all jobs have in common: the model, the kernel, counts and the seed; a `Worker` gets it once and keeps what it has
-compiled. A *shard* is the result of a job, one netCDF file with the groups of an ArviZ object, written whole or not at all. So the
-folder of the shards is the checkpoint: a run that is called again does what is missing. Draws are a function of the seed, the
-item's id and the chain, in blocks of one shape, so that neither the number of workers nor their deaths change them.
+A *job* is some of the items of a run (whole blocks, but for the last), as values: ids, data, and what the kernel holds of
+them. A *plan* is what all jobs have in common: the model, the kernel, counts and the seed; a `Worker` gets it once and keeps
+what it has compiled. A *shard* is the result of a job, one netCDF file with the groups of an ArviZ object, written whole or not
+at all. So the folder of the shards is the checkpoint: a run that is called again does what is missing. Draws are a function of
+the seed, the item's id and the chain, in blocks of one shape, so that neither the number of workers nor their deaths change
+them.
 
 An executor (`Executor`) hands jobs to workers: `InProcess`, `RayExecutor`, `DeviceMesh`.
 """
@@ -13,14 +14,12 @@ from __future__ import annotations
 
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import jax
 from tqdm.auto import tqdm
 
 from cogen.inference.blocks import JaxProgram
@@ -32,12 +31,6 @@ from cogen.inference.whole_files import move_whole
 
 MOST_JOBS, MOST_ITEMS = 64, 256
 """Of a run that does not say how large its jobs are: so many jobs, until one would have so many items."""
-
-_JAX_SETTINGS = (
-    *("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl", "jax_threefry_partitionable"),
-    *("jax_numpy_dtype_promotion", "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"),
-)
-"""Of the caller's JAX, those that change numbers, and where compiled code is kept."""
 
 
 class Job(NamedTuple):
@@ -57,7 +50,6 @@ class Plan:
     pilot: int
     """Chains of a pilot run of every job; 0 for none."""
     folder: Path
-    jax_settings: dict[str, Any]
 
 
 class Executor(Protocol):
@@ -140,8 +132,7 @@ def _in_folder(run: Run, executor: Executor, pilot: int, store: Checkpoint, in_m
 
     part = run.over(run.all_items.take(slice(0, run.block_size)))
     part.progress = False
-    settings = {name: getattr(jax.config, name) for name in _JAX_SETTINGS}
-    plan = Plan(part, run.num_samples, pilot, store.folder.absolute(), settings)
+    plan = Plan(part, run.num_samples, pilot, store.folder.absolute())
     done = len(firsts) - len(missing)
     with tqdm(total=len(firsts), initial=done, disable=not run.progress, unit="job") as bar:
         if missing:

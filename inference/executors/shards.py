@@ -68,7 +68,8 @@ def _of_one_length(parts: list[Any]) -> list[Any]:
         numbers = [part["transition"].values for part in parts]
         common = max(numbers, key=lambda n: n[-1])
         places = [np.maximum(np.searchsorted(n, common, side="right") - 1, 0) for n in numbers]
-        parts = [_at(part, "draw", place).assign(transition=("draw", common)) for part, place in zip(parts, places, strict=True)]
+        moved = [_at(part, "draw", place) for part, place in zip(parts, places, strict=True)]
+        parts = [part.assign(transition=("draw", common)) for part in moved]
     if "warmup_transition" in parts[0].dims:
         longest = np.arange(max(part.sizes["warmup_transition"] for part in parts))
         parts = [_at(p, "warmup_transition", np.minimum(longest, p.sizes["warmup_transition"] - 1)) for p in parts]
