@@ -2,9 +2,9 @@
 
     python benchmarks/executors.py --output docs/executors.json
 
-Every row is a process of its own. What a million items take is a straight line through the largest two sizes, in core-hours, and
-priced. The throughput of two Ray workers over one is that of the second half of the jobs (when all have compiled), and needs Ray
-(pip install 'cogen-ppl[ray]').
+Every row is a process of its own. What a million items take is a straight line through the largest two sizes, in core-hours,
+and priced. The throughput of two Ray workers over one is that of the second half of the jobs (when all have compiled). It needs
+Ray (pip install 'cogen-ppl[ray]').
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ if __name__ == "__main__":
     if len(rows) > 1:
         record["extrapolated"] = grown = extrapolated(rows, options.price)
         print(
-            f"a million: {grown['core_hours']:.1f} core-hours ({grown['dollars']:.2f} dollars), {grown['caller_mib']:.0f} MiB of"
-            f" the caller, {grown['shards_mib'] / 1024:.1f} GiB of shards"
+            f"a million: {grown['core_hours']:.1f} core-hours ({grown['dollars']:.2f} dollars), {grown['caller_mib']:.0f} MiB"
+            f" of the caller, {grown['shards_mib'] / 1024:.1f} GiB of shards"
         )
     if options.ray_items:
         record["ray"] = on_ray = [measured(options.ray_items, workers) for workers in (1, 2)]

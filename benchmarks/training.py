@@ -8,6 +8,7 @@ after the other in every round; the ratio is the median over rounds. Asked for: 
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
 import sys
@@ -23,27 +24,22 @@ import tyro
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, softplus
 
-from cogen.models.families.aim import AIM
-from cogen.models.families.ali import ALI, JointCritic
-from cogen.models.families.alice import ALICE
 from cogen.models.families.family import Family
-from cogen.models.families.fgan import KL
-from cogen.models.families.gan import GAN, NonSaturating
-from cogen.models.families.realnvp import RealNVP, RealNVPGenerator
-from cogen.models.families.vae import VAE
-from cogen.models.families.veegan import VEEGAN
-from cogen.models.families.wgan import Clipping, GradientPenalty
-from cogen.models.networks.architectures import ConvolutionalCritic, DcganGenerator, DenseCritic, DenseEncoder, DenseGenerator
-from cogen.models.networks.encoders import FeatureEncoder, head
+from cogen.models.families.gan import with_penalty
+from cogen.models.families.recipe import Kind
+from cogen.models.families.registry import recipe
+from cogen.models.families.sizes import Sizes
 from cogen.models.training.trainer import train
 
 LATENT = 32
+RATE, BETAS = 1e-5, (0.5, 0.99)
+"""Of Adam, on both sides; so small a rate that no loop diverges while it is timed."""
 
 
 @dataclass
 class Options:
     families: tuple[str, ...] = ("gan", "wgan", "wgan-gp", "fgan", "vae", "realnvp", "ali", "alice", "veegan", "aim")
-    """Which to time."""
+    """Which to time, of these."""
     networks: tuple[str, ...] = ("convolutional", "dense")
     """For 28 x 28 images, and for two columns (hidden layers of 128), where a step is short and overhead shows."""
     batch: int = 64
@@ -58,68 +54,25 @@ class Options:
 
 # --- networks ------------------------------------------------------------------------------------------------------
 
+SIZES = {
+    "convolutional": Sizes((1, 28, 28), LATENT, encoder_widths=(128, 128)),
+    "dense": Sizes((2,), LATENT, widths=(128, 128), bounded=False),
+}
 
-@dataclass
-class Networks:
-    convolutional: bool
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (1, 28, 28) if self.convolutional else (2,)
-
-    @property
-    def width(self) -> int:
-        return 128
-
-    def generator(self) -> nn.Module:
-        return (
-            DcganGenerator(LATENT, self.shape)
-            if self.convolutional
-            else DenseGenerator(LATENT, (2,), (128, 128), bounded=False)
-        )
-
-    def critic(self) -> Any:
-        return ConvolutionalCritic(self.shape) if self.convolutional else DenseCritic((2,), (128, 128))
-
-    def encoder(self) -> nn.Module:
-        return FeatureEncoder(self.critic().features, head(self.width, LATENT))
-
-    def joint(self) -> nn.Module:
-        return JointCritic(self.shape, LATENT, self.critic().features)
-
-    def family(self, name: str) -> Family:
-        torch.manual_seed(0)
-        match name:
-            case "gan":
-                return GAN(self.generator(), self.critic(), LATENT, NonSaturating(gamma=0.0))
-            case "wgan":
-                return GAN(self.generator(), self.critic(), LATENT, Clipping())
-            case "wgan-gp":
-                return GAN(self.generator(), self.critic(), LATENT, GradientPenalty())
-            case "fgan":
-                return GAN(self.generator(), self.critic(), LATENT, KL(), learning_rate=1e-5)
-            case "vae":
-                return VAE(DenseEncoder(LATENT, self.shape, (128, 128)), self.generator(), LATENT, scale=0.5)
-            case "realnvp":
-                return RealNVP(RealNVPGenerator(self.shape))
-            case "ali":
-                return ALI(self.generator(), self.encoder(), self.joint(), LATENT, gamma=0.0)
-            case "alice":
-                return ALICE(self.generator(), self.encoder(), self.joint(), LATENT, gamma=0.0)
-            case "veegan":
-                reconstructor = nn.Sequential(self.critic().features, nn.Linear(self.width, LATENT))
-                return VEEGAN(self.generator(), reconstructor, self.joint(), LATENT, gamma=0.0)
-            case "aim":
-                objective = NonSaturating(gamma=0.0)
-                return AIM(self.generator(), self.critic(), head(self.width, LATENT), LATENT, objective)
-        raise ValueError(f"there is no family {name!r}")
+def build(name: str, network: str) -> Family:
+    """A family at the rate and with the penalty of the bare loops: none."""
+    torch.manual_seed(0)
+    made, sizes = recipe(name, Kind.POINTS), SIZES[network]
+    settings = {"scale": 0.5} if "scale" in made.settings else {}
+    return made.family(sizes, learning_rate=RATE, betas=BETAS, **with_penalty(made, 0.0), **settings)
 
 
 # --- bare loops ----------------------------------------------------------------------------------------------------
 
 
-def adam(*modules: nn.Module, rate: float = 2e-4) -> torch.optim.Adam:
-    return torch.optim.Adam([p for m in modules for p in m.parameters()], lr=rate, betas=(0.5, 0.99), fused=True)
+def adam(*modules: nn.Module) -> torch.optim.Adam:
+    return torch.optim.Adam([p for m in modules for p in m.parameters()], lr=RATE, betas=BETAS, fused=True)
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
@@ -130,8 +83,7 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 def gan_loop(family: Any, batches: Iterator[Tensor], steps: int, kind: str) -> None:
     g, d = family.generator, family.critic
-    rate = 1e-5 if kind == "fgan" else 2e-4
-    for_g, for_d = adam(g, rate=rate), adam(d, rate=rate)
+    for_g, for_d = adam(g), adam(d)
     for _ in range(steps):
         for x in next(batches).chunk(5 if kind.startswith("wgan") else 1):
             with torch.no_grad():
@@ -243,23 +195,26 @@ def aim_loop(family: Any, batches: Iterator[Tensor], steps: int) -> None:
         h.requires_grad_(True)
 
 
-def bare(name: str) -> Callable[..., None]:
-    match name:
-        case "gan" | "wgan" | "wgan-gp" | "fgan":
-            return lambda *a: gan_loop(*a, name)
-        case "ali" | "alice":
-            return lambda *a: joint_loop(*a, name == "alice")
-    return {"vae": vae_loop, "realnvp": realnvp_loop, "veegan": veegan_loop, "aim": aim_loop}[name]
+LOOPS: dict[str, Callable[..., None]] = {
+    **{name: functools.partial(gan_loop, kind=name) for name in ("gan", "wgan", "wgan-gp", "fgan")},
+    "vae": vae_loop,
+    "realnvp": realnvp_loop,
+    "ali": functools.partial(joint_loop, cycle=False),
+    "alice": functools.partial(joint_loop, cycle=True),
+    "veegan": veegan_loop,
+    "aim": aim_loop,
+}
+"""A bare loop for each family that is timed."""
 
 
 # --- timing --------------------------------------------------------------------------------------------------------
 
 
-def ratios(name: str, networks: Networks, options: Options) -> dict[str, Any]:
-    family, other = networks.family(name), networks.family(name)
-    data = torch.rand(4_096, *networks.shape) * 2 - 1
+def ratios(name: str, network: str, options: Options) -> dict[str, Any]:
+    family, other = build(name, network), build(name, network)
+    data = torch.rand(4_096, *SIZES[network].event_shape) * 2 - 1
     size = options.batch * family.batches_per_step
-    steps = options.steps * (1 if networks.convolutional else 20)
+    steps = options.steps * (1 if SIZES[network].convolutional else 20)
 
     def batches() -> Iterator[Tensor]:
         while True:
@@ -271,7 +226,7 @@ def ratios(name: str, networks: Networks, options: Options) -> dict[str, Any]:
 
     def theirs() -> float:
         start = time.perf_counter()
-        bare(name)(other.train(), batches(), steps)
+        LOOPS[name](other.train(), batches(), steps)
         return (time.perf_counter() - start) / steps
 
     ours(), theirs()
@@ -279,7 +234,7 @@ def ratios(name: str, networks: Networks, options: Options) -> dict[str, Any]:
     found = [mine / its for mine, its in pairs]
     return {
         "family": name,
-        "networks": "convolutional" if networks.convolutional else "dense",
+        "networks": network,
         "milliseconds": 1e3 * float(np.median([mine for mine, _ in pairs])),
         "ratio": float(np.median(found)),
         "range": [min(found), max(found)],
@@ -291,7 +246,7 @@ def main(options: Options) -> list[dict[str, Any]]:
     rows = []
     for kind in options.networks:
         for name in options.families:
-            rows.append(row := ratios(name, Networks(kind == "convolutional"), options))
+            rows.append(row := ratios(name, kind, options))
             low, high = row["range"]
             print(
                 f"{kind:14} {name:8} {row['milliseconds']:8.2f} ms a step, ratio {row['ratio']:.3f} ({low:.3f} to {high:.3f})"

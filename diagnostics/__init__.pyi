@@ -5,6 +5,7 @@ from .comparison import compare as compare
 from .completion_scores import compare_scores as compare_scores
 from .completion_scores import paired_difference as paired_difference
 from .completion_scores import score_completions as score_completions
+from .context_probabilities import context_probabilities as context_probabilities
 from .convergence import Convergence as Convergence
 from .convergence import ess_bulk as ess_bulk
 from .convergence import ess_tail as ess_tail

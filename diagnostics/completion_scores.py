@@ -24,14 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from cogen.diagnostics.fair_scores import (
-    ItemDraws,
-    crps_of,
-    energy_score_of,
-    euclidean_difference,
-    items_of,
-    mean_difference,
-)
+from cogen.diagnostics.fair_scores import ItemDraws, crps_of, energy_score_of, items_of
 from cogen.diagnostics.image_quality import WINDOW, hidden_ssim
 from cogen.diagnostics.predictive_pit import NUM_BINS, dispersion, histogram, joint_pit, randomised_pit
 from cogen.diagnostics.scores import _counted, mean_of_draws, mse, psnr
@@ -128,15 +121,16 @@ def _scores_of(
     joint = joint_pit(noisy, one.truth, weight, random.random(), own)
     described = randomised_pit(one.draws, one.truth, one.weight, uniform, own)
     width = _interval_widths(noisy, weight)
+    energy, distance = energy_score_of(one, is_sample)
     error = ((one.draws - one.truth) ** 2).mean(axis=1)
     scores: dict[str, Any] = {
         "crps": crps_of(one, is_sample).mean(),
-        "energy_score": energy_score_of(one, is_sample),
+        "energy_score": energy,
         "pit_mean": pit.mean(),
         "pit_dispersion": dispersion(pit),
         "pit_histogram": histogram(pit),
         "joint_pit": joint,
-        "pairwise_distance": mean_difference(one, euclidean_difference, is_sample),
+        "pairwise_distance": distance,
         "mse_of_draws": one.weight @ error,
         "mse_of_best": _least_of(error, one.weight, best_of),
     }

@@ -32,10 +32,10 @@ def has_evidence(posterior: Any) -> bool:
     return bool(attributes(posterior).get("evidence_kind", ""))
 
 
-def population_estimates(posterior: Any) -> xr.DataArray:
-    """l_p, one log evidence per population: dims (population[, item])."""
+def population_estimates(posterior: Any, name: str = "population_log_evidence") -> xr.DataArray:
+    """l_p, one log evidence per population: dims (population[, item]); "context_log_evidence" has the class as well."""
     attrs = attributes(posterior)
-    recorded = statistic(posterior, "population_log_evidence")
+    recorded = statistic(posterior, name)
     if not has_evidence(posterior) or recorded is None:
         raise ValueError(
             f"a run of {attrs.get('kernel', 'this kernel')} has no evidence: its chains start at beta = 1. "

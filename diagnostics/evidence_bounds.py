@@ -34,11 +34,12 @@ if TYPE_CHECKING:
 def simulate(model: Any, num_items: int, *, seed: int) -> tuple[Any, dict[str, np.ndarray]]:
     """Items drawn from a ``CoGenerator``: the model conditioned on the views of new x = G(z), and the latents they came from.
 
-    All views are simulated. Raises TypeError for a model that knows no items, ValueError for a count below one.
+    All views are simulated. Raises TypeError for a model that knows no items, ValueError for a count below one, and for one
+    that is not that of the items whose contexts are given.
     """
     from numpyro import handlers
 
-    from cogen.inference.items import find_items
+    from cogen.inference.items import CONTEXT, context_rows, count_items, find_items
     from cogen.inference.seeds import run_key
 
     items = find_items(model)
@@ -48,9 +49,13 @@ def simulate(model: Any, num_items: int, *, seed: int) -> tuple[Any, dict[str, n
         )
     if num_items < 1:
         raise ValueError(f"num_items={num_items}: at least one is needed")
-    trace = handlers.trace(handlers.seed(items.numpyro, run_key(seed))).get_trace({}, num_items=num_items)
+    given = {CONTEXT: items.item_data[CONTEXT]} if CONTEXT in items.item_data else {}
+    if given and count_items(given) != num_items:
+        raise ValueError(f"num_items={num_items}: contexts are given for {count_items(given)} items, so this is their number")
+    trace = handlers.trace(handlers.seed(items.numpyro, run_key(seed))).get_trace(given, num_items=num_items)
     sites = {n: np.asarray(s["value"]) for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
-    data = items.simulate(items.decode(sites["z"]), sites, seed=seed)
+    context = context_rows(items, sites, np.arange(num_items))
+    data = items.simulate(items.decode(sites["z"], **context), {**sites, **context}, seed=seed)
     return items.condition(**data), {name: value for name, value in sites.items() if name not in data}
 
 

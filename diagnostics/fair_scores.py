@@ -127,10 +127,11 @@ def crps_of(one: ItemDraws, is_sample: bool = True) -> np.ndarray:
     return error - mean_difference(one, absolute_difference, is_sample) / 2
 
 
-def energy_score_of(one: ItemDraws, is_sample: bool = True) -> float:
-    """Energy score of the judged pixels of an item, fair unless the draws are the whole distribution."""
+def energy_score_of(one: ItemDraws, is_sample: bool = True) -> tuple[float, float]:
+    """Energy score of the judged pixels of an item and its E||X - X'||, fair unless the draws are the whole distribution."""
     error = one.weight @ np.linalg.norm(one.draws - one.truth, axis=1)
-    return float(error - mean_difference(one, euclidean_difference, is_sample) / 2)
+    distance = mean_difference(one, euclidean_difference, is_sample)
+    return float(error - distance / 2), float(distance)
 
 
 def fair_crps(draws: Any, truth: Any, mask: Any = None, log_weight: Any = None, group: Any = None) -> np.ndarray:
@@ -142,4 +143,4 @@ def fair_crps(draws: Any, truth: Any, mask: Any = None, log_weight: Any = None, 
 def energy_score(draws: Any, truth: Any, mask: Any = None, log_weight: Any = None, group: Any = None) -> np.ndarray:
     """Fair energy score of the judged pixels together, (item,); NaN for a single group. Arguments as of `items_of`."""
     found = items_of(draws, truth, mask, log_weight, group)
-    return np.array([np.nan if one is None else energy_score_of(one) for one in found])
+    return np.array([np.nan if one is None else energy_score_of(one)[0] for one in found])

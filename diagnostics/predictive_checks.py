@@ -147,7 +147,7 @@ def _stored(posterior: Any, views: list[str]) -> Iterator[Triple]:
 
 def _simulated(posterior: Any, model: Callable, views: list[str], num_draws: int, seed: int) -> Iterator[Triple]:
     """Centre and replicate of picked draws, decoded and simulated by the model."""
-    from cogen.inference.items import find_items
+    from cogen.inference.items import context_rows, find_items
 
     items = find_items(model)
     if items is None:
@@ -160,8 +160,9 @@ def _simulated(posterior: Any, model: Callable, views: list[str], num_draws: int
     }
     for draw in range(num_draws):
         one = {name: values[draw] for name, values in sites.items()}
-        many = {name: np.repeat(values, CENTRE_DRAWS + 1, axis=0) for name, values in one.items()}
-        x = np.repeat(items.decode(one["z"]), CENTRE_DRAWS + 1, axis=0)
+        context = context_rows(items, one, np.arange(count))
+        many = {name: np.repeat(values, CENTRE_DRAWS + 1, axis=0) for name, values in {**one, **context}.items()}
+        x = np.repeat(items.decode(one["z"], **context), CENTRE_DRAWS + 1, axis=0)
         simulated = items.simulate(x, many, seed=int(rng.integers(2**31)))
         made = {view: simulated[view].reshape(count, CENTRE_DRAWS + 1, *simulated[view].shape[1:]) for view in views}
         yield {view: values[:, 1:].mean(axis=1) for view, values in made.items()}, {view: v[:, 0] for view, v in made.items()}

@@ -8,6 +8,8 @@ For draws x_i of what would be observed, noise included, with normalised weights
 distribution of independent, equally weighted draws, PIT(y) is uniform, exactly and for any n, for distributions with atoms too
 (saturated pixels). It is uniform over ALL pixels: those that are chosen by the value of y have another distribution. Its mean
 is 1/2 and its dispersion 12 E (PIT - 1/2)^2 is 1; more means a predictive that is too narrow, less one that is too wide.
+Draws that are copies of A independent ones, after a resampling or in a chain that hardly moves, have a dispersion of up to
+1 + 2 / A even when all is right: read it beside the number of ancestors.
 A central interval of level q holds y when |PIT - 1/2| <= q / 2, which has probability q, ties or not.
 
 All pixels of an item together are ranked by their distance T(v) = ||v - m|| to the mean m of draws and truth pooled, in which

@@ -94,7 +94,7 @@ def simulation_based_calibration(
     inferred model with latents that the simulated one has not; TypeError for masks that are not boolean and for a model that
     knows no items.
     """
-    from cogen.inference.items import ItemModel
+    from cogen.inference.items import ItemModel, context_rows
     from cogen.inference.run import infer
 
     if num_simulations < 1 or num_projections < 0:
@@ -111,9 +111,10 @@ def simulation_based_calibration(
     if simulated.event_shape != shown.shape[1:]:
         raise ValueError(f"the masks have shape {shown.shape[1:]}, the model makes {simulated.event_shape}")
     sites = _draw_prior(build(shown[:1]), num_simulations, int(rng.integers(2**31)))
-    x = simulated.decode(sites["z"])
-    data = simulated.simulate(x, sites, seed=int(rng.integers(2**31)))
-    truth = {name: value for name, value in sites.items() if name not in data}
+    context = context_rows(simulated, sites, np.arange(num_simulations))
+    x = simulated.decode(sites["z"], **context)
+    data = simulated.simulate(x, {**sites, **context}, seed=int(rng.integers(2**31)))
+    truth = {name: value for name, value in {**sites, **context}.items() if name not in data}
     model = (simulated if inferred is None else inferred(shown)).condition(**data)
     posterior = infer(
         model,
@@ -196,10 +197,13 @@ def _log_likelihood(model: ItemModel) -> Callable[[Mapping[str, np.ndarray]], np
     import jax.numpy as jnp
     from numpyro import handlers
 
+    from cogen.inference.items import items_apart
+
     @jax.jit
     def of(sites: dict, data: dict) -> Any:
         seeded = handlers.seed(model.numpyro, jax.random.key(0))
-        trace = handlers.trace(handlers.substitute(seeded, data=sites)).get_trace(data)
+        with items_apart():
+            trace = handlers.trace(handlers.substitute(seeded, data=sites)).get_trace(data)
         observed = [site for site in trace.values() if site["type"] == "sample" and site["is_observed"]]
         terms = [site["fn"].log_prob(site["value"]) * (1.0 if site["scale"] is None else site["scale"]) for site in observed]
         return sum(term.reshape(term.shape[0], -1).sum(axis=1) for term in terms)
@@ -218,9 +222,12 @@ def _quantities(
     rng: np.random.Generator,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Every quantity of the draws (num_ranks, simulation), and of the truth (simulation,)."""
+    from cogen.inference.items import context_rows
+
     count = len(x)
     log_likelihood = _log_likelihood(model)
-    among = np.stack([log_likelihood({name: value[k] for name, value in draws.items()}) for k in range(len(draws["z"]))])
+    each = [{name: value[k] for name, value in draws.items()} for k in range(len(draws["z"]))]
+    among = np.stack([log_likelihood(one) for one in each])
     found = {"log_likelihood": (among, log_likelihood({name: truth[name] for name in draws}))}
     size = truth["z"].shape[-1]
     directions = np.linalg.qr(rng.standard_normal((size, min(num_projections, size))))[0]
@@ -229,7 +236,7 @@ def _quantities(
     hidden = ~shown.reshape(count, -1)
     pixel = np.array([rng.choice(np.flatnonzero(row)) for row in hidden])
     at = (np.arange(count), pixel)
-    completed = np.stack([model.decode(z).reshape(count, -1)[at] for z in draws["z"]])
+    completed = np.stack([model.decode(o["z"], **context_rows(model, o, at[0])).reshape(count, -1)[at] for o in each])
     found["hidden_pixel"] = (completed, x.reshape(count, -1)[at])
     for name, value in draws.items():
         if name != "z" and truth[name].size == count:

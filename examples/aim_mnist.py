@@ -22,7 +22,6 @@ so its IS compares only by its distance to the test set's own.
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import sys
 import time
@@ -38,15 +37,16 @@ from torch import Tensor, nn
 
 from cogen.diagnostics.sample_quality import Score, inception_score, outputs
 from cogen.models.data.datasets import load_image_data
-from cogen.models.families.aim import AIM
-from cogen.models.families.ali import ALI, JointCritic
-from cogen.models.families.alice import ALICE
 from cogen.models.families.family import Family
-from cogen.models.families.gan import GAN, NonSaturating
-from cogen.models.networks.architectures import ConvolutionalCritic, DcganGenerator
-from cogen.models.networks.encoders import FeatureEncoder, head, neighbours, reconstruct
+from cogen.models.families.gan import with_penalty
+from cogen.models.families.recipe import Kind, Recipe
+from cogen.models.families.registry import weighted
+from cogen.models.families.sizes import Sizes
+from cogen.models.networks.encoders import neighbours, reconstruct
 from cogen.models.storage.classifiers import load_classifier
-from cogen.models.training.trainer import Falling, train
+from cogen.models.training.learning_rates import Falling
+from cogen.models.training.preparation import as_floats
+from cogen.models.training.trainer import train
 
 PAPER = {"mnist": {"aim": {"mse": 0.026, "inception_score": 9.4}}}
 """Of Table 1, by data set: what the text of the paper gives for MNIST (other rows were not at hand)."""
@@ -61,8 +61,8 @@ class Options:
     folder: Path | None = None
     """Where the known data set lies; default data/NAME."""
     families: tuple[str, ...] = ("gan", "ali", "alice", "aim-minus", "aim")
-    """Which to train, of: gan, ali, alice, aim-minus, aim. alice:W has the weight W of its cycle term (appendix A.1; else 1),
-    aim:W and aim-minus:W the weight W of the encoder's term (else 1 / latent_dim)."""
+    """Which to train, of all that take images without labels (docs/families.md). alice:W has the weight W of its cycle term
+    (appendix A.1; else 1), aim:W and aim-minus:W the weight W of the encoder's term (else 1 / latent_dim)."""
     epochs: float = 20.0
     """Passes over the training images."""
     batch: int = 64
@@ -101,36 +101,14 @@ class Options:
 # ------------------------------------------------------------------------------------------------------- families
 
 
-def build(name: str, options: Options, shape: tuple[int, ...]) -> Family:
-    """A family with the networks that all share."""
-    if not re.fullmatch(r"gan|ali|(alice|aim-minus|aim)(:\d*\.?\d+(e-?\d+)?)?", name):
-        raise ValueError(
-            f"family {name!r}: known are gan, ali, alice, aim-minus and aim; a weight follows the last three, as aim:0.01"
-        )
-    latent, width = options.latent_dim, 128
-    generator = DcganGenerator(latent, shape, (64, 32))
-
-    def critic() -> ConvolutionalCritic:
-        network = ConvolutionalCritic(shape, (32, 64), width)
-        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs
-
-    def encoder() -> FeatureEncoder:
-        return FeatureEncoder(critic().features, head(width, latent, (256,)))
-
-    rate: dict[str, Any] = {"learning_rate": options.learning_rate, "betas": (0.0, 0.99)}
-    kind, _, number = name.partition(":")
-    weight = float(number) if number else None
-    objective = NonSaturating(options.gamma)
-    if kind == "gan":
-        return GAN(generator, critic(), latent, objective, **rate)
-    if kind in ("aim", "aim-minus"):
-        heads = head(width, latent, (256,))
-        minus = kind == "aim-minus"
-        return AIM(generator, critic(), heads, latent, objective, weight=weight, unit_variance=minus, **rate)
-    joint = JointCritic(shape, latent, critic().features, (256, 256))
-    if kind == "ali":
-        return ALI(generator, encoder(), joint, latent, gamma=options.gamma, **rate)
-    return ALICE(generator, encoder(), joint, latent, weight=1.0 if weight is None else weight, gamma=options.gamma, **rate)
+def build(name: str, options: Options, shape: tuple[int, ...]) -> tuple[Recipe, Family]:
+    """A recipe and its family, with the networks that all share. Raises ValueError for a name that cannot be trained here."""
+    made, weight = weighted(name, Kind.IMAGES)
+    if made.labelled:
+        raise ValueError(f"family {name!r} needs labels, and these families learn without them")
+    sizes = Sizes(shape, options.latent_dim, convolutional=True, head_widths=(256,))
+    penalty = with_penalty(made, options.gamma)
+    return made, made.family(sizes, learning_rate=options.learning_rate, betas=(0.0, 0.99), **penalty, **weight)
 
 
 # ------------------------------------------------------------------------------------------------------- measures
@@ -142,20 +120,21 @@ def squared_error(generator: nn.Module, encoder: nn.Module, images: Tensor) -> f
     return total / images.numel() / 4
 
 
-def score(generator: nn.Module, options: Options, judge: Any) -> Score:
+def score(generator: nn.Module, latent_dim: int, options: Options, judge: Any) -> Score:
     """Of the generator's samples."""
     torch.manual_seed(options.seed + 1)
 
     def of_latents(z: Tensor) -> Tensor:
         return judge(generator(z)).softmax(-1)
 
-    return inception_score(outputs(of_latents, torch.randn(options.samples, options.latent_dim)), network=judge.name)
+    return inception_score(outputs(of_latents, torch.randn(options.samples, latent_dim)), network=judge.name)
 
 
 def measure(name: str, options: Options, train_x: Tensor, held_out: Tensor, test: Tensor, judge: Any) -> dict[str, Any]:
     """Train one family and measure it: its row, and its pictures (rows of images in [0, 1])."""
     torch.manual_seed(options.seed)
-    family = build(name, options, tuple(test.shape[1:]))
+    made, family = build(name, options, tuple(test.shape[1:]))
+    family.initialise(made.prepare(train_x[:1_000]))
     steps = max(1, round(options.epochs * (len(train_x) // options.batch)))
     curve: list[dict[str, float]] = []
     started = time.perf_counter()
@@ -176,7 +155,7 @@ def measure(name: str, options: Options, train_x: Tensor, held_out: Tensor, test
         seed=options.seed,
         schedule=Falling(steps),
         average=options.average,
-        prepare=as_floats,
+        prepare=made.prepare,
         checkpoint=None if options.checkpoints is None else options.checkpoints / name.replace(":", "-"),
         watch=watch,
         watch_every=max(1, steps // options.points),
@@ -188,7 +167,7 @@ def measure(name: str, options: Options, train_x: Tensor, held_out: Tensor, test
 
     row: dict[str, Any] = {"family": name}
     if judge is not None:
-        found = score(generator, options, judge)
+        found = score(generator, family.latent_dim, options, judge)
         row |= {"inception_score": found.mean, "inception_score_sd": found.sd}
     encoder = getattr(family, "encoder", None)
     if encoder is not None:
@@ -196,18 +175,13 @@ def measure(name: str, options: Options, train_x: Tensor, held_out: Tensor, test
     row |= {"epochs": options.epochs, "steps": steps, "seconds": trained.seconds, "curve": curve}
     with torch.no_grad():
         torch.manual_seed(options.seed + 2)
-        pictures = [generator(torch.randn(20, options.latent_dim))]
+        pictures = [generator(torch.randn(20, family.latent_dim))]
         if encoder is not None:
             first = test[:10]
             pictures += [first, reconstruct(generator, encoder, first)]
             pictures += list(neighbours(generator, encoder, first, 3).transpose(0, 1))
     row["pictures"] = [((p.clamp(-1, 1) + 1) / 2).numpy() for p in pictures]
     return row
-
-
-def as_floats(images: Tensor) -> Tensor:
-    """Bytes as values in [-1, 1]."""
-    return images.float() / 127.5 - 1
 
 
 # ------------------------------------------------------------------------------------------------------- output

@@ -36,7 +36,7 @@ from cogen.inference import AnnealedHMC, infer
 from cogen.models import CoGenerator, EncoderGuide, load_generator, shipped_images, train, views
 from cogen.models.networks.architectures import DenseEncoder
 from cogen.models.networks.encoders import Amortized, MaskedEncoder
-from cogen.models.training.trainer import Falling
+from cogen.models.training.learning_rates import Falling
 
 
 @dataclass

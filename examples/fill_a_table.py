@@ -44,10 +44,12 @@ from cogen.diagnostics import summary
 from cogen.diagnostics.scores import covered_pixels, crps_pixels
 from cogen.inference import AnnealedHMC, infer
 from cogen.models import CoGenerator
+from cogen.models.data.column_parameters import parameter_places
 from cogen.models.data.tables import Schema
 from cogen.models.families.tabular_vae import TabularVAE
-from cogen.models.mixed.columns import MixedColumns, level_probabilities, places
-from cogen.models.training.trainer import Falling, train
+from cogen.models.mixed.columns import MixedColumns, level_probabilities
+from cogen.models.training.learning_rates import Falling
+from cogen.models.training.trainer import train
 
 HMC, ENCODER, GAUSSIAN, LEVELS, MARGINAL = METHODS = (
     "generator, HMC",
@@ -186,7 +188,7 @@ def closed_form(
     schema: Schema, levels: bool, fitted: np.ndarray, validation: np.ndarray, held: np.ndarray, given: np.ndarray
 ) -> tuple[Answer, dict[str, float]]:
     """The Gaussian's answer for the rows ``given``, and its shrinkages: the best for the validation rows, shown as ``held``."""
-    where = places(schema)
+    where = parameter_places(schema)
     count, discrete = len(where.continuous), where.discrete.tolist()
     used = [*where.continuous.tolist(), *(discrete if levels else [])]
     base, known, asked = (numbers(schema, rows, used) for rows in (fitted, held, given))
@@ -215,7 +217,7 @@ def closed_form(
 
 def marginal(schema: Schema, fitted: np.ndarray, count: int) -> Answer:
     """What the training rows say of ``count`` rows of which nothing is seen."""
-    where = places(schema)
+    where = parameter_places(schema)
     shares = {schema.names[at]: np.bincount(fitted[:, at].astype(int)) / len(fitted) for at in where.discrete}
     draws = np.repeat(fitted[None, :, None, where.continuous], count, axis=2)
     return Answer(draws, {name: np.tile(share, (count, 1)) for name, share in shares.items()})
@@ -285,7 +287,7 @@ def fill(vae: TabularVAE, given: np.ndarray, seed: int, options: Options) -> tup
         "seconds": run["posterior"].attrs["seconds"],
     }
     means = {name: share.mean(axis=(0, 1)) for name, share in shares.items()}
-    return Answer(rows[..., places(vae.schema).continuous], means), diagnosis
+    return Answer(rows[..., parameter_places(vae.schema).continuous], means), diagnosis
 
 
 def encoder_alone(vae: TabularVAE, given: np.ndarray, seed: int, count: int = 400) -> Answer:
@@ -299,7 +301,7 @@ def encoder_alone(vae: TabularVAE, given: np.ndarray, seed: int, count: int = 40
     rows = model.simulate(x, {}, seed=seed)["row"].reshape(1, count, *given.shape)
     shares = level_probabilities(vae.schema, x.reshape(count, len(given), -1))
     means = {name: share.mean(axis=0) for name, share in shares.items()}
-    return Answer(rows[..., places(vae.schema).continuous], means)
+    return Answer(rows[..., parameter_places(vae.schema).continuous], means)
 
 
 # -------------------------------------------------------------------------------------------------------- the scores
@@ -307,7 +309,7 @@ def encoder_alone(vae: TabularVAE, given: np.ndarray, seed: int, count: int = 40
 
 def scores(schema: Schema, answer: Answer, truth: np.ndarray, given: np.ndarray) -> dict[str, np.ndarray]:
     """Each score of the hidden entries, (row, continuous column) or (row, other column), NaN where an entry was given."""
-    where = places(schema)
+    where = parameter_places(schema)
     numeric, codes = truth[:, where.continuous], truth[:, where.discrete].astype(int)
     of_truth = [np.take_along_axis(share, codes[:, [k]], axis=1) for k, share in enumerate(answer.shares.values())]
     likeliest = np.stack([share.argmax(axis=1) for share in answer.shares.values()], axis=1)
@@ -437,7 +439,7 @@ def draw_picture(path: Path, records: dict[str, dict], pictured: dict[str, tuple
 
 def _draw_row(axes: Any, name: str, schema: Schema, truth: np.ndarray, given: np.ndarray, answer: Answer) -> None:
     """The first row that hides a level: what was seen, intervals of what was not, and the truth."""
-    where = places(schema)
+    where = parameter_places(schema)
     row = int(np.isnan(given[:, where.discrete]).any(axis=1).argmax())
     draws = answer.draws.reshape(-1, *answer.draws.shape[2:])[:, row]
     for at, column in enumerate(schema.columns):

@@ -59,7 +59,7 @@ REPORTED = {
     "seen_error": "seen_error",
     "ms_ssim_of_mean": "ms_ssim_of_mean",
 }
-"""Names in the recorded result, and those of the scores; means over images."""
+"""Names in the recorded result, and those of the scores; means over the images for which every method has a CRPS."""
 
 
 @dataclass
@@ -176,6 +176,7 @@ def compare(options: Options, name: str, view: str, images: np.ndarray) -> list[
     figures = generator.config.figures
     scores = {method: judge(model, seen, images, scale, answer) for method, answer in answers.items()}
     against = compare_scores(scores, "crps", reference=ANNEALED)
+    compared = np.isfinite([found["crps"].values for found in scores.values()]).all(axis=0)  # (item,)
     return [
         {
             "generator": generator.config.name or name,
@@ -184,8 +185,8 @@ def compare(options: Options, name: str, view: str, images: np.ndarray) -> list[
             "method": method,
             "noise": scale,
             "gradient_evaluations": answers[method].gradient_evaluations,
-            **{reported: float(found[score].mean()) for reported, score in REPORTED.items()},
-            "images_compared": int(against.loc[method, "items"]),
+            **{reported: float(found[score][compared].mean()) for reported, score in REPORTED.items()},
+            "images_compared": int(compared.sum()),
             "crps_difference": float(against.loc[method, "difference"]),
             "crps_difference_se": float(against.loc[method, "difference_se"]),
         }

@@ -25,28 +25,24 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import tyro
-from torch import Tensor, nn
+from torch import Tensor
 
 from cogen.diagnostics.sample_quality import mode_coverage
-from cogen.models.families.aim import AIM
-from cogen.models.families.ali import ALI, JointCritic
 from cogen.models.families.family import Family
-from cogen.models.families.gan import GAN, NonSaturating
-from cogen.models.families.unrolled import UnrolledGAN
-from cogen.models.families.veegan import VEEGAN
-from cogen.models.networks.architectures import DenseCritic, DenseGenerator, FourierFeatures
-from cogen.models.networks.encoders import FeatureEncoder, head
-from cogen.models.training.trainer import Falling, train
-
-Name = Literal["GAN", "unrolled GAN", "ALI", "VEEGAN", "AIM-", "AIM"]
+from cogen.models.families.gan import with_penalty
+from cogen.models.families.recipe import Kind
+from cogen.models.families.registry import weighted
+from cogen.models.families.sizes import Sizes
+from cogen.models.training.learning_rates import Falling
+from cogen.models.training.trainer import train
 
 CENTRES = torch.cartesian_prod(*[torch.arange(-4.0, 5.0, 2.0)] * 2)  # (mode, 2)
 SD = 0.05
-PAPER = {"AIM": {"modes": 25, "high_quality": 0.81}}
+PAPER = {"aim": {"modes": 25, "high_quality": 0.81}}
 DIFFERS = (
     "ours: SiLU generators, leaky ReLU critics that read Fourier features, a penalty on the critic's gradient, a learning rate "
     "that falls to zero over the second half, a lambda of AIM's that is given (AIM- has 1 / latent_dim); the paper's layers, "
@@ -58,8 +54,9 @@ DIFFERS = (
 class Options:
     """25 Gaussians on a grid: modes captured and share of good samples, for six families of generators."""
 
-    families: tuple[Name, ...] = ("GAN", "unrolled GAN", "ALI", "VEEGAN", "AIM-", "AIM")
-    """What to train."""
+    families: tuple[str, ...] = ("gan", "unrolled-gan", "ali", "veegan", "aim-minus", "aim:0.003")
+    """What to train, of all that take points without labels (docs/families.md); NAME:WEIGHT gives the family's weight, as AIM's
+    lambda."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Seeds of points, weights, batches and samples; a training for each."""
     steps: int = 12_000
@@ -82,8 +79,6 @@ class Options:
     """Critic steps that the unrolled GAN looks ahead."""
     unroll_rate: float = 0.003
     """Rate of these steps."""
-    weight: float = 0.003
-    """AIM's lambda."""
     points: int = 100_000
     """Training points."""
     samples: int = 2_500
@@ -101,41 +96,29 @@ def sample_data(count: int) -> Tensor:
 # ------------------------------------------------------------------------------------------------------- the families
 
 
-def build(name: Name, options: Options) -> Family:
-    """A family with the networks that all share."""
-    latent_dim, width = options.latent_dim, options.critic_hidden[-1]
-    generator = DenseGenerator(latent_dim, (2,), options.hidden, bounded=False)
-    objective = NonSaturating(options.gamma, penalty_every=1)
-    rate: dict[str, Any] = {"learning_rate": options.learning_rate}
-
-    def fourier() -> FourierFeatures:
-        return FourierFeatures(2, options.critic_hidden[0], options.bandwidth)
-
-    def critic() -> DenseCritic:
-        return DenseCritic((2,), options.critic_hidden, fourier())
-
-    if name == "GAN":
-        return GAN(generator, critic(), latent_dim, objective, **rate)
-    if name == "unrolled GAN":
-        ahead: dict[str, Any] = {"unroll": options.unroll, "unroll_rate": options.unroll_rate}
-        return UnrolledGAN(generator, critic(), latent_dim, objective, **ahead, **rate)
-    if name in ("AIM", "AIM-"):
-        minus = name == "AIM-"
-        weight = None if minus else options.weight
-        heads = head(width, latent_dim)
-        return AIM(generator, critic(), heads, latent_dim, objective, weight=weight, unit_variance=minus, **rate)
-    joint = JointCritic((2,), latent_dim, fourier(), options.critic_hidden)
-    if name == "ALI":
-        encoder = FeatureEncoder(critic().features, head(width, latent_dim))
-        return ALI(generator, encoder, joint, latent_dim, gamma=options.gamma, **rate)
-    reconstructor = nn.Sequential(critic().features, nn.Linear(width, latent_dim))
-    return VEEGAN(generator, reconstructor, joint, latent_dim, gamma=options.gamma, **rate)
+def build(name: str, options: Options) -> Family:
+    """A family with the networks that all share. Raises ValueError for a name that cannot be trained here."""
+    made, settings = weighted(name, Kind.POINTS)
+    if made.labelled:
+        raise ValueError(f"family {name!r} needs labels, and the points have none")
+    sizes = Sizes(
+        (2,),
+        options.latent_dim,
+        widths=options.hidden,
+        critic_widths=options.critic_hidden,
+        pair_widths=options.critic_hidden,
+        bounded=False,
+        bandwidth=options.bandwidth,
+    )
+    ahead = {key: getattr(options, key) for key in ("unroll", "unroll_rate") if key in made.settings}
+    penalty = with_penalty(made, options.gamma, penalty_every=1)
+    return made.family(sizes, learning_rate=options.learning_rate, **penalty, **ahead, **settings)
 
 
 # ------------------------------------------------------------------------------------------------------- one training
 
 
-def run(name: Name, seed: int, options: Options) -> tuple[dict[str, Any], Tensor]:
+def run(name: str, seed: int, options: Options) -> tuple[dict[str, Any], Tensor]:
     """A row of the record, and the samples (sample, 2)."""
     torch.manual_seed(seed)
     points, family = sample_data(options.points), build(name, options)
@@ -170,7 +153,8 @@ def table(rows: dict[str, dict[int, dict[str, Any]]], options: Options) -> str:
         cells = [f"{name:12}"]
         for key, scale in (("modes", 1), ("high_quality", 100)):
             values = [scale * row[key] for row in seeds.values()]
-            paper = f"{scale * PAPER[name][key]:5.0f}" if name in PAPER else "    -"
+            theirs = PAPER.get(name.partition(":")[0])
+            paper = f"{scale * theirs[key]:5.0f}" if theirs else "    -"
             cells += ["".join(f"{value:6.{0 if scale == 1 else 1}f}" for value in values).ljust(width)]
             cells += [f" {mean(values):5.1f}  {paper} "]
         lines.append("  ".join(cells))
@@ -208,6 +192,11 @@ def main(options: Options) -> dict[str, Any]:
         "paper": PAPER,
         "differs": DIFFERS,
     }
+    try:
+        for name in options.families:
+            build(name, options)
+    except ValueError as error:
+        sys.exit(f"mixture_grid: {error}")
     started = time.perf_counter()
     for name in options.families:
         rows[name] = {}

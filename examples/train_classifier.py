@@ -2,26 +2,30 @@
 
     python examples/train_classifier.py --data mnist --output mnist_classifier --bf16
 
-It turns, zooms and shifts the training images a little, steps with AdamW along one cycle of the learning rate (Smith and
-Topin 2018, "Super-convergence"), and writes OUTPUT.safetensors and OUTPUT.json (configuration, command, accuracy, SHA-256 of
-the weights). Options are chosen by the last training images; the test set is looked at once, at the end.
+It turns, zooms and shifts the training images a little, steps with AdamW along one cycle of the learning rate
+(`cogen.models.training.learning_rates.OneCycle`), and writes OUTPUT.safetensors and OUTPUT.json (configuration, command,
+accuracy, SHA-256 of the weights). Options are chosen by the last training images; the test set is looked at once, at the end.
 """
 
+import functools
 import math
 import shlex
 import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import tyro
 from torch import Tensor, nn
-from tqdm import trange
 
-from cogen.models.data.datasets import from_bytes, load_image_data
+from cogen.models.data.datasets import load_image_data
+from cogen.models.families.family import Family
 from cogen.models.networks.architectures import ConvolutionalCritic, count_parameters
 from cogen.models.storage.classifiers import ClassifierConfig, save_classifier
+from cogen.models.training.classification import Classification
+from cogen.models.training.learning_rates import OneCycle
+from cogen.models.training.preparation import as_floats
+from cogen.models.training.trainer import train
 
 VALUE_RANGE = (-1.0, 1.0)
 
@@ -105,33 +109,40 @@ def main(options: Options) -> ClassifierConfig:
         network = ConvolutionalCritic(**arguments)
     except (OSError, ValueError) as error:
         sys.exit(f"train_classifier: {error}")
-    images, test_images = (torch.tensor(from_bytes(part, VALUE_RANGE)) for part in (data.train, data.test))
+    images, test_images = (torch.from_numpy(part) for part in (data.train, data.test))
     labels, test_labels = (torch.from_numpy(part) for part in (data.train_labels, data.test_labels))
-    train, held_out = images[: -options.validation], images[-options.validation :]
-    train_labels, held_out_labels = labels[: -options.validation], labels[-options.validation :]
+    held_out, held_out_labels = as_floats(images[-options.validation :]), labels[-options.validation :]
+    images, labels = images[: -options.validation], labels[: -options.validation]
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs
-    steps = len(train) // options.batch
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=options.weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.learning_rate, total_steps=options.epochs * steps)
+    per_epoch = len(images) // options.batch
 
-    started = time.perf_counter()
-    progress = trange(options.epochs, desc="classifier", mininterval=1)
-    for _ in progress:
-        for chosen in torch.randperm(len(train))[: steps * options.batch].split(options.batch):
-            with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
-                loss = nn.functional.cross_entropy(network(moved(train[chosen], options)), train_labels[chosen])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-        progress.set_postfix(validation=accuracy(network, held_out, held_out_labels))
-    seconds = time.perf_counter() - started
+    def watch(step: int, family: Family, averaged: object) -> None:
+        print(f"epoch {step // per_epoch}: validation accuracy {accuracy(network.eval(), held_out, held_out_labels):.4f}")
+
+    family = Classification(
+        network,
+        augment=functools.partial(moved, options=options),
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
+    )
+    trained = train(
+        family,
+        (images, labels),
+        num_steps=options.epochs * per_epoch,
+        batch_size=options.batch,
+        seed=options.seed,
+        schedule=OneCycle(options.epochs * per_epoch),
+        prepare=as_floats,
+        watch=watch,
+        watch_every=per_epoch,
+        precision="bf16-mixed" if options.bf16 else "32-true",
+    )
 
     network.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]  # as it will be loaded
     figures = {
         "validation_accuracy": round(accuracy(network, held_out, held_out_labels), 5),
-        "test_accuracy": round(accuracy(network, test_images, test_labels), 5),
-        "seconds": round(seconds, 1),
+        "test_accuracy": round(accuracy(network, as_floats(test_images), test_labels), 5),
+        "seconds": round(trained.seconds, 1),
         "weights": count_parameters(network),
     }
     print("  ".join(f"{key} {value}" for key, value in figures.items()))
@@ -142,7 +153,7 @@ def main(options: Options) -> ClassifierConfig:
         value_range=VALUE_RANGE,
         classes=arguments["outputs"],
         name=options.output.name,
-        training_data=f"{data.name}, its first {len(train)} training images",
+        training_data=f"{data.name}, its first {len(images)} training images",
         licence="Apache-2.0 (the weights); the training data carry their own",
         description=f"two convolutions, {options.width} features, {options.epochs} epochs of moved images",
         figures=figures

@@ -1,4 +1,4 @@
-"""Train a generator of 28 x 28 images: a GAN or a VAE, dense or convolutional, from a folder of idx files.
+"""Train a generator of 28 x 28 images: a GAN, a VAE or another family, dense or convolutional, from a folder of idx files.
 
     python examples/train_mnist.py --data data/mnist --output mnist
 
@@ -17,9 +17,11 @@ The measures, on held-out validation images:
 The row "real" holds the last three for training images: what a perfect generator would get.
 """
 
+import math
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,22 +29,24 @@ from typing import Any, Literal
 import torch
 import tyro
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
-from tqdm import trange
+from tqdm import tqdm
 
 from cogen.diagnostics import frechet_distance
-from cogen.models.data.datasets import from_bytes, load_idx_folder
-from cogen.models.families import gan, vae
-from cogen.models.families.family import Family, Updates
-from cogen.models.networks.architectures import (
-    ConvolutionalCritic,
-    DcganGenerator,
-    DenseEncoder,
-    DenseGenerator,
-    count_parameters,
-)
+from cogen.models.data.datasets import load_idx_folder
+from cogen.models.families import gan
+from cogen.models.families.family import Family
+from cogen.models.families.recipe import Kind
+from cogen.models.families.registry import recipe
+from cogen.models.families.sizes import Sizes
+from cogen.models.networks.architectures import ConvolutionalCritic, DenseGenerator, count_parameters
 from cogen.models.noise import NOISE_PER_RESIDUAL, residuals
 from cogen.models.storage.generators import GeneratorConfig, save_generator
+from cogen.models.training.classification import Classification
+from cogen.models.training.learning_rates import Falling, OneCycle
+from cogen.models.training.preparation import as_floats
+from cogen.models.training.trainer import train
+
+Precision = Literal["32-true", "bf16-mixed"]
 
 VALUE_RANGE = (-1.0, 1.0)
 EVENT_SHAPE = (1, 28, 28)
@@ -60,8 +64,8 @@ class Options:
     """Fetch missing files of this data set into the folder first."""
     output: Path = Path("mnist")
     """Where to write: OUTPUT.safetensors, OUTPUT.json and OUTPUT.png."""
-    family: Literal["gan", "vae"] = "gan"
-    """Adversarial (non-saturating with R1), or a variational autoencoder."""
+    family: str = "gan"
+    """A family that takes images without labels, such as gan (with R1) or vae: see docs/families.md."""
     network: Literal["dense", "dcgan"] = "dense"
     """The generator: a multilayer perceptron, or transposed convolutions."""
     latent_dim: int = 64
@@ -75,7 +79,7 @@ class Options:
     learning_rate: float = 5e-4
     """Adam's step; it falls linearly to zero over the second half."""
     gamma: float = 1.0
-    """Weight of the R1 penalty (GAN only)."""
+    """Weight of the R1 penalty, where the family has one."""
     ema: float = 0.999
     """Decay of the generator's moving average, per step."""
     bf16: bool = False
@@ -101,22 +105,23 @@ class Options:
 # ------------------------------------------------------------------------------------------------------- measures
 
 
-def train_classifier(images: Tensor, labels: Tensor, steps: int, bf16: bool) -> ConvolutionalCritic:
+def train_classifier(images: Tensor, labels: Tensor, steps: int, precision: Precision) -> ConvolutionalCritic:
     """A small classifier for the measures; the same one for every generator trained on the same data."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         classifier = ConvolutionalCritic(EVENT_SHAPE, channels=(16, 32), width=64, outputs=int(labels.max()) + 1)
-        optimizer = torch.optim.Adam(classifier.parameters(), fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=steps)
-        for _ in range(steps):
-            chosen = torch.randint(len(images), (128,))
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                loss = nn.functional.cross_entropy(classifier(images[chosen]), labels[chosen])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return classifier.eval().requires_grad_(False)
+    train(
+        Classification(classifier, learning_rate=5e-3),
+        (images, labels),
+        num_steps=steps,
+        batch_size=min(128, len(images)),
+        seed=0,
+        schedule=OneCycle(steps),
+        prepare=as_floats,
+        precision=precision,
+        progress=False,
+    )
+    return classifier.requires_grad_(False)
 
 
 class Measures:
@@ -170,61 +175,69 @@ def table(rows: list[dict[str, Any]]) -> str:
 # ------------------------------------------------------------------------------------------------------- training
 
 
+@dataclass(frozen=True)
+class MnistSizes(Sizes):
+    """A convolutional critic beside either generator, and batch norm in the dense one, to be folded into its layers."""
+
+    def generator(self) -> nn.Module:
+        if self.convolutional:
+            return super().generator()
+        return DenseGenerator(self.latent_dim, self.event_shape, self.of_generator, normalize=True)
+
+    def critic(self) -> ConvolutionalCritic:
+        network = ConvolutionalCritic(self.event_shape, self.of_critic)
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs
+
+    @property
+    def features(self) -> int:
+        return 128
+
+
 def main(options: Options) -> GeneratorConfig:
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     try:
+        made = recipe(options.family, Kind.IMAGES)
+        if made.labelled:
+            raise ValueError(f"{options.family} needs labels, and this script trains without them")
         files = load_idx_folder(options.data, options.download)
     except (OSError, ValueError) as error:
         sys.exit(f"train_mnist: {error}")
-    images, labels = torch.tensor(from_bytes(files[0], VALUE_RANGE)).unsqueeze(1), torch.tensor(files[1]).long()
+    images, labels = torch.tensor(files[0]).unsqueeze(1), torch.tensor(files[1]).long()
     if images.shape[1:] != EVENT_SHAPE or not 0 < options.validation < len(images):
         sys.exit(
             f"train_mnist: {options.data} holds {len(images)} images of shape {tuple(images.shape[1:])}; needed are "
             f"{EVENT_SHAPE}, and more than the {options.validation} held out"
         )
-    train, held_out = images[: -options.validation], images[-options.validation :]
+    images, held_out = images[: -options.validation], as_floats(images[-options.validation :])
 
     # Every choice by name is made here, once.
-    shapes: dict[str, Any] = {"latent_dim": options.latent_dim, "event_shape": EVENT_SHAPE}
-    if options.network == "dense":
-        arguments = shapes | {"hidden": options.widths or (256, 160)}
-        generator: nn.Module = DenseGenerator(**arguments, normalize=True)
-    else:
-        arguments = shapes | {"channels": options.widths or (64, 32)}
-        generator = DcganGenerator(**arguments)
-    rates: dict[str, Any] = {"learning_rate": options.learning_rate, "betas": (0.5, 0.99)}
-    if options.family == "gan":
-        critic = ConvolutionalCritic(EVENT_SHAPE)
-        critic.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs
-        objective = gan.NonSaturating(gamma=options.gamma)
-        family: Family = gan.GAN(generator, critic, options.latent_dim, objective, **rates)
-    else:
-        family = vae.VAE(DenseEncoder(options.latent_dim, EVENT_SHAPE), generator, options.latent_dim, **rates)
-    update = Updates(family, family.optimizers())
-    schedules = [
-        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min(1.0, 2 * (1 - i / options.iterations)))
-        for optimizer in update.optimizers.values()
-    ]
-    average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(options.ema))
+    sizes = MnistSizes(
+        EVENT_SHAPE,
+        options.latent_dim,
+        convolutional=options.network == "dcgan",
+        widths=options.widths or ((64, 32) if options.network == "dcgan" else (256, 160)),
+        critic_widths=(32, 64),
+        encoder_widths=(512, 256),
+    )
+    family = made.family(sizes, learning_rate=options.learning_rate, betas=(0.5, 0.99), **gan.with_penalty(made, options.gamma))
+    architecture = made.generator(sizes)
 
-    def averaged() -> nn.Module:
-        """The moving average, with the batch norm statistics that belong to its weights, as it is used afterwards."""
-        update_bn((torch.randn(256, options.latent_dim) for _ in range(40)), average)
-        module = average.module.eval()
+    def usable(module: nn.Module) -> nn.Module:
+        """The averaged generator as it is used afterwards."""
         return module.folded() if isinstance(module, DenseGenerator) else module
 
     def save(path: Path, module: nn.Module, figures: dict) -> GeneratorConfig:
         config = GeneratorConfig(
-            architecture=type(generator).__name__,
-            arguments=arguments,
-            latent_dim=options.latent_dim,
+            architecture=architecture.name,
+            arguments=architecture.arguments,
+            latent_dim=family.latent_dim,
             event_shape=EVENT_SHAPE,
             value_range=VALUE_RANGE,
             noise_scale=round(NOISE_PER_RESIDUAL * figures["rms_whole"], 3),
             name=path.name,
-            training_data=f"{options.data.name}, its first {len(train)} training images",
+            training_data=f"{options.data.name}, its first {len(images)} training images",
             licence="Apache-2.0 (the weights); the training data carry their own",
             description=f"{options.network} {options.family}, {figures['iteration']} iterations",
             figures={key: round(value, 5) if isinstance(value, float) else value for key, value in figures.items()}
@@ -236,37 +249,44 @@ def main(options: Options) -> GeneratorConfig:
         save_generator(path, module, config)
         return config
 
-    classifier = train_classifier(train, labels[: len(train)], options.classifier_steps, options.bf16)
-    measures = Measures(held_out, classifier, options.latent_dim)
+    precision: Precision = "bf16-mixed" if options.bf16 else "32-true"
+    classifier = train_classifier(images, labels[: len(images)], options.classifier_steps, precision)
+    measures = Measures(held_out, classifier, family.latent_dim)
     few, short = max(1, options.reconstructions // 4), min(200, options.descent_steps)  # along the curve
-    curve: list[dict] = [{"iteration": "real", **measures.samples(train[: options.validation])}]
+    curve: list[dict] = [{"iteration": "real", **measures.samples(as_floats(images[: options.validation]))}]
     started = time.perf_counter()
-    progress = trange(options.iterations, desc=f"{options.network} {options.family}", mininterval=1)
-    for done in progress:
-        real = train[torch.randint(len(train), (options.batch,))]
-        with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
-            family.step((real,), update, done)
-        for schedule in schedules:
-            schedule.step()
-        average.update_parameters(generator)
 
-        iteration = done + 1
-        if iteration % options.measure_every == 0 or iteration in options.snapshots:
-            module = averaged()
-            row: dict[str, Any] = {"iteration": iteration, **measures(module, few, starts=4, steps=short)}
-            row["seconds"] = time.perf_counter() - started
-            curve.append(row)
-            progress.write(table([row]))
-            if iteration in options.snapshots:
-                save(options.output.with_name(f"{options.output.name}-{iteration}"), module, row)
+    def watch(iteration: int, family: Family, averaged: Callable[[], nn.Module | None]) -> None:
+        if iteration % options.measure_every and iteration not in options.snapshots:
+            return
+        module = usable(averaged() or family.generator.eval())
+        row: dict[str, Any] = {"iteration": iteration, **measures(module, few, starts=4, steps=short)}
+        row["seconds"] = time.perf_counter() - started
+        curve.append(row)
+        tqdm.write(table([row]))
+        if iteration in options.snapshots:
+            save(options.output.with_name(f"{options.output.name}-{iteration}"), module, row)
 
-    module = averaged()
+    trained = train(
+        family,
+        images,
+        num_steps=options.iterations,
+        batch_size=options.batch,
+        seed=options.seed,
+        schedule=Falling(options.iterations),
+        average=options.ema,
+        prepare=as_floats,
+        watch=watch,
+        watch_every=math.gcd(options.measure_every, *options.snapshots),
+        precision=precision,
+    )
+    module = usable(trained.average or family.generator)
     figures = {"iteration": options.iterations, **measures(module, options.reconstructions, 8, options.descent_steps)}
     figures |= {"seconds": time.perf_counter() - started, "weights": count_parameters(module)}
     print(table([*curve, figures]))
     rounded = [{k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()} for row in curve]
     config = save(options.output, module, figures | {"curve": rounded})
-    write_samples(options.output.with_name(f"{options.output.name}.png"), module, options.latent_dim)
+    write_samples(options.output.with_name(f"{options.output.name}.png"), module, family.latent_dim)
     return config
 
 

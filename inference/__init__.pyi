@@ -15,6 +15,7 @@ from .checkpoint import Checkpoint as Checkpoint
 from .executors.device_mesh import DeviceMesh as DeviceMesh
 from .executors.in_process import InProcess as InProcess
 from .executors.ray_actors import RayExecutor as RayExecutor
+from .items import items_apart as items_apart
 from .kernels.annealed_hmc import AnnealedHMC as AnnealedHMC
 from .kernels.gradient_descent import GradientDescent as GradientDescent
 from .kernels.importance_resampling import ImportanceResampling as ImportanceResampling
@@ -24,6 +25,8 @@ from .run import Run as Run
 from .run import infer as infer
 from .torch.annealed_hmc import PyroAnnealedHMC as PyroAnnealedHMC
 from .torch.guide_start import PyroGuideStart as PyroGuideStart
+from .torch.langevin import PyroLangevin as PyroLangevin
 from .torch.variational import PyroSVI as PyroSVI
+from .torch.variational import fit_pyro_guide as fit_pyro_guide
 from .variational import SVI as SVI
 from .variational import fit_guide as fit_guide

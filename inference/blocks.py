@@ -76,6 +76,8 @@ class JaxProgram:
         self._mesh = None if devices is None else Mesh(np.array(devices), ("item",))
         self.kernel: Kernel = recipe.kernel(num_warmup, num_chains)
         self.library, self.name = recipe.library, recipe.name
+        if self.kernel.needs_conditionals:
+            raise ValueError(f"{self.name} draws blocks from their conditionals, and the density of a model gives none")
         self._shape = first
         self.by_host = self.kernel.host_may_dispatch and self._convolves(first)
         if self.by_host:
@@ -126,7 +128,7 @@ class JaxProgram:
         with nullcontext() if self.by_host else compiled_loop():
             local = jax.eval_shape(self._starts, self._shape, self._key)[0]
             axes = type(local.state)(**{n: everywhere if n == "iteration" else item for n in local.state._fields})
-            carries = Carried(axes, item)
+            carries = Carried(axes, item)  # type: ignore[arg-type]
             shape = jax.tree.map(lambda a: np.concatenate([a] * mesh.size), self._shape)
             start = sharded(self._starts, (item, everywhere), (carries, item)).lower(shape, self._key)
             carried = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), start.out_info[0])

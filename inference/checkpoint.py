@@ -25,6 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from cogen.inference.whole_files import write_whole
+
 _IDENTITY = "run.json"
 
 
@@ -61,7 +63,7 @@ class Checkpoint:
                     f"checkpoint {self.folder}: the folder holds {strangers[0]!r} but no {_IDENTITY}; give an empty one"
                 )
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._replace(path, json.dumps(identity, indent=1).encode())
+            write_whole(path, json.dumps(identity, indent=1).encode())
             return
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
@@ -89,7 +91,7 @@ class Checkpoint:
         """Write a nested mapping of arrays."""
         stream = io.BytesIO()
         np.savez(stream, **flat(tree))  # type: ignore[arg-type]
-        self._replace(self._path(block), stream.getvalue())
+        write_whole(self._path(block), stream.getvalue())
         self._written = time.monotonic()
 
     def load(self, block: int) -> dict[str, Any] | None:
@@ -107,14 +109,6 @@ class Checkpoint:
 
     def _path(self, block: int) -> Path:
         return self.folder / f"block_{block:05d}.npz"
-
-    def _replace(self, path: Path, content: bytes) -> None:
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
 
 
 def flat(tree: Mapping[str, Any], lead: str = "") -> dict[str, np.ndarray]:

@@ -19,30 +19,34 @@ import numpy as np
 
 from cogen.inference.results import variable_name
 
-_met: ContextVar[list[int] | None] = ContextVar("cogen_items_met", default=None)
+CONTEXT = "context"
+"""Where an item's contexts stand in its data, beside its views."""
 
-
-def meet_items(count: int) -> None:
-    """To be called by an `ItemModel` whenever it runs, with the number of its items."""
-    met = _met.get()
-    if met is not None:
-        met.append(count)
+_apart: ContextVar[bool] = ContextVar("cogen_items_apart", default=False)
 
 
 @contextmanager
-def refuse_hidden_items() -> Iterator[None]:
-    """Raises ValueError at its end if an `ItemModel` of more than one item ran inside: its items would be one posterior."""
-    met: list[int] = []
-    token = _met.set(met)
+def items_apart() -> Iterator[None]:
+    """Conditioned models of several items may run inside: whoever runs them keeps the items apart, or adds them on purpose, as
+    the training of one guide for all does."""
+    token = _apart.set(True)
     try:
         yield
     finally:
-        _met.reset(token)
-    if max(met, default=1) > 1:
+        _apart.reset(token)
+
+
+def meet_items(count: int) -> None:
+    """To be called by a conditioned `ItemModel` whenever it runs, with the number of its items.
+
+    Raises ValueError for more than one outside of `items_apart`: they would be one posterior.
+    """
+    if count > 1 and not _apart.get():
         raise ValueError(
-            f"{max(met)} items would share one posterior and one accept decision here: give the conditioned model itself to"
+            f"{count} items would share one posterior and one accept decision here: give the conditioned model itself to"
             " cogen.inference.infer, which runs its items side by side, and not inside a handler or a function (temper, scale,"
-            " a lambda)"
+            " a lambda), nor to another sampler. Where the items are kept apart, or added on purpose:"
+            " `with cogen.inference.items_apart():`"
         )
 
 
@@ -71,7 +75,8 @@ class ItemModel(Protocol):
 
     @property
     def item_data(self) -> Mapping[str, Any]:
-        """What is observed: a mapping of arrays with a leading item axis, filled where hidden."""
+        """What is known: a mapping of arrays with a leading item axis, filled where hidden. Contexts by name under
+        `CONTEXT`."""
         ...
 
     @property
@@ -99,12 +104,14 @@ class ItemModel(Protocol):
         """The NumPyro model of the items in ``data``."""
         ...
 
-    def decode(self, z: np.ndarray) -> np.ndarray:
-        """The whole x of latents: (batch, latent) -> (batch, *event)."""
+    def decode(self, z: np.ndarray, **context: np.ndarray) -> np.ndarray:
+        """The whole x of latents (batch, latent), with each row's contexts (batch, ...) by name where the model has any, in
+        what form its ``item_data`` and `Contextual.latent_contexts` hold them: (batch, *event)."""
         ...
 
     def simulate(self, x: np.ndarray, sites: Mapping[str, np.ndarray], *, seed: int) -> dict[str, np.ndarray]:
-        """One draw of every view for each x: (batch, *event) -> {view: (batch, ...)}."""
+        """One draw of every view for each x: (batch, *event) -> {view: (batch, ...)}; ``sites`` are the rows' latents and
+        contexts."""
         ...
 
     def result_groups(self) -> Mapping[str, Mapping[str, tuple[tuple[str, ...], np.ndarray]]]:
@@ -120,6 +127,26 @@ class Judged(Protocol):
         """The root mean square, over what is seen, of the residual of each x (..., item, *event) in units of the noise scale:
         {view: (..., item)}, for the views that have such a scale."""
         ...
+
+
+@runtime_checkable
+class Contextual(Protocol):
+    """A model some of whose contexts follow from its latents."""
+
+    def latent_contexts(self, sites: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """These contexts by name, (..., *shape), of the values of the latent sites (..., *shape): draws keep them."""
+        ...
+
+
+def latent_contexts(items: ItemModel, sites: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The contexts that follow from the latents, for any `ItemModel`."""
+    return items.latent_contexts(sites) if isinstance(items, Contextual) else {}
+
+
+def context_rows(items: ItemModel, sites: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The contexts of rows that belong to the items of these indices, ``sites`` being the rows' latents: what `decode`
+    takes."""
+    return {**take_items(items.item_data.get(CONTEXT, {}), rows), **latent_contexts(items, sites)}
 
 
 @runtime_checkable

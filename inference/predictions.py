@@ -1,19 +1,19 @@
 """From draws of the latent to what they say about x.
 
-Without ``keep_x`` only the weighted mean and standard deviation of x per item are kept, accumulated draw by draw in float64,
-so that memory does not grow with the number of draws, and of every draw how far what is seen lies from it. With it, every x
+Without ``keep_x`` only the weighted mean and standard deviation of x per item are kept, accumulated in float64, so that memory
+does not grow with the number of draws, and of every draw how far what is seen lies from it. With it, every x
 and one predictive draw of every view are kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from cogen.inference.items import ItemModel, Judged
+from cogen.inference.items import Divisible, ItemModel, Judged, context_rows, item_ids, latent_contexts, take_items
 from cogen.inference.results import Group
-from cogen.inference.seeds import torch_seed
 
 _AT_ONCE = 4096
 """How many latents are decoded at once."""
@@ -23,54 +23,68 @@ def predictive_groups(
     items: ItemModel, groups: Mapping[str, Group], *, keep_x: bool, seed: int
 ) -> dict[str, dict[str, tuple[tuple[str, ...], np.ndarray]]]:
     """The groups ``predictions`` (x_mean, x_sd per item) and ``sample_stats`` (with <view>_misfit), with ``keep_x`` also x and
-    ``posterior_predictive``.
+    ``posterior_predictive``; ``posterior`` with the contexts that follow from the latents, where there are any.
 
-    ``groups["posterior"]["z"]`` is (chain, draw, item, latent).
+    ``groups["posterior"]["z"]`` is (chain, draw, item, latent). Items are decoded one after the other, so that what is found of
+    one does not depend on which others there are.
     """
     posterior = {name: values for name, (_, values) in groups["posterior"].items()}
-    z = posterior["z"]
-    chains, draws, count = z.shape[:3]
+    inferred = latent_contexts(items, posterior)
+    chains, draws, count = posterior["z"].shape[:3]
     weight = _chain_weights(groups, chains, count)  # (chain, item)
-    kept, views, misfits = [], [], []
-    total = square = 0.0
-    for draw in range(draws):
-        x = _decode(items, z[:, draw].reshape(chains * count, -1)).reshape(chains, count, *items.event_shape)
-        if isinstance(items, Judged):
-            misfits.append(items.misfit(x, {name: v[:, draw] for name, v in posterior.items()}))
-        total = total + np.einsum("ci,ci...->i...", weight, x, dtype=np.float64)
-        square = square + np.einsum("ci,ci...->i...", weight, np.square(x, dtype=np.float64))
-        if keep_x:
-            kept.append(x)
-            flat = {name: v[:, draw].reshape(chains * count, *v.shape[3:]) for name, v in posterior.items()}
-            rows = x.reshape(chains * count, *x.shape[2:])
-            views.append(items.simulate(rows, flat, seed=torch_seed(seed) * 1_000_003 + draw))
-    mean = total / draws
-    deviation = np.sqrt(np.maximum(square / draws - mean**2, 0.0))
-    event = items.dims["x"]
+    found = []
+    for item, number in enumerate(item_ids(items).tolist()):
+        sites = {n: v[:, :, item].reshape(chains * draws, *v.shape[3:]) for n, v in (posterior | inferred).items()}
+        own = np.random.SeedSequence([seed, number]).generate_state(1)[0] if keep_x else None
+        found.append(_of_item(items, item, sites, np.repeat(weight[:, item], draws) / draws, own))
+    event, lead = items.dims["x"], ("chain", "draw", "item")
     result: dict[str, dict] = {
-        "predictions": {
-            "x_mean": (("item", *event), mean.astype(np.float32)),
-            "x_sd": (("item", *event), deviation.astype(np.float32)),
-        }
+        "predictions": {n: (("item", *event), np.stack([each[n] for each in found])) for n in ("x_mean", "x_sd")}
     }
-    lead = ("chain", "draw", "item")
-    if misfits:
-        far = {f"{view}_misfit": (lead, np.stack([each[view] for each in misfits], axis=1)) for view in misfits[0]}
+
+    def by_draw(key: str, name: str, dims: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
+        values = np.stack([each[key][name] for each in found], axis=1)  # (row, item, ...)
+        return (*lead, *dims), values.reshape(chains, draws, *values.shape[1:])
+
+    if found[0]["misfit"]:
+        far = {f"{view}_misfit": by_draw("misfit", view, ()) for view in found[0]["misfit"]}
         result["sample_stats"] = {**groups["sample_stats"], **far}
+    if inferred or keep_x:
+        more = {name: ((*lead, *items.dims[name]), values) for name, values in inferred.items()}
+        result["posterior"] = {**groups["posterior"], **more}
     if keep_x:
-        result["posterior"] = {**groups["posterior"], "x": ((*lead, *event), np.stack(kept, axis=1))}
-        result["posterior_predictive"] = {
-            name: (
-                (*lead, *items.dims[name]),
-                np.stack([v[name].reshape(chains, count, *v[name].shape[1:]) for v in views], axis=1),
-            )
-            for name in views[0]
-        }
+        result["posterior"]["x"] = by_draw("x", "x", event)
+        result["posterior_predictive"] = {name: by_draw("views", name, items.dims[name]) for name in found[0]["views"]}
     return result
 
 
-def _decode(items: ItemModel, z: np.ndarray) -> np.ndarray:
-    return np.concatenate([items.decode(z[k : k + _AT_ONCE]) for k in range(0, len(z), _AT_ONCE)])
+def _of_item(
+    items: ItemModel, item: int, sites: Mapping[str, np.ndarray], weight: np.ndarray, seed: int | None
+) -> dict[str, Any]:
+    """What the draws of one item say, from its sites (row, ...) and the weights (row,) of the rows: mean and standard deviation
+    of x, its misfit, and with a seed every x with one draw of every view."""
+    alone = items.of_items(take_items(items.item_data, np.array([item]))) if isinstance(items, Divisible) else None
+    kept: dict[str, list[dict[str, np.ndarray]]] = {"misfit": [], "x": [], "views": []}
+    total: Any = 0.0
+    square: Any = 0.0
+    for part, first in enumerate(range(0, len(weight), _AT_ONCE)):
+        rows = {name: values[first : first + _AT_ONCE] for name, values in sites.items()}
+        context = context_rows(items, rows, np.full(len(rows["z"]), item))
+        x, w = items.decode(rows["z"], **context), weight[first : first + _AT_ONCE]
+        total = total + np.einsum("r,r...->...", w, x, dtype=np.float64)
+        square = square + np.einsum("r,r...->...", w, np.square(x, dtype=np.float64))
+        if isinstance(alone, Judged):
+            far = alone.misfit(x[:, None], {name: values[:, None] for name, values in rows.items()})
+            kept["misfit"].append({view: values[:, 0] for view, values in far.items()})
+        if seed is not None:
+            kept["x"].append({"x": x})
+            kept["views"].append(items.simulate(x, {**rows, **context}, seed=int(seed) + part))
+    joined = {
+        key: {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+        for key, parts in kept.items()
+    }
+    deviation = np.sqrt(np.maximum(square - total**2, 0.0))
+    return {"x_mean": total.astype(np.float32), "x_sd": deviation.astype(np.float32), **joined}
 
 
 def _chain_weights(groups: Mapping[str, Group], chains: int, count: int) -> np.ndarray:

@@ -181,17 +181,17 @@ def _positions(model: Callable, whole: Items, start: Mapping[str, Any], num_chai
 
 
 def _with_pyro(model: Callable, items: ItemModel | None, ids: np.ndarray, kernel: Any, counts: dict[str, int]) -> Blocks:
-    from cogen.inference.torch.annealed_hmc import PyroAnnealedHMC
+    from cogen.inference.torch.ensemble_kernel import PyroEnsembleKernel
     from cogen.inference.torch.model_checks import check_pyro_model
     from cogen.inference.torch.program import TorchProgram
-    from cogen.inference.torch.variational import PyroSVI
 
     factory = kernel.func if isinstance(kernel, functools.partial) else kernel
     whole = Items(id_halves(ids), None if items is None else items.item_data)
-    if inspect.isclass(factory) and issubclass(factory, PyroAnnealedHMC):
+    if inspect.isclass(factory) and issubclass(factory, PyroEnsembleKernel):
         kernel = kernel()
-    if isinstance(kernel, PyroAnnealedHMC | PyroSVI):
-        return Blocks(kernel, TorchProgram(kernel, model, **counts), whole, blocks_of(len(ids), len(ids)))
+    if isinstance(kernel, PyroEnsembleKernel):
+        whole = whole._replace(own=kernel.own(counts["num_warmup"], ids))
+        return Blocks(kernel, TorchProgram(kernel, model, whole, **counts), whole, blocks_of(len(ids), len(ids)))
     if not inspect.isclass(factory):
         raise TypeError(_made_with_a_model(type(factory).__name__))
     from cogen.inference.adapters.pyro_chains import PyroProgram

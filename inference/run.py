@@ -26,6 +26,7 @@ from cogen.inference.records import BlockRecords, groups_of, kept_whole
 from cogen.inference.results import check_names, to_arviz, warn_of_nonfinite
 from cogen.inference.seeds import check_seed, ids_of
 from cogen.inference.targets.model_checks import check_starts
+from cogen.inference.unknown_contexts import expand_unknown, fold
 from cogen.inference.warmup_path import WarmupPath
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def infer(
 ) -> Any:
     """Draw from the posterior of a conditioned model and return an ArviZ object: a `Run`, its pilot and its draws.
 
+    A class that is unknown and declared "exact" is inferred by one run a class (`cogen.inference.unknown_contexts`).
+
     :param pilot: chains of a pilot run, which adapts; its step sizes (and, with `Adaptive`, its inverse temperatures) are
         then frozen for the run itself, whose evidence is unbiased (but for ``bridge=True``). 0: no pilot.
     :param keep_x: keep x = G(z) and posterior predictive draws of every view; otherwise only the mean and standard
@@ -66,11 +69,10 @@ def infer(
     if pilot < 0:
         raise ValueError(f"pilot={pilot}: the number of the pilot's chains, 0 for none")
     if executor is not None and keep_x:
-        raise ValueError(
-            "keep_x=True with an executor: it keeps z and the weights, and x = model.decode(z) is made when needed"
-        )
+        raise ValueError("keep_x=True with an executor: z and the weights are kept, and model.decode(z) makes x when needed")
+    expansion = expand_unknown(find_items(model))
     run = Run(
-        model,
+        model if expansion is None else expansion.model,
         kernel,
         num_warmup=num_warmup,
         num_samples=num_samples,
@@ -80,14 +82,18 @@ def infer(
         start=start,
         items_at_once=items_at_once,
     )
+    if expansion is not None:
+        expansion.check(run.program)
     store = Checkpoint(checkpoint) if isinstance(checkpoint, str | os.PathLike) else checkpoint
     if executor is not None:
         from cogen.inference.executors.jobs import infer_in_jobs
 
-        return infer_in_jobs(run, executor, pilot=pilot, store=store)
-    if pilot:
-        run.pilot(pilot, checkpoint=store and store.part("pilot"))
-    return run.draw(keep_x=keep_x, checkpoint=store)
+        posterior = infer_in_jobs(run, executor, pilot=pilot, store=store)
+    else:
+        if pilot:
+            run.pilot(pilot, checkpoint=store and store.part("pilot"))
+        posterior = run.draw(keep_x=keep_x, checkpoint=store)
+    return posterior if expansion is None else fold(posterior, expansion, run.seed)
 
 
 @dataclass
@@ -122,7 +128,8 @@ class Run:
     array([10, 29])
 
     :param model: a conditioned ``CoGenerator`` (also inside ``pyro.condition`` or ``numpyro.handlers.condition``), or any
-        NumPyro model (with a NumPyro kernel) or Pyro model (with a Pyro kernel), which counts as one item.
+        NumPyro model (with a NumPyro kernel) or Pyro model (with a Pyro kernel), which counts as one item. A class that is
+        unknown and declared "exact" is inferred by one run a class (`cogen.inference.unknown_contexts`).
     :param kernel: a kernel class (``numpyro.infer.NUTS``, ``pyro.infer.HMC``), a ``functools.partial`` of one, or one of our
         kernels made without a model (``AnnealedHMC(num_leapfrog=10)``).
     :param num_warmup: transitions of adaptation, annealing or descent, >= 0 (>= 1 for `AnnealedHMC`).
@@ -141,6 +148,12 @@ class Run:
     Raises ValueError for counts out of range, for a model without anything latent or observed, and for a checkpoint of another
     run; TypeError for a kernel that is none of the above. Warns of items that met gradients that are not finite.
     """
+
+    kernel: Any
+    program: Any
+    all_items: Items
+    """The items as a value."""
+    blocks: list[Block]
 
     def __init__(
         self,

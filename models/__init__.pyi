@@ -1,5 +1,7 @@
 from . import views as views
 from .cogenerator import CoGenerator as CoGenerator
+from .contexts import Array as Array
+from .contexts import Classes as Classes
 from .data.datasets import ImageData as ImageData
 from .data.datasets import load_idx_folder as load_idx_folder
 from .data.datasets import load_image_data as load_image_data
@@ -10,6 +12,16 @@ from .data.tables import Table as Table
 from .data.tables import read_csv as read_csv
 from .data.tables import write_csv as write_csv
 from .data.tables import write_filled as write_filled
+from .families.aim import AIM as AIM
+from .families.ali import ALI as ALI
+from .families.alice import ALICE as ALICE
+from .families.family import Family as Family
+from .families.gan import GAN as GAN
+from .families.realnvp import RealNVP as RealNVP
+from .families.tabular_vae import TabularVAE as TabularVAE
+from .families.unrolled import UnrolledGAN as UnrolledGAN
+from .families.vae import VAE as VAE
+from .families.veegan import VEEGAN as VEEGAN
 from .jax_bridge.torch_to_jax import as_jax as as_jax
 from .networks.encoders import EncoderGuide as EncoderGuide
 from .storage.classifiers import load_classifier as load_classifier

@@ -1,4 +1,4 @@
-"""Whether a generator or a view is a function of each item alone, x_i = G(z_i), with the gradient of its value.
+"""Whether a generator or a view is a function of each item alone, x_i = G(z_i, c_i), with the gradient of its value.
 
 A posterior of one item means nothing where x_i also depends on the other items of the batch (batch statistics, a branch on
 ``h.sum() > 0``), on random numbers or on earlier calls, and a sampler that follows gradients is lost where ``detach`` cuts
@@ -15,7 +15,8 @@ do not take, a gradient that is a few per cent wrong) passes. Rounding passes as
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -34,33 +35,39 @@ STEP = 5e-3  # of finite differences, in standard deviations of the points
 QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """Options of a compilation for what runs a few times."""
 
-Probe = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""From points and a cotangent to the value, and the gradient of <cotangent, value> with respect to the points (zero where the
-shapes of the two differ)."""
+Probe = Callable[[np.ndarray, np.ndarray, slice], tuple[np.ndarray, np.ndarray]]
+"""From points and a cotangent, and which of all items these are, to the value, and the gradient of <cotangent, value> with
+respect to the points (zero where the shapes of the two differ)."""
+
+ALL = slice(None)
 
 
-def check_module(module: nn.Module, points: Tensor, name: str, variable: str) -> Tensor:
+def check_module(
+    module: nn.Module, points: Tensor, name: str, variable: str, context: Mapping[str, Tensor] = MappingProxyType({})
+) -> Tensor:
     """What a torch module makes of points (batch, *shape), after the checks above; its mode is left as it is.
 
-    ``name`` and ``variable`` are what the messages call the module and its input. torch's global random state is as before.
+    ``name`` and ``variable`` are what the messages call the module and its input; ``context`` are further inputs by name,
+    (batch, *shape) each, which keep their values. torch's global random state is as before.
     Raises ValueError, with what is wrong and the remedy, where a check fails.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         source = points.clone()  # a module may change its input in place
-        watch = WatchedCall(source)
+        beside = {key: values.clone() for key, values in context.items()}
+        watch = WatchedCall(source, *beside.values())
         torch.default_generator.manual_seed(1)
         with watch:
-            first = _output(module, source, name, variable)
+            first = _output(module, source, name, variable, beside)
         state = torch.random.get_rng_state()
         if watch.number:
             raise ValueError(
-                f"{name} makes a Python number of a tensor that depends on {variable} ({watch.number}): a branch on it is taken"
-                " once for the whole batch, and it carries no gradient. Decide item by item with torch.where, keep what is"
-                " computed in tensors, and remove assertions on values"
+                f"{name} makes a Python number of a tensor that depends on {' or '.join([variable, *context])} ({watch.number}"
+                "): a branch on it is taken once for the whole batch, and it carries no gradient. Decide item by item with"
+                " torch.where, keep what is computed in tensors, and remove assertions on values"
             )
         tolerance = HALF_TOLERANCE if watch.half else VALUE_TOLERANCE
         torch.default_generator.manual_seed(2)
-        if not _agree(_numpy(first), _numpy(_output(module, points.clone(), name, variable)), tolerance).all():
+        if not _agree(_numpy(first), _numpy(_output(module, points.clone(), name, variable, context)), tolerance).all():
             raise ValueError(_two_values(name, variable, f" ({watch.random})" if watch.random else ""))
         if torch.equal(state, torch.random.get_rng_state()):
             raise ValueError(
@@ -68,10 +75,10 @@ def check_module(module: nn.Module, points: Tensor, name: str, variable: str) ->
                 " step: give it a torch.Generator of its own, or draw its constants when it is made"
             )
 
-        def probe(inputs: np.ndarray, cotangent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def probe(inputs: np.ndarray, cotangent: np.ndarray, items: slice) -> tuple[np.ndarray, np.ndarray]:
             at = torch.from_numpy(inputs).to(points).requires_grad_()
             with torch.enable_grad():
-                value = module(at)
+                value = module(at, **{key: values[items] for key, values in context.items()})
                 found = None
                 if value.requires_grad and value.shape == cotangent.shape:
                     (found,) = torch.autograd.grad(value, at, torch.from_numpy(cotangent).to(value), allow_unused=True)
@@ -82,21 +89,24 @@ def check_module(module: nn.Module, points: Tensor, name: str, variable: str) ->
     return first
 
 
-def check_function(function: Callable, points: np.ndarray, name: str, variable: str) -> np.ndarray:
+def check_function(
+    function: Callable, points: np.ndarray, name: str, variable: str, context: Mapping[str, np.ndarray] = MappingProxyType({})
+) -> np.ndarray:
     """The same for a JAX function. One whose weights are being traced has no values yet: only its shapes are checked then, and
     the value that is returned is any."""
     import jax
 
-    def value_and_gradient(z: Any, cotangent: Any) -> Any:
-        value, pull = jax.vjp(function, z)
-        again = function(z)  # traced anew: what NumPy draws in it is another constant now
+    def value_and_gradient(z: Any, cotangent: Any, beside: dict) -> Any:
+        value, pull = jax.vjp(lambda z: function(z, **beside), z)
+        again = function(z, **beside)  # traced anew: what NumPy draws in it is another constant now
         gradient = pull(cotangent)[0] if value.shape == cotangent.shape else jax.numpy.zeros_like(z)
         return value, gradient, again
 
     compiled: dict[int, Any] = {}
 
-    def run(inputs: np.ndarray, cotangent: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        given = inputs.astype(np.float32), cotangent.astype(made.dtype)
+    def run(inputs: np.ndarray, cotangent: np.ndarray, items: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        beside = {key: values[items] for key, values in context.items()}
+        given = inputs.astype(np.float32), cotangent.astype(made.dtype), beside
         if len(inputs) not in compiled:
             compiled[len(inputs)] = jax.jit(value_and_gradient).lower(*given).compile(QUICKLY)
         value, gradient, again = (np.array(array, dtype=np.float64) for array in compiled[len(inputs)](*given))
@@ -104,7 +114,8 @@ def check_function(function: Callable, points: np.ndarray, name: str, variable: 
 
     with jax.ensure_compile_time_eval():
         try:
-            traced, made = jax.make_jaxpr(function, return_shape=True)(jax.ShapeDtypeStruct(points.shape, np.float32))
+            shapes = {key: jax.ShapeDtypeStruct(np.shape(value), np.float32) for key, value in {"": points, **context}.items()}
+            traced, made = jax.make_jaxpr(lambda s: function(s.pop(""), **s), return_shape=True)(shapes)
         except jax.errors.ConcretizationTypeError as error:
             raise ValueError(
                 f"{name} needs the value of {variable} while JAX traces it ({_line(error)}): decide with jax.numpy.where or"
@@ -112,7 +123,7 @@ def check_function(function: Callable, points: np.ndarray, name: str, variable: 
             ) from None
         except Exception as error:
             hint = " (what is no torch module is taken for a JAX function)"
-            raise ValueError(_does_not_take(name, variable, points.shape, error) + hint) from None
+            raise ValueError(_does_not_take(name, variable, points.shape, error, context) + hint) from None
         if not hasattr(made, "shape") or not jax.numpy.issubdtype(made.dtype, np.floating):
             kind = getattr(made, "dtype", type(made).__name__)
             raise ValueError(f"{name} returns {kind}: it must return one array of floats, with the batch axis first")
@@ -122,13 +133,13 @@ def check_function(function: Callable, points: np.ndarray, name: str, variable: 
             return np.random.default_rng(0).normal(size=made.shape)
         tolerance = VALUE_TOLERANCE if made.dtype.itemsize > 2 else HALF_TOLERANCE
         try:
-            first, _, again = run(points, np.zeros(made.shape))
+            first, _, again = run(points, np.zeros(made.shape), ALL)
         except Exception as error:
             raise ValueError(_no_gradient(name, error)) from None
         if not _agree(first, again, tolerance).all():
             raise ValueError(_two_values(name, variable))
         with np.errstate(all="ignore"):
-            _check(lambda z, c: run(z, c)[:2], points.astype(np.float64), made.shape, name, variable, tolerance)
+            _check(lambda z, c, items: run(z, c, items)[:2], points.astype(np.float64), made.shape, name, variable, tolerance)
     return first
 
 
@@ -140,7 +151,7 @@ def _check(probe: Probe, points: np.ndarray, shape: tuple[int, ...], name: str, 
     rng = np.random.default_rng(0)
     cotangent = rng.normal(size=shape)
     try:
-        value, gradient = probe(points, cotangent)
+        value, gradient = probe(points, cotangent, ALL)
     except Exception as error:
         raise ValueError(_no_gradient(name, error)) from None
     if not np.isfinite(value).any():
@@ -151,7 +162,7 @@ def _check(probe: Probe, points: np.ndarray, shape: tuple[int, ...], name: str, 
 
     # Entries without a gradient at any point, moved to their values in the next item.
     still = np.broadcast_to((gradient == 0).all(axis=0), points.shape)
-    moved, slope = probe(np.where(still, np.roll(points, 1, axis=0), points), cotangent)
+    moved, slope = probe(np.where(still, np.roll(points, 1, axis=0), points), cotangent, ALL)
     if not _agree(value, moved, tolerance).all() and not slope[still].any():
         of_it = variable if still.all() else f"{still[0].sum()} of the {still[0].size} entries of {variable}"
         raise ValueError(
@@ -162,7 +173,7 @@ def _check(probe: Probe, points: np.ndarray, shape: tuple[int, ...], name: str, 
     direction = (points.std(axis=0).mean() or 1.0) * rng.normal(size=points.shape)
 
     def slopes(step: float) -> np.ndarray:  # (item,)
-        ahead, behind = (probe(points + sign * step * direction, cotangent)[0] for sign in (1.0, -1.0))
+        ahead, behind = (probe(points + sign * step * direction, cotangent, ALL)[0] for sign in (1.0, -1.0))
         return _per_item((ahead - behind) * cotangent) / (2 * step)
 
     claimed, coarse, fine = _per_item(gradient * direction), slopes(STEP), slopes(STEP / 2)
@@ -195,7 +206,7 @@ def _check_alone(
     for at in range(len(points)):
         one = slice(at, at + 1)
         try:
-            alone.append(probe(points[one], cotangent[one]))
+            alone.append(probe(points[one], cotangent[one], one))
         except Exception as error:
             raise ValueError(
                 f"{name} runs on a batch of {len(points)} and not on one item ({_line(error)}): {remedy}"
@@ -232,12 +243,12 @@ def _numpy(tensor: Tensor) -> np.ndarray:
 # --- what is said --------------------------------------------------------------------------------------------------
 
 
-def _output(module: nn.Module, points: Tensor, name: str, variable: str) -> Tensor:
+def _output(module: nn.Module, points: Tensor, name: str, variable: str, context: Mapping[str, Tensor]) -> Tensor:
     try:
-        value = module(points)
+        value = module(points, **context)
     except Exception as error:  # a module raises what it likes; the guard of an exported program is an AssertionError
         hint = hint_of_batch_size(module) or _hint_of_dtype(module)
-        raise ValueError(_does_not_take(name, variable, tuple(points.shape), error) + hint) from None
+        raise ValueError(_does_not_take(name, variable, tuple(points.shape), error, context) + hint) from None
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} returns {type(value).__name__}: it must return one tensor; wrap the module")
     if not value.is_floating_point():
@@ -262,8 +273,10 @@ def _hint_of_dtype(module: nn.Module) -> str:
     return f"; its weights are {' and '.join(sorted(others))}, and latents are float32: give module.float()" if others else ""
 
 
-def _does_not_take(name: str, variable: str, shape: tuple[int, ...], error: Exception) -> str:
-    return f"{name} does not take {variable} of shape (batch, {', '.join(map(str, shape[1:]))}): {_line(error)}"
+def _does_not_take(name: str, variable: str, shape: tuple[int, ...], error: Exception, context: Mapping[str, Any]) -> str:
+    shapes = {variable: shape, **{key: tuple(values.shape) for key, values in context.items()}}
+    inputs = " with ".join(f"{key} of shape (batch, {', '.join(map(str, size[1:]))})" for key, size in shapes.items())
+    return f"{name} does not take {inputs}: {_line(error)}"
 
 
 def _no_gradient(name: str, error: Exception) -> str:

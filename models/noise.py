@@ -8,13 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cogen.inference.items import context_rows
 from cogen.models.cogenerator import CoGenerator
+from cogen.models.contexts import taken_by
 from cogen.models.likelihoods import Normal
 
 NOISE_PER_RESIDUAL = 5.0
 """The noise scale to condition with, over the residual (RMS) of held-out reconstructions. Residuals of neighbouring pixels go
 together, so that independent noise of their size would count the same misfit many times over. The factor was chosen on
-validation digits, by CRPS and by the coverage of intervals (docs/calibration_real.json)."""
+validation digits, by CRPS and by the coverage of intervals over pixels that are not saturated (docs/inference.md)."""
 
 
 def residuals(
@@ -57,9 +59,9 @@ def fit_scale(seen: CoGenerator, *, num_steps: int = 500, best_of: int = 8, seed
     """
     from cogen.inference import GradientDescent, infer
 
-    if len(seen.item_data) != 1 or type(next(seen.views[n].likelihood for n in seen.item_data)) is not Normal:
-        raise ValueError(f"a noise scale is fitted to one view with Gaussian noise; conditioned are {list(seen.item_data)}")
-    ((name, entry),) = seen.item_data.items()
+    if len(seen.observed) != 1 or type(next(seen.views[n].likelihood for n in seen.observed)) is not Normal:
+        raise ValueError(f"a noise scale is fitted to one view with Gaussian noise; conditioned are {list(seen.observed)}")
+    ((name, entry),) = seen.observed.items()
     view = seen.views[name]
     descent = infer(
         seen,
@@ -70,8 +72,11 @@ def fit_scale(seen: CoGenerator, *, num_steps: int = 500, best_of: int = 8, seed
         seed=seed,
         progress=False,
     )
-    x = torch.from_numpy(seen.decode(descent["posterior"]["z"].values[0, 0]))
-    residual = view(x).numpy() - entry["value"]
+    sites = {str(site): values.values[0, 0] for site, values in descent["posterior"].data_vars.items()}
+    context = context_rows(seen, sites, np.arange(seen.num_items))
+    x = torch.from_numpy(seen.decode(sites["z"], **context))
+    taken = {site: torch.from_numpy(context[site]) for site in taken_by(view, context)}
+    residual = view(x, **taken).numpy() - entry["value"]
     where = np.broadcast_to(entry.get("mask", np.ones(residual.shape, dtype=bool)), residual.shape)
     count, spent = int(where.sum()), len(x) * seen.latent_dim
     return float(np.sqrt(np.square(residual[where]).sum() / (count - min(spent, count // 2))))

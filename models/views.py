@@ -47,7 +47,8 @@ class View(nn.Module):
     """The base of all views: `forward` is the operator A, from (batch, *event) to (batch, *shape).
 
     A view of one's own must compute every item from itself alone, without random numbers and with a gradient; `CoGenerator`
-    probes it as it does the generator, in evaluation mode.
+    probes it as it does the generator, in evaluation mode. Where `forward` names contexts of the model among its parameters, as
+    in ``forward(self, x, label)``, it is given them.
 
     :param scale: standard deviation of Gaussian noise: a positive number, a tensor that broadcasts to the view's shape, or a
         Pyro distribution over one positive number (then it is sampled with z as the site ``<view>_scale``).

@@ -15,7 +15,7 @@ _TORCH = str(Path(torch.__file__).parent)
 
 
 class WatchedCall(TorchFunctionMode):
-    """Follows what depends on ``source`` through the calls of torch's functions. Inside a script nothing is seen.
+    """Follows what depends on the ``sources`` through the calls of torch's functions. Inside a script nothing is seen.
 
     Attributes:
         number: the first call that makes a Python number of a dependent tensor, and its place; empty if none does.
@@ -23,10 +23,10 @@ class WatchedCall(TorchFunctionMode):
         half: whether a dependent tensor is of half precision.
     """
 
-    def __init__(self, source: Tensor) -> None:
+    def __init__(self, *sources: Tensor) -> None:
         super().__init__()
         self.number, self.random, self.half = "", "", False
-        self._dependent = {id(source): source}  # the tensors are kept: an id may be given again
+        self._dependent = {id(source): source for source in sources}  # the tensors are kept: an id may be given again
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         state = torch.random.get_rng_state()

@@ -17,11 +17,9 @@ know nothing of each other.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +28,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import is_prng_key
 
+from cogen.inference.adapters.recipe import Recipe
 from cogen.inference.annealing.guide_start import GuideStart
 from cogen.inference.kernels.kernel import ExactDraws, Kernel, Own
 from cogen.inference.loops import compiled_loop
@@ -57,26 +56,12 @@ class ChainState(NamedTuple):
         raise AttributeError(f"nothing called {name!r} is reported; there are {', '.join(self.info._fields)}")
 
 
-class EnsembleKernel(MCMCKernel):
-    """A kernel over all chains of one item. A subclass names its settings, a frozen dataclass, and its `Kernel`."""
+class EnsembleKernel(Recipe, MCMCKernel):
+    """A kernel over all chains of one item."""
 
     is_ensemble_kernel = True
     sample_field = "z"
-    library = "cogen"
-    settings_type: ClassVar[type]
-    kernel_type: ClassVar[type]
-
-    def __init_subclass__(cls, settings: type | None = None, kernel: type | None = None) -> None:
-        super().__init_subclass__()
-        if settings is None or kernel is None:  # a subclass of a kernel
-            return
-        cls.settings_type, cls.kernel_type = settings, kernel
-        model = inspect.Parameter("model", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None)
-        own = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(settings).parameters.values()]
-        cls.__signature__ = inspect.Signature([model, *own])  # type: ignore[attr-defined]
-        told = [inspect.getdoc(each) for each in reversed(settings.__mro__) if dataclasses.is_dataclass(each)]
-        opening = "    :param model: a conditioned NumPyro model, or None for a recipe that `infer` binds.\n"
-        cls.__doc__ = "\n\n".join([inspect.cleandoc(cls.__doc__ or ""), inspect.cleandoc(opening), *filter(None, told)])
+    parameters_doc = ":param model: a conditioned NumPyro model, or None for a recipe that `infer` binds."
 
     def __init__(self, model: Callable | None = None, **settings: Any) -> None:
         self._model: Callable | None = None if model is None else ProperUnobserved(model)
@@ -87,50 +72,11 @@ class EnsembleKernel(MCMCKernel):
     def model(self) -> Callable | None:
         return self._model
 
-    @property
-    def name(self) -> str:
-        return type(self).__name__
-
-    @property
-    def tunable(self) -> bool:
-        """Whether a pilot finds something to freeze."""
-        return hasattr(self.settings, "frozen")
-
-    def replace(self, **settings: Any) -> Self:
-        """This recipe with other settings."""
-        copied = copy.copy(self)
-        copied.settings = dataclasses.replace(self.settings, **settings)
-        return copied
-
     # --- what infer asks for -----------------------------------------------------------------------------------
 
     def for_model(self, model: Callable, args: tuple, kwargs: dict) -> Self:
         """This recipe after a look at the model, with the arguments of one item, that is not traced."""
         return self
-
-    def kernel(self, num_warmup: int, num_chains: int) -> Kernel:
-        """The pure functions of a run of so many warm-up transitions and chains. Raises ValueError for settings that cannot
-        run."""
-        return self.kernel_type(self.settings, num_warmup, num_chains)
-
-    def own(self, num_warmup: int, ids: np.ndarray) -> Own:
-        """What the settings hold of these items. Raises ValueError where it is of others."""
-        if not hasattr(self.settings, "own"):
-            return Own()
-        return self.settings.own(num_warmup).for_items(ids, getattr(self.settings, "recorded", None))
-
-    def frozen(self, pilot: Any) -> Self:
-        """A recipe that repeats what a pilot has adapted: a `Tuning`, or the results of a run."""
-        if not self.tunable:
-            raise ValueError(f"{type(self).__name__} records nothing that a second run could freeze: run it without a pilot")
-        frozen = self.replace()
-        frozen.settings = self.settings.frozen(pilot)
-        return frozen
-
-    @property
-    def adapts(self) -> bool:
-        """Whether the warm-up looks at what it weighs, so that its evidence is not unbiased."""
-        return getattr(self.settings, "adapts", False)
 
     def target(
         self, args: tuple = (), kwargs: dict | None = None, *, model: Callable | None = None, own: Own | None = None

@@ -14,6 +14,7 @@ import numpy as np
 
 from cogen.inference.annealing.schedules import Ladder
 from cogen.inference.annealing.step_size import RecordedSteps
+from cogen.inference.whole_files import write_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,7 @@ class Tuning:
         stream, file = io.BytesIO(), Path(path)
         file = file if file.suffix == ".npz" else file.with_name(file.name + ".npz")
         np.savez(stream, **{name: np.asarray(value) for name, value in vars(self).items()})  # type: ignore[arg-type]
-        file.write_bytes(stream.getvalue())
+        write_whole(file, stream.getvalue())
         return file
 
     @classmethod

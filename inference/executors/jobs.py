@@ -34,7 +34,7 @@ MOST_JOBS, MOST_ITEMS = 64, 256
 
 
 class Job(NamedTuple):
-    index: int
+    number: int
     first_item: int
     """Where its first item stands among all."""
     items: Items
@@ -80,7 +80,7 @@ class Worker:
             run.pilot(plan.pilot, like=self._piloted)
             self._piloted = self._piloted or run
         posterior = run.draw(plan.num_samples)
-        path = shard(plan.folder, job.index)
+        path = shard(plan.folder, job.number)
         partial = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             posterior.to_netcdf(str(partial), engine="h5netcdf")
@@ -89,9 +89,9 @@ class Worker:
             partial.unlink(missing_ok=True)
 
 
-def shard(folder: Path, index: int) -> Path:
+def shard(folder: Path, number: int) -> Path:
     """The file of a job's result."""
-    return folder / f"shard_{index:06d}.nc"
+    return folder / f"shard_{number:06d}.nc"
 
 
 def items_per_job(num_items: int, block_size: int, wanted: int | None) -> int:

@@ -103,9 +103,9 @@ class RayExecutor:
                 except ray.exceptions.RayTaskError as error:
                     raise error.cause from None
                 except ray.exceptions.RayError as error:
-                    deaths[job.index] += 1
-                    if deaths[job.index] > self.retries:
-                        raise RuntimeError(_died(job, deaths[job.index], error)) from None
+                    deaths[job.number] += 1
+                    if deaths[job.number] > self.retries:
+                        raise RuntimeError(_died(job, deaths[job.number], error)) from None
                     actors.remove(actor)
                     give(job)
                     continue

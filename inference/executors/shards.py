@@ -57,7 +57,7 @@ def _side_by_side(parts: list[Any]) -> Any:
     if "item" not in parts[0].dims:
         return parts[0]
     parts = _of_one_length(parts)
-    alike = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override", "combine_attrs": "override"}
+    alike: Any = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override", "combine_attrs": "override"}
     whole = xarray.concat(parts, "item", **alike)
     return whole.assign_coords(item=np.arange(whole.sizes["item"]))
 

@@ -128,19 +128,14 @@ class AnnealedInfo(NamedTuple):
 class AnnealedHMCSettings(AnnealingSettings):
     """Settings for NumPyro models alone.
 
-    :param bridge: estimate the evidence from both ends of every rise of beta (`cogen.inference.annealing.bridge`): less noise
-        where the rises are large, in exchange for unbiasedness.
     :param around: exact posterior draws (item, dim), unconstrained: keep, in the first slot of every population, a path that
         ends in one. The draws of such a run are of no use; its evidence is an upper bound (`pinned_path`).
     """
 
-    bridge: bool = False
     around: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.bridge and self.flat_prior:
-            raise ValueError("a run with flat_prior=True has no evidence, so there is nothing to bridge")
         if self.around is None:
             return
         object.__setattr__(self, "around", np.asarray(self.around, dtype=np.float64))  # a frozen dataclass is filled so

@@ -35,6 +35,8 @@ class AnnealingSettings:
     :param inverse_mass: None (identity), (dim,) a diagonal or (dim, dim) a dense inverse mass matrix.
     :param jitter: each chain's step is multiplied by a uniform draw from [1 - jitter, 1 + jitter], in [0, 1), at every
         transition, so that no trajectory length is in step with an orbit.
+    :param bridge: estimate the evidence from both ends of every rise of beta (`cogen.inference.annealing.bridge`): less noise
+        where the rises are large, in exchange for unbiasedness.
 
     Raises ValueError for values out of these ranges.
     """
@@ -50,6 +52,7 @@ class AnnealingSettings:
     num_populations: int | None = None
     inverse_mass: Any = None
     jitter: float = 0.2
+    bridge: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_leapfrog", "moves_per_temperature"):
@@ -59,6 +62,8 @@ class AnnealingSettings:
             raise ValueError(f"resample_threshold={self.resample_threshold}: a fraction of the chains, from 0 (never) to 1")
         if not 0.0 <= self.jitter < 1.0:
             raise ValueError(f"jitter={self.jitter}: it lies in [0, 1)")
+        if self.bridge and self.flat_prior:
+            raise ValueError("a run with flat_prior=True has no evidence, so there is nothing to bridge")
         if isinstance(self.temper, str):
             raise ValueError(f"temper={self.temper!r}: give a sequence of site names, as in temper=[{self.temper!r}]")
         # A frozen dataclass is filled through object.__setattr__.

@@ -170,11 +170,12 @@ class Kernel(Protocol):
         """What of the path is kept whole: what a pilot has chosen and a second run repeats."""
         return ()
 
-    def init(self, target: Target, key: Array, start: Start) -> Any:
-        """The state of all chains before the first step."""
+    def init(self, target: Any, key: Any, start: Start) -> Any:
+        """The state of all chains before the first step: of one item from a `Target` and a key, in torch of all items from a
+        `PyroTarget` and their random numbers."""
         ...
 
-    def step(self, target: Target, key: Array, state: Any) -> tuple[Any, Any]:
+    def step(self, target: Any, key: Any, state: Any) -> tuple[Any, Any]:
         """The next state, and what is reported of the step: a NamedTuple of arrays (chain,)."""
         ...
 

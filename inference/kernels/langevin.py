@@ -116,8 +116,8 @@ class LangevinSettings:
         coordinates.
     :param adapt_preconditioner: take the diagonal of M from the variance of all chains, in rounds of doubling length. h then
         is in units of the posterior's standard deviations. A warm-up shorter than 11 transitions has no rounds.
-    :param initial: q0, a NumPyro distribution over the latent site (or a mapping over sites), or a `GuideStart`; default
-        the prior.
+    :param initial: q0, a distribution of the model's library over the latent site (or a mapping over sites), or a guide start
+        (`GuideStart`, `PyroGuideStart`); default the prior.
 
     Raises ValueError for values out of these ranges.
     """

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from numpyro import handlers
 
-from cogen.inference.items import refuse_hidden_items, site_dims
+from cogen.inference.items import site_dims
 from cogen.inference.results import check_names
 from cogen.inference.targets.masked_sites import seen
 
@@ -29,8 +29,7 @@ def check_numpyro_model(model: Callable, args: tuple, kwargs: Mapping[str, Any])
 
     def observed() -> dict[str, tuple]:
         """The observed values with what counts of them; the shapes of scales and densities on the way."""
-        with refuse_hidden_items():
-            trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
+        trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
         values = {}
         for name, site in trace.items():
             if site["type"] == "sample":

@@ -1,4 +1,4 @@
-"""What a checkpoint keeps of a `PyroAnnealedHMC`, and how the run is told from others: the torch side of `checkpoint`.
+"""What a checkpoint keeps of a kernel's state in torch, and how the run is told from others: the torch side of `checkpoint`.
 
 A torch model has no program whose text could be compared. The run is told from others by what the model gives at its first
 draws (the start is a function of the seed): densities and gradients, bit for bit, and by the kernel's settings.
@@ -6,56 +6,55 @@ draws (the start is a function of the seed): densities and gradients, bit for bi
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
 
-if TYPE_CHECKING:
-    from cogen.inference.torch.annealed_hmc import PyroAnnealedHMC
+from cogen.inference.checkpoint import digest
 
-_SETTINGS = ("num_leapfrog", "moves_per_temperature", "resample_threshold", "temper", "flat_prior", "jitter")
+_BY_VALUE = ("schedule", "initial")
+"""Settings without a text of their own: what they do stands in the state before the first transition."""
 
 
-def identity(kernel: PyroAnnealedHMC) -> dict[str, Any]:
-    """Of a kernel that was set up and has made no transition."""
-    point = kernel.state.point
-    data, settings = hashlib.sha256(), hashlib.sha256()
+def identity(kernel: Any, state: Any) -> dict[str, Any]:
+    """Of a kernel and its state before the first transition. Raises ValueError for a state that no array holds."""
+    state_to_arrays(state)
+    point, data = state.point, hashlib.sha256()
     for value in (point.reference, point.tilt, point.reference_gradient, point.tilt_gradient):
         data.update(value.numpy(force=True).tobytes())
-    settings.update(repr([getattr(kernel.settings, name) for name in _SETTINGS]).encode())
-    settings.update(
-        repr(kernel.settings.schedule).encode() if kernel.ladder is None else kernel.ladder.numpy(force=True).tobytes()
-    )
-    settings.update(type(kernel.settings.step_size).__name__.encode())
-    for number in vars(kernel.settings.step_size).values():
-        settings.update(np.asarray(number, dtype=np.float64).tobytes())
-    if kernel.settings.inverse_mass is not None:
-        settings.update(kernel.settings.inverse_mass.tobytes())
+    settings = kernel.settings
+    ladder = getattr(state, "ladder", None)
+    path = repr(getattr(settings, "schedule", None)) if ladder is None else digest(ladder.numpy(force=True))
+    text = [path, *(_text(getattr(settings, f.name)) for f in dataclasses.fields(settings) if f.name not in _BY_VALUE)]
     return {
-        "num_chains": kernel.num_chains,
-        "num_populations": kernel.num_populations_used,
-        "num_items": kernel.target.num_items,
+        "num_populations": kernel.populations,
         **{f"version of {name}": version(name) for name in ("torch", "pyro-ppl", "jax")},
         "model and data": data.hexdigest()[:16],
-        "settings": settings.hexdigest()[:16],
+        "settings": hashlib.sha256(repr(text).encode()).hexdigest()[:16],
     }
 
 
-def to_arrays(kernel: PyroAnnealedHMC) -> dict[str, np.ndarray]:
-    """The state and the random generators."""
-    leaves = jax.tree.leaves(kernel.state)
-    arrays = {str(k): a.numpy(force=True) if isinstance(a, torch.Tensor) else np.asarray(a) for k, a in enumerate(leaves)}
-    return {**arrays, "generators": np.stack([generator.get_state().numpy() for generator in kernel.generators])}
+def state_to_arrays(state: Any) -> dict[str, np.ndarray]:
+    """The leaves of a state, by number."""
+    arrays = {}
+    for k, leaf in enumerate(jax.tree.leaves(state)):
+        if not isinstance(leaf, torch.Tensor | jax.Array | np.ndarray | int):
+            raise ValueError(
+                "checkpoint= needs a kernel whose state is arrays, and PyroSVI has guides in its state: leave it out"
+            )
+        arrays[str(k)] = leaf.numpy(force=True) if isinstance(leaf, torch.Tensor) else np.asarray(leaf)
+    return arrays
 
 
-def restore(kernel: PyroAnnealedHMC, arrays: dict[str, np.ndarray]) -> None:
-    """Take a kernel that was set up to where `to_arrays` saw it."""
-    leaves, structure = jax.tree.flatten(kernel.state)
+def state_from_arrays(template: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """The state of the shape ``template`` that `state_to_arrays` took apart."""
+    leaves, structure = jax.tree.flatten(template)
     found: list[Any] = []
     for k, leaf in enumerate(leaves):
         value = arrays[str(k)]
@@ -63,6 +62,12 @@ def restore(kernel: PyroAnnealedHMC, arrays: dict[str, np.ndarray]) -> None:
             found.append(torch.from_numpy(value).to(leaf))
         else:
             found.append(int(value) if isinstance(leaf, int) else jnp.asarray(value))
-    kernel.state = jax.tree.unflatten(structure, found)
-    for generator, state in zip(kernel.generators, arrays["generators"], strict=True):
-        generator.set_state(torch.from_numpy(state))
+    return jax.tree.unflatten(structure, found)
+
+
+def _text(value: Any) -> str:
+    """What tells a setting from others."""
+    if dataclasses.is_dataclass(value):
+        parts = {field.name: _text(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return f"{type(value).__name__}{parts}"
+    return repr(value) if value is None or isinstance(value, bool | int | float | tuple) else digest(np.asarray(value))

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from cogen.inference.torch.random_numbers import Random
 from cogen.inference.torch.targets import Point, PyroTarget
 
 DIVERGENCE = 1000.0
@@ -30,21 +32,12 @@ class Transition(NamedTuple):
     """Whether the trajectory met anything that is not finite."""
 
 
-def transition_noise(
-    generators: list[torch.Generator], waiting: list[bool], num_chains: int, dim: int, like: Tensor
-) -> tuple[Tensor, Tensor]:
-    """All randomness of one transition: (chain, item, dim) normals and (chain, item, 3) uniforms on [0, 1). Items that
-    wait draw nothing, so that their later draws do not depend on how long they waited."""
-    cpu = torch.device("cpu")
-    normal, uniform = [], []
-    for generator, waits in zip(generators, waiting, strict=True):
-        if waits:
-            normal.append(torch.zeros(num_chains, dim, dtype=like.dtype))
-            uniform.append(torch.zeros(num_chains, 3, dtype=torch.float64))
-        else:
-            normal.append(torch.randn(num_chains, dim, generator=generator, dtype=like.dtype, device=cpu))
-            uniform.append(torch.rand(num_chains, 3, generator=generator, dtype=torch.float64, device=cpu))
-    return torch.stack(normal, dim=1).to(like.device), torch.stack(uniform, dim=1).to(like.device)
+def transition_noise(random: Random, num_chains: int, dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """All randomness of one transition: (chain, item, dim) normals and (chain, item, 3) uniforms on [0, 1). A chain's numbers
+    do not depend on how many chains there are."""
+    normal = np.stack([numbers.standard_normal((num_chains, dim)) for numbers in random.streams(0)], axis=1)
+    uniform = np.stack([numbers.random((num_chains, 3)) for numbers in random.streams(1)], axis=1)
+    return torch.from_numpy(normal).to(like), torch.from_numpy(uniform).to(like.device)
 
 
 def trajectory(
@@ -73,33 +66,22 @@ def trajectory(
     p = p + 0.5 * step * end.gradient(beta)
 
     kinetic, kinetic_start = (0.5 * (q * _velocity(q, inverse_mass)).sum(-1, dtype=torch.float64) for q in (p, momentum))
-    gain = (end.reference - start.reference) + beta * (end.tilt - start.tilt) - (kinetic - kinetic_start)
-    excluded, outside = _excluded(end), _excluded(start)  # as behind a hard constraint, where log q0 alone decides
-    under_q0 = (end.reference - start.reference) - (kinetic - kinetic_start)
-    gain = torch.where(excluded, torch.where(outside, under_q0, -torch.inf), gain)
+    gain = end.log_density_gain(start, beta) - (kinetic - kinetic_start)
     nonfinite = lost | gain.isnan() | ~p.isfinite().all(-1)
-    diverging = nonfinite | (~(gain > -DIVERGENCE) & ~excluded)
+    diverging = nonfinite | (~(gain > -DIVERGENCE) & ~end.excluded)
     acceptance = torch.where(nonfinite, 0.0, gain.exp().clamp(max=1.0))
     accepted = uniform < acceptance
-
-    def chosen(new: Tensor, old: Tensor) -> Tensor:
-        return torch.where(accepted.reshape(accepted.shape + (1,) * (new.ndim - 2)), new, old)
-
-    point = end.map(chosen, start)
+    point = end.where(accepted, start)
     energy = torch.where(accepted, kinetic, kinetic_start) - point.log_density(beta)
     return Transition(point, acceptance, diverging, energy, nonfinite)
 
 
 def mean_acceptance(acceptance: Tensor, start: Point) -> Tensor:
     """What step sizes (item,) learn from: not from chains that start where the density is zero, unless all do."""
-    counted = ~_excluded(start)
+    counted = ~start.excluded
     number = counted.sum(0)
     of_them = torch.where(counted, acceptance, 0.0).sum(0) / number.clamp(min=1)
     return torch.where((number == 0) | (number == len(acceptance)), acceptance.mean(0), of_them)
-
-
-def _excluded(point: Point) -> Tensor:
-    return point.reference.isneginf() | point.tilt.isneginf()
 
 
 def _momentum(normal: Tensor, inverse_mass: Tensor | None) -> Tensor:

@@ -10,7 +10,7 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 
-from cogen.inference.items import refuse_hidden_items, site_dims
+from cogen.inference.items import site_dims
 from cogen.inference.results import check_names
 from cogen.inference.targets.model_checks import check_observed, check_scale, runs_in_numpyro
 
@@ -23,8 +23,7 @@ def check_pyro_model(model: Callable, args: tuple = (), kwargs: Mapping[str, Any
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         try:
-            with refuse_hidden_items():
-                nodes = poutine.trace(model).get_trace(*args, **(kwargs or {})).nodes
+            nodes = poutine.trace(model).get_trace(*args, **(kwargs or {})).nodes
             sites = {n: s for n, s in nodes.items() if s["type"] == "sample" and not site_is_subsample(s)}
         except Exception as raised:
             error = raised

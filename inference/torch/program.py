@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
 from cogen.inference.items import Items
+from cogen.inference.kernels.kernel import ExactDraws, GivenPositions
 from cogen.inference.programs import Started
 from cogen.inference.records import Records
-from cogen.inference.seeds import torch_seed
-from cogen.inference.torch.checkpoint import identity, restore, to_arrays
+from cogen.inference.torch.checkpoint import identity, state_from_arrays, state_to_arrays
+from cogen.inference.torch.random_numbers import Random
 
 
 class TorchProgram:
-    """Transitions of a `PyroAnnealedHMC` or `PyroSVI`, which hold the state. Draws follow ``seed`` and nothing of torch's own
-    random numbers is changed."""
+    """Transitions of a kernel in torch; what is carried is its state. Nothing of torch's own random numbers is changed."""
 
-    library = "cogen"
     chunk_size = 1
 
-    def __init__(self, recipe: Any, model: Callable, *, num_warmup: int, num_chains: int, seed: int) -> None:
-        self.kernel = recipe.bind(model, num_chains)
-        self.name = type(self.kernel).__name__
-        self._num_warmup, self._seed = num_warmup, torch_seed(seed)
-        self._random: torch.Tensor | None = None
+    def __init__(self, recipe: Any, model: Callable, items: Items, *, num_warmup: int, num_chains: int, seed: int) -> None:
+        if recipe.model is not None:
+            raise ValueError(f"{recipe.name} was made with a model of its own: make it without one for infer")
+        self.kernel = recipe.kernel(num_warmup, num_chains)
+        self.library, self.name = recipe.library, recipe.name
+        self.target = recipe.target(model, num_chains=num_chains, own=items.own)
+        self._random = Random.of(seed, items.id)
 
     @property
     def ladder_statistics(self) -> tuple[str, ...]:
@@ -36,7 +36,7 @@ class TorchProgram:
     @property
     def facts(self) -> dict[str, Any]:
         return {
-            "num_populations": self.kernel.num_populations_used,
+            "num_populations": self.kernel.populations,
             "moves_per_temperature": self.kernel.moves_per_temperature,
             "adapted": int(self.kernel.adapts),
             "evidence_kind": self.kernel.evidence_kind,
@@ -49,62 +49,44 @@ class TorchProgram:
         """Nothing: a progress bar says how long a run takes."""
 
     def start(self, items: Items) -> Started:
-        self._set_up()
-        density = self.kernel.statistics()["lp"].numpy(force=True).T if self.kernel.starts_at_density else None
-        return Started(self.kernel, density, self.kernel.cost.numpy(force=True))
+        chains = self.kernel.num_chains
+        start = ExactDraws(chains) if items.start is None else GivenPositions(np.moveaxis(items.start, 1, 0))
+        state = self.kernel.init(self.target, self._random, start)
+        density = self.kernel.log_density(state)
+        gradients = np.full(len(items.id), chains * self.kernel.gradients_to_start, np.int64)
+        return Started(state, None if density is None else density.numpy(force=True).T, gradients)
 
     def advance(self, carried: Any, items: Items, count: int, warming: bool) -> tuple[Any, Records, int, bool]:
-        with self._own_random_numbers():
-            sites = self.kernel.sample()
-        alone = self.kernel.target.items is None
-
-        def first_axis(values: Any, chains: bool = True) -> dict[str, np.ndarray]:
-            """(transition, item, [chain,] ...) of values ([chain,] [item,] ...)."""
-            found = {name: value.numpy(force=True) for name, value in values.items()}
-            return {name: (value.swapaxes(0, 1) if chains else value)[None] for name, value in found.items()}
-
-        if alone:
-            sites = {name: value[:, None] for name, value in sites.items()}
+        state, info = self.kernel.step(self.target, self._random.at(carried.iteration), carried)
+        reported = {name: value for name, value in info._asdict().items() if value is not None and name != "beta"}
         records = Records(
-            first_axis(sites),
-            first_axis(self.kernel.statistics()),
-            first_axis(self.kernel.path(), chains=False),
-            self.kernel.cost.numpy(force=True)[None],
+            _first_transition(state.point.values, lambda value: value.swapaxes(0, 1)),
+            _first_transition(reported, lambda value: value.swapaxes(0, 1)),
+            _first_transition(self.kernel.path(state, info), lambda value: value),
+            info.n_steps.sum(0).numpy(force=True)[None],
         )
-        return carried, records, 1, self.warmed_up(carried)
+        return state, records, 1, self.warmed_up(state)
 
     def warmed_up(self, carried: Any) -> bool:
-        return bool(self.kernel.warmed_up)
+        return bool(self.kernel.warmed_up(carried).all())
 
     def end_warmup(self, carried: Any) -> Any:
-        self.kernel.end_warmup()
-        return carried
+        return carried._replace(iteration=self.kernel.num_warmup)
 
     def to_arrays(self, carried: Any) -> dict[str, np.ndarray]:
-        return to_arrays(self.kernel)
+        return state_to_arrays(carried)
 
     def from_arrays(self, carried: Any, arrays: dict[str, np.ndarray]) -> Any:
-        restore(self.kernel, arrays)
-        return carried
+        return state_from_arrays(carried, arrays)
 
     def identity(self, items: Items) -> dict[str, Any]:
-        self._set_up()
-        return identity(self.kernel)
+        return identity(self.kernel, self.start(items).carried)
 
     def state(self, parts: list[tuple[Any, int]]) -> Any:
-        return self.kernel.state
+        ((state, _),) = parts
+        return state
 
-    def _set_up(self) -> None:
-        if self._random is None:
-            with self._own_random_numbers():
-                self.kernel.setup(self._num_warmup)
 
-    @contextmanager
-    def _own_random_numbers(self) -> Iterator[None]:
-        with torch.random.fork_rng(devices=[]):
-            if self._random is None:
-                torch.manual_seed(self._seed)
-            else:
-                torch.set_rng_state(self._random)
-            yield
-            self._random = torch.get_rng_state()
+def _first_transition(values: Mapping[str, torch.Tensor], change: Callable[[np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
+    """(transition, item, ...) of the tensors of one transition, once ``change`` has put the item axis first."""
+    return {name: change(value.numpy(force=True))[None] for name, value in values.items()}

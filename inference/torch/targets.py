@@ -25,7 +25,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyro
@@ -37,9 +37,11 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, biject_to
 
-from cogen.inference.items import ItemModel, count_items, find_items, take_items
+from cogen.inference.items import ItemModel, count_items, find_items, item_ids, items_apart, take_items
+from cogen.inference.kernels.kernel import ExactDraws, Own, Start
 from cogen.inference.torch.guide_start import PyroGuideStart, check_sites
 from cogen.inference.torch.model_checks import ProperUnobserved, check_pyro_model
+from cogen.inference.torch.random_numbers import Random
 
 Initial = Distribution | Mapping[str, Distribution] | PyroGuideStart | None
 Message = Any
@@ -69,6 +71,22 @@ class Point(NamedTuple):
     def gradient(self, beta: Tensor) -> Tensor:
         return self.reference_gradient + beta.to(self.u.dtype)[:, None] * self.tilt_gradient
 
+    def log_density_gain(self, start: Point, beta: Tensor) -> Tensor:
+        """log pi_beta(self) - log pi_beta(start); -inf where pi_beta(self) = 0. Where both are zero, log q0 alone decides: a
+        chain that starts where the density is zero walks under q0 until it leaves."""
+        known = self.reference - start.reference
+        gain = known + beta * (self.tilt - start.tilt)
+        return torch.where(self.excluded, torch.where(start.excluded, known, -torch.inf), gain)
+
+    @property
+    def excluded(self) -> Tensor:
+        """Whether the density is zero here, as behind a hard constraint."""
+        return self.reference.isneginf() | self.tilt.isneginf()
+
+    def where(self, accepted: Tensor, start: Point) -> Point:
+        """The position and everything known about it, or the start's: ``accepted`` is (chain, item)."""
+        return self.map(lambda new, old: torch.where(accepted.reshape(accepted.shape + (1,) * (new.ndim - 2)), new, old), start)
+
     def map(self, change: Callable[..., Tensor], *others: Point) -> Point:
         """``change`` of every array, and of the same arrays of other points."""
         arrays = zip(self[:-1], *(other[:-1] for other in others), strict=True)
@@ -84,6 +102,7 @@ class PyroTarget:
         a guide mixed with the prior.
     :param temper: the observed sites to temper, by name (default: all); the others count fully at every beta.
     :param flat_prior: leave the prior out at beta = 1.
+    :param own: what a kernel's settings hold of each item.
 
     Raises ValueError where nothing is observed or latent, for a discrete latent site, a subsampled plate, a name in ``temper``
     that is no observed site, and an ``initial`` whose sites or shapes are not the model's.
@@ -99,53 +118,68 @@ class PyroTarget:
         initial: Initial = None,
         temper: Sequence[str] | None = None,
         flat_prior: bool = False,
+        own: Own | None = None,
     ) -> None:
         self.items: ItemModel | None = None if args or kwargs else find_items(model)
         if self.items is not None and not self.items.item_data:
             raise ValueError("nothing is observed: condition the model first, as in model.condition(visible=pixels)")
         self.num_chains, self.initial, self.temper, self.flat_prior = num_chains, initial, temper, flat_prior
+        self.own, self.ids = own or Own(), item_ids(self.items)
         if self.items is None:
             check_pyro_model(model, args, kwargs)
         self.model = ProperUnobserved()(model) if self.items is None else self.items
-        self._args, self._kwargs = args, kwargs
+        self.args, self.kwargs = args, kwargs
         self.num_items, self._block = 1, num_chains
         if self.items is not None:
             self.num_items = count_items(self.items.item_data)
             self._block = min(num_chains, max(1, PIXELS_AT_ONCE // (self.num_items * math.prod(self.items.event_shape))))
             self._repeated = take_items(self.items.item_data, np.tile(np.arange(self.num_items), self._block))
-        self._by_vmap = self.items is None
+        self._by_vmap = self._untried = self.items is None
         self._sites: dict[str, torch.Size] = {}
         """Of an item's unconstrained values."""
         self._shapes: dict[str, torch.Size] = {}
         """Of what a run of the model draws."""
+        self._like = self._drawn([0], num_chains=1)  # finds the sites; what is wrong is raised here
 
     @property
     def dim(self) -> int:
         """Unconstrained coordinates of an item."""
         return sum(shape.numel() for shape in self._sites.values())
 
-    def start(self, seeds: Sequence[int]) -> Point:
-        """Exact draws from q0, a function of the seed of each item, with one gradient evaluation."""
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), pyro.validation_enabled(False):
-            u = torch.stack([self._draw(item, seed) for item, seed in enumerate(seeds)], dim=1)
-        if self._by_vmap:
-            try:
-                return self.evaluate(u)
-            except RuntimeError as error:
-                self._by_vmap = False
-                reason = str(error).strip().splitlines()[0]
-                warnings.warn(
-                    f"torch.vmap cannot run this model ({reason}): its chains are evaluated one after another. To have them"
-                    " batched, avoid Python branches on values and .item(), give an autograd Function a vmap rule, or write"
-                    " the model as an ItemModel (see cogen.inference.items)",
-                    stacklevel=4,
-                )
-        return self.evaluate(u)
+    def positions(self, start: Start, random: Random) -> Tensor:
+        """Where chains start, (chain, item, dim). Raises ValueError for given positions of another shape."""
+        if isinstance(start, ExactDraws):
+            return self._drawn(random.seeds(), start.num_chains)
+        given = start.u if isinstance(start.u, Tensor) else torch.from_numpy(np.array(start.u))
+        u = (given if given.ndim == 3 else given[:, None]).to(self._like)
+        if u.shape != (wanted := (self.num_chains, self.num_items, self.dim)):
+            raise ValueError(f"the start has the shape {tuple(given.shape)}, and (chain, item, coordinate) is {wanted}")
+        return u
+
+    def starting_from(self, guide: PyroGuideStart) -> Self:
+        """The same model's paths from a guide."""
+        other = copy.copy(self)
+        other.initial = guide.bind(self.num_items, self.dim)
+        return other
 
     def evaluate(self, u: Tensor) -> Point:
         """One gradient evaluation at (chain, item, dim): one pass forward, one back through each of the two parts. The prior
         does not look at what the generator makes, so that only one of them goes through the generator."""
-        first, *rest = (self._evaluate(block) for block in u.split(self._block))
+        try:
+            first, *rest = (self._evaluate(block) for block in u.split(self._block))
+        except RuntimeError as error:
+            if not self._untried:
+                raise
+            self._by_vmap = self._untried = False
+            reason = str(error).strip().splitlines()[0]
+            warnings.warn(
+                f"torch.vmap cannot run this model ({reason}): its chains are evaluated one after another. To have them"
+                " batched, avoid Python branches on values and .item(), give an autograd Function a vmap rule, or write"
+                " the model as an ItemModel (see cogen.inference.items)",
+                stacklevel=4,
+            )
+            return self.evaluate(u)
+        self._untried = False
         return first.map(lambda *parts: torch.cat(parts), *rest) if rest else first
 
     def gradient(self, u: Tensor, beta: Tensor) -> Tensor:
@@ -192,11 +226,11 @@ class PyroTarget:
 
     def _run(self, u: Tensor, data: Any = None) -> Sums:
         """The model at u: (row, dim) for an `ItemModel` with the rows' ``data``, (dim,) for any other."""
-        lead, args = u.shape[:-1], self._args if data is None else (data,)
+        lead, args = u.shape[:-1], self.args if data is None else (data,)
         parts = u.split([shape.numel() for shape in self._sites.values()], dim=-1)
         coordinates = {n: p.reshape(lead + s) for (n, s), p in zip(self._sites.items(), parts, strict=True)}
-        with _Density(coordinates, self._initial_of, lead) as density:
-            self.model(*args, **self._kwargs)
+        with items_apart(), _Density(coordinates, self._initial_of, lead) as density:
+            self.model(*args, **self.kwargs)
         apart = [term for name, term in density.observed.items() if self.temper is not None and name not in self.temper]
         known = density.prior if self.initial is None else density.start
         if isinstance(self.initial, PyroGuideStart):
@@ -219,16 +253,20 @@ class PyroTarget:
             log_guide = start.log_density(u).double() - jacobian
         else:
             with _Given(density.values, u.shape[:-1]) as given:
-                start.function(*args, **self._kwargs)
+                start.function(*args, **self.kwargs)
             log_guide = torch.stack(given.terms).sum(0)
         share = torch.tensor(start.prior_share, dtype=torch.float64, device=u.device)
         return torch.logaddexp(torch.log1p(-share) + log_guide, share.log() + prior)
 
-    def _draw(self, item: int, seed: int) -> Tensor:
+    def _drawn(self, seeds: Sequence[int], num_chains: int) -> Tensor:
+        """Exact draws from q0, (chain, item, dim), a function of the seed of each item."""
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), pyro.validation_enabled(False):
+            return torch.stack([self._draw(item, seed, num_chains) for item, seed in enumerate(seeds)], dim=1)
+
+    def _draw(self, item: int, seed: int, chains: int) -> Tensor:
         """One item's draws from q0, (chain, dim); the sites are found and checked on the way."""
         torch.manual_seed(seed)
-        chains = self.num_chains
-        calls: list[tuple[tuple, dict]] = [(self._args, self._kwargs)] * chains
+        calls: list[tuple[tuple, dict]] = [(self.args, self.kwargs)] * chains
         lead = torch.Size()
         if self.items is not None:
             calls, lead = [((take_items(self.items.item_data, np.full(chains, item)),), {})], torch.Size([chains])
@@ -247,7 +285,7 @@ class PyroTarget:
         """A run of the model, its latent sites drawn from q0 or ``given``: their unconstrained values."""
         if given is not None:
             check_sites(given, self._shapes)
-        with _Draw(self._initial_of, lead, given or {}) as drawn:
+        with items_apart(), _Draw(self._initial_of, lead, given or {}) as drawn:
             self.model(*args, **kwargs)
         _check_sites(drawn, self.initial, self.temper)
         self._shapes = drawn.shapes

@@ -1,4 +1,4 @@
-"""Stochastic variational inference as a kernel for Pyro models, the sister of `variational`.
+"""Stochastic variational inference for Pyro models, the sister of `variational`.
 
     maximise  E_{z ~ q} [log p(z, y) - log q(z)]
 
@@ -6,46 +6,189 @@ by Pyro's own `SVI` with any autoguide, one per item, or one guide function for 
 2013). After the warm-up every transition draws each chain anew from q, with its log ratio log p(z, y) - log q(z).
 """
 
+# mypy: disable-error-code="override"
+# What a Kernel has as arrays of one item are tensors of all items here.
+
 from __future__ import annotations
 
 import copy
 import functools
 import inspect
-from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyro
 import torch
 from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide import AutoDelta, AutoGuide, AutoLaplaceApproximation, AutoNormal
-from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from pyro.optim.pytorch_optimizers import Adam  # type: ignore[attr-defined]
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from cogen.inference.annealing.populations import population_count
-from cogen.inference.items import take_items
-from cogen.inference.seeds import torch_seed
+from cogen.inference.items import items_apart, take_items
+from cogen.inference.kernels.kernel import ExactDraws, Kernel, Start
+from cogen.inference.seeds import check_seed, id_halves
+from cogen.inference.torch.ensemble_kernel import PyroEnsembleKernel
 from cogen.inference.torch.guide_start import PyroGuideStart
+from cogen.inference.torch.random_numbers import Random
 from cogen.inference.torch.targets import Point, PyroTarget
+from cogen.inference.variational import VariationalSettings
+
+
+class Fit(NamedTuple):
+    """Of one guide: an autoguide, or a function, whose parameters Pyro's own store keeps."""
+
+    guide: Any
+    items: list[int]
+    """Of which it is the guide."""
+    store: Any
+    """An autoguide's parameters and their constraints, in the form of Pyro's store; the ``values`` are put there for a step."""
+    values: dict[str, Tensor]
+    """Of its parameters."""
+    optimizer: dict[str, Any]
+    """The optimiser's state, by the names of the parameters."""
 
 
 class VariationalState(NamedTuple):
-    """Draws of the guides of all items."""
+    """The fits and, after the warm-up, draws of the guides."""
 
-    i: int
+    iteration: int
     point: Point
     """During the warm-up draws of the prior."""
     log_sum: Tensor
     """(chain, item): the log of the sum of the chain's ratios p(z, y) / q(z) so far."""
     elbo: Tensor
     """(item,); where all items are fitted at once, the mean over them."""
-    cost: Tensor
-    """(item,): gradient evaluations of the last transition, over all chains."""
+    fits: tuple[Fit, ...]
+    start: PyroGuideStart | None
+    """What was fitted, once the warm-up is over."""
 
 
-class PyroSVI(MCMCKernel):
+class VariationalInfo(NamedTuple):
+    """A step of the fit or, after the warm-up, a draw of every chain; each (chain, item)."""
+
+    lp: Tensor
+    log_ratio: Tensor
+    """log p(z, y) - log q(z) of the draw."""
+    n_steps: Tensor
+    """Gradient evaluations; those of the fit are counted on the first chain."""
+    population: Tensor
+    population_log_evidence: Tensor
+    """The log mean ratio of the population's draws so far."""
+
+
+@dataclass(frozen=True, eq=False)
+class VariationalKernel(Kernel):
+    """Steps of the fit, then draws of the guide."""
+
+    settings: VariationalSettings
+    num_warmup: int
+    num_chains: int
+    guide: Any
+
+    evidence_kind = "importance"
+
+    @cached_property
+    def populations(self) -> int:
+        return population_count(self.num_chains, self.settings.num_populations, resampling=False)
+
+    @property
+    def _autoguide(self) -> bool:
+        return _is_class(self.guide, AutoGuide)
+
+    def path(self, state: VariationalState, info: VariationalInfo) -> dict[str, Tensor]:
+        return {"elbo": state.elbo}
+
+    def init(self, target: PyroTarget, random: Random, start: Start) -> VariationalState:
+        point = target.evaluate(target.positions(start, random))
+        # The factors of an AutoNormal do not feel each other, so that all items can be fitted in one batch.
+        by_item = self._autoguide and not _is_class(self.guide, AutoNormal)
+        groups = [[k] for k in range(target.num_items)] if by_item else [list(range(target.num_items))]
+        guides = [self.guide(target.model) if self._autoguide else self.guide for _ in groups]
+        stores: list[dict[str, Any]] = [{"params": {}, "constraints": {}} for _ in groups]
+        fits = tuple(Fit(*each, {}, {}) for each in zip(guides, groups, stores, strict=True))
+        zeros = torch.zeros(target.num_items, device=point.u.device)
+        return VariationalState(0, point, torch.full_like(point.tilt, -torch.inf), zeros, fits, None)
+
+    def step(self, target: PyroTarget, random: Random, state: VariationalState) -> tuple[VariationalState, VariationalInfo]:
+        if state.iteration < self.num_warmup:
+            new = self._fitted(target, random, state)
+            n_steps = torch.zeros_like(state.log_sum, dtype=torch.int64)
+            n_steps[0] = self.settings.num_particles
+        else:
+            start = self.guide_start(target, random, state) if state.start is None else state.start
+            guided = target.starting_from(start)
+            point = guided.evaluate(guided.positions(ExactDraws(self.num_chains), random))
+            point = point._replace(tilt=torch.where(point.tilt.isnan(), -torch.inf, point.tilt))
+            new = state._replace(point=point, log_sum=torch.logaddexp(state.log_sum, point.tilt), start=start)
+            n_steps = torch.ones_like(state.log_sum, dtype=torch.int64)
+        new = new._replace(iteration=state.iteration + 1)
+        size = self.num_chains // self.populations
+        drawn = size * max(1, new.iteration - self.num_warmup)
+        evidence = new.log_sum.unflatten(0, (self.populations, size)).logsumexp(1) - np.log(drawn)
+        return new, VariationalInfo(
+            lp=new.point.reference + new.point.tilt,
+            log_ratio=new.point.tilt,
+            n_steps=n_steps,
+            population=torch.arange(self.num_chains)[:, None].expand_as(new.log_sum) // size,
+            population_log_evidence=evidence.repeat_interleave(size, dim=0),
+        )
+
+    def guide_start(
+        self, target: PyroTarget, random: Random, state: VariationalState, prior_share: float = 0.0
+    ) -> PyroGuideStart:
+        """What was fitted, mixed with the prior."""
+        if not self._autoguide:
+            return PyroGuideStart(self.guide, prior_share=prior_share)
+        guides, seeds = [], random.seeds()
+        for fit in state.fits:
+            args, kwargs = _call(target, fit.items)
+            with items_apart(), self._in_store(fit, seeds[fit.items[0]]):
+                laplace = isinstance(fit.guide, AutoLaplaceApproximation)
+                guides.append(fit.guide.laplace_approximation(*args, **kwargs) if laplace else fit.guide)
+        return PyroGuideStart(guides, prior_share=prior_share)
+
+    def _fitted(self, target: PyroTarget, random: Random, state: VariationalState) -> VariationalState:
+        """After one step of every fit."""
+        fits, elbo, seeds = [], torch.zeros_like(state.elbo), random.seeds()
+        for index, fit in enumerate(state.fits):
+            args, kwargs = _call(target, fit.items)
+            optimizer = copy.copy(self.settings.optimizer)
+            waiting = copy.deepcopy(fit.optimizer)  # what set_state would add to
+            vars(optimizer).update(optim_objs={}, grad_clip={}, _state_waiting_to_be_consumed=waiting)
+            with items_apart(), self._in_store(fit, seeds[fit.items[0]]):
+                loss = Trace_ELBO(num_particles=self.settings.num_particles)
+                found = -pyro.infer.SVI(target.model, fit.guide, optimizer, loss).step(*args, **kwargs)
+                learnt = optimizer.get_state()
+            values = {name: value.detach().clone() for name, value in fit.store["params"].items()}
+            fits.append(fit._replace(values=values, optimizer=learnt))
+            if not np.isfinite(found):
+                raise ValueError(
+                    f"the ELBO of fit {index} is no number at step {state.iteration}: take a smaller learning rate, or a guide"
+                    " that starts nearer"
+                )
+            elbo[fit.items] = found / len(fit.items)
+        return state._replace(fits=tuple(fits), elbo=elbo)
+
+    @contextmanager
+    def _in_store(self, fit: Fit, seed: int) -> Iterator[None]:
+        """The values of a fit in Pyro's store, and torch's random numbers from a seed. Autoguides of all items have parameters
+        of the same names, and so each a store of its own."""
+        with torch.no_grad():
+            for name, value in fit.values.items():
+                fit.store["params"][name].copy_(value)
+        own: Any = pyro.get_param_store().scope(fit.store) if self._autoguide else nullcontext()
+        with torch.random.fork_rng(devices=[]), own:
+            torch.manual_seed(seed)
+            yield
+
+
+class PyroSVI(PyroEnsembleKernel):
     """SVI in `infer`, as in ``infer(seen, PyroSVI(AutoNormal), num_warmup=1000, ...)``.
 
     :param guide: a Pyro autoguide class (or a ``functools.partial`` of one), fitted item by item (``AutoNormal``: all items at
@@ -57,149 +200,75 @@ class PyroSVI(MCMCKernel):
     Raises ValueError for a count below one, a guide without a density (`AutoDelta`) and a guide that has a model already.
     """
 
-    transforms: dict[str, Any] = {}  # noqa: RUF012 (for Pyro's MCMC: draws are constrained already)
-    evidence_kind = "importance"
-    adapts = False
-    moves_per_temperature = 1
-    ladder_statistics: tuple[str, ...] = ()
-    starts_at_density = False
+    settings_type = VariationalSettings
 
     def __init__(
         self, guide: Any, *, optimizer: Any = None, num_particles: int = 1, num_populations: int | None = None
     ) -> None:
-        if num_particles < 1:
-            raise ValueError(f"num_particles={num_particles}: at least one is needed")
-        factory = guide.func if isinstance(guide, functools.partial) else guide
-        if inspect.isclass(factory) and issubclass(factory, AutoDelta):
+        optimizer = Adam({"lr": 0.01}) if optimizer is None else optimizer
+        super().__init__(optimizer=optimizer, num_particles=num_particles, num_populations=num_populations)
+        if _is_class(guide, AutoDelta):
             raise ValueError("AutoDelta has no density: for the posterior mode use GradientDescent(prior=True)")
         if isinstance(guide, AutoGuide):
             raise ValueError(f"pass the class {type(guide).__name__} or a functools.partial of it: the model comes from infer")
         self.guide = guide
-        self.optimizer = Adam({"lr": 0.01}) if optimizer is None else optimizer
-        self.num_particles = num_particles
-        self.num_populations = num_populations
-        self._autoguide = inspect.isclass(factory) and issubclass(factory, AutoGuide)
-        # The factors of an AutoNormal do not feel each other, so that all items can be fitted in one batch.
-        self._by_item = self._autoguide and not (inspect.isclass(factory) and issubclass(factory, AutoNormal))
-        self.model: Callable | None = None
-        self.num_chains = 0
 
-    def bind(self, model: Callable, num_chains: int) -> Self:
-        """A copy for a model and so many chains."""
-        bound = copy.copy(self)
-        bound.model, bound.num_chains = model, num_chains
-        return bound
+    def kernel(self, num_warmup: int, num_chains: int) -> VariationalKernel:
+        if num_warmup < 1:
+            raise ValueError(f"num_warmup={num_warmup}: the fit is the warm-up")
+        kernel = VariationalKernel(self.settings, num_warmup, num_chains, self.guide)
+        _ = kernel.populations  # a number of chains that cannot be divided is refused here
+        return kernel
 
     def fit(self, model: Callable, *, num_steps: int, seed: int, prior_share: float = 0.1) -> PyroGuideStart:
-        """Fit the guide to a conditioned model, as the ``initial`` of a `PyroAnnealedHMC`."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(torch_seed(seed))
-            kernel = self.bind(model, 4)
-            kernel.setup(num_steps)
-            for _ in range(num_steps):
-                kernel.sample()
-        return kernel.start(prior_share)
+        """`fit_pyro_guide` with this guide and these settings."""
+        counts: dict[str, Any] = {"num_steps": num_steps, "seed": seed, "prior_share": prior_share, "progress": False}
+        return fit_pyro_guide(model, self.guide, **counts, **vars(self.settings))
 
-    def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
-        if self.model is None:
-            raise ValueError("PyroSVI has no model yet: pass it to cogen.inference.infer")
-        if warmup_steps < 1:
-            raise ValueError(f"num_warmup={warmup_steps}: the fit is the warm-up")
-        self.num_populations_used = population_count(self.num_chains, self.num_populations, resampling=False)
-        self._warmup, self._arguments = warmup_steps, (args, kwargs)
-        target = PyroTarget(self.model, args, kwargs, num_chains=self.num_chains)
-        self._seeds = [torch.Generator("cpu").manual_seed(s) for s in torch.randint(2**62, (target.num_items,)).tolist()]
-        point = target.start(self._next_seeds())  # what is wrong with the model is said here
-        self.target = target
-        self._calls: list[tuple[tuple, dict]] = [(args, kwargs)]
-        if target.items is not None:
-            rows = [[k] for k in range(target.num_items)] if self._by_item else [list(range(target.num_items))]
-            self._calls = [((take_items(target.items.item_data, np.array(each)),), {}) for each in rows]
-        loss = Trace_ELBO(num_particles=self.num_particles)
-        self.guides = [self.guide(target.model) if self._autoguide else self.guide for _ in self._calls]
-        self._fits = [pyro.infer.SVI(target.model, guide, self.optimizer, loss) for guide in self.guides]
-        self._stores: list[Any] = [{"params": {}, "constraints": {}} for _ in self._fits]
-        zeros = torch.zeros(target.num_items, device=point.u.device)
-        self._state = VariationalState(0, point, torch.full_like(point.tilt, -torch.inf), zeros, zeros.long())
 
-    def start(self, prior_share: float) -> PyroGuideStart:
-        """What was fitted, mixed with the prior."""
-        if not self._autoguide:
-            return PyroGuideStart(self.guide, prior_share=prior_share)
-        guides = [
-            guide.laplace_approximation(*args, **kwargs) if isinstance(guide, AutoLaplaceApproximation) else guide
-            for guide, (args, kwargs) in zip(self.guides, self._calls, strict=True)
-        ]
-        return PyroGuideStart(guides, prior_share=prior_share)
+def fit_pyro_guide(
+    model: Callable,
+    guide: Any,
+    *,
+    num_steps: int,
+    seed: int,
+    prior_share: float = 0.1,
+    progress: bool = True,
+    **settings: Any,
+) -> PyroGuideStart:
+    """Fit a guide to the items of a conditioned Pyro model, as the ``initial`` of a kernel.
 
-    def sample(self, params: Any = None) -> dict[str, Tensor]:
-        """A step of the fit or, after the warm-up, a draw of the guide. Returns the latent sites, (chain, [item,] *shape)."""
-        state = self._state
-        if state.i < self._warmup:
-            elbo = [-self._step(k) for k in range(len(self._fits))]
-            if not np.isfinite(elbo).all():
-                raise ValueError(
-                    f"the ELBO of fit {int(np.flatnonzero(~np.isfinite(elbo))[0])} is no number at step {state.i}: take a"
-                    " smaller learning rate, or a guide that starts nearer"
-                )
-            shared = self.target.num_items / len(elbo)
-            each = torch.tensor(elbo).to(state.elbo).div(shared).expand_as(state.elbo)
-            state = state._replace(elbo=each, cost=torch.full_like(state.cost, self.num_particles))
-        else:
-            if state.i == self._warmup:
-                settings: dict[str, Any] = {"num_chains": self.num_chains, "initial": self.start(0.0)}
-                args, kwargs = self._arguments
-                self.target = PyroTarget(self.model, args, kwargs, **settings)  # type: ignore[arg-type]
-            point = self.target.start(self._next_seeds())
-            point = point._replace(tilt=torch.where(point.tilt.isnan(), -torch.inf, point.tilt))
-            log_sum = torch.logaddexp(state.log_sum, point.tilt)
-            state = state._replace(point=point, log_sum=log_sum, cost=torch.full_like(state.cost, self.num_chains))
-        self._state = state._replace(i=state.i + 1)
-        return self._sites()
+    :param guide: as for `PyroSVI`, whose other ``settings`` (optimizer, num_particles) may follow.
+    :param num_steps: steps of the fit, >= 1.
+    :param seed: in [0, 2^63).
+    :param prior_share: the share of the prior in the start, in [0, 1].
 
-    @property
-    def state(self) -> VariationalState:
-        """The state after the last transition."""
-        return self._state
+    >>> import pyro, pyro.distributions as dist, torch
+    >>> from pyro.infer.autoguide import AutoNormal
+    >>> from cogen.inference import PyroAnnealedHMC, fit_pyro_guide
+    >>> def model():
+    ...     z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    ...     pyro.sample("y", dist.Normal(z, 1.0), obs=torch.tensor(2.0))
+    >>> kernel = PyroAnnealedHMC(initial=fit_pyro_guide(model, AutoNormal, num_steps=100, seed=0, progress=False))
+    """
+    PyroGuideStart(guide, prior_share=prior_share)  # a share out of range is refused before the fit
+    recipe, chains = PyroSVI(guide, **settings), 4
+    kernel, target = recipe.kernel(num_steps, chains), recipe.target(model, num_chains=chains)
+    random = Random.of(check_seed(seed), id_halves(target.ids))
+    state = kernel.init(target, random, ExactDraws(chains))
+    for k in tqdm(range(num_steps), disable=not progress, unit="step"):
+        state, _ = kernel.step(target, random.at(k), state)
+    return kernel.guide_start(target, random.at(num_steps), state, prior_share)
 
-    @property
-    def cost(self) -> Tensor:
-        return self._state.cost
 
-    warmed_up = False
-    """The fit goes on to the end of the warm-up."""
+def _is_class(guide: Any, kind: type) -> bool:
+    """Whether it makes guides of this kind."""
+    factory = guide.func if isinstance(guide, functools.partial) else guide
+    return inspect.isclass(factory) and issubclass(factory, kind)
 
-    def statistics(self) -> dict[str, Tensor]:
-        """The statistics of the last draw by their ArviZ names, each (chain, item)."""
-        state, populations = self._state, self.num_populations_used
-        size = self.num_chains // populations
-        population = torch.arange(self.num_chains)[:, None].expand_as(state.log_sum) // size
-        evidence = state.log_sum.unflatten(0, (populations, size)).logsumexp(1) - np.log(size * max(1, state.i - self._warmup))
-        return {
-            "lp": state.point.reference + state.point.tilt,
-            "log_ratio": state.point.tilt,
-            "n_steps": torch.zeros_like(population),
-            "population": population,
-            "population_log_evidence": evidence.repeat_interleave(size, dim=0),
-        }
 
-    def path(self) -> dict[str, Tensor]:
-        return {"elbo": self._state.elbo}
-
-    def logging(self) -> OrderedDict[str, str]:
-        return OrderedDict(elbo=f"{float(self._state.elbo.mean()):.4g}")
-
-    def _sites(self) -> dict[str, Tensor]:
-        items = self.target.items is not None
-        return {name: value if items else value[:, 0] for name, value in self._state.point.values.items()}
-
-    def _next_seeds(self) -> list[int]:
-        return [int(torch.randint(2**62, (), generator=generator)) for generator in self._seeds]
-
-    def _step(self, index: int) -> float:
-        """One step of a fit. Autoguides of all items have parameters of the same names, and so each a store of its own."""
-        args, kwargs = self._calls[index]
-        if not self._autoguide:
-            return self._fits[index].step(*args, **kwargs)
-        with pyro.get_param_store().scope(self._stores[index]) as self._stores[index]:
-            return self._fits[index].step(*args, **kwargs)
+def _call(target: PyroTarget, items: list[int]) -> tuple[tuple, dict]:
+    """The arguments of the model for these items."""
+    if target.items is None:
+        return target.args, target.kwargs
+    return (take_items(target.items.item_data, np.array(items)),), {}

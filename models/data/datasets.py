@@ -36,7 +36,6 @@ from cogen.models.data.published_images import (
     load_cifar_folder,
     load_idx,
     load_idx_folder,
-    write_whole,
 )
 
 __all__ = [
@@ -47,7 +46,6 @@ __all__ = [
     "load_idx_folder",
     "load_image_data",
     "load_images",
-    "write_whole",
 ]
 
 KNOWN = ("mnist", "fashion-mnist", "cifar10", "celeba")

@@ -13,7 +13,6 @@ import hashlib
 import http.client
 import io
 import math
-import os
 import struct
 import tarfile
 import urllib.request
@@ -22,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from cogen.inference.whole_files import write_whole
 
 IDX_FILES = (
     "train-images-idx3-ubyte",
@@ -190,13 +191,3 @@ def _fetch(address: str, checksum: str, by_hand: str, decompress: Callable[[byte
             f"{address} came with other content than expected (SHA-256 {found[:12]}..., not {checksum[:12]}...); {by_hand}"
         )
     return content
-
-
-def write_whole(target: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all: an interrupted run leaves nothing half-written."""
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)

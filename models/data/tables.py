@@ -32,10 +32,10 @@ from typing import Any
 
 import numpy as np
 
+from cogen.inference.whole_files import write_whole
 from cogen.models.data.columns import Column, Place, decode_column, encode_column, infer_column
 from cogen.models.data.csv_text import columns_of, first_repeated, read_text, replace_entries
 from cogen.models.data.entries import Holes, text_of, words_of
-from cogen.models.data.published_images import write_whole
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ depend on others.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -40,7 +42,10 @@ from torch import Tensor, nn
 
 from cogen.models.families.family import Batch, Family, Update, adam
 from cogen.models.families.gan import NonSaturating, Objective
+from cogen.models.families.recipe import Recipe
+from cogen.models.families.sizes import Sizes
 from cogen.models.networks.encoders import FeatureEncoder, negative_log_density
+from cogen.models.training.learning_rates import InverseRoot, Schedule
 
 
 class AIM(Family):
@@ -129,3 +134,43 @@ class AIM(Family):
 
     def _last(self, features: Tensor) -> Tensor:
         return self.critic.last(features).squeeze(-1)  # type: ignore[operator]
+
+
+# --- recipes -------------------------------------------------------------------------------------------------------
+
+
+REGULARISED = NonSaturating(gamma=0.5)
+
+
+def _build(
+    sizes: Sizes,
+    rates: Mapping[str, Any],
+    *,
+    objective: Objective = REGULARISED,
+    weight: float | None = None,
+    noise: float = 0.0,
+    unit_variance: bool = False,
+) -> AIM:
+    settings: dict[str, Any] = {"weight": weight, "noise": noise, "unit_variance": unit_variance}
+    generator, head = sizes.generator(), sizes.head()
+    return AIM(generator, sizes.critic(), head, sizes.latent_dim, objective, **settings, **rates)
+
+
+def _unit_variance(
+    sizes: Sizes,
+    rates: Mapping[str, Any],
+    *,
+    objective: Objective = REGULARISED,
+    weight: float | None = None,
+    noise: float = 0.0,
+) -> AIM:
+    return _build(sizes, rates, objective=objective, weight=weight, noise=noise, unit_variance=True)
+
+
+def _inverse_root(num_steps: int) -> Schedule:
+    return InverseRoot()
+
+
+RECIPE = Recipe(_build, schedule=_inverse_root, encoder=Sizes.encoder_architecture)
+UNIT_VARIANCE = replace(RECIPE, build=_unit_variance, encoder=lambda sizes: sizes.encoder_architecture(unit_variance=True))
+"""The paper's AIM-."""

@@ -24,7 +24,7 @@ z layers of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -33,6 +33,8 @@ from torch.nn.functional import softplus
 
 from cogen.models.families.family import Batch, Family, Update, adam
 from cogen.models.families.gan import discriminator_loss
+from cogen.models.families.recipe import Recipe
+from cogen.models.families.sizes import Sizes
 from cogen.models.networks.architectures import DenseCritic
 
 
@@ -166,3 +168,25 @@ def check(critic: nn.Module, latent_dim: int, gamma: float) -> None:
         )
     if not 0 <= gamma < math.inf:
         raise ValueError(f"gamma={gamma}: the weight of the penalty on the critic's gradient is not negative; 0 is none")
+
+
+# --- recipes -------------------------------------------------------------------------------------------------------
+
+
+def joint_critic(sizes: Sizes) -> JointCritic:
+    """A critic of pairs with networks of these sizes."""
+    return JointCritic(sizes.event_shape, sizes.latent_dim, sizes.pair_features(), sizes.pair_widths)
+
+
+def _build(sizes: Sizes, rates: Mapping[str, Any], *, stochastic: bool = True, gamma: float = 1.0) -> ALI:
+    generator, critic = sizes.generator(), joint_critic(sizes)
+    return ALI(generator, sizes.encoder(), critic, sizes.latent_dim, stochastic=stochastic, gamma=gamma, **rates)
+
+
+def _deterministic(sizes: Sizes, rates: Mapping[str, Any], *, gamma: float = 1.0) -> ALI:
+    return _build(sizes, rates, stochastic=False, gamma=gamma)
+
+
+RECIPE = Recipe(_build, encoder=Sizes.encoder_architecture)
+DETERMINISTIC = Recipe(_deterministic, encoder=Sizes.encoder_architecture)
+"""BiGAN."""

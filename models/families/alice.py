@@ -23,15 +23,18 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, softplus
 
-from cogen.models.families.ali import ALI, Pairs
+from cogen.models.families.ali import ALI, Pairs, joint_critic
 from cogen.models.families.family import Batch, Update, adam
 from cogen.models.families.gan import Critic, discriminator_loss
+from cogen.models.families.recipe import Recipe
+from cogen.models.families.sizes import Sizes
 
 
 class ALICE(ALI):
@@ -97,3 +100,14 @@ def cycle_critic_loss(cycle_critic: Critic, x: Tensor, again: Tensor) -> Tensor:
 def adversarial_cycle_loss(cycle_critic: Critic, x: Tensor, again: Tensor) -> Tensor:
     """What generator and encoder lower so that (x, x~) is taken for (x, x)."""
     return softplus(-cycle_critic(torch.cat([x, again], dim=1))).mean()
+
+
+def _build(
+    sizes: Sizes, rates: Mapping[str, Any], *, weight: float = 1.0, stochastic: bool = True, gamma: float = 1.0
+) -> ALICE:
+    settings: dict[str, Any] = {"weight": weight, "stochastic": stochastic, "gamma": gamma}
+    generator, critic = sizes.generator(), joint_critic(sizes)
+    return ALICE(generator, sizes.encoder(), critic, sizes.latent_dim, **settings, **rates)
+
+
+RECIPE = Recipe(_build, encoder=Sizes.encoder_architecture)

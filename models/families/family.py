@@ -45,6 +45,9 @@ class Family(nn.Module):
         """One step on ``batches_per_step`` batches, laid one after the other in ``batch``."""
         raise NotImplementedError
 
+    def initialise(self, x: Tensor) -> None:
+        """Set the initial values that depend on data x (item, *event_shape), before training; most families have none."""
+
     def latent(self, count: int) -> Tensor:
         """Draws of the prior, (count, latent_dim)."""
         return torch.randn(count, self.latent_dim, device=next(self.parameters()).device)

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cogen.models.families.gan import Critic
+from cogen.models.families.gan import Critic, adversarial
+from cogen.models.families.recipe import Recipe
 
 LARGEST = 10.0
 """exp(T - 1) is continued linearly beyond T - 1 = 10: early critics are wild, and one sample must not be all of the loss."""
@@ -55,3 +56,6 @@ def conjugate(output: Tensor) -> Tensor:
         point = (output - 1.0).clamp(max=LARGEST)
         slope = point.exp()
     return slope * (output - point)
+
+
+RECIPE = Recipe(lambda sizes, rates: adversarial(sizes, rates, KL()), learning_rate=5e-4)

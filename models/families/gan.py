@@ -20,8 +20,8 @@ References:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -29,6 +29,8 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from cogen.models.families.family import Batch, Family, Update, adam
+from cogen.models.families.recipe import Recipe
+from cogen.models.families.sizes import Sizes
 
 Critic = Callable[[Tensor], Tensor]
 """From x (batch, *event_shape) to one number each, (batch,)."""
@@ -149,3 +151,42 @@ class GAN(Family):
 
     def _judged(self, label: list[Tensor], x: Tensor) -> Tensor:
         return self.critic(x, *label)
+
+
+# --- recipes -------------------------------------------------------------------------------------------------------
+
+
+def adversarial(sizes: Sizes, rates: Mapping[str, Any], objective: Objective) -> GAN:
+    """A `GAN` with networks of these sizes."""
+    return GAN(sizes.generator(), sizes.critic(), sizes.latent_dim, objective, **rates)
+
+
+def _non_saturating(
+    sizes: Sizes,
+    rates: Mapping[str, Any],
+    *,
+    objective: NonSaturating = NonSaturating(),
+    real_target: float | None = None,
+) -> GAN:
+    return adversarial(sizes, rates, objective if real_target is None else replace(objective, real_target=real_target))
+
+
+def _saturating(sizes: Sizes, rates: Mapping[str, Any], *, real_target: float = 1.0) -> GAN:
+    return adversarial(sizes, rates, Saturating(gamma=0.0, real_target=real_target))
+
+
+def with_penalty(recipe: Recipe, gamma: float, penalty_every: int = 8) -> dict[str, Any]:
+    """The settings of a recipe under which R1 of weight ``gamma`` holds its critic's gradient; none where R1 is no part of it.
+
+    A critic of x is penalised at every ``penalty_every``-th step, and the game is then `NonSaturating`; a critic of pairs at
+    every step.
+    """
+    if "objective" in recipe.settings:
+        return {"objective": NonSaturating(gamma, penalty_every)}
+    return {"gamma": gamma} if "gamma" in recipe.settings else {}
+
+
+RECIPE = Recipe(_non_saturating)
+CONDITIONAL = replace(RECIPE, labelled=True)
+SATURATING = Recipe(_saturating, learning_rate=5e-4)
+"""At half the rate: no R1 holds the critic's gradient."""

@@ -32,7 +32,7 @@ finite at both ends of the range (theirs, logit(alpha + (1 - alpha) u), is infin
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Self
 
@@ -41,6 +41,9 @@ from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 
 from cogen.models.families.family import Batch, Family, Update, adam
+from cogen.models.families.recipe import Recipe
+from cogen.models.families.sizes import Architecture, Sizes
+from cogen.models.training.preparation import dequantised
 
 
 class AffineCoupling(nn.Module):
@@ -242,6 +245,9 @@ class RealNVP(Family):
     def optimizers(self) -> dict[str, Any]:
         return {"negative_log_likelihood": adam(self.generator, learning_rate=self.learning_rate, betas=self.betas)}
 
+    def initialise(self, x: Tensor) -> None:
+        self.generator.standardise(x)
+
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
         if len(batch) != 1:
             raise ValueError(f"the batch holds {len(batch)} tensors, and this family models x alone: train on x without labels")
@@ -312,3 +318,21 @@ class _Flow(Transform):
         shape = self.inverse_shape(x.shape)
         z, log_det = self.generator.inverse(x.reshape(-1, *self.generator.event_shape))
         return z.reshape(shape), log_det.reshape(shape[:-1])
+
+
+# --- recipe --------------------------------------------------------------------------------------------------------
+
+
+def _architecture(sizes: Sizes) -> Architecture:
+    """Bounded data lie in [-1, 1]."""
+    ends: dict[str, Any] = {"bounded": True, "value_range": (-1.0, 1.0)} if sizes.bounded else {}
+    hidden = {} if sizes.widths is None else {"hidden": sizes.widths}
+    return Architecture("RealNVPGenerator", {"event_shape": sizes.event_shape, **ends, **hidden})
+
+
+def _build(sizes: Sizes, rates: Mapping[str, Any]) -> RealNVP:
+    return RealNVP(RealNVPGenerator(**_architecture(sizes).arguments), **rates)
+
+
+RECIPE = Recipe(_build, prepare=dequantised, generator=_architecture)
+"""Its z is as long as x, and its encoder the generator's inverse."""

@@ -4,9 +4,10 @@ For the seen entries y_S of a row, of whatever columns,
 
     log p(y_S) >= E_q(z | y_S) sum over S of log p(y_j | G(z)) - KL(q(z | y_S) || Normal(0, 1))
 
-with the columns' distributions of `mixed_columns`, and one noise scale per continuous column that is learned with the networks.
-The encoder sees the values, holes as zero, and which entries are holes. So training tables may have holes, and since rows of
-a batch get more of them at random, a different share in each, the encoder is an amortised guide q(z | y_S) for any S.
+with the columns' distributions of `cogen.models.mixed.columns`, and one noise scale per continuous column that is learned with
+the networks. The encoder sees the values, holes as zero, and which entries are holes. So training tables may have holes, and
+since rows of a batch get more of them at random, a different share in each, the encoder is an amortised guide q(z | y_S) for
+any S.
 
 The bound of a row with further holes is that of the entries that are left, log p(y_S) again, whose maximum is at the same
 model. To ask for the entries that the encoder was not shown as well would make of q(z | y_S) the normalised geometric mean of
@@ -35,10 +36,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cogen.models.data.column_parameters import parameter_places
 from cogen.models.data.tables import Schema
 from cogen.models.families.family import Batch, Family, Update
+from cogen.models.families.recipe import Kind, Recipe
+from cogen.models.families.sizes import TableSizes
 from cogen.models.families.vae import kl_to_standard_normal
-from cogen.models.mixed.columns import MixedNoise, places
+from cogen.models.mixed.columns import MixedNoise
 from cogen.models.networks.architectures import DenseEncoder, DenseGenerator
 from cogen.models.networks.encoders import normal_start, pyro_normal_start
 from cogen.models.storage.generators import GeneratorConfig
@@ -54,7 +58,7 @@ class RowEncoder(nn.Module):
 
     def __init__(self, schema: Schema, latent_dim: int, hidden: Sequence[int]) -> None:
         super().__init__()
-        where = places(schema)
+        where = parameter_places(schema)
         self.continuous, self.discrete = where.continuous.tolist(), where.discrete.tolist()
         self.register_buffer("levels", torch.arange(where.logits.shape[1], dtype=torch.float32), persistent=False)
         features = len(schema.columns) + len(self.continuous) + where.logits.size
@@ -111,7 +115,7 @@ class TabularVAE(Family):
             raise ValueError(f"smallest_scale={smallest_scale}: it lies in (0, 1), 1 being the spread of a whole column")
         if latent_dim < 1:
             raise ValueError(f"latent_dim={latent_dim}: a latent has at least one dimension")
-        where = places(schema)
+        where = parameter_places(schema)
         self.schema, self.latent_dim, self.hidden = schema, latent_dim, tuple(hidden)
         self.extra_holes, self.smallest_scale = extra_holes, smallest_scale
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
@@ -189,7 +193,7 @@ class TabularVAE(Family):
     @property
     def scales(self) -> dict[str, float]:
         """`scale` by name of the column, as `MixedColumns` takes it."""
-        names = [self.schema.names[at] for at in places(self.schema).continuous]
+        names = [self.schema.names[at] for at in parameter_places(self.schema).continuous]
         return dict(zip(names, self.scale.double().tolist(), strict=True))
 
     def config(self, **about: Any) -> GeneratorConfig:
@@ -206,12 +210,12 @@ class TabularVAE(Family):
             architecture="DenseGenerator",
             arguments={
                 "latent_dim": self.latent_dim,
-                "event_shape": [places(self.schema).size],
+                "event_shape": [parameter_places(self.schema).size],
                 "hidden": list(self.hidden),
                 "bounded": False,
             },
             latent_dim=self.latent_dim,
-            event_shape=(places(self.schema).size,),
+            event_shape=(parameter_places(self.schema).size,),
             value_range=(float(made.min()), float(made.max())),
             noise_scale=math.sqrt(sum(s**2 for s in scales.values()) / len(scales)) if scales else 1.0,
             schema={**self.schema.to_json(), "noise_scale": scales},
@@ -277,3 +281,15 @@ class TabularVAE(Family):
         """log p(what is seen of the rows | z): (..., item)."""
         log_density = self._likelihood(z).log_prob(rows.nan_to_num())
         return torch.where(rows.isnan(), 0.0, log_density).sum(-1)
+
+
+# --- recipe --------------------------------------------------------------------------------------------------------
+
+
+def _build(sizes: TableSizes, rates: Mapping[str, Any], *, extra_holes: float = 0.5, weight_decay: float = 0.0) -> TabularVAE:
+    settings: dict[str, Any] = {"extra_holes": extra_holes, "weight_decay": weight_decay}
+    return TabularVAE(sizes.schema, sizes.latent_dim, hidden=sizes.widths or (64, 64), **settings, **rates)
+
+
+RECIPE = Recipe(_build, takes=frozenset({Kind.TABLE}), latent_dim=8, average=0.0)
+"""What is stored is what `TabularVAE.config` says; averaged weights would not go with the noise scales."""

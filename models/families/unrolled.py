@@ -21,7 +21,8 @@ generator's loss, as usual in a GAN.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,8 @@ from torch.nn.functional import softplus
 
 from cogen.models.families.family import Batch, Update
 from cogen.models.families.gan import GAN, Critic, NonSaturating, Saturating, discriminator_loss
+from cogen.models.families.recipe import Recipe
+from cogen.models.families.sizes import Sizes
 
 ZERO_SUM = Saturating(gamma=0.0)
 """What the generator loses the critic gains: the paper's game."""
@@ -107,3 +110,18 @@ def surrogate_loss(objective: NonSaturating, critic: Critic, real: Tensor, fake:
     """The generator's loss and the data's part of f: the critic to come depends on the generator there as well."""
     data = critic(real)
     return objective.generator_loss(critic, fake) - softplus(-data).mean() - (1.0 - objective.real_target) * data.mean()
+
+
+def _build(
+    sizes: Sizes,
+    rates: Mapping[str, Any],
+    *,
+    objective: NonSaturating = ZERO_SUM,
+    unroll: int = 5,
+    unroll_rate: float = 0.01,
+) -> UnrolledGAN:
+    ahead: dict[str, Any] = {"unroll": unroll, "unroll_rate": unroll_rate}
+    return UnrolledGAN(sizes.generator(), sizes.critic(), sizes.latent_dim, objective, **ahead, **rates)
+
+
+RECIPE = Recipe(_build, learning_rate=5e-4)

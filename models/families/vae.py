@@ -21,6 +21,7 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy
 
 from cogen.models.families.family import Batch, Family, Update, adam
+from cogen.models.families.recipe import Recipe
+from cogen.models.families.sizes import Sizes
 
 SMALLEST_SCALE = 0.02
 """Bounds the fitted sigma from below: the density of an exactly reproduced pixel is infinite."""
@@ -142,3 +145,12 @@ class VAE(Family):
 def _open(probability: Tensor) -> Tensor:
     """A probability kept away from 0 and 1, where its logarithm is infinite."""
     return 1e-6 + (1.0 - 2e-6) * probability
+
+
+def _build(sizes: Sizes, rates: Mapping[str, Any], *, scale: float | None = None, bernoulli: bool = False) -> VAE:
+    generator = sizes.generator()
+    return VAE(sizes.dense_encoder(), generator, sizes.latent_dim, scale=scale, bernoulli=bernoulli, **rates)
+
+
+RECIPE = Recipe(_build, encoder=Sizes.dense_encoder_architecture)
+CONDITIONAL = Recipe(_build, labelled=True)

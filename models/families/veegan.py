@@ -24,13 +24,16 @@ given a standard deviation, which training does not use.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cogen.models.families.ali import Pairs, check, critic_loss
+from cogen.models.families.ali import Pairs, check, critic_loss, joint_critic
 from cogen.models.families.family import Batch, Family, Update, adam
+from cogen.models.families.recipe import Recipe
+from cogen.models.families.sizes import Sizes
 
 
 class Reconstructor(nn.Module):
@@ -121,3 +124,11 @@ class VEEGAN(Family):
 def generator_reconstructor_loss(generated: Tensor, error: Tensor, weight: float = 1.0) -> Tensor:
     """-E D(G(z), z) + weight * E |z - F(G(z))|^2 / latent_dim: critic outputs (batch,), latent errors (batch, latent_dim)."""
     return weight * error.square().mean() - generated.mean()
+
+
+def _build(sizes: Sizes, rates: Mapping[str, Any], *, weight: float = 1.0, gamma: float = 1.0) -> VEEGAN:
+    generator, critic = sizes.generator(), joint_critic(sizes)
+    return VEEGAN(generator, sizes.reconstructor(), critic, sizes.latent_dim, weight=weight, gamma=gamma, **rates)
+
+
+RECIPE = Recipe(_build, encoder=Sizes.reconstructor_architecture)

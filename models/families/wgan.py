@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cogen.models.families.gan import Critic, squared_gradient
+from cogen.models.families.gan import Critic, adversarial, squared_gradient
+from cogen.models.families.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -77,3 +78,7 @@ class GradientPenalty:
 def distance(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
     """E D(x) - E D(G(z)): the critic's estimate of the Wasserstein distance, from below."""
     return critic(real).mean() - critic(fake).mean()
+
+
+CLIPPED = Recipe(lambda sizes, rates: adversarial(sizes, rates, Clipping()), learning_rate=5e-4)
+PENALISED = Recipe(lambda sizes, rates: adversarial(sizes, rates, GradientPenalty()), learning_rate=5e-4)

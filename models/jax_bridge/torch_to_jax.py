@@ -16,8 +16,8 @@ import copy
 import functools
 import logging
 import warnings
-from collections.abc import Callable
-from types import BuiltinFunctionType
+from collections.abc import Callable, Iterable, Mapping
+from types import BuiltinFunctionType, MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -48,6 +48,10 @@ class _Untranslated(ConversionError):
         self.reason = reason
 
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of the inputs without their batch axis, the first called "", contexts by their names."""
+
+
 class _Step(NamedTuple):
     node: Node
     function: Callable
@@ -56,8 +60,17 @@ class _Step(NamedTuple):
     dtypes: tuple  # of the outputs that are tensors, None for the others
 
 
-def as_jax(module: nn.Module, input_shape: tuple[int, ...], *, check: bool = True) -> Callable:
+def as_jax(
+    module: nn.Module,
+    input_shape: tuple[int, ...],
+    contexts: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
+    *,
+    check: bool = True,
+) -> Callable:
     """The JAX function ``(batch, *input_shape) -> (batch, *output_shape)`` that computes ``module`` in evaluation mode.
+
+    ``contexts`` are the shapes of further inputs by name, without their batch axis: with ``{"label": (10,)}`` the module is
+    called as ``module(z, label=...)``, and so is the function.
 
     It can be jitted, mapped and differentiated. The weights are copied: training the module further does not change
     it. It computes in float32 (in float64 for a float64 module when JAX has 64 bits enabled). With ``check`` the value
@@ -70,18 +83,19 @@ def as_jax(module: nn.Module, input_shape: tuple[int, ...], *, check: bool = Tru
     >>> function(torch.zeros(5, 2).numpy()).shape
     (5, 3)
     """
-    shape = tuple(int(size) for size in input_shape)
+    shapes = {"": tuple(int(size) for size in input_shape)}
+    shapes |= {name: tuple(int(size) for size in size_of) for name, size_of in contexts.items()}
     wanted = next((p.dtype for p in [*module.parameters(), *module.buffers()] if p.is_floating_point()), torch.float32)
     dtype = torch.float64 if wanted == torch.float64 and _jax_dtype(wanted).itemsize == 8 else torch.float32
     if wanted != dtype:
         module = copy.deepcopy(module).to(dtype)
     with evaluation(module):
         try:
-            function = _convert(module, shape, dtype)
+            function = _convert(module, shapes, dtype)
             if check:
-                _check(module, function, shape, dtype)
+                _check(module, function, shapes, dtype)
         except _Untranslated as error:
-            wrong = _wrong_in_torch(module, shape, dtype)
+            wrong = _wrong_in_torch(module, shapes, dtype)
             if not wrong:
                 raise
             raise ConversionError(f"{error.reason}; the Pyro backend is no way out: {wrong}") from None
@@ -91,19 +105,21 @@ def as_jax(module: nn.Module, input_shape: tuple[int, ...], *, check: bool = Tru
 # --- from module to function ----------------------------------------------------------------------------------------
 
 
-def _convert(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> Callable:
+def _convert(module: nn.Module, shapes: Shapes, dtype: torch.dtype) -> Callable:
     import jax
     import jax.numpy as jnp
 
     name = type(module).__name__
-    program = _export(module, shape, dtype)
-    constants, steps, source, result = _analyse(program, name)
+    program = _export(module, shapes, dtype)
+    constants, steps, sources, result = _analyse(program, name)
+    first, *others = sources
+    inputs = {"": first, **dict(zip(_order(module, [key for key in shapes if key]), others, strict=True))}
     with jax.ensure_compile_time_eval():  # so that weights are arrays even when the caller is being traced
         values = {node: _to_jax(value) for node, value in constants.items()}
         compute = jnp.asarray(0.0, _jax_dtype(dtype)).dtype
 
-    def single(x):  # x  # input_shape
-        known = {**values, source: x[None]}
+    def single(given):  # by name, "" being the first input
+        known = {**values, **{node: given[key][None] for key, node in inputs.items()}}
         for step in steps:
             args, kwargs = map_aggregate((step.args, step.kwargs), lambda a: known[a] if isinstance(a, Node) else a)
             try:
@@ -112,28 +128,37 @@ def _convert(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> C
                 raise _Untranslated(f"{_place(step.node, name)} failed in JAX: {_line(error)}") from error
         return known[result][0]
 
-    def function(x):
-        x = jnp.asarray(x, compute)
-        if x.shape[1:] != shape:
-            raise ValueError(f"{name} takes inputs of shape (batch, {', '.join(map(str, shape))}), not {x.shape}")
-        return jax.vmap(single)(x)
+    def function(x, **context):
+        given = {"": x, **context}
+        if set(given) != set(shapes):
+            raise ValueError(f"{name} takes the contexts {sorted(shapes)[1:]}, not {sorted(context)}")
+        given = {key: jnp.asarray(value, compute) for key, value in given.items()}
+        for key, shape in shapes.items():
+            if given[key].shape[1:] != shape:
+                what = f"{name} takes {key or 'inputs'} of shape (batch, {', '.join(map(str, shape))})"
+                raise ValueError(f"{what}, not {given[key].shape}")
+        return jax.vmap(single)(given)
 
-    jax.eval_shape(function, jax.ShapeDtypeStruct((1, *shape), compute))  # what cannot be traced is said now
+    examples = {key: jax.ShapeDtypeStruct((1, *shape), compute) for key, shape in shapes.items()}
+    jax.eval_shape(lambda given: function(given.pop(""), **given), examples)  # what cannot be traced is said now
     return function
 
 
-def _export(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype):
+def _export(module: nn.Module, shapes: Shapes, dtype: torch.dtype):
     """The module as a functional graph in which every operator that the table has is kept whole."""
     from torch.export import export
 
     name = type(module).__name__
-    example = torch.zeros(1, *shape, dtype=dtype, device=_device(module))
+    context = {key: torch.zeros(1, *shape, dtype=dtype, device=_device(module)) for key, shape in shapes.items()}
+    example = context.pop("")
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            output = module(example)
+            output = module(example, **context)
     except Exception as error:
+        beside = "".join(f" with {key} of shape {tuple(value.shape)}" for key, value in context.items())
         raise ConversionError(
-            f"{name} does not run on an input of shape {tuple(example.shape)}: {_line(error)}{hint_of_batch_size(module)}"
+            f"{name} does not run on an input of shape {tuple(example.shape)}{beside}: {_line(error)}"
+            + hint_of_batch_size(module)
         ) from error
     if not isinstance(output, Tensor):
         raise ConversionError(f"{name} returns {type(output).__name__}, a generator returns one tensor: wrap the module")
@@ -148,15 +173,15 @@ def _export(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype):
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             if isinstance(module, torch.jit.ScriptModule):
-                program = _exported_script(module, example)
+                program = _exported_script(module, example, context)
             else:
-                program = export(module, (example,), strict=False)
+                program = export(module, (example,), context, strict=False)
             return program.run_decompositions(_decompositions())
     except Exception as error:
         raise _Untranslated(f"torch.export cannot write {name} as a graph: {_line(error)}") from error
 
 
-def _exported_script(module: torch.jit.ScriptModule, example: Tensor) -> Any:
+def _exported_script(module: torch.jit.ScriptModule, example: Tensor, context: dict[str, Tensor]) -> Any:
     """A scripted or traced module by torch's converter, which torch.export's errors recommend for it."""
     from torch._export.converter import TS2EPConverter
 
@@ -166,16 +191,24 @@ def _exported_script(module: torch.jit.ScriptModule, example: Tensor) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # and of buffers that evaluation does not use
-            return TS2EPConverter(module, (example,), {}).convert()
+            return TS2EPConverter(module, (example, *(context[name] for name in _order(module, context))), {}).convert()
     finally:
         log.setLevel(level)
 
 
-def _wrong_in_torch(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> str:
+def _order(module: nn.Module, contexts: Iterable[str]) -> list[str]:
+    """The contexts as the exported graph takes them: keywords keep their order, and a script's converter knows none."""
+    if isinstance(module, torch.jit.ScriptModule):
+        forward: Any = module.forward
+        return [argument.name for argument in forward.schema.arguments if argument.name in contexts]
+    return list(contexts)
+
+
+def _wrong_in_torch(module: nn.Module, shapes: Shapes, dtype: torch.dtype) -> str:
     """Why a module is no generator in any library; nothing where it is one."""
-    points = torch.randn(POINTS, *shape, generator=torch.Generator().manual_seed(0), dtype=dtype).to(_device(module))
+    points = _points(POINTS, shapes, torch.Generator().manual_seed(0), module, dtype)
     try:
-        check_module(module, points, type(module).__name__, "its input")
+        check_module(module, points.pop(""), type(module).__name__, "its input", points)
     except ValueError as error:
         return str(error)
     return ""
@@ -193,8 +226,8 @@ def _decompositions() -> dict:
     return {overload: rule for overload, rule in default_decompositions().items() if overload not in kept}
 
 
-def _analyse(program, name: str) -> tuple[dict[Node, Any], list[_Step], Node, Node]:
-    """What torch can compute now, the steps that wait for the input, the input and the result."""
+def _analyse(program, name: str) -> tuple[dict[Node, Any], list[_Step], list[Node], Node]:
+    """What torch can compute now, the steps that wait for the inputs, the inputs and the result."""
     from cogen.models.jax_bridge.operators import OPERATORS
 
     signature = program.graph_signature
@@ -205,14 +238,14 @@ def _analyse(program, name: str) -> tuple[dict[Node, Any], list[_Step], Node, No
     stored |= signature.inputs_to_lifted_tensor_constants
     constants: dict[Node, Any] = {}
     steps: list[_Step] = []
-    source: Node
+    sources: list[Node] = []
     result: Node
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in stored:
             path = stored[node.name]
             constants[node] = program.state_dict[path] if path in program.state_dict else program.constants[path]
         elif node.op == "placeholder":
-            source = node
+            sources.append(node)
         elif node.op == "output":
             result = node.args[0][0]
         elif _draws_random_numbers(node):
@@ -233,7 +266,7 @@ def _analyse(program, name: str) -> tuple[dict[Node, Any], list[_Step], Node, No
             args, kwargs = map_aggregate((node.args, kwargs), _jax_dtype)
             steps.append(_Step(node, OPERATORS[_operator(node)], args, kwargs, _dtypes(node)))
     used = {parent for step in steps for parent in step.node.all_input_nodes} | {result}
-    return {node: value for node, value in constants.items() if node in used}, steps, source, result
+    return {node: value for node, value in constants.items() if node in used}, steps, sources, result
 
 
 def _operator(node: Node) -> str:
@@ -316,16 +349,16 @@ def _device(module: nn.Module) -> torch.device:
 # --- the comparison with torch --------------------------------------------------------------------------------------
 
 
-def _check(module: nn.Module, function: Callable, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def _check(module: nn.Module, function: Callable, shapes: Shapes, dtype: torch.dtype) -> None:
     name = type(module).__name__
-    value_error, gradient_error = _errors(module, function, shape, dtype)
+    value_error, gradient_error = _errors(module, function, shapes, dtype)
     if value_error <= TOLERANCE and gradient_error <= TOLERANCE:
         return
     if value_error <= TOLERANCE and gradient_error <= KINK_TOLERANCE and dtype == torch.float32:
         # Rounding can put a unit on the other side of its kink; in double precision it does not.
         twin = copy.deepcopy(module).double()
         with _double():
-            _, exact = _errors(twin, _convert(twin, shape, torch.float64), shape, torch.float64)
+            _, exact = _errors(twin, _convert(twin, shapes, torch.float64), shapes, torch.float64)
         if exact <= TOLERANCE:
             return
     raise _Untranslated(
@@ -334,33 +367,40 @@ def _check(module: nn.Module, function: Callable, shape: tuple[int, ...], dtype:
     )
 
 
-def _errors(module: nn.Module, function: Callable, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[float, float]:
-    """Largest errors of value and gradient over a few batches of three, relative to the largest magnitude."""
+def _errors(module: nn.Module, function: Callable, shapes: Shapes, dtype: torch.dtype) -> tuple[float, float]:
+    """Largest errors of value and gradient over a few batches of three, relative to the largest magnitude. Contexts are drawn
+    as the input is, and the gradient is that of all of them."""
     import jax
 
-    def value_and_gradient(z, cotangent):
-        value, pull = jax.vjp(function, z)
+    def value_and_gradient(given, cotangent):
+        value, pull = jax.vjp(lambda given: function(given[""], **{key: given[key] for key in shapes if key}), given)
         return value, pull(cotangent)[0]
 
     compiled = None
     generator, worst = torch.Generator().manual_seed(0), [0.0, 0.0]
     for _ in range(3):
-        z = torch.randn(3, *shape, generator=generator, dtype=dtype).to(_device(module)).requires_grad_()
+        given = _points(3, shapes, generator, module, dtype)
         with torch.enable_grad():
-            value = module(z)
+            value = module(given[""].requires_grad_(), **{key: given[key].requires_grad_() for key in shapes if key})
             cotangent = torch.randn(value.shape, generator=generator, dtype=dtype)
-            gradient = torch.zeros_like(z)
+            gradients = {key: torch.zeros_like(each) for key, each in given.items()}
             if value.requires_grad:
-                found = torch.autograd.grad(value, z, cotangent.to(value), allow_unused=True)[0]
-                gradient = gradient if found is None else found
-        inputs = z.detach().cpu().numpy(), cotangent.numpy()
+                found = torch.autograd.grad(value, list(given.values()), cotangent.to(value), allow_unused=True)
+                gradients |= {key: each for key, each in zip(given, found, strict=True) if each is not None}
+        inputs = {key: each.detach().cpu().numpy() for key, each in given.items()}, cotangent.numpy()
         if compiled is None:
             with jax.default_matmul_precision("highest"):
                 compiled = jax.jit(value_and_gradient).lower(*inputs).compile(QUICKLY)
-        ours = compiled(*inputs)
-        for i, (mine, theirs) in enumerate(zip(ours, (value, gradient), strict=True)):
-            worst[i] = max(worst[i], _relative_error(mine, theirs))
+        ours, slopes = compiled(*inputs)
+        worst[0] = max(worst[0], _relative_error(ours, value))
+        worst[1] = max(worst[1], *(_relative_error(slopes[key], gradients[key]) for key in shapes))
     return worst[0], worst[1]
+
+
+def _points(count: int, shapes: Shapes, generator: torch.Generator, module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Normal inputs by name, (count, *shape)."""
+    drawn = {key: torch.randn(count, *shape, generator=generator, dtype=dtype) for key, shape in shapes.items()}
+    return {key: values.to(_device(module)) for key, values in drawn.items()}
 
 
 def _relative_error(mine, theirs: Tensor) -> float:

@@ -22,7 +22,6 @@ References:
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,54 +30,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cogen.models.data.column_parameters import NEVER, parameter_places
 from cogen.models.data.tables import Schema
 from cogen.models.likelihoods import Normal, Scale
 from cogen.models.views import View
-
-NEVER = -1e9
-"""The logit of a level that a column does not have, where columns are padded to the same number of levels."""
-
-
-@dataclass(frozen=True, eq=False)
-class ParameterPlaces:
-    """Where the parameters of the columns stand in what a generator makes.
-
-    A binary column is a categorical one whose first logit is 0. Places ``size`` and ``size + 1`` are those of two numbers that
-    are appended to the parameters: 0 and `NEVER`.
-    """
-
-    size: int
-    """How many parameters a row has."""
-    first: np.ndarray
-    """(column,): the place of the first parameter of each column."""
-    continuous: np.ndarray
-    """(continuous,): which columns are continuous."""
-    means: np.ndarray
-    """(continuous,): the places of their means."""
-    discrete: np.ndarray
-    """(discrete,): which columns are binary or categorical."""
-    logits: np.ndarray
-    """(discrete, level): the places of their logits."""
-    order: np.ndarray
-    """(column,): the order of the columns among the continuous ones followed by the discrete ones."""
-
-
-@functools.cache
-def places(schema: Schema) -> ParameterPlaces:
-    """Where the parameters of the columns stand, in the order of the schema."""
-    kinds = [column.kind for column in schema.columns]
-    counts = [len(column.levels) if column.kind == "categorical" else 1 for column in schema.columns]
-    first = np.cumsum([0, *counts])
-    size = int(first[-1])
-    continuous = np.array([at for at, kind in enumerate(kinds) if kind == "continuous"], dtype=np.int64)
-    discrete = np.array([at for at, kind in enumerate(kinds) if kind != "continuous"], dtype=np.int64)
-    most = max(len(column.levels) for column in schema.columns)
-    logits = np.full((len(discrete), most), size + 1, dtype=np.int64)
-    for row, at in zip(logits, discrete, strict=True):
-        own = [size, first[at]] if kinds[at] == "binary" else np.arange(first[at], first[at + 1])
-        row[: len(own)] = own
-    order = np.argsort(np.concatenate([continuous, discrete]))
-    return ParameterPlaces(size, first[:-1], continuous, first[continuous], discrete, logits, order)
 
 
 def level_probabilities(schema: Schema, parameters: np.ndarray) -> dict[str, np.ndarray]:
@@ -87,7 +42,7 @@ def level_probabilities(schema: Schema, parameters: np.ndarray) -> dict[str, np.
     The mean over posterior draws of x is the probability that the posterior gives to each level.
     """
     parameters = np.asarray(parameters, dtype=np.float64)
-    where = places(schema)
+    where = parameter_places(schema)
     if parameters.shape[-1:] != (where.size,):
         raise ValueError(f"the parameters have shape {parameters.shape}; {_parameters_of(schema)}")
     fixed = np.broadcast_to([0.0, NEVER], (*parameters.shape[:-1], 2))
@@ -120,7 +75,7 @@ class MixedNoise:
 
     def check(self, values: np.ndarray) -> str | None:
         """What is wrong with rows (item, column), NaN where hidden, or None."""
-        for at in places(self.schema).discrete:
+        for at in parameter_places(self.schema).discrete:
             column, entries = self.schema.columns[at], values[:, at]
             levels = len(column.levels)
             wrong = ~np.isnan(entries) & ~np.isin(entries, np.arange(levels))
@@ -194,7 +149,7 @@ class MixedColumns(View):
         return x
 
     def shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        if event_shape != (places(self.schema).size,):
+        if event_shape != (parameter_places(self.schema).size,):
             raise ValueError(f"the generator makes an x of shape {event_shape}; {_parameters_of(self.schema)}")
         return (len(self.schema.columns),)
 
@@ -204,7 +159,7 @@ class MixedColumns(View):
 
 def _scales(schema: Schema, scale: Any) -> Scale | None:
     """One number for each continuous column, or the distribution over a common one."""
-    names = [schema.names[at] for at in places(schema).continuous]
+    names = [schema.names[at] for at in parameter_places(schema).continuous]
     if not names:
         if scale:
             raise ValueError(f"scale={scale}: the table has no continuous column, so there is no noise scale; leave it out")
@@ -223,4 +178,4 @@ def _scales(schema: Schema, scale: Any) -> Scale | None:
 
 
 def _parameters_of(schema: Schema) -> str:
-    return f"the {len(schema.columns)} columns of the table have {places(schema).size} parameters"
+    return f"the {len(schema.columns)} columns of the table have {parameter_places(schema).size} parameters"

@@ -1,4 +1,4 @@
-"""Rows of mixed columns as one distribution of NumPyro, elementwise over columns; `mixed_rows_torch` is the same for Pyro."""
+"""Rows of mixed columns as one distribution of NumPyro, elementwise over columns; `rows_torch` is the same for Pyro."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import Categorical, Distribution, Normal, constraints
 
+from cogen.models.data.column_parameters import NEVER, parameter_places
 from cogen.models.data.tables import Schema
-from cogen.models.mixed.columns import NEVER, places
 
 
 class MixedRows(Distribution):
     """Normal, Bernoulli and Categorical columns side by side, batch shape (..., column); levels are drawn as floats 0, 1, ...
 
-    :param parameters: (..., parameter), in the order of `places`.
+    :param parameters: (..., parameter), in the order of `parameter_places`.
     :param scale: of the continuous columns, a number or (..., continuous).
     """
 
@@ -40,12 +40,12 @@ class MixedRows(Distribution):
 
     def _joined(self, parts: list) -> jax.Array:
         """In the order of the columns."""
-        return jnp.concatenate(parts, axis=-1)[..., places(self.schema).order]
+        return jnp.concatenate(parts, axis=-1)[..., parameter_places(self.schema).order]
 
     def _parts(self) -> list[tuple[np.ndarray, Any, Any]]:
         """The continuous columns (..., continuous) and the others (..., discrete), where there are any: which, the type of
         their values, and their distribution."""
-        where, parts = places(self.schema), []
+        where, parts = parameter_places(self.schema), []
         if where.continuous.size:
             parts.append((where.continuous, self.parameters.dtype, Normal(self.parameters[..., where.means], self.scale)))
         if where.discrete.size:

@@ -1,4 +1,4 @@
-"""Rows of mixed columns as one distribution of Pyro, elementwise over columns; `mixed_rows_jax` is the same for NumPyro."""
+"""Rows of mixed columns as one distribution of Pyro, elementwise over columns; `rows_jax` is the same for NumPyro."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Categorical, Normal, constraints
 
+from cogen.models.data.column_parameters import NEVER, parameter_places
 from cogen.models.data.tables import Schema
-from cogen.models.mixed.columns import NEVER, places
 
 
 class MixedRows(TorchDistribution):
     """Normal, Bernoulli and Categorical columns side by side, batch shape (..., column); levels are drawn as floats 0, 1, ...
 
-    :param parameters: (..., parameter), in the order of `places`.
+    :param parameters: (..., parameter), in the order of `parameter_places`.
     :param scale: of the continuous columns, a number or (..., continuous).
     """
 
@@ -44,11 +44,11 @@ class MixedRows(TorchDistribution):
 
     def _joined(self, parts: list[Tensor]) -> Tensor:
         """In the order of the columns."""
-        return torch.cat(parts, dim=-1)[..., places(self.schema).order]
+        return torch.cat(parts, dim=-1)[..., parameter_places(self.schema).order]
 
     def _parts(self) -> list[tuple[np.ndarray, Normal | Categorical]]:
         """The continuous columns (..., continuous) and the others (..., discrete), where there are any: which, and what of."""
-        where, check = places(self.schema), self._validate_args
+        where, check = parameter_places(self.schema), self._validate_args
         parts: list[tuple[np.ndarray, Normal | Categorical]] = []
         if where.continuous.size:
             parts.append((where.continuous, Normal(self.parameters[..., where.means], self.scale, validate_args=check)))

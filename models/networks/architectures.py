@@ -227,8 +227,8 @@ class Conditioned(nn.Module):
         self.network, self.num_classes = network, num_classes
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        """x (batch, n) or (batch, channel, height, width), label (batch,) of integers."""
-        classes = one_hot(label.long(), self.num_classes).to(x.dtype)
+        """x (batch, n) or (batch, channel, height, width); label (batch,) of integers, or weights (batch, num_classes)."""
+        classes = (one_hot(label.long(), self.num_classes) if label.ndim == 1 else label).to(x.dtype)
         return self.network(torch.cat([x, classes[(...,) + (None,) * (x.ndim - 2)].expand(-1, -1, *x.shape[2:])], dim=1))
 
     def given(self, label: int) -> "Given":

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
+from cogen.inference.items import CONTEXT
+from cogen.models.contexts import taken_by
 from cogen.models.families.family import Batch, Family, Update, adam
 from cogen.models.frozen import evaluation, frozen
 
@@ -69,9 +71,11 @@ class MaskedEncoder(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """x and mask (batch, *event_shape), True = seen -> mean (batch, latent_dim), log_sd (batch, latent_dim)."""
-        return self.network(torch.cat([torch.where(mask, x, torch.zeros_like(x)), mask.to(x.dtype)], dim=1))
+    def forward(self, x: Tensor, mask: Tensor, *labels: Tensor, **contexts: Tensor) -> tuple[Tensor, Tensor]:
+        """x and mask (batch, *event_shape), True = seen -> mean (batch, latent_dim), log_sd (batch, latent_dim). What else is
+        given goes to the network."""
+        seen = torch.cat([torch.where(mask, x, torch.zeros_like(x)), mask.to(x.dtype)], dim=1)
+        return self.network(seen, *labels, **contexts)
 
 
 # --- training on the generator's own pairs -------------------------------------------------------------------------
@@ -83,7 +87,8 @@ class Amortized(Family):
     :param masks: a stock of masks (count, *event_shape), True = seen, from which every x gets one at random.
     :param noise: standard deviation of the observation's noise; give the noise scale that one conditions with.
 
-    The data that the trainer hands in are not looked at: they say how many pairs a step makes.
+    The x that the trainer hands in are not looked at: they say how many pairs a step makes. With labels in the batch generator
+    and encoder take them too.
     """
 
     encoder: nn.Module
@@ -120,10 +125,10 @@ class Amortized(Family):
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
         with torch.no_grad():
             z = self.latent(len(batch[0]))
-            x = self.generator(z)
+            x = self.generator(z, *batch[1:])
             x = x + self.noise * torch.randn_like(x)
             mask = self.masks[torch.randint(len(self.masks), (len(x),), device=x.device)]
-        update("encoder", lambda: negative_log_density(z, *self.encoder(x, mask)).mean())
+        update("encoder", lambda: negative_log_density(z, *self.encoder(x, mask, *batch[1:])).mean())
 
 
 SMALLEST_LOG_SD, LARGEST_LOG_SD = -6.0, 3.0
@@ -188,8 +193,8 @@ class EncoderGuide:
     """What an encoder says of the latents of a conditioned `CoGenerator`: a guide of its items, and the start of an annealing.
 
     :param encoder: of whole x, for a model that is conditioned on all of x (`views.Identity`); a `MaskedEncoder` for a part of
-        it (`views.Mask`).
-    :param seen: the conditioned model; it has one view that is conditioned.
+        it (`views.Mask`). Where the network's ``forward`` names contexts of the model among its parameters, it is given them.
+    :param seen: the conditioned model; it has one view that is conditioned, and all of its contexts are given.
 
     >>> from cogen.models import CoGenerator, load_generator, shipped_images, views
     >>> from cogen.models.networks.architectures import DenseEncoder
@@ -202,7 +207,12 @@ class EncoderGuide:
     """
 
     def __init__(self, encoder: nn.Module, seen: Any) -> None:
-        data: Mapping[str, Mapping[str, Any]] = seen.item_data
+        data: Mapping[str, Mapping[str, Any]] = seen.observed
+        given: Mapping[str, Any] = seen.item_data.get(CONTEXT, {})
+        if unknown := [name for name in seen.contexts if name not in given]:
+            raise ValueError(
+                f"an encoder guides z alone, and context {unknown[0]!r} is not given: use model.given({unknown[0]}=...)"
+            )
         if len(data) != 1:
             raise ValueError(f"an encoder sees one view, and the model is conditioned on {list(data) or 'none'}")
         ((name, entry),) = data.items()
@@ -218,8 +228,10 @@ class EncoderGuide:
                 " (cogen.models.networks.encoders.Amortized)"
             )
         mask = torch.as_tensor(entry["mask"]) if "mask" in entry else torch.ones_like(value, dtype=torch.bool)
+        taken = taken_by(encoder.network if isinstance(encoder, MaskedEncoder) else encoder, given)
+        context = {name: torch.as_tensor(given[name]) for name in taken}
         with torch.no_grad(), evaluation(encoder):
-            self.mean, log_sd = encoder(value, mask) if masked else encoder(value)
+            self.mean, log_sd = encoder(value, mask, **context) if masked else encoder(value, **context)
             self.sd = log_sd.clamp(SMALLEST_LOG_SD, LARGEST_LOG_SD).exp()
         if self.mean.shape[1] != seen.latent_dim:
             raise ValueError(f"the encoder gives {self.mean.shape[1]} latents, the model has {seen.latent_dim}")

@@ -82,24 +82,16 @@ def load_classifier(name_or_path: str | Path) -> ConvolutionalCritic:
             f"{path} has the SHA-256 {found[:12]}..., {config_path.name} says {config.sha256[:12] or 'nothing'}...: these "
             "are not the weights it was measured with; fetch both files again"
         )
-    network = _build(config, config_path)
-    stored.fill(network, stored.read_weights(path), path)
-    network.requires_grad_(False)
-    network.config, network.name = config, config.name  # type: ignore[assignment]
-    return network
+
+    def made(network: nn.Module) -> tuple[int, ...]:
+        return tuple(network(torch.zeros(2, *config.event_shape)).shape)
+
+    network = stored.load(path, config, CLASSIFIERS, made, "classes")
+    network.name = config.name  # type: ignore[assignment]
+    return cast(ConvolutionalCritic, network)
 
 
 def save_classifier(path: str | Path, network: ConvolutionalCritic, config: ClassifierConfig) -> Path:
     """Write PATH.safetensors and PATH.json, its `sha256` filled in; each appears whole or not at all. Returns the former."""
     weights = stored.packed(network)
     return stored.write_pair(path, asdict(replace(config, sha256=hashlib.sha256(weights).hexdigest())), weights)
-
-
-def _build(config: ClassifierConfig, path: Path) -> ConvolutionalCritic:
-    def made(network: nn.Module) -> tuple[int, ...]:
-        return tuple(network(torch.zeros(2, *config.event_shape)).shape)
-
-    network, shape = stored.build(config, CLASSIFIERS, made, path)
-    if shape != (2, config.classes):
-        raise ValueError(f"{path}: classes says {config.classes}, the architecture makes {shape[1:]} numbers an image")
-    return cast(ConvolutionalCritic, network)

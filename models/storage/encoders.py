@@ -89,10 +89,4 @@ def load_encoder(path: str | Path) -> nn.Module:
         mean, log_sd = encoder(x, x > 0) if isinstance(encoder, MaskedEncoder) else encoder(x)
         return tuple(torch.broadcast_shapes(mean.shape, log_sd.shape))
 
-    encoder, shape = stored.build(config, ENCODERS, made, beside)
-    if shape != (2, config.latent_dim):
-        raise ValueError(f"{beside}: latent_dim says {config.latent_dim}, the architecture makes {shape[1:]} numbers of each x")
-    stored.fill(encoder, stored.read_weights(path), path)
-    encoder.requires_grad_(False)
-    encoder.config = config  # type: ignore[assignment]
-    return encoder
+    return stored.load(path, config, ENCODERS, made, "latent_dim")

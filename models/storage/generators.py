@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cogen.models.contexts import Classes, Context, contexts_of
 from cogen.models.data.datasets import from_bytes
 from cogen.models.families.realnvp import RealNVPGenerator
 from cogen.models.frozen import frozen
@@ -47,6 +48,7 @@ class GeneratorConfig:
             generator cannot make, and is chosen on held-out data.
         name, training_data, licence, description: for people.
         figures: what was measured when it was trained.
+        contexts: what the generator takes besides z, by name: `Classes` or `Array`; none for most.
         schema: of the generator of a table: its columns (`Schema.to_json`), and by name the ``noise_scale`` of those that are
             continuous, in standardised units.
         bytes: size of the weights on disk; filled in on loading, not stored.
@@ -63,6 +65,7 @@ class GeneratorConfig:
     licence: str = ""
     description: str = ""
     figures: Mapping[str, Any] = field(default_factory=dict)
+    contexts: Mapping[str, Context] = field(default_factory=dict)
     schema: Mapping[str, Any] | None = None
     bytes: int = 0
 
@@ -74,6 +77,7 @@ class GeneratorConfig:
         stored.check(self, isinstance(self.figures, Mapping), "figures", "a mapping")
         good = self.schema is None or isinstance(self.schema, Mapping)
         stored.check(self, good, "schema", "a mapping that Schema.to_json wrote")
+        object.__setattr__(self, "contexts", contexts_of(self.contexts))
 
 
 def load_generator(
@@ -89,7 +93,8 @@ def load_generator(
         allow_pickle: also read .pt and .pth (a pickled state dict or module, a scripted module) and .pt2 (an exported program,
             which stays in the mode it was exported in, and takes other batch sizes only if exported with a dynamic one). These
             run code from the file: allow it for files you trust as you trust a program.
-        label: the class, of a conditional generator: what comes back is the generator of this class.
+        label: the class, of a conditional generator: what comes back is the generator of this class, without a context. Without
+            it, the generator takes the context ``label``, as its configuration says, and `CoGenerator` reads that.
 
     Raises FileNotFoundError when there is no such generator, and ValueError, naming the file, for whatever is wrong
         with it.
@@ -118,10 +123,11 @@ def load_generator(
     generator = frozen(generator)  # of the caller's own module a copy
     if label is not None and not isinstance(generator, Conditioned):
         raise ValueError(f"{path}: label {label} was given, and this generator is not conditional on a class")
-    if isinstance(generator, Conditioned):
-        if label is None:
-            raise ValueError(f"{path} is conditional on {generator.num_classes} classes: give label=, from 0 on")
+    if isinstance(generator, Conditioned) and label is not None:
         generator = generator.given(label)
+        config = None if config is None else replace(config, contexts={})
+    elif config is not None:
+        config = replace(config, contexts=_contexts(generator, config))
     if config is not None:
         generator.config = config  # type: ignore[assignment]
     return generator
@@ -174,6 +180,13 @@ def _find(name_or_path: str | Path) -> Path:
     raise FileNotFoundError(f"no generator called {str(name_or_path)!r} and no such file; shipped are: {', '.join(shipped)}")
 
 
+def _contexts(generator: nn.Module, config: GeneratorConfig) -> Mapping[str, Context]:
+    """What the configuration says, or of a conditional generator that was stored before it could: its label."""
+    if isinstance(generator, Conditioned) and not config.contexts:
+        return {"label": Classes(generator.num_classes)}
+    return config.contexts
+
+
 def _load_executable(path: Path, module: nn.Module | None) -> tuple[nn.Module | None, dict[str, Tensor] | None]:
     try:
         if path.suffix == ".pt2":
@@ -192,8 +205,8 @@ def _load_executable(path: Path, module: nn.Module | None) -> tuple[nn.Module | 
 
 def _build(config: GeneratorConfig, path: Path) -> nn.Module:
     def made(generator: nn.Module) -> tuple[int, ...]:
-        probe = generator.given(0) if isinstance(generator, Conditioned) else generator
-        return tuple(probe(torch.zeros(1, config.latent_dim)).shape[1:])
+        context = {name: each.points(1) for name, each in _contexts(generator, config).items()}
+        return tuple(generator(torch.zeros(1, config.latent_dim), **context).shape[1:])
 
     generator, shape = stored.build(config, ARCHITECTURES, made, path, ", others need module=")
     if shape != config.event_shape:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from cogen.models.data.datasets import write_whole
+from cogen.inference.whole_files import write_whole
 
 Config = TypeVar("Config")
 
@@ -148,6 +148,31 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path} is not a complete safetensors file ({error}); fetch it again") from None
+
+
+def load(
+    path: Path,
+    config: Any,
+    architectures: Mapping[str, Callable[..., nn.Module]],
+    probe: Callable[[nn.Module], tuple[int, ...]],
+    size: str,
+) -> nn.Module:
+    """The network of a configuration with the weights in ``path``, frozen, in evaluation mode, and with its ``config``.
+
+    :param probe: the shape of its output for two items.
+    :param size: the field of the configuration that holds the output's size.
+
+    Raises ValueError, naming the file, for whatever is wrong with either.
+    """
+    beside = path.with_suffix(".json")
+    network, shape = build(config, architectures, probe, beside)
+    if shape != (2, getattr(config, size)):
+        made = " x ".join(map(str, shape[1:]))
+        raise ValueError(f"{beside}: {size} says {getattr(config, size)}, the architecture makes {made} numbers of each x")
+    fill(network, read_weights(path), path)
+    network.requires_grad_(False)
+    network.config = config  # type: ignore[assignment]
+    return network
 
 
 def fill(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cogen.models.data.datasets import write_whole
+from cogen.inference.whole_files import write_whole
 
 FILE = "training.safetensors"
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -29,35 +28,10 @@ from tqdm.auto import tqdm
 
 from cogen.models.families.family import Family, Updates
 from cogen.models.training.checkpoint import TrainingCheckpoint, describe, digest
+from cogen.models.training.learning_rates import Constant, Schedule
 
-Schedule = Callable[[int, float], float]
-"""From (steps made, epochs begun as a real number) to the factor of every learning rate."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Falling:
-    """One for the first half of ``num_steps``, then linearly to zero."""
-
-    num_steps: int
-
-    def __call__(self, step: int, epoch: float) -> float:
-        return max(0.0, min(1.0, 2.0 * (1.0 - step / self.num_steps)))
-
-
-@dataclasses.dataclass(frozen=True)
-class InverseRoot:
-    """1 / sqrt(epoch), epochs counted from one (AIM's)."""
-
-    def __call__(self, step: int, epoch: float) -> float:
-        return 1.0 / math.sqrt(math.floor(epoch) + 1.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Constant:
-    """One."""
-
-    def __call__(self, step: int, epoch: float) -> float:
-        return 1.0
+Prepare = Callable[[Tensor], Tensor]
+"""From a batch of one tensor of the data, (item, ...), to what the networks see of it."""
 
 
 @dataclasses.dataclass
@@ -81,7 +55,7 @@ def train(
     seed: int,
     schedule: Schedule = Constant(),
     average: float = 0.0,
-    prepare: Callable[[Tensor], Tensor] | None = None,
+    prepare: Prepare | Sequence[Prepare | None] | None = None,
     checkpoint: str | Path | None = None,
     save_every: int = 1_000,
     watch: Callable[[int, Family, Callable[[], nn.Module | None]], None] | None = None,
@@ -101,7 +75,8 @@ def train(
     :param schedule: a factor of every learning rate.
     :param average: decay per step of a moving average of the generator's weights, in [0, 1); 0 keeps none. After n steps it
         is at most (1 + n) / (10 + n).
-    :param prepare: makes x of a batch what the networks see, such as floats of bytes.
+    :param prepare: makes of a batch of x what the networks see, such as floats of bytes (`cogen.models.training.preparation`);
+        or one for each tensor of ``data``, None for those that stay as they are, such as labels.
     :param checkpoint: a folder: every ``save_every`` steps the whole state is written there, and a run that was killed goes on
         from it when it is called again. More ``num_steps`` prolong a run whose schedule does not look at their number.
     :param watch: called as ``watch(steps, family, averaged)`` every ``watch_every`` steps and after the last; ``averaged()``
@@ -110,8 +85,9 @@ def train(
     :param accelerator: "cpu", "cuda", "auto".
     :param devices: how many; the script is then launched once for each.
 
-    Raises ValueError for counts out of range, too few items, and a checkpoint of another run; FloatingPointError where a loss
-    is no longer finite (the message says which, at which step, and where the last good checkpoint is).
+    Raises ValueError for counts out of range, too few items, images beside x that would reach the networks as bytes, and a
+    checkpoint of another run; FloatingPointError where a loss is no longer finite (the message says which, at which step, and
+    where the last good checkpoint is).
     """
     arrays = (data,) if isinstance(data, Tensor) else tuple(data)
     for name, value in (("num_steps", num_steps), ("batch_size", batch_size), ("save_every", save_every), ("devices", devices)):
@@ -129,6 +105,7 @@ def train(
         raise ValueError(f"x and what goes with it differ in their number of items: {[len(a) for a in arrays]}")
     if batch_size % devices:
         raise ValueError(f"batch_size={batch_size} does not divide among {devices} devices")
+    prepared = _per_tensor(prepare, arrays)
     per_step = batch_size * family.batches_per_step
     per_epoch = len(arrays[0]) // per_step
     if not per_epoch:
@@ -161,7 +138,7 @@ def train(
         module = AveragedModel(averaged.module)  # a copy: the average itself keeps the statistics of training
         _reseed(fabric.device, seed, 2, done)
         with torch.no_grad():
-            update_bn((family.latent(256) for _ in range(40)), _Labelled(module, arrays[1:]))
+            update_bn((family.latent(256) for _ in range(40)), _WithContexts(module, arrays[1:], prepared[1:]))
         return module.module.eval()
 
     pending: list[dict[str, Tensor]] = []
@@ -193,9 +170,7 @@ def train(
                     group["lr"] = rate * factor
             _reseed(fabric.device, seed, 0, done, fabric.global_rank)
             items = _items(len(arrays[0]), per_step, seed, done)[fabric.global_rank :: devices]
-            batch = tuple(a[items].to(fabric.device, non_blocking=True) for a in arrays)
-            if prepare is not None:
-                batch = (prepare(batch[0]), *batch[1:])
+            batch = tuple(f(a[items].to(fabric.device, non_blocking=True)) for f, a in zip(prepared, arrays, strict=True))
             with fabric.autocast() if precision != "32-true" else nullcontext():
                 family.step(batch, update, done)
             if averaged is not None:
@@ -234,15 +209,35 @@ def _stream(*numbers: int) -> int:
     return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()) >> 1
 
 
-class _Labelled(nn.Module):
-    """A generator of latents, that takes what else it needs from random items of the data."""
+def _per_tensor(prepare: Prepare | Sequence[Prepare | None] | None, arrays: tuple[Tensor, ...]) -> tuple[Prepare, ...]:
+    """What is made of a batch of each tensor."""
+    if prepare is None or callable(prepare):
+        for k, tensor in enumerate(arrays[1:], start=1):
+            if tensor.dtype == torch.uint8 and tensor.ndim > 1:
+                raise ValueError(
+                    f"tensor {k} of data holds bytes of shape {tuple(tensor.shape)}, and nothing prepares it: networks would"
+                    " see 0 to 255: give prepare= one function for each tensor (None where bytes are meant)"
+                )
+        prepare = (prepare, *[None] * (len(arrays) - 1))
+    if len(prepare) != len(arrays):
+        raise ValueError(f"prepare holds {len(prepare)} functions, and data {len(arrays)} tensors: give one for each, or None")
+    return tuple(_as_it_is if each is None else each for each in prepare)
 
-    def __init__(self, generator: nn.Module, labels: tuple[Tensor, ...]) -> None:
+
+def _as_it_is(batch: Tensor) -> Tensor:
+    return batch
+
+
+class _WithContexts(nn.Module):
+    """A generator of latents that takes what else it needs from random items of the data."""
+
+    def __init__(self, generator: nn.Module, contexts: tuple[Tensor, ...], prepared: tuple[Prepare, ...]) -> None:
         super().__init__()
-        self.generator, self.labels = generator, labels
+        self.generator, self.contexts, self.prepared = generator, contexts, prepared
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.generator(z, *(label[torch.randint(len(label), (len(z),))].to(z.device) for label in self.labels))
+        random = (context[torch.randint(len(context), (len(z),))].to(z.device) for context in self.contexts)
+        return self.generator(z, *(f(context) for f, context in zip(self.prepared, random, strict=True)))
 
 
 def _reseed(device: torch.device, *numbers: int) -> None:

@@ -1,3 +1,4 @@
+from .inference.run import Run as Run
 from .inference.run import infer as infer
 from .models import views as views
 from .models.cogenerator import CoGenerator as CoGenerator

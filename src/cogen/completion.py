@@ -5,18 +5,16 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
-import os
 import re
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from cogen.command_line import Complete
+from cogen.options import Complete
+from cogen.output import Workplace, groups_of, print_findings, read_posterior, strict_json
 
 NOISE_OF_VIEW = {"thumbnail": 1 / 4, "gray": 0.668}
 """The noise of a view over that of a pixel, where pixels are averaged: of sixteen, and by the luma weights."""
@@ -63,11 +61,11 @@ def complete(options: Complete) -> None:
     if isinstance(options.noise, float) and not (np.isfinite(options.noise) and options.noise > 0):
         raise ValueError(f"--noise {options.noise:g}: a noise scale is a positive number")
     kernel, executor = _kernel(options), _executor(options)
-    with _workplace(options.output, [re.escape(name) for name in _FILES]) as folder:
+    with Workplace(options.output, [re.escape(name) for name in _FILES]) as folder:
         from cogen.inference import infer
         from cogen.models.storage.generators import load_generator
 
-        generator = load_generator(options.generator, label=options.label)
+        generator = load_generator(options.generator)
         images = _images(options, generator)
         model, seen = _condition(options, generator, images)
         posterior = infer(
@@ -80,7 +78,7 @@ def complete(options: Complete) -> None:
             items_at_once=options.items_at_once,
             executor=executor,
         )
-        draws, labels = _decoded(model, posterior)
+        draws, labels = _decoded(seen, posterior)
         metrics = _metrics(options, model, seen, posterior, images, draws, labels)
         _write(Path(folder), options, posterior, images, draws, metrics)
     _report(options, posterior, metrics)
@@ -90,8 +88,8 @@ def diagnose(path: Path) -> None:
     """Print the tables of a written posterior, then what looks wrong with it."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    posterior = _read(path)
-    if "posterior" not in _groups(posterior):
+    posterior = read_posterior(path)
+    if "posterior" not in groups_of(posterior):
         raise ValueError(f"{path} is not a posterior that infer wrote (it has no group 'posterior')")
     from cogen.diagnostics import diagnose, item_summary, summary
 
@@ -100,7 +98,7 @@ def diagnose(path: Path) -> None:
     print(item_summary(posterior).to_string(float_format=lambda v: f"{v:.3g}"), "\n")
     if "item" not in posterior["posterior"].dims:
         print(summary(posterior).to_string(float_format=lambda v: f"{v:.3g}"), "\n")
-    _print_complaints(diagnose(posterior))
+    print_findings(diagnose(posterior))
 
 
 # --- from options to objects ---------------------------------------------------------------------------------------
@@ -166,14 +164,49 @@ def _condition(options: Complete, generator: Any, images: np.ndarray) -> tuple[A
     from cogen.models.cogenerator import CoGenerator
     from cogen.models.noise import fit_scale
 
+    labels = _labels(options, generator, len(images))
+
     def build(scale: float) -> tuple[Any, Any]:
         view = _view(options, tuple(generator.config.event_shape), scale)
         model = CoGenerator(generator, views={"seen": view})
-        return model, model.condition(seen=_observe(view, images))
+        return model, model.condition(seen=_observe(view, images)).given(**labels)
 
     pixel = options.noise if isinstance(options.noise, float) else generator.config.noise_scale
     model, seen = build(pixel * NOISE_OF_VIEW.get(options.view, 1.0))
     return build(fit_scale(seen, seed=options.seed)) if options.noise == "fit" else (model, seen)
+
+
+def _labels(options: Complete, generator: Any, count: int) -> dict[str, Any]:
+    """The classes of the images, by the name of the context."""
+    label = [word for words in options.label for word in words.replace(",", " ").split()]
+    shown = " ".join(label)
+    contexts = generator.config.contexts
+    if not contexts:
+        if label:
+            raise ValueError(f"--label {shown}: generator {options.generator} is not conditional on a class")
+        return {}
+    if set(contexts) != {"label"} or not hasattr(contexts["label"], "count"):
+        raise ValueError(
+            f"generator {options.generator} takes {', '.join(contexts)}: from here only a class, 'label', can be given"
+        )
+    classes = contexts["label"]
+    if not label:
+        raise ValueError(
+            f"generator {options.generator} is conditional on {classes.count} classes: give --label, one class for all images"
+            " or one for each"
+        )
+    if len(label) not in (1, count):
+        raise ValueError(f"--label {shown}: {len(label)} classes for {count} images: give one for all or one for each")
+    label = label * count if len(label) == 1 else label
+    named = classes.names is not None and set(label) <= set(classes.names)
+    if not named and not all(word.isdecimal() for word in label):
+        names = f", or one of {', '.join(classes.names)}" if classes.names else ""
+        raise ValueError(f"--label {shown}: a class is an integer from 0 on{names}")
+    try:
+        return {"label": classes.observe("label", label if named else [int(word) for word in label]).argmax(axis=1)}
+    except ValueError as error:
+        reason = str(error).removeprefix("context 'label': ")
+        raise ValueError(f"--label {shown}: {reason}") from None
 
 
 def _view(options: Complete, shape: tuple[int, ...], scale: float) -> Any:
@@ -208,7 +241,7 @@ def _observe(view: Any, images: np.ndarray) -> np.ndarray:
 
 def _decoded(model: Any, posterior: Any) -> tuple[np.ndarray, dict[str, Any]]:
     """x of the draws (chain, draw, item, ...), thinned along draws, with the log weights and independent groups of these."""
-    from cogen.diagnostics import independent_groups
+    from cogen.diagnostics.groups import independent_groups
 
     z = posterior["posterior"]["z"].values
     kept = slice(None, None, max(1, z.shape[0] * z.shape[1] // _SCORED))
@@ -289,43 +322,6 @@ def _over_items(choose: Callable[[np.ndarray], Any], values: np.ndarray) -> floa
 # --- files and words -----------------------------------------------------------------------------------------------
 
 
-def _is_one_of(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a file's name is one that a command writes; the patterns are regular expressions."""
-    return any(re.fullmatch(pattern, name) for pattern in patterns)
-
-
-class _workplace:
-    """A folder beside the output that disappears unless its files were moved: nothing is ever half-written.
-
-    `patterns` are the names that the command writes (`_is_one_of`): files of an earlier run that match go, as it may have
-    written more.
-    """
-
-    def __init__(self, output: Path, patterns: Sequence[str]) -> None:
-        self.output, self.patterns = output, patterns
-
-    def __enter__(self) -> str:
-        if self.output.exists() and not self.output.is_dir():
-            raise ValueError(f"--output {self.output}: there is a file of that name")
-        parent = next(p for p in (self.output, *self.output.absolute().parents) if p.exists())
-        if not parent.is_dir():
-            raise ValueError(f"--output {self.output}: {parent} is a file, not a folder")
-        if not os.access(parent, os.W_OK):
-            raise PermissionError(13, "cannot be written", str(parent))
-        self._folder = tempfile.TemporaryDirectory(prefix=".cogen-", dir=parent)
-        return self._folder.__enter__()
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is None:
-            self.output.mkdir(parents=True, exist_ok=True)
-            for old in list(self.output.iterdir()):
-                if old.is_file() and _is_one_of(old.name, self.patterns):
-                    old.unlink()
-            for path in Path(self._folder.name).iterdir():
-                os.replace(path, self.output / path.name)
-        self._folder.__exit__(kind, error, trace)
-
-
 def _write(
     folder: Path, options: Complete, posterior: Any, images: np.ndarray, draws: np.ndarray, metrics: dict[str, Any]
 ) -> None:
@@ -333,37 +329,10 @@ def _write(
 
     chosen = np.random.default_rng(options.seed).choice(draws.shape[0], size=min(4, draws.shape[0]), replace=False)
     plot_completions(posterior, truth=images, draws=draws[chosen, -1]).savefig(folder / "completions.png")
-    if "warmup_sample_stats" in _groups(posterior) and "beta" in posterior["warmup_sample_stats"]:
+    if "warmup_sample_stats" in groups_of(posterior) and "beta" in posterior["warmup_sample_stats"]:
         plot_annealing(posterior).savefig(folder / "annealing.png")
-    (folder / "metrics.json").write_text(json.dumps(_strict(metrics), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    (folder / "metrics.json").write_text(json.dumps(strict_json(metrics), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     posterior.to_netcdf(str(folder / "posterior.nc"), engine="h5netcdf")
-
-
-def _strict(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become null."""
-    if isinstance(value, dict):
-        return {name: _strict(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_strict(inner) for inner in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _groups(posterior: Any) -> list[str]:
-    groups = posterior.groups() if callable(posterior.groups) else posterior.groups
-    return [name.strip("/") for name in groups]
-
-
-def _read(path: Path) -> Any:
-    try:
-        import arviz
-
-        if arviz.__version__.startswith("0."):
-            return arviz.from_netcdf(str(path), engine="h5netcdf")
-        import xarray
-
-        return xarray.open_datatree(path, engine="h5netcdf")
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is not a posterior that infer wrote ({error})") from None
 
 
 def _report(options: Complete, posterior: Any, metrics: dict[str, Any]) -> None:
@@ -407,12 +376,5 @@ def _report(options: Complete, posterior: Any, metrics: dict[str, Any]) -> None:
             f"{unscored} of {count} images have no CRPS and no energy score: these take pairs of independent draws, and theirs "
             "are all of one population or chain. Use more --chains or --warmup\n"
         )
-    _print_complaints(diagnose(posterior))
+    print_findings(diagnose(posterior))
     print(f"\nwritten to {options.output}: {', '.join(name for name in _FILES if (options.output / name).exists())}")
-
-
-def _print_complaints(sentences: list[str]) -> None:
-    if not sentences:
-        print("nothing looks wrong")
-    for sentence in sentences:
-        print(f"! {sentence}")

@@ -1,4 +1,4 @@
-"""`cogen train vae --data TABLE.csv` and `cogen fill`: a generator of a table, and holes of rows filled by its posterior."""
+"""`cogen train --data TABLE.csv` and `cogen fill`: a generator of a table, and holes of rows filled by its posterior."""
 
 from __future__ import annotations
 
@@ -11,41 +11,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-if TYPE_CHECKING:
-    from cogen.command_line import Fill, Train
-    from cogen.models import Table
+from cogen.options import Fill, Train
+from cogen.output import Workplace, is_written, print_findings
 
-LATENT_OF_A_TABLE = 8
+if TYPE_CHECKING:
+    from cogen.models import Table
 
 _WRITTEN = (r"filled\.csv", r"imputation-\d+\.csv", r"posterior\.nc")
 """What `cogen fill` writes, as regular expressions."""
 
 
 def train_on_table(options: Train) -> None:
-    """A variational autoencoder of mixed columns, which may have holes. A tenth of the rows is held out and scored.
+    """Run `cogen train` on a table of mixed columns, which may have holes. A tenth of the rows is held out and scored.
 
-    Raises ValueError or OSError for what the user can get wrong.
+    Raises ValueError or OSError for what the user can get wrong, FloatingPointError for a loss that diverged.
     """
     from cogen.models.data.tables import read_csv
-    from cogen.models.families.tabular_vae import TabularVAE
+    from cogen.models.families.recipe import Kind
+    from cogen.models.families.registry import recipe
+    from cogen.models.families.sizes import TableSizes
     from cogen.models.storage.generators import save_generator
-    from cogen.models.training.trainer import Falling, train
-    from cogen.training import checkpoint_of, is_first, steps_of
+    from cogen.training import LICENCE, is_first, run
 
-    if options.family != "vae":
-        raise ValueError(f"{options.family} does not train on a table: `cogen train vae --data {options.data}` does")
-    usual_of = {
-        "size": None,
-        "range": None,
-        "folder": None,
-        "download": False,
-        "real_target": 1.0,
-        "weight": None,
-        "network": "auto",
-    }
-    for name, usual in usual_of.items():
-        if getattr(options, name) != usual:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)}: it is for images, not for a table")
+    made = recipe(options.family, Kind.TABLE)
+    for name in ("size", "range", "folder", "download", "real_target", "weight", "network", "average", "noise_images"):
+        if (value := getattr(options, name)) != getattr(Train, name):
+            raise ValueError(f"--{name.replace('_', '-')} {value}: it is for images, not for a table")
     path = Path(options.data)
     table = read_csv(path, categorical=options.categorical, missing=options.missing)
     if os.environ.get("LOCAL_RANK", "0") == "0":  # of several devices, the first
@@ -55,38 +46,25 @@ def train_on_table(options: Train) -> None:
     held_out = rows[order[: max(1, len(rows) // 10)]]
     rows = rows[order[len(held_out) :]]
     torch.manual_seed(options.seed)
-    rate = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
-    latent = options.latent_dim or LATENT_OF_A_TABLE
-    family = TabularVAE(table.schema, latent, hidden=options.widths or (64, 64), **rate)
-    steps = steps_of(options, len(rows), family)
-    trained = train(
-        family,
-        rows,
-        num_steps=steps,
-        batch_size=options.batch,
-        seed=options.seed,
-        schedule=Falling(steps),
-        checkpoint=checkpoint_of(options.output),
-        save_every=options.save_every,
-        precision=options.precision,
-        accelerator=options.accelerator,
-        devices=options.devices,
-    )
+    latent_dim = made.latent_dim if options.latent_dim is None else options.latent_dim
+    family: Any = made.family(TableSizes(table.schema, latent_dim, options.widths), learning_rate=options.learning_rate)
+    trained = run(options, made, family, [rows])
     if not is_first():
         return
     family.cpu()
     with torch.no_grad():
         score = float(family.log_likelihood(held_out).sum() / (~held_out.isnan()).sum())
-    seconds = trained.seconds
+    steps = len(next(iter(trained.losses.values())))
+    epochs = made.epochs if options.epochs is None else options.epochs
     config = family.config(
         name=options.output.name,
         training_data=f"{path.name}, {len(rows)} rows",
-        licence="the weights are yours; the training data carry their own licence",
-        description=f"variational autoencoder of {len(table.schema.columns)} columns, {options.epochs:g} epochs",
+        licence=LICENCE,
+        description=f"{options.family} of {len(table.schema.columns)} columns, {epochs:g} epochs",
         figures={"command": shlex.join(["cogen", *sys.argv[1:]]), "steps": steps, "held_out_log_density_per_entry": score},
     )
     written = save_generator(options.output, family.generator, config)
-    print(f"\n{path.name}: {len(rows)} rows, {steps} steps in {seconds:.0f} s")
+    print(f"\n{path.name}: {len(rows)} rows, {steps} steps in {trained.seconds:.0f} s")
     print(f"  log density of an entry of {len(held_out)} rows held out: {score:.3g} nats")
     print(f"written: {written}\nnext: cogen fill ROWS.csv --generator {options.output}")
 
@@ -116,7 +94,6 @@ def fill(options: Fill) -> None:
 
     Raises ValueError or OSError for what the user can get wrong.
     """
-    from cogen.completion import _is_one_of, _print_complaints, _workplace
     from cogen.diagnostics import diagnose
     from cogen.inference import AnnealedHMC, infer
     from cogen.models import CoGenerator, load_generator, read_csv, write_filled
@@ -127,7 +104,7 @@ def fill(options: Fill) -> None:
             raise ValueError(f"--{name} {getattr(options, name)}: it must be at least 1")
     if options.imputations > options.chains * options.samples:
         raise ValueError(f"--imputations {options.imputations}: there are {options.chains} x {options.samples} draws")
-    if options.table.resolve().parent == options.output.resolve() and _is_one_of(options.table.name, _WRITTEN):
+    if options.table.resolve().parent == options.output.resolve() and is_written(options.table.name, _WRITTEN):
         raise ValueError(f"--output {options.output}: {options.table} lies there under a name that is written")
     generator = load_generator(options.generator)
     view = MixedColumns.of(generator)
@@ -137,9 +114,9 @@ def fill(options: Fill) -> None:
     if not len(some):
         raise ValueError(f"{options.table} has no holes: leave an entry empty, or write NA")
     model = CoGenerator(generator, views={"row": view})
-    with _workplace(options.output, _WRITTEN) as folder:
+    with Workplace(options.output, _WRITTEN) as folder:
         posterior = infer(
-            model.condition(row=table.values[some]),
+            model.condition(row=table.values[some]).with_ids(some),  # what fills a row depends on no other row
             AnnealedHMC(),
             num_warmup=options.warmup,
             num_samples=options.samples,
@@ -158,7 +135,7 @@ def fill(options: Fill) -> None:
             write_filled(Path(folder) / name, table, whole)
         posterior.to_netcdf(str(Path(folder) / "posterior.nc"), engine="h5netcdf")
     print(f"\n{options.table}: {int(holes.sum())} holes in {len(some)} of {len(holes)} rows\n")
-    _print_complaints(diagnose(posterior))
+    print_findings(diagnose(posterior))
     print(
         f"\nwritten to {options.output}: filled.csv (means and most probable levels), imputation-1.csv to"
         f" imputation-{options.imputations}.csv (whole draws: use these where uncertainty matters), posterior.nc"

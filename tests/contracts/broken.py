@@ -1,7 +1,7 @@
 """Kernels with a mistake: what a contract must find, each with a p-value below 1e-6.
 
 A trajectory is broken in the module that calls it (`break_trajectory`), so that JAX's annealed HMC, its sister in torch and
-parallel tempering have the same mistakes; MALA and the swaps of replicas have their own.
+parallel tempering have the same mistakes; MALA, in JAX and in torch, and the swaps of replicas have their own.
 """
 
 import functools
@@ -10,7 +10,7 @@ import numpy as np
 
 from cogen.inference import GuideStart
 from cogen.inference.adapters.blackjax_kernel import BlackJAXSettings
-from cogen.inference.kernels import langevin, parallel_tempering
+from cogen.inference.kernels import parallel_tempering
 
 DETECTED = 1e-6
 
@@ -69,32 +69,36 @@ TRAJECTORIES = [
 ]
 
 
-# --- MALA, replicas, BlackJAX, a guide: each takes a monkeypatch ----------------------------------------------------------
+# --- MALA: each takes a monkeypatch and the module, in JAX or in torch -----------------------------------------------------
 
 
-def mala_with_a_stale_start_gradient(monkeypatch):
+def mala_with_a_stale_start_gradient(monkeypatch, langevin):
     right = langevin.propose
     monkeypatch.setattr(
         langevin, "propose", lambda t, start, *rest: right(t, start._replace(tilt_gradient=0.7 * start.tilt_gradient), *rest)
     )
 
 
-def mala_with_a_beta_that_is_3_percent_low(monkeypatch):
+def mala_with_a_beta_that_is_3_percent_low(monkeypatch, langevin):
     right = langevin.log_ratio
 
     def low(start, end, normal, beta, *rest):
-        return right(start, end, normal, beta, *rest) - 0.03 * beta * (end.tilt - start.tilt).value
+        rise = end.tilt - start.tilt
+        return right(start, end, normal, beta, *rest) - 0.03 * beta * getattr(rise, "value", rise)  # a Sum in JAX
 
     monkeypatch.setattr(langevin, "log_ratio", low)
 
 
-def mala_with_an_acceptance_to_the_power_of_a_half(monkeypatch):
+def mala_with_an_acceptance_to_the_power_of_a_half(monkeypatch, langevin):
     right = langevin.log_ratio
     monkeypatch.setattr(langevin, "log_ratio", lambda *arguments: 0.5 * right(*arguments))
 
 
-def mala_without_the_way_back(monkeypatch):
+def mala_without_the_way_back(monkeypatch, langevin):
     monkeypatch.setattr(langevin, "proposal_log_ratio", lambda normal, pull: 0.0)
+
+
+# --- replicas, BlackJAX, a guide: each takes a monkeypatch ------------------------------------------------------------------
 
 
 def swaps_with_a_probability_to_the_power_of_a_half(monkeypatch):

@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from cogen.inference import AnnealedHMC, Langevin, ParallelTempering, PyroAnnealedHMC
+from cogen.inference import AnnealedHMC, Langevin, ParallelTempering, PyroAnnealedHMC, PyroLangevin
 from cogen.inference.kernels.kernel import GivenPositions
+from cogen.inference.seeds import id_halves
+from cogen.inference.torch.random_numbers import Random
 
 TRANSITIONS = 8
 Run = Callable[[Any, np.ndarray, float], np.ndarray]
@@ -57,31 +59,31 @@ def annealed_hmc(step: float) -> Run:
     return run
 
 
-def _annealing(beta: float, step: float) -> dict[str, Any]:
-    return {
-        "schedule": lambda _: np.array([0.0, beta if beta < 1 else 0.5, 1.0]),
-        "moves_per_temperature": TRANSITIONS + 1,
-        "num_leapfrog": 3,
-        "step_size": step,
-        "resample_threshold": 0.0,
-    }
-
-
-# Of two temperatures the first is the asked one, and its first transition is behind the chains, so that they stay there.
-WARMUP = 2 * (TRANSITIONS + 1)
+def _in_torch_from_given_positions(recipe: Any, model: Any, z: np.ndarray, beta: float) -> np.ndarray:
+    """Where transitions of a kernel in torch, from z (chain, item, dim) at beta, end."""
+    kernel = recipe.kernel(1, len(z))
+    target = recipe.target(model, num_chains=len(z))
+    random = Random.of(3, id_halves(target.ids))
+    state = kernel.init(target, random, GivenPositions(z))
+    state = state._replace(iteration=1, beta=torch.full_like(state.beta, beta))  # behind the warm-up of one
+    for _ in range(TRANSITIONS):
+        state, _ = kernel.step(target, random.at(state.iteration), state)
+    return state.point.u.numpy()
 
 
 def annealed_hmc_in_torch(step: float) -> Run:
     def run(model: Any, z: np.ndarray, beta: float) -> np.ndarray:
-        kernel = PyroAnnealedHMC(model, num_chains=len(z), **_annealing(beta, step))
-        torch.manual_seed(3)
-        kernel.setup(WARMUP)
-        point = kernel.target.evaluate(torch.as_tensor(z, dtype=torch.float32))
-        made = 1 if beta < 1 else WARMUP + 1
-        kernel.state = kernel.state._replace(i=made, point=point, beta=torch.full_like(kernel.state.beta, beta))
-        for _ in range(TRANSITIONS):
-            kernel.sample()
-        return kernel.state.point.u.numpy()
+        recipe = PyroAnnealedHMC(num_leapfrog=3, step_size=step, resample_threshold=0.0)
+        return _in_torch_from_given_positions(recipe, model, z, beta)
+
+    return run
+
+
+def langevin_in_torch(recipe: PyroLangevin) -> Run:
+    """MALA or ULA."""
+
+    def run(model: Any, z: np.ndarray, beta: float) -> np.ndarray:
+        return _in_torch_from_given_positions(recipe, model, z, beta)
 
     return run
 

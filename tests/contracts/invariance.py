@@ -18,10 +18,10 @@ from typing import Any
 import chains
 import numpy as np
 from known import GaussianPosteriors, LinearCase, standard_normal_moments
+from registry import BELOW_ONE, step
 from scipy import stats
 from targets import NAMES, Known, Targets, WeightedCase
 
-BELOW_ONE = 0.3
 LADDER = (BELOW_ONE, 0.6, 1.0)
 
 
@@ -93,15 +93,6 @@ def replicas_p_value(case, step: float) -> float:
     return min(1.0, len(LADDER) * min(p))
 
 
-def step(name: str, beta: float = 1.0) -> float:
-    """Of a trajectory of three leapfrogs."""
-    return 1.3 if name == "shapes" else 0.25 / np.sqrt(beta)  # a normal posterior is wider at a lower beta
-
-
 def replica_step(name: str) -> float:
     """One for all inverse temperatures."""
     return 1.2 * step(name)
-
-
-def mala_step(name: str) -> float:
-    return 0.9 if name == "shapes" else 0.25

@@ -22,12 +22,14 @@ from broken import (
     break_trajectory,
     swaps_with_a_probability_to_the_power_of_a_half,
 )
-from invariance import BELOW_ONE, case_named, invariance_p_value, mala_step, replica_step, replicas_p_value, step
+from invariance import case_named, invariance_p_value, replica_step, replicas_p_value
 from known import LinearCase, moments_p_value
+from registry import BELOW_ONE, mala_step, step
 
-from cogen.inference import AnnealedHMC, BlackJAX, Langevin, PyroAnnealedHMC, infer
-from cogen.inference.kernels import annealed_hmc, parallel_tempering
+from cogen.inference import AnnealedHMC, BlackJAX, Langevin, PyroAnnealedHMC, PyroLangevin, infer
+from cogen.inference.kernels import annealed_hmc, langevin, parallel_tempering
 from cogen.inference.torch import annealed_hmc as pyro_annealed_hmc
+from cogen.inference.torch import langevin as pyro_langevin
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -99,11 +101,18 @@ def test_broken_swaps(monkeypatch):
     assert replicas_p_value(case_named("linear"), replica_step("linear")) < DETECTED
 
 
+MALA_IN = {
+    "jax": (langevin, lambda step: chains.at_a_beta(Langevin(step_size=step))),
+    "torch": (pyro_langevin, lambda step: chains.langevin_in_torch(PyroLangevin(step_size=step))),
+}
+
+
 @pytest.mark.parametrize("broken", MALA)
-def test_a_broken_mala(broken, monkeypatch):
-    broken(monkeypatch)
-    through = chains.at_a_beta(Langevin(step_size=mala_step("linear")))
-    assert invariance_p_value(case_named("linear"), through) < DETECTED
+@pytest.mark.parametrize("library", MALA_IN)
+def test_a_broken_mala(library, broken, monkeypatch):
+    module, through = MALA_IN[library]
+    broken(monkeypatch, module)
+    assert invariance_p_value(case_named("linear"), through(mala_step("linear"))) < DETECTED
 
 
 def test_a_broken_elliptical_slice(monkeypatch):

@@ -12,33 +12,17 @@ repetitions, with Bonferroni's correction. Kernels that cannot cross between mod
 False alarms: 1e-4 per kernel and target, for fixed seeds. Broken kernels: see `test_broken_kernels`.
 """
 
-import functools
 from dataclasses import dataclass
 from typing import Any
 
-import blackjax
 import numpy as np
-import numpyro.infer
-import pyro.infer
 import pytest
 from known import GaussianPosteriors, LinearCase, moments_p_value, repeated_means_p_value
-from numpyro.infer.autoguide import AutoNormal
+from registry import DRIVEN
 from targets import MULTIMODAL, NAMES, Known, Targets, WeightedCase
 
 from cogen.diagnostics import log_evidence
-from cogen.inference import (
-    SVI,
-    Adaptive,
-    AnnealedHMC,
-    BlackJAX,
-    GuideStart,
-    ImportanceResampling,
-    Langevin,
-    ParallelTempering,
-    PyroAnnealedHMC,
-    Run,
-    infer,
-)
+from cogen.inference import infer
 
 # From far out in the prior, steps into the funnel and the banana overflow, are rejected and counted: said by a warning.
 pytestmark = [
@@ -105,97 +89,22 @@ def run(case, kernel, **options):
     return infer(case.model, kernel, items_at_once=len(case.log_evidence), **given)
 
 
-# --- kernels with weights -------------------------------------------------------------------------------------------------
+def cases_of(entry) -> dict:
+    if entry.chain_by_chain:
+        return {"linear": lambda: Gaussians(LinearCase(12, latent_dim=2, outputs=5, seen=3))}
+    return CASES if entry.crosses_modes else WITH_ONE_MODE
 
 
-def guided(case) -> AnnealedHMC:
-    items = len(case.log_evidence)
-    fit = Run(case.model, SVI(AutoNormal), num_warmup=300, num_chains=4, seed=0, progress=False, items_at_once=items)
-    fit.draw(1)
-    return AnnealedHMC(num_leapfrog=5, step_size=case.step, initial=GuideStart.of(fit, prior_share=0.5))
-
-
-ANNEALED = {
-    "ais": lambda case: (AnnealedHMC(num_leapfrog=5, step_size=case.step, resample_threshold=0.0), {}),
-    "resampling": lambda case: (AnnealedHMC(num_leapfrog=5, step_size=case.step), {}),
-    "bridge": lambda case: (AnnealedHMC(num_leapfrog=5, step_size=case.step, bridge=True), {}),
-    "adaptive, frozen": lambda case: (AnnealedHMC(num_leapfrog=5, schedule=Adaptive(0.9)), {"pilot": 32}),
-    "from a guide": lambda case: (guided(case), {}),
-    "torch, ais": lambda case: (PyroAnnealedHMC(num_leapfrog=5, step_size=case.step, resample_threshold=0.0), {}),
-    "torch, resampling": lambda case: (PyroAnnealedHMC(num_leapfrog=5, step_size=case.step), {}),
-    "torch, adaptive, frozen": lambda case: (PyroAnnealedHMC(num_leapfrog=5, schedule=Adaptive(0.9)), {"pilot": 32}),
-    "importance": lambda case: (ImportanceResampling(num_proposals=40), {"num_warmup": 19}),
-}
-
-
-@pytest.mark.parametrize("target", CASES)
-@pytest.mark.parametrize("name", ANNEALED)
-def test_kernels_with_weights(name, target):
-    case = CASES[target]()
-    kernel, options = ANNEALED[name](case)
-    posterior = run(case, kernel, **options)
+@pytest.mark.parametrize(("name", "target"), [(name, target) for name, entry in DRIVEN.items() for target in cases_of(entry)])
+def test_moments_and_evidence(name, target):
+    entry = DRIVEN[name]
+    case = cases_of(entry)[target]()
+    posterior = run(case, entry.make(case), **entry.counts)
     assert posterior["posterior"].attrs["adapted"] == 0
     assert case.p_value(posterior) > FALSE_ALARM
-    ratio = np.exp(log_evidence(posterior)["estimate"].values - case.log_evidence)
-    assert abs(np.log(ratio.mean())) < 0.2
-    assert repeated_means_p_value(ratio[:, None] - 1) > FALSE_ALARM
-
-
-# --- kernels without --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("target", CASES)
-def test_parallel_tempering(target):
-    case = CASES[target]()
-    posterior = run(case, ParallelTempering(num_replicas=6, num_leapfrog=5), num_warmup=150, num_samples=60, num_chains=8)
-    assert case.p_value(posterior) > FALSE_ALARM
-    error = log_evidence(posterior)["estimate"].values - case.log_evidence
-    assert abs(np.mean(error)) < 0.1
-
-
-LOCAL = {
-    "mala": (Langevin(), {"num_warmup": 300, "num_samples": 150, "num_chains": 16}),
-    "nuts": (
-        functools.partial(numpyro.infer.NUTS, max_tree_depth=5),
-        {"num_warmup": 80, "num_samples": 30, "num_chains": 4},
-    ),
-    "hmc": (
-        functools.partial(numpyro.infer.HMC, num_steps=8, trajectory_length=None),
-        {"num_warmup": 100, "num_samples": 40, "num_chains": 8},
-    ),
-    "blackjax, nuts": (
-        BlackJAX(blackjax.nuts, adapt=True, max_num_doublings=5),
-        {"num_warmup": 100, "num_samples": 30, "num_chains": 4},
-    ),
-    "blackjax, hmc": (
-        BlackJAX(blackjax.hmc, adapt=True, num_integration_steps=8),
-        {"num_warmup": 100, "num_samples": 40, "num_chains": 8},
-    ),
-    "blackjax, mala": (
-        BlackJAX(blackjax.mala, adapt=True, target_acceptance=0.574),
-        {"num_warmup": 300, "num_samples": 150, "num_chains": 16},
-    ),
-}
-
-
-@pytest.mark.parametrize("target", WITH_ONE_MODE)
-@pytest.mark.parametrize("name", LOCAL)
-def test_kernels_that_stay_in_their_mode(name, target):
-    case = WITH_ONE_MODE[target]()
-    kernel, options = LOCAL[name]
-    posterior = run(case, kernel, **options)
-    assert case.p_value(posterior) > FALSE_ALARM
-
-
-PYRO = {
-    "nuts": functools.partial(pyro.infer.NUTS, step_size=0.3, max_tree_depth=4),
-    "hmc": functools.partial(pyro.infer.HMC, step_size=0.25, num_steps=4),
-}
-
-
-@pytest.mark.parametrize("name", PYRO)
-def test_pyro_s_kernels(name):
-    """One short chain per item, since Pyro runs chain by chain."""
-    case = Gaussians(LinearCase(12, latent_dim=2, outputs=5, seen=3))
-    posterior = run(case, PYRO[name], num_warmup=30, num_samples=60, num_chains=1)
-    assert case.p_value(posterior) > FALSE_ALARM
+    if entry.evidence == "weights":
+        ratio = np.exp(log_evidence(posterior)["estimate"].values - case.log_evidence)
+        assert abs(np.log(ratio.mean())) < 0.2
+        assert repeated_means_p_value(ratio[:, None] - 1) > FALSE_ALARM
+    elif entry.evidence == "bridges":
+        assert abs(np.mean(log_evidence(posterior)["estimate"].values - case.log_evidence)) < 0.1

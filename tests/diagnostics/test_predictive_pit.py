@@ -55,6 +55,13 @@ def test_too_narrow_too_wide_and_shifted_predictives_show():
     assert histogram(np.array([0.0, 1.0]))[[0, -1]].tolist() == [0.5, 0.5]
 
 
+@pytest.mark.parametrize("ancestors", [4, 13])
+def test_copies_of_few_draws_are_too_dispersed_by_what_the_module_says(ancestors):
+    rng = np.random.default_rng(45)
+    draws, truth = rng.standard_normal((ancestors, PIXELS)).repeat(60, axis=0), rng.standard_normal(PIXELS)
+    assert dispersion(pit_of(draws, truth, rng)) == pytest.approx(1 + 2 / ancestors, rel=0.03)
+
+
 def test_pit_of_weighted_draws_and_of_a_whole_distribution():
     draws, truth = np.array([[0.0, 0.0], [1.0, 0.0], [2.0, 3.0]]), np.array([1.5, 0.0])
     weight, uniform = np.array([0.2, 0.5, 0.3]), np.array([0.5, 0.25])

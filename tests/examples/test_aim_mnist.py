@@ -39,9 +39,18 @@ def test_all_families_and_a_later_run(script, data, tmp_path, capsys, monkeypatc
     assert (tmp_path / "out" / "aim-alice-2.png").exists()
 
 
-@pytest.mark.parametrize("name", ["gam", "gan:2", "aim:", "aim:much"])
-def test_an_unknown_family_is_named_before_anything_runs(script, data, tmp_path, name):
-    with pytest.raises(SystemExit, match=f"family '{name}': known are gan"):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("gam", "there is no family 'gam'; known are gan, "),
+        ("gan:2", "family 'gan:2': gan has no weight; write gan"),
+        ("aim:", "family 'aim:': '' is not a number; write aim:WEIGHT"),
+        ("aim:much", "family 'aim:much': 'much' is not a number"),
+        ("cgan", "family 'cgan' needs labels"),
+    ],
+)
+def test_an_unknown_family_is_named_before_anything_runs(script, data, tmp_path, name, reason):
+    with pytest.raises(SystemExit, match=f"aim_mnist: {reason}"):
         script.main(script.Options(data=str(data), families=("aim", name), output=tmp_path / "aim"))
 
 

@@ -30,7 +30,7 @@ def test_the_example_runs(script, tmp_path, capsys):
     )
     record = script.main(options)
     lines = capsys.readouterr().out.splitlines()
-    (line,) = (line for line in lines if line.startswith("AIM  "))
+    (line,) = (line for line in lines if line.startswith("aim:0.003  "))
     assert line.split()[4] == "25"  # the paper's modes, behind two seeds and their mean
     assert line.split()[-1] == "81"
     written = json.loads((tmp_path / "grid.json").read_text())

@@ -18,6 +18,7 @@ from cogen.command_line import main
 from cogen.inference import InProcess
 from cogen.models.networks.architectures import DenseGenerator
 from cogen.models.storage.generators import SHIPPED, GeneratorConfig, save_generator, shipped_images
+from cogen.output import read_posterior
 
 TINY = ["complete", "--count", "2", "--chains", "8", "--warmup", "20", "--samples", "2", "--noise", "0.2"]
 METRICS = {
@@ -88,7 +89,7 @@ def test_metrics(written):
 def test_scores_of_pairs_need_two_populations(written, tmp_path, capsys):
     """So few temperatures leave one population to every image: no score, and the report names the reason."""
     metrics = json.loads((written / "metrics.json").read_text())
-    population = completion._read(written / "posterior.nc")["sample_stats"]["population"]
+    population = read_posterior(written / "posterior.nc")["sample_stats"]["population"]
     single = [len(np.unique(population.isel(item=item))) == 1 for item in (0, 1)]
     for name in FAIR:
         assert [value is None for value in metrics["per_item"][name]] == single

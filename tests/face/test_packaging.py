@@ -1,6 +1,8 @@
 """The explicit list of packages is the folders on disk, and what is installed is one copy of each module."""
 
 import importlib
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -50,3 +52,19 @@ def test_the_wings_are_imported_once():
 
 def test_the_command_is_declared():
     assert SETUP["project"]["scripts"] == {"cogen": "cogen.command_line:main"}
+
+
+def test_no_package_imports_torch_or_jax():
+    load = f"import importlib, sys; [importlib.import_module(p) for p in {sorted(SETUPTOOLS['packages'])}]"
+    code = f"{load}; print(sorted({{'torch', 'jax'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_what_the_face_exports():
+    import cogen
+
+    names = {"CoGenerator", "Run", "infer", "views", "load_generator", "save_generator", "__version__"}
+    assert set(cogen.__all__) == names
+    assert all(getattr(cogen, name) is not None for name in names)
+    assert SETUP["project"]["version"] == cogen.__version__

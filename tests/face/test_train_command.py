@@ -6,13 +6,15 @@ import re
 import warnings
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from cogen.command_line import main
-from cogen.models import load_generator
+from cogen.models import Array, Classes, GeneratorConfig, load_generator, save_generator
+from cogen.models.networks.architectures import ConditionalGenerator, DenseGenerator
 from cogen.models.storage.encoders import load_encoder
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -56,8 +58,9 @@ def test_what_is_trained_is_there_to_complete_with(images, tmp_path, capsys, fam
     said = capsys.readouterr().out
     assert f"{family} on halves" in said
     assert "noise scale" in said
-    label = 1 if family == "cgan" else None
-    generator = load_generator(output, label=label)
+    conditional = family == "cgan"
+    assert load_generator(output).config.contexts == ({"label": Classes(2)} if conditional else {})
+    generator = load_generator(output, label=1 if conditional else None)
     assert generator(torch.randn(2, generator.config.latent_dim)).shape == (2, 1, 8, 8)
     assert generator.config.figures["command"].startswith("cogen")
     with Image.open(output.with_name(f"{family}.png")) as picture:
@@ -69,10 +72,77 @@ def test_what_is_trained_is_there_to_complete_with(images, tmp_path, capsys, fam
     with np.load(images) as stored:
         np.save(pictures, stored["images"][:2])
     if family in ("gan", "cgan"):
-        extra = [] if label is None else ["--label", "1"]
+        extra = ["--label", "1,0"] if conditional else []
         where = ["--generator", str(output), "--images", str(pictures), "--output", str(tmp_path / "out")]
         main(["complete", *where, "--chains", "8", "--warmup", "5", "--samples", "1", *extra])
         assert (tmp_path / "out" / "completions.png").exists()
+        if conditional:
+            with h5py.File(tmp_path / "out" / "posterior.nc") as file:
+                assert file["constant_data"]["label"][:].tolist() == [1, 0]
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory) -> Path:
+    """Generators of 8 x 8 pictures: of two named classes, of a picture, and of z alone."""
+    folder = tmp_path_factory.mktemp("conditional")
+    inner = {"latent_dim": 5, "event_shape": (1, 8, 8), "hidden": (4,)}
+    arguments = {"architecture": "DenseGenerator", "num_classes": 2, "arguments": inner}
+    about = {"latent_dim": 3, "event_shape": (1, 8, 8), "value_range": (-1, 1), "noise_scale": 0.3}
+    config = GeneratorConfig("ConditionalGenerator", arguments, contexts={"label": Classes(2, names=("up", "down"))}, **about)
+    save_generator(folder / "named", ConditionalGenerator(**arguments), config)
+    inner = inner | {"latent_dim": 3}
+    save_generator(folder / "plain", DenseGenerator(**inner), GeneratorConfig("DenseGenerator", inner, **about))
+    config = GeneratorConfig("DenseGenerator", inner, contexts={"photo": Array((1, 8, 8))}, **about)
+    save_generator(folder / "photo", DenseGenerator(**inner), config)
+    np.save(folder / "some.npy", np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("label", "wanted"),
+    [
+        (["1"], [1, 1, 1]),
+        (["1", "0", "1"], [1, 0, 1]),
+        (["1,0,1"], [1, 0, 1]),
+        (["1, 0, 1"], [1, 0, 1]),
+        (["down,up,down"], [1, 0, 1]),
+    ],
+)
+def test_labels_are_one_for_all_images_or_one_for_each(conditional, label, wanted):
+    from cogen.command_line import Complete
+    from cogen.completion import _labels
+
+    generator = load_generator(conditional / "named")
+    assert _labels(Complete(label=tuple(label)), generator, 3)["label"].tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "reason"),
+    [
+        ("named", [], "is conditional on 2 classes: give --label, one class for all images or one for each"),
+        ("named", ["2"], "--label 2: item 0 has the class 2, and there are classes 0 to 1"),
+        ("named", ["0", "1"], "--label 0 1: 2 classes for 3 images: give one for all or one for each"),
+        ("named", ["0,1,x"], "--label 0 1 x: a class is an integer from 0 on, or one of up, down"),
+        ("plain", ["1"], "--label 1: generator"),
+        ("plain", ["1"], "is not conditional on a class"),
+    ],
+)
+def test_labels_that_are_wrong_end_in_one_line(conditional, tmp_path, capsys, name, label, reason):
+    where = [
+        "--generator",
+        str(conditional / name),
+        "--images",
+        str(conditional / "some.npy"),
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    with pytest.raises(SystemExit) as stop:
+        main(["complete", *where, *(["--label", *label] if label else [])])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert reason in said
+    assert len(said.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_range_says_what_the_values_of_an_array_are(tmp_path):
@@ -104,8 +174,14 @@ def test_a_second_call_goes_on_and_another_run_is_refused(images, tmp_path, caps
         (["gan", "--data", "IMAGES", "--batch", "1000"], "a step takes 1000 items, and there are 4"),
         (["gan", "--data", "IMAGES", "--epochs", "0"], "--epochs 0: it must be positive"),
         (["gan", "--data", "IMAGES", "--latent-dim", "0"], "--latent-dim 0"),
-        (["gan", "--data", "IMAGES", "--weight", "2"], "gan has no such weight"),
-        (["vae", "--data", "IMAGES", "--real-target", "0.9"], "vae has none"),
+        (
+            ["gan", "--data", "IMAGES", "--weight", "2"],
+            "gan has no such setting; alice, veegan, aim, aim-minus have",
+        ),
+        (
+            ["vae", "--data", "IMAGES", "--real-target", "0.9"],
+            "vae has no such setting; gan, saturating-gan, cgan have",
+        ),
         (["gan", "--data", "IMAGES", "--learning-rate", "0"], "it must be positive"),
         (["vae", "--data", "TABLE", "--size", "8"], "it is for images"),
         (["alice", "--data", "IMAGES", "--weight", "-2"], "weight=-2"),
@@ -115,7 +191,9 @@ def test_a_second_call_goes_on_and_another_run_is_refused(images, tmp_path, caps
         (["vae", "--data", "TABLE", "--range", "0", "1"], "it is for images"),
         (["vae", "--data", "SIGNED"], "--range -1 1"),
         (["vae", "--data", "SIGNED", "--range", "1", "-1"], "--range 1 -1 (data_range): it takes two finite numbers"),
-        (["gan", "--data", "TABLE"], "gan does not train on a table"),
+        (["gan", "--data", "TABLE"], "gan does not train on a table; vae does"),
+        (["vae", "--data", "TABLE", "--average", "0.9"], "--average 0.9: it is for images, not for a table"),
+        (["vae", "--data", "TABLE", "--batch", "0"], "--batch 0: it must be at least 1"),
         (["gan", "--data", "IMAGES", "--missing=-"], "--missing -: it is for a table"),
         (["gan", "--data", "IMAGES", "--categorical", "x"], "--categorical x: it is for a table"),
         (["vae", "--data", "TABLE", "--categorical", "weight"], "no column 'weight' to be categorical"),
@@ -177,6 +255,11 @@ def test_a_table_is_trained_on_and_its_holes_are_filled(table, tmp_path, capsys)
         assert found[0]["smokes"] in ("yes", "no")
         assert found[1]["town"] in ("ulm", "bonn", "kiel")
         assert float(found[1]["height"])
+    before = (tmp_path / "filled" / "filled.csv").read_text().splitlines()
+    rows.write_text("town,smokes,height\nulm,yes,190\n,no,NA\nbonn,no,160\n")  # the first row is whole now
+    main(["fill", str(rows), "--generator", str(tmp_path / "people"), *quick])
+    after = (tmp_path / "filled" / "filled.csv").read_text().splitlines()
+    assert after[2] == before[2]  # what fills a row depends on no other row
     stored = json.loads((tmp_path / "people.json").read_text())
     assert [column["name"] for column in stored["schema"]["columns"]] == ["height", "smokes", "town"]
 

@@ -17,9 +17,9 @@ from known import GaussianPosteriors, LinearCase, moments_p_value
 from scipy import stats
 from torch import nn
 
-from cogen import completion
 from cogen.inference import AnnealedHMC, GradientDescent, ImportanceResampling, Run, blocks, infer
 from cogen.models import CoGenerator, views
+from cogen.output import read_posterior
 
 RUN = {"num_warmup": 20, "num_samples": 3, "num_chains": 8, "seed": 0, "progress": False}
 SMALL = AnnealedHMC(num_leapfrog=2, step_size=0.2)
@@ -113,7 +113,7 @@ def test_lp_is_the_log_joint(posterior, case):
 
 def test_through_netcdf_and_back(posterior, tmp_path):
     posterior.to_netcdf(str(tmp_path / "posterior.nc"), engine="h5netcdf")
-    again = completion._read(tmp_path / "posterior.nc")
+    again = read_posterior(tmp_path / "posterior.nc")
     for group in ("posterior", "sample_stats", "warmup_sample_stats", "observed_data", "constant_data", "predictions"):
         for name, variable in posterior[group].data_vars.items():
             np.testing.assert_array_equal(again[group][name].values, variable.values)

@@ -8,6 +8,8 @@ import numpyro
 import numpyro.distributions as dist
 import pyro
 import pyro.infer
+import pyro.infer.autoguide
+import pyro.optim
 import pytest
 import torch
 from known import LinearGenerator
@@ -15,7 +17,7 @@ from numpyro import handlers
 from numpyro.infer import MCMC
 
 from cogen.diagnostics import diagnose
-from cogen.inference import AnnealedHMC, PyroAnnealedHMC, infer, temper
+from cogen.inference import AnnealedHMC, PyroAnnealedHMC, infer, items_apart, temper
 from cogen.inference.items import ItemModel, find_items
 from cogen.models import CoGenerator, views
 
@@ -114,6 +116,66 @@ def test_items_in_numpyro_s_own_mcmc_are_refused(model):
     mcmc = MCMC(kernel, num_warmup=4, num_samples=2, num_chains=8, chain_method="vectorized", progress_bar=False)
     with pytest.raises(ValueError, match=r"^3 items would share one posterior"):
         mcmc.run(jax.random.key(0))
+
+
+def test_items_in_another_sampler_are_refused(model):
+    seen = model.condition(a=A)
+    mcmc = MCMC(numpyro.infer.NUTS(seen.numpyro), num_warmup=4, num_samples=2, progress_bar=False)
+    with pytest.raises(ValueError, match=r"^3 items would share one posterior"):
+        mcmc.run(jax.random.key(0))
+    chains = pyro.infer.MCMC(pyro.infer.NUTS(seen), num_samples=2, warmup_steps=2, disable_progbar=True)
+    with pytest.raises(ValueError, match=r"^3 items would share one posterior"):
+        chains.run()
+    svi = pyro.infer.SVI(seen, pyro.infer.autoguide.AutoNormal(seen), pyro.optim.Adam({"lr": 0.01}), pyro.infer.Trace_ELBO())
+    with pytest.raises(ValueError, match="added on purpose"):
+        svi.step()
+    with items_apart():
+        assert np.isfinite(svi.step())
+    assert pyro.poutine.trace(model).get_trace(num_items=3).nodes["z"]["value"].shape == (3, 2)  # nothing is observed
+
+
+# --- ids -----------------------------------------------------------------------------------------------------------------
+
+
+def draws_of(model, ids, library, **data):
+    kernel = AnnealedHMC(num_leapfrog=2) if library == "numpyro" else PyroAnnealedHMC(num_leapfrog=2)
+    counts = {"num_warmup": 10, "num_samples": 2, "num_chains": 8, "seed": 2**40 + 1, "progress": False, "items_at_once": 2}
+    seen = model.condition(**data)
+    return infer(seen if ids is None else seen.with_ids(ids), kernel, **counts)
+
+
+@pytest.mark.parametrize("library", ["numpyro", "pyro"])
+def test_a_subset_with_its_ids_gives_the_draws_of_the_whole(model, library):
+    ids = np.array([7, 2**62 + 5, 11])
+    whole, part = draws_of(model, ids, library, a=A), draws_of(model, ids[1:], library, a=A[1:])
+    for group, name in (("posterior", "z"), ("sample_stats", "log_weight"), ("predictions", "x_mean")):
+        full = whole[group][name]
+        np.testing.assert_array_equal(full.isel(item=slice(1, None)).values, part[group][name].values)
+    other = draws_of(model, None, library, a=A)
+    assert (other["posterior"]["z"].values != whole["posterior"]["z"].values).all()
+    first = draws_of(model, [0, 1, 2], library, a=A)
+    np.testing.assert_array_equal(first["posterior"]["z"].values, other["posterior"]["z"].values)
+
+
+def test_both_halves_of_an_id_count(model):
+    low, high = (draws_of(model, [5 + offset, 6, 7], "numpyro", a=A)["posterior"]["z"].values for offset in (0, 2**33))
+    assert (low[:, :, 0] != high[:, :, 0]).all()
+    np.testing.assert_array_equal(low[:, :, 1:], high[:, :, 1:])
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        ([1, 2], "number of items"),
+        ([1, 2, 2], "same id"),
+        ([1, 2, -3], "in .0, 2.63."),
+        ([1.0, 2.0, 3.0], "one integer"),
+        (np.array([1, 2, 2**63], np.uint64), "in .0, 2.63."),
+    ],
+)
+def test_ids_that_cannot_be(model, ids, said):
+    with pytest.raises(ValueError, match=said):
+        model.condition(a=A).with_ids(ids)
 
 
 def test_how_far_the_seen_part_lies_from_the_draws():

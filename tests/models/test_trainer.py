@@ -18,7 +18,10 @@ from cogen.models.families.family import Family, Updates, adam
 from cogen.models.families.gan import GAN, NonSaturating
 from cogen.models.networks.architectures import ConvolutionalCritic, DcganGenerator, DenseCritic, DenseGenerator
 from cogen.models.training.checkpoint import FILE
-from cogen.models.training.trainer import Constant, Falling, InverseRoot, train
+from cogen.models.training.classification import Classification
+from cogen.models.training.learning_rates import Constant, Falling, InverseRoot, OneCycle
+from cogen.models.training.preparation import as_floats, dequantised
+from cogen.models.training.trainer import train
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -279,6 +282,70 @@ def test_every_item_comes_once_an_epoch_and_batches_are_prepared():
     assert not torch.equal(torch.cat(seen[:4]), torch.cat(seen[4:]))
 
 
+class Recolouring(Family):
+    """A generator of x from z, a photo (item, 1, 2, 2) and a label; it notes what reaches it."""
+
+    def __init__(self):
+        super().__init__()
+        self.latent_dim, self.generator = 2, Painter()
+
+    def optimizers(self):
+        return {"loss": torch.optim.SGD(self.parameters(), 0.01)}
+
+    def step(self, batch, update, iteration):
+        x, photo, label = batch
+        update("loss", lambda: (x - self.generator(self.latent(len(x)), photo, label)).square().mean())
+
+
+class Painter(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(7, 4), nn.BatchNorm1d(4))
+        self._seen = []
+
+    def forward(self, z, photo, label):
+        self._seen.append((photo, label))
+        return self.layers(torch.cat([z, photo.flatten(1), label[:, None]], dim=1)).reshape(-1, 1, 2, 2)
+
+
+def test_an_image_beside_x_reaches_the_networks_in_the_generator_s_range():
+    """In the steps, and where the averaged generator meets random items for its batch statistics."""
+    x, photo = (torch.randint(0, 256, (40, 1, 2, 2), dtype=torch.uint8) for _ in range(2))
+    photo[:, 0, 0, 0], label = 255, torch.arange(40) % 2
+    into = Recolouring()
+    trained = train(
+        into,
+        (x, photo, label),
+        num_steps=3,
+        batch_size=8,
+        seed=0,
+        average=0.5,
+        prepare=(as_floats, as_floats, None),
+        progress=False,
+    )
+    seen = into.generator._seen + trained.average._seen
+    assert len(seen) >= 3 + 40
+    for photos, labels in seen:
+        assert photos.dtype == torch.float32
+        assert (photos[:, 0, 0, 0] == 1).all()
+        assert photos.min() < -0.5
+        assert photos.min() >= -1
+        assert labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize("prepare", [None, as_floats])
+def test_bytes_beside_x_that_nothing_prepares_are_refused(prepare):
+    x = torch.zeros(16, 1, 2, 2, dtype=torch.uint8)
+    options = {"num_steps": 1, "batch_size": 8, "seed": 0, "progress": False}
+    with pytest.raises(ValueError, match=r"tensor 1 of data holds bytes of shape \(16, 1, 2, 2\), .* see 0 to 255"):
+        train(Recolouring(), (x, x, torch.zeros(16)), prepare=prepare, **options)
+    into = Recolouring()
+    train(into, (x.float(), x, torch.zeros(16)), prepare=(None, None, None), **options)  # where bytes are meant
+    assert into.generator._seen[0][0].dtype == torch.uint8
+    with pytest.raises(ValueError, match=r"prepare holds 2 functions, and data 3 tensors"):
+        train(Recolouring(), (x, x, torch.zeros(16)), prepare=(as_floats, as_floats), **options)
+
+
 def test_the_random_numbers_outside_are_left_alone():
     torch.manual_seed(5)
     expected = torch.randn(3)
@@ -317,6 +384,43 @@ def test_the_average_follows_the_weights_and_has_its_own_batch_statistics():
         torch.testing.assert_close(mean, 3 / 12 * first + 9 / 12 * three)
     norm = next(m for m in trained.average.modules() if isinstance(m, nn.BatchNorm1d))
     assert not torch.allclose(norm.running_mean, next(m for m in into.modules() if isinstance(m, nn.BatchNorm1d)).running_mean)
+
+
+@pytest.mark.parametrize("num_steps", [7, 100])
+def test_the_cycle_is_that_of_torch(num_steps):
+    optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))])
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=num_steps, cycle_momentum=False)
+    for step in range(num_steps):
+        assert OneCycle(num_steps)(step, 0.0) == pytest.approx(theirs.get_last_lr()[0], rel=1e-9), step
+        optimizer.step()
+        if step < num_steps - 1:
+            theirs.step()
+
+
+def test_bytes_as_values():
+    pixels = torch.tensor([0, 128, 255], dtype=torch.uint8)
+    assert as_floats(pixels).tolist() == pytest.approx([-1, 1 / 255, 1], abs=1e-6)
+    found = dequantised(pixels.repeat(1_000, 1))
+    assert ((found - torch.tensor([-1, 0, 127 / 128])) * 128).min() >= 0
+    assert ((found - torch.tensor([-1, 0, 127 / 128])) * 128).max() <= 1
+    assert len(found.unique()) > 2_000
+
+
+def test_a_classifier_learns_what_its_labels_say():
+    torch.manual_seed(0)
+    x = torch.randn(400, 2)
+    label, calls = (x[:, 0] > 0).long(), []
+
+    def moved(batch):
+        calls.append(len(batch))
+        return batch + 0.01 * torch.randn_like(batch)
+
+    network = nn.Linear(2, 2)
+    family = Classification(network, augment=moved, learning_rate=0.1, weight_decay=0.01)
+    trained = train(family, (x, label), num_steps=60, batch_size=50, seed=0, schedule=OneCycle(60), progress=False)
+    assert calls == [50] * 60
+    assert trained.losses["cross_entropy"][-1] < 0.2
+    assert (network(x).argmax(1) == label).float().mean() > 0.97
 
 
 def test_schedules():

@@ -87,7 +87,6 @@ def test_the_end_of_the_path_is_numpyro_s_density(weights, options):
 def test_the_end_of_the_path_is_pyro_s_density(weights, options):
     model = pyro_model(weights, **options)
     target = PyroTarget(model, (), {}, num_chains=len(LEVELS))
-    target.start([0])
     point = target.evaluate(torch.tensor(LEVELS)[:, None])
     conditioned = [pyro.poutine.trace(pyro.condition(model, {"level": torch.tensor(level)})) for level in LEVELS]
     wanted = [float(trace.get_trace().log_prob_sum()) for trace in conditioned]
@@ -142,7 +141,6 @@ def test_a_subsample_that_is_fixed_counts_with_its_scale_and_one_that_changes_is
     found = [float(target.reference(u).sum() + target.tilt(u).sum()) for u in (jnp.array([0.3]), jnp.array([-1.0]))]
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
     torch_target = PyroTarget(pyro_subsampled, (), {}, num_chains=2)
-    torch_target.start([0])
     point = torch_target.evaluate(torch.tensor([[[0.3]], [[-1.0]]]))
     np.testing.assert_allclose((point.reference + point.tilt)[:, 0].numpy(), wanted, rtol=1e-5)
     with pytest.raises(ValueError, match="subsample of 2 of 4"):

@@ -4,6 +4,9 @@
 1e-4 for each statistical test, with fixed seeds.
 """
 
+import inspect
+
+import jax
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -11,12 +14,16 @@ import pytest
 import torch
 from known import LinearCase, moments_p_value, repeated_means_p_value
 from pyro.infer import MCMC
+from scipy import stats
 from torch import nn
 
 from cogen.diagnostics import log_evidence
-from cogen.inference import Adaptive, Ladder, MovingAverage, RecordedSteps, Sigmoid, infer
+from cogen.inference import Adaptive, AnnealedHMC, Ladder, MovingAverage, PyroAnnealedHMC, RecordedSteps, Sigmoid, infer
+from cogen.inference.kernels import annealed_hmc
+from cogen.inference.kernels.kernel import ExactDraws
+from cogen.inference.seeds import id_halves
 from cogen.inference.torch import annealed_hmc as pyro_annealed_hmc
-from cogen.inference.torch.annealed_hmc import PyroAnnealedHMC
+from cogen.inference.torch.random_numbers import Random
 from cogen.models import CoGenerator, views
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -167,11 +174,11 @@ def starts_with_the_prior_s_gradient(monkeypatch):
 def resamples_and_keeps_the_weights(monkeypatch):
     right = pyro_annealed_hmc.resample
 
-    def careless(uniform, state, *rest):
-        slots = torch.arange(len(state.ancestor))[:, None].expand_as(state.ancestor)
-        new = right(uniform, state._replace(ancestor=slots), *rest)
-        kept = state.log_weight.gather(0, new.ancestor)
-        return new._replace(log_weight=kept, ancestor=state.ancestor.gather(0, new.ancestor))
+    def careless(uniform, particles, *rest):
+        slots = torch.arange(len(particles.ancestor))[:, None].expand_as(particles.ancestor)
+        new = right(uniform, particles._replace(ancestor=slots), *rest)
+        kept = particles.log_weight.gather(0, new.ancestor)
+        return new._replace(log_weight=kept, ancestor=particles.ancestor.gather(0, new.ancestor))
 
     monkeypatch.setattr(pyro_annealed_hmc, "resample", careless)
 
@@ -410,6 +417,81 @@ def test_an_inverse_mass_leaves_the_posterior_as_it_is(kind):
     assert (beta[0::2] == beta[1::2]).all()
 
 
+def test_a_bridge_is_less_noisy_than_the_weights():
+    """Few and large rises: the mean of 48 errors within four standard errors of zero (false alarms: 1e-4)."""
+    case = LinearCase(48)
+    errors = []
+    for bridge in (False, True):
+        kernel = PyroAnnealedHMC(
+            schedule=Sigmoid(-6, 4), num_leapfrog=10, step_size=0.15, moves_per_temperature=2, bridge=bridge
+        )
+        posterior = run(case.conditioned, kernel, num_warmup=20, num_chains=64)
+        assert posterior["posterior"].attrs["evidence_kind"] == ("bridged" if bridge else "annealed")
+        errors.append(log_evidence(posterior)["estimate"].values - case.log_evidence)
+    weights, bridged = errors
+    assert abs(bridged.mean()) < 4 * bridged.std(ddof=1) / np.sqrt(48)
+    assert np.sqrt(np.mean(bridged**2)) < 0.9 * np.sqrt(np.mean(weights**2))
+
+
+# --- pure functions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"bridge": True}, {"schedule": Adaptive(0.5)}, {"step_size": MovingAverage()}],
+    ids=["bridge", "adaptive", "rule"],
+)
+def test_steps_are_functions_of_their_arguments(case, settings):
+    """The same state and random numbers give the same step, whatever was done between."""
+    recipe = PyroAnnealedHMC(num_leapfrog=2, **settings)
+    kernel, target = recipe.kernel(20, 8), recipe.target(case.conditioned, num_chains=8)
+    random = Random.of(0, id_halves(target.ids))
+    states = [kernel.init(target, random, ExactDraws(8))]
+    infos = []
+    for _ in range(22):
+        state, info = kernel.step(target, random.at(states[-1].iteration), states[-1])
+        states.append(state)
+        infos.append(info)
+    for k in (0, 7, 21):
+        state, info = kernel.step(target, random.at(k), states[k])
+        for again, first in ((state, states[k + 1]), (info, infos[k])):
+            for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(first), strict=True):
+                np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+    other = random._replace(keys=random.keys[::-1])
+    assert not torch.equal(kernel.init(target, other, ExactDraws(8)).point.u, states[0].point.u)
+
+
+def test_what_is_reported_and_the_settings_are_those_of_the_sister():
+    assert pyro_annealed_hmc.AnnealedInfo._fields == annealed_hmc.AnnealedInfo._fields
+    theirs = set(annealed_hmc.AnnealedState._fields) - {"made", "pinned"}  # of the bounds of the evidence, and of single items
+    assert set(pyro_annealed_hmc.AnnealedState._fields) == theirs
+    settings = [name for name in inspect.signature(AnnealedHMC).parameters if name not in ("model", "around")]
+    assert list(inspect.signature(PyroAnnealedHMC).parameters) == ["model", "num_chains", *settings]
+    assert all(f":param {name}:" in PyroAnnealedHMC.__doc__ for name in ("model", "num_chains", *settings))
+
+
+def test_a_chain_s_random_numbers_do_not_depend_on_how_many_chains_there_are():
+    random = Random.of(2**62 + 3, np.array([[0, 1], [1, 0]])).at(4)
+    few, many = (pyro_annealed_hmc.transition_noise(random, chains, 3, torch.zeros(())) for chains in (2, 64))
+    for one, other in zip(few, many, strict=True):
+        assert torch.equal(one, other[:2])
+        assert not torch.equal(one[:, 0], one[:, 1])
+    noise = [pyro_annealed_hmc.transition_noise(random.at(k), 64, 3, torch.zeros(())) for k in range(64)]
+    normal, uniform = (torch.stack(each).flatten(0, 2) for each in zip(*noise, strict=True))
+    assert stats.kstest(normal.flatten().numpy(), "norm").pvalue > FALSE_ALARM
+    assert stats.kstest(uniform.flatten().numpy(), "uniform").pvalue > FALSE_ALARM
+    together = np.corrcoef(torch.cat([normal, uniform], dim=1).numpy().T) - np.eye(6)
+    assert np.abs(together).max() < 4.5 / np.sqrt(len(normal))
+
+
+def test_seeds_and_ids_count_whole():
+    """Also where their 32-bit words, one after the other, are the same."""
+    seen = set()
+    for seed, halves in ((5, (7, 0)), (5 + 7 * 2**32, (0, 0)), (5, (0, 7)), (5 + 2**32, (7, 0)), (6, (7, 0))):
+        seen.add(tuple(Random.of(seed, np.array([halves])).seeds()))
+    assert len(seen) == 5
+
+
 # --- chosen as it runs, and a pilot ------------------------------------------------------------------------------------
 
 
@@ -438,7 +520,7 @@ def test_an_adaptive_schedule_arrives_and_says_so(case, adaptive):
 
 
 def test_items_do_not_feel_how_long_others_take(case):
-    """The seeds of items are drawn together: of the first of three items as of the first of two. The others differ in noise."""
+    """The first of two items, of which the other differs in noise."""
     kernel = PyroAnnealedHMC(num_leapfrog=3, schedule=Adaptive(0.8))
     pixels = case.conditioned.item_data["seen"]["value"]
     results = []
@@ -492,7 +574,7 @@ def test_what_is_not_tempered_weighs_the_start(threshold):
     start = PyroAnnealedHMC(tempered_in_part, num_chains=4, temper=["first"], resample_threshold=0)
     start.setup(4)
     second = dist.Normal(start.state.point.values["z"], 0.8).log_prob(torch.tensor(-0.5))
-    torch.testing.assert_close(start.state.log_weight.float(), second)
+    torch.testing.assert_close(start.state.particles.log_weight.float(), second)
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------
@@ -528,6 +610,7 @@ def test_settings_out_of_range(settings):
         ({"initial": dist.Normal(torch.zeros(3), 1)}, {}, "initial for site 'z'"),
         ({"initial": {"w": dist.Normal(0, 1)}}, {}, r"initial has the sites \['w'\]"),
         ({"num_chains": 4}, {}, "the kernel was made for 4"),
+        ({"bridge": True, "flat_prior": True}, {}, "nothing to bridge"),
         ({"temper": ["w"]}, {}, r"temper=\('w',\): name one or more of the observed sites \['y'\]"),
         ({"step_size": RecordedSteps(np.array([0.5, 1.0]), np.ones((3, 2)))}, {}, "3 items were recorded"),
     ],

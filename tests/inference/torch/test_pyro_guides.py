@@ -20,7 +20,10 @@ from pyro.infer.autoguide import (
 )
 
 from cogen.diagnostics import log_evidence
-from cogen.inference import PyroAnnealedHMC, PyroGuideStart, PyroSVI, infer
+from cogen.inference import PyroAnnealedHMC, PyroGuideStart, PyroSVI, fit_pyro_guide, infer
+from cogen.inference.kernels.kernel import ExactDraws
+from cogen.inference.seeds import id_halves
+from cogen.inference.torch.random_numbers import Random
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -64,6 +67,47 @@ def test_annealing_from_a_guide_is_exact(case, guide, share):
     start = FAST(guide).fit(case.conditioned, num_steps=20, seed=0, prior_share=share)
     posterior = run(case.conditioned, PyroAnnealedHMC(num_leapfrog=3, step_size=0.35, initial=start), num_chains=64)
     assert moments_p_value(case, posterior) > FALSE_ALARM
+
+
+def test_steps_of_a_fit_are_functions_of_their_arguments(few):
+    stored = set(pyro.get_param_store().keys())
+    recipe = FAST(AutoDiagonalNormal)
+    kernel, target = recipe.kernel(6, 4), recipe.target(few.conditioned, num_chains=4)
+    random = Random.of(0, id_halves(target.ids))
+    states = [kernel.init(target, random, ExactDraws(4))]
+    for k in range(6):
+        states.append(kernel.step(target, random.at(k), states[k])[0])
+    moved = states[6].fits[1].values["AutoDiagonalNormal.loc"] - states[2].fits[1].values["AutoDiagonalNormal.loc"]
+    assert moved.abs().max() > 0.1  # of four steps at a learning rate of 0.05
+    again = kernel.step(target, random.at(2), states[2])[0]
+    assert torch.equal(again.elbo, states[3].elbo)
+    for one, other in zip(again.fits, states[3].fits, strict=True):
+        assert all(torch.equal(one.values[name], other.values[name]) for name in other.values)
+    draws = [kernel.step(target, random.at(6), states[6])[0].point.u for _ in range(2)]
+    assert torch.equal(*draws)
+    assert set(pyro.get_param_store().keys()) == stored
+
+
+def test_a_guide_is_fitted_by_a_function(case):
+    options = {"num_steps": 20, "seed": 0, "prior_share": 0.3}
+    settings = {"optimizer": pyro.optim.Adam({"lr": 0.05}), "num_particles": 2}
+    start = fit_pyro_guide(case.conditioned, AutoNormal, **options, **settings, progress=False)
+    method = PyroSVI(AutoNormal, **settings).fit(case.conditioned, **options)
+    starts = [each.bind(ITEMS, LATENT).draw(3, 4) for each in (start, method) if torch.manual_seed(0)]
+    assert torch.equal(*starts)
+    assert start.prior_share == 0.3
+    for wrong, said in (
+        ({"prior_share": 2.0}, r"prior_share=2\.0"),
+        ({"seed": -1}, "seed=-1"),
+        ({"num_steps": 0}, "num_warmup=0"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            fit_pyro_guide(case.conditioned, AutoNormal, **{**options, **wrong}, progress=False)
+
+
+def test_a_fit_has_no_checkpoint(few, tmp_path):
+    with pytest.raises(ValueError, match="a kernel whose state is arrays"):
+        run(few.conditioned, FAST(AutoNormal), checkpoint=tmp_path / "run")
 
 
 def test_the_normals_of_all_items_are_fitted_at_once_as_one_by_one(few):

@@ -16,7 +16,8 @@ from cogen.models.families.gan import GAN, NonSaturating, Saturating
 from cogen.models.families.unrolled import UnrolledGAN, surrogate_loss, unrolled
 from cogen.models.families.veegan import VEEGAN, Reconstructor
 from cogen.models.networks.architectures import ConvolutionalCritic, DcganGenerator, DenseCritic, DenseEncoder, DenseGenerator
-from cogen.models.training.trainer import Falling, train
+from cogen.models.training.learning_rates import Falling
+from cogen.models.training.trainer import train
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

@@ -17,7 +17,8 @@ from cogen.diagnostics import draw_weights, log_evidence
 from cogen.inference import AnnealedHMC, infer
 from cogen.models import CoGenerator, GeneratorConfig, as_jax, load_generator, save_generator, views
 from cogen.models.families.realnvp import RealNVP, RealNVPGenerator
-from cogen.models.training.trainer import Falling, train
+from cogen.models.training.learning_rates import Falling
+from cogen.models.training.trainer import train
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

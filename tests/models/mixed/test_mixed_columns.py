@@ -15,10 +15,10 @@ from torch.distributions import Bernoulli, Categorical, Normal
 from cogen.diagnostics import log_evidence
 from cogen.inference import AnnealedHMC, PyroAnnealedHMC, infer
 from cogen.models import CoGenerator, load_generator, save_generator
+from cogen.models.data.column_parameters import parameter_places
 from cogen.models.data.tables import Column, Schema
-from cogen.models.mixed import rows_jax as mixed_rows_jax
-from cogen.models.mixed import rows_torch as mixed_rows_torch
-from cogen.models.mixed.columns import MixedColumns, level_probabilities, places
+from cogen.models.mixed import rows_jax, rows_torch
+from cogen.models.mixed.columns import MixedColumns, level_probabilities
 from cogen.models.networks.architectures import DenseGenerator
 from cogen.models.storage.generators import GeneratorConfig
 
@@ -85,7 +85,7 @@ def log_joints(model: CoGenerator, z: np.ndarray, **sites: np.ndarray) -> tuple[
 
 
 def test_the_places_of_the_parameters():
-    where = places(SCHEMA)
+    where = parameter_places(SCHEMA)
     assert where.size == SIZE
     assert where.first.tolist() == [0, 3, 4, 5, 9]
     assert where.means.tolist() == [3, 9]
@@ -96,8 +96,8 @@ def test_densities_are_those_of_the_columns():
     scale = MixedColumns(SCHEMA, scale=SCALE).likelihood.scale
     torch.testing.assert_close(scale, torch.tensor([0.3, 0.7]))
     expected = by_hand(PARAMETERS, ROWS)
-    ours = mixed_rows_torch.MixedRows(torch.as_tensor(PARAMETERS), scale, SCHEMA)
-    theirs = mixed_rows_jax.MixedRows(jnp.asarray(PARAMETERS), scale.numpy(), SCHEMA)
+    ours = rows_torch.MixedRows(torch.as_tensor(PARAMETERS), scale, SCHEMA)
+    theirs = rows_jax.MixedRows(jnp.asarray(PARAMETERS), scale.numpy(), SCHEMA)
     assert tuple(ours.batch_shape) == theirs.batch_shape == (3, 5)
     np.testing.assert_allclose(ours.log_prob(torch.as_tensor(ROWS)), expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(theirs.log_prob(ROWS), expected, rtol=1e-5, atol=1e-6)
@@ -126,9 +126,9 @@ def test_draws_have_the_moments_of_the_columns(backend):
     scale = np.array([0.3, 0.7], np.float32)
     if backend == "torch":
         torch.manual_seed(0)
-        drawn = mixed_rows_torch.MixedRows(torch.as_tensor(parameters), torch.as_tensor(scale), SCHEMA).sample((count,)).numpy()
+        drawn = rows_torch.MixedRows(torch.as_tensor(parameters), torch.as_tensor(scale), SCHEMA).sample((count,)).numpy()
     else:
-        drawn = np.asarray(mixed_rows_jax.MixedRows(parameters, scale, SCHEMA).sample(jax.random.key(0), (count,)))
+        drawn = np.asarray(rows_jax.MixedRows(parameters, scale, SCHEMA).sample(jax.random.key(0), (count,)))
     assert drawn.shape == (count, 1, 5)
     drawn = drawn[:, 0]
     np.testing.assert_allclose(drawn[:, [1, 4]].mean(0), parameters[0, [3, 9]], atol=0.02)

@@ -180,7 +180,7 @@ def test_what_is_wrong_with_an_encoder_s_files_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"latent_dim": 3}, r"latent_dim says 3, the architecture makes \(2,\) numbers of each x"),
+        ({"latent_dim": 3}, r"latent_dim says 3, the architecture makes 2 numbers of each x"),
         ({"latent_dim": 0}, "latent_dim is 0; it must be a positive integer"),
         ({"event_shape": (4,)}, r"MaskedDenseEncoder of its arguments does not fit event_shape \(4,\), latent_dim 2"),
         ({"value_range": (1.0, -1.0)}, r"value_range is .*; it must be two finite numbers, the lower first"),

@@ -96,7 +96,7 @@ def edit(path: Path, **changes) -> None:
     ("changes", "message"),
     [
         ({"architecture": "Transformer"}, "unknown architecture 'Transformer'; known are ConvolutionalCritic"),
-        ({"classes": 3}, r"classes says 3, the architecture makes \(4,\) numbers"),
+        ({"classes": 3}, r"classes says 3, the architecture makes 4 numbers of each x"),
         ({"event_shape": [1, 8, 8]}, r"of its arguments does not fit event_shape \(1, 8, 8\)"),
         ({"arguments": {"width": 5}}, "cannot be built from its arguments"),
         ({"arguments": ARGUMENTS | {"width": 6}}, r"has shape \(5, 18\), the module's is \(6, 18\)"),

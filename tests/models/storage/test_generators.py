@@ -10,8 +10,8 @@ import pytest
 import torch
 from numpyro import handlers
 
-from cogen.models import CoGenerator, views
-from cogen.models.networks.architectures import DcganGenerator, DenseGenerator
+from cogen.models import Array, Classes, CoGenerator, views
+from cogen.models.networks.architectures import ConditionalGenerator, DcganGenerator, DenseGenerator
 from cogen.models.storage import generators
 from cogen.models.storage.generators import GeneratorConfig, load_generator, save_generator, shipped_generators, shipped_images
 
@@ -360,3 +360,94 @@ def test_an_exported_program_is_a_generator(tmp_path):
     z = torch.randn(2, 3)
     torch.testing.assert_close(pyro.condition(seen, data={"z": z})(), make()(z).detach())
     np.testing.assert_allclose(handlers.substitute(seen.numpyro, data={"z": z.numpy()})(), make()(z).detach(), atol=1e-5)
+
+
+# --- contexts ------------------------------------------------------------------------------------------------------
+
+INNER = {"latent_dim": 3 + 2, "event_shape": (1, 4, 4), "hidden": (8,)}
+ARGUMENTS = {"architecture": "DenseGenerator", "num_classes": 2, "arguments": INNER}
+
+
+@pytest.fixture
+def conditional(tmp_path):
+    """A conditional generator as it was stored before configurations had contexts."""
+    torch.manual_seed(0)
+    config = replace(CONFIG, architecture="ConditionalGenerator", arguments=ARGUMENTS)
+    path = save_generator(tmp_path / "conditional", ConditionalGenerator(**ARGUMENTS), config)
+    edit(path, contexts=...)
+    assert "contexts" not in path.with_suffix(".json").read_text()
+    return path
+
+
+def test_a_conditional_generator_takes_a_context_or_is_of_one_class(conditional):
+    z, labels = torch.randn(4, 3), torch.tensor([1, 0, 0, 1])
+    whole = load_generator(conditional)
+    assert whole.config.contexts == {"label": Classes(2)}
+    expected = whole(z, labels)
+    torch.testing.assert_close(whole(z, label=torch.eye(2)[labels]), expected)
+    for label in (0, 1):
+        one = load_generator(conditional, label=label)
+        assert one.config.contexts == {}
+        torch.testing.assert_close(one(z)[labels == label], expected[labels == label])
+        assert CoGenerator(one, views={"seen": views.Identity(scale=0.1)}).contexts == {}
+    model = CoGenerator(whole, views={"seen": views.Identity(scale=0.1)}).given(label=labels)
+    np.testing.assert_allclose(model.decode(z.numpy()), expected.numpy(), atol=1e-6)
+    with pytest.raises(ValueError, match="label 2: the classes are 0 to 1"):
+        load_generator(conditional, label=2)
+    save_generator(conditional.with_name("plain"), make(), CONFIG)
+    with pytest.raises(ValueError, match="label 0 was given, and this generator is not conditional"):
+        load_generator(conditional.with_name("plain"), label=0)
+
+
+def test_what_is_stored_says_its_contexts(tmp_path):
+    torch.manual_seed(0)
+    contexts = {"label": Classes(2, names=("cat", "dog"))}
+    config = replace(CONFIG, architecture="ConditionalGenerator", arguments=ARGUMENTS, contexts=contexts)
+    path = save_generator(tmp_path / "named", ConditionalGenerator(**ARGUMENTS), config)
+    assert load_generator(path).config.contexts == contexts
+    stored = json.loads(path.with_suffix(".json").read_text())["contexts"]
+    assert stored["label"]["count"] == 2
+    assert stored["label"]["names"] == ["cat", "dog"]
+
+
+class ByPhoto(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 16)
+
+    def forward(self, z, photo):
+        return self.linear(z).reshape(-1, 1, 4, 4) + photo
+
+
+def test_a_module_of_ones_own_takes_its_contexts(tmp_path):
+    own = ByPhoto()
+    config = replace(CONFIG, architecture="ByPhoto", contexts={"photo": Array((1, 4, 4), value_range=(-1, 1))})
+    path = save_generator(tmp_path / "photo", own, config)
+    generator = load_generator(path, module=ByPhoto())
+    model = CoGenerator(generator, views={"seen": views.Identity(scale=0.1)})
+    photo, z = np.random.default_rng(0).uniform(-1, 1, (2, 1, 4, 4)).astype(np.float32), np.ones((2, 3), np.float32)
+    with torch.no_grad():
+        np.testing.assert_allclose(model.given(photo=photo).decode(z), own(torch.as_tensor(z), torch.as_tensor(photo)))
+
+
+@pytest.mark.parametrize(
+    ("contexts", "message"),
+    [
+        ({"label": {"count": 3}}, "does not fit event_shape"),
+        ({}, None),
+        ({"label": {"count": 1}}, "context 'label': Classes.1.: the number of classes"),
+        ({"label": {"names": ["a"]}}, "context 'label'"),
+        ({"label": 2}, "context 'label' is 2; it must be Classes"),
+        ([2], "contexts is .2.; it must be a mapping"),
+        ({"photo": {"shape": [3]}}, "does not fit event_shape"),
+    ],
+)
+def test_contexts_of_a_configuration_that_are_wrong(conditional, contexts, message):
+    edit(conditional, contexts=contexts)
+    if message is None:
+        assert load_generator(conditional).config.contexts == {"label": Classes(2)}
+        return
+    with pytest.raises(ValueError, match=message) as caught:
+        load_generator(conditional)
+    assert "conditional.json" in str(caught.value)
+    assert "\n" not in str(caught.value)

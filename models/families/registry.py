@@ -1,0 +1,61 @@
+"""The names of the families. A family is a file with a recipe, and a line here."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cogen.models.families.recipe import Kind, Recipe
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "gan": ("cogen.models.families.gan:RECIPE",),
+    "saturating-gan": ("cogen.models.families.gan:SATURATING",),
+    "cgan": ("cogen.models.families.gan:CONDITIONAL",),
+    "wgan": ("cogen.models.families.wgan:CLIPPED",),
+    "wgan-gp": ("cogen.models.families.wgan:PENALISED",),
+    "fgan": ("cogen.models.families.fgan:RECIPE",),
+    "unrolled-gan": ("cogen.models.families.unrolled:RECIPE",),
+    "vae": ("cogen.models.families.vae:RECIPE", "cogen.models.families.tabular_vae:RECIPE"),
+    "cvae": ("cogen.models.families.vae:CONDITIONAL",),
+    "realnvp": ("cogen.models.families.realnvp:RECIPE",),
+    "ali": ("cogen.models.families.ali:RECIPE",),
+    "bigan": ("cogen.models.families.ali:DETERMINISTIC",),
+    "alice": ("cogen.models.families.alice:RECIPE",),
+    "veegan": ("cogen.models.families.veegan:RECIPE",),
+    "aim": ("cogen.models.families.aim:RECIPE",),
+    "aim-minus": ("cogen.models.families.aim:UNIT_VARIANCE",),
+}
+"""Where the recipes of a name are, MODULE:NAME; several take different kinds of data. Nothing is imported before it is asked
+for: the command line lists the names."""
+
+
+def recipes(name: str) -> list[Recipe]:
+    """Of a name. Raises ValueError for one that is not known."""
+    if name not in FAMILIES:
+        raise ValueError(f"there is no family {name!r}; known are {', '.join(FAMILIES)}")
+    places = (path.split(":") for path in FAMILIES[name])
+    return [getattr(import_module(module), attribute) for module, attribute in places]
+
+
+def recipe(name: str, kind: Kind) -> Recipe:
+    """The recipe of a name for a kind of data. Raises ValueError where there is none."""
+    for found in recipes(name):
+        if kind in found.takes:
+            return found
+    others = [other for other in FAMILIES if any(kind in found.takes for found in recipes(other))]
+    raise ValueError(f"{name} does not train on {kind.value}; {', '.join(others)} {'do' if len(others) > 1 else 'does'}")
+
+
+def weighted(text: str, kind: Kind) -> tuple[Recipe, dict[str, float]]:
+    """NAME, or NAME:WEIGHT where the family has a weight: the recipe and the setting. Raises ValueError for anything else."""
+    name, colon, number = text.partition(":")
+    found = recipe(name, kind)
+    if not colon:
+        return found, {}
+    if "weight" not in found.settings:
+        raise ValueError(f"family {text!r}: {name} has no weight; write {name}")
+    try:
+        return found, {"weight": float(number)}
+    except ValueError:
+        raise ValueError(f"family {text!r}: {number!r} is not a number; write {name}:WEIGHT, as in {name}:0.1") from None

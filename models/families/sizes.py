@@ -1,0 +1,204 @@
+"""Networks of one size for one kind of event: what the families that are trained by name are built from.
+
+A family takes the networks that it needs (`Sizes.generator`, `Sizes.critic`, ...), and what is stored of them is an
+`Architecture`: a name that `cogen.models.storage` knows, and the arguments that build the same network again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from cogen.models.data.tables import Schema
+from cogen.models.networks.architectures import (
+    Conditioned,
+    ConvolutionalCritic,
+    DcganGenerator,
+    DenseCritic,
+    DenseEncoder,
+    DenseGenerator,
+    FourierFeatures,
+)
+from cogen.models.networks.encoders import FeatureEncoder, head
+
+
+class Architecture(NamedTuple):
+    """A network as it is stored."""
+
+    name: str
+    """A key of `storage.generators.ARCHITECTURES` or of `storage.encoders.ENCODERS`."""
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TableSizes:
+    """A table and the sizes of the networks of its columns."""
+
+    schema: Schema
+    latent_dim: int
+    widths: tuple[int, ...] | None = None
+    """Of the generator's hidden layers; None leaves the family's choice."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """An event and the sizes of networks for it; each method makes a fresh network.
+
+    :param event_shape: shape of one x, images as (channel, height, width), points as (column,).
+    :param latent_dim: size of z.
+    :param num_classes: how many there are, where the networks are conditioned on a class; else 0.
+    :param convolutional: None where height and width divide by four, or else dense.
+    :param widths: hidden widths of the generator, (256, 256), or its two channel counts, (64, 32).
+    :param critic_widths: the same of critics and of encoders that are built like them; default those of the generator in
+        reverse.
+    :param encoder_widths: hidden widths of a dense encoder; default the critic's, and (512, 256) beside convolutions.
+    :param head_widths: hidden widths of an encoder's head on features.
+    :param pair_widths: hidden widths of a critic of pairs (x, z) behind the features of x.
+    :param bounded: the generator's values lie in (-1, 1).
+    :param bandwidth: all that reads x reads it by Fourier features of this bandwidth (dense networks only), a critic of
+        pairs by them alone; None reads x itself.
+
+    Raises ValueError for convolutions with Fourier features, and a network with convolutions for another number of widths than
+    two.
+    """
+
+    event_shape: tuple[int, ...]
+    latent_dim: int
+    num_classes: int = 0
+    convolutional: bool | None = None
+    widths: tuple[int, ...] | None = None
+    critic_widths: tuple[int, ...] | None = None
+    encoder_widths: tuple[int, ...] | None = None
+    head_widths: tuple[int, ...] = (128,)
+    pair_widths: tuple[int, ...] = (256, 256)
+    bounded: bool = True
+    bandwidth: float | None = None
+
+    def __post_init__(self) -> None:
+        shape = self.event_shape
+        if self.convolutional is None:
+            divisible = len(shape) == 3 and shape[1] % 4 == 0 and shape[2] % 4 == 0
+            object.__setattr__(self, "convolutional", divisible and self.bandwidth is None)
+        if self.convolutional and self.bandwidth is not None:
+            raise ValueError(f"bandwidth={self.bandwidth}: Fourier features are for dense networks; give convolutional=False")
+
+    @property
+    def of_generator(self) -> tuple[int, ...]:
+        """Its widths."""
+        return self._checked("widths", self.widths or ((64, 32) if self.convolutional else (256, 256)))
+
+    @property
+    def of_critic(self) -> tuple[int, ...]:
+        """Its widths."""
+        return self._checked("critic_widths", self.critic_widths or self.of_generator[::-1])
+
+    @property
+    def of_encoder(self) -> tuple[int, ...]:
+        """The hidden widths of a dense one."""
+        return self.encoder_widths or ((512, 256) if self.convolutional else self.of_critic)
+
+    @property
+    def features(self) -> int:
+        """How many a critic has."""
+        return 128 if self.convolutional else self.of_critic[-1]
+
+    # --- networks --------------------------------------------------------------------------------------------------
+
+    def generator(self) -> nn.Module:
+        """z (batch, latent_dim) -> x (batch, *event_shape); with classes of (z, label)."""
+        make = DcganGenerator if self.convolutional else DenseGenerator
+        return self._conditioned(make(**self._generator_arguments()))
+
+    def critic(self) -> Any:
+        """x -> (batch,), with the parts ``features`` and ``last``; with classes of (x, label), and then without the parts."""
+        if not self.convolutional:
+            fourier = None if self.bandwidth is None else self._fourier(self.bandwidth)
+            return self._conditioned(DenseCritic(self._seen_shape, self.of_critic, fourier))
+        network = ConvolutionalCritic(self._seen_shape, self.of_critic, self.features)
+        # A third faster on CPUs.
+        return self._conditioned(network.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+
+    def encoder(self) -> nn.Module:
+        """The features of a critic with a head: x -> mean, log sd (batch, latent_dim)."""
+        return FeatureEncoder(self.critic().features, self.head())
+
+    def head(self) -> nn.Module:
+        """Features (batch, features) -> (batch, 2 latent_dim)."""
+        return head(self.features, self.latent_dim, self.head_widths)
+
+    def dense_encoder(self) -> nn.Module:
+        """A multilayer perceptron, x -> mean, log sd (batch, latent_dim); with classes of (x, label)."""
+        return self._conditioned(DenseEncoder(self.latent_dim, self._seen_shape, self.of_encoder))
+
+    def reconstructor(self) -> nn.Module:
+        """The features of a critic and a linear layer, x -> (batch, latent_dim)."""
+        return nn.Sequential(self.critic().features, nn.Linear(self.features, self.latent_dim))
+
+    def pair_features(self) -> nn.Module:
+        """What a critic of pairs sees of x."""
+        return self.critic().features if self.bandwidth is None else self._fourier(self.bandwidth)
+
+    # --- as they are stored ----------------------------------------------------------------------------------------
+
+    def generator_architecture(self) -> Architecture:
+        """Of `generator`."""
+        name = "DcganGenerator" if self.convolutional else "DenseGenerator"
+        arguments = self._generator_arguments()
+        if self.num_classes:
+            inner = {"architecture": name, "num_classes": self.num_classes, "arguments": arguments}
+            return Architecture("ConditionalGenerator", inner)
+        return Architecture(name, arguments)
+
+    def encoder_architecture(self, unit_variance: bool = False) -> Architecture:
+        """Of `encoder`, and of a critic's features with a head on them."""
+        name = "OnConvolutionalCritic" if self.convolutional else "OnDenseCritic"
+        unit = {"unit_variance": True} if unit_variance else {}
+        size = {"latent_dim": self.latent_dim, "width": self.features, "head_hidden": self.head_widths}
+        return Architecture(name, {**size, **unit, **self._critic_arguments()})
+
+    def dense_encoder_architecture(self) -> Architecture:
+        """Of `dense_encoder`."""
+        shape = {"latent_dim": self.latent_dim, "event_shape": self.event_shape}
+        return Architecture("DenseEncoder", {**shape, "hidden": self.of_encoder})
+
+    def reconstructor_architecture(self) -> Architecture:
+        """Of an encoder made of `reconstructor`."""
+        size = {"latent_dim": self.latent_dim, "width": self.features}
+        return Architecture("Reconstructor", {**size, **self._critic_arguments()})
+
+    # ---------------------------------------------------------------------------------------------------------------
+
+    def _checked(self, name: str, widths: tuple[int, ...]) -> tuple[int, ...]:
+        if self.convolutional and len(widths) != 2:
+            raise ValueError(
+                f"{name} {widths}: a convolutional network has two channel counts, from the smallest map on; give two, or"
+                " take a dense network"
+            )
+        return widths
+
+    @property
+    def _seen_shape(self) -> tuple[int, ...]:
+        """Of what critics and encoders see: x, and the class in channels (or numbers) of its own."""
+        channels, *size = self.event_shape
+        return (channels + self.num_classes, *size)
+
+    def _generator_arguments(self) -> dict[str, Any]:
+        shape = {"latent_dim": self.latent_dim + self.num_classes, "event_shape": self.event_shape}
+        if self.convolutional:
+            return {**shape, "channels": self.of_generator}
+        unbounded = {} if self.bounded else {"bounded": False}
+        return {**shape, "hidden": self.of_generator, "normalize": False, **unbounded}
+
+    def _critic_arguments(self) -> dict[str, Any]:
+        if self.bandwidth is not None:
+            raise ValueError("an encoder on Fourier features cannot be stored: their frequencies are drawn, not arguments")
+        return {"event_shape": self.event_shape, "channels" if self.convolutional else "hidden": self.of_critic}
+
+    def _fourier(self, bandwidth: float) -> FourierFeatures:
+        return FourierFeatures(self._seen_shape[0], self.of_critic[0], bandwidth)
+
+    def _conditioned(self, network: nn.Module) -> nn.Module:
+        return Conditioned(network, self.num_classes) if self.num_classes else network

@@ -1,0 +1,89 @@
+"""What the commands write to disk and print: files that appear together or not at all, JSON, posteriors, findings."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cogen.inference.whole_files import move_whole
+
+
+def is_written(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a file's name is one that a command writes; the patterns are regular expressions."""
+    return any(re.fullmatch(pattern, name) for pattern in patterns)
+
+
+class Workplace:
+    """A folder beside the output that disappears unless its files were moved: nothing is ever half-written.
+
+    :param patterns: the names that the command writes (`is_written`): files of an earlier run that match go, as it may have
+        written more.
+
+    Entering raises ValueError or PermissionError for an output that cannot be a folder.
+    """
+
+    def __init__(self, output: Path, patterns: Sequence[str]) -> None:
+        self.output, self.patterns = output, patterns
+
+    def __enter__(self) -> str:
+        if self.output.exists() and not self.output.is_dir():
+            raise ValueError(f"--output {self.output}: there is a file of that name")
+        parent = next(p for p in (self.output, *self.output.absolute().parents) if p.exists())
+        if not parent.is_dir():
+            raise ValueError(f"--output {self.output}: {parent} is a file, not a folder")
+        if not os.access(parent, os.W_OK):
+            raise PermissionError(13, "cannot be written", str(parent))
+        self._folder = tempfile.TemporaryDirectory(prefix=".cogen-", dir=parent)
+        return self._folder.__enter__()
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is None:
+            self.output.mkdir(parents=True, exist_ok=True)
+            for old in list(self.output.iterdir()):
+                if old.is_file() and is_written(old.name, self.patterns):
+                    old.unlink()
+            for path in Path(self._folder.name).iterdir():
+                move_whole(path, self.output / path.name)
+        self._folder.__exit__(kind, error, trace)
+
+
+def strict_json(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, dict):
+        return {name: strict_json(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [strict_json(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def groups_of(posterior: Any) -> list[str]:
+    """The names of its groups, in ArviZ 0.23 and 1.x."""
+    groups = posterior.groups() if callable(posterior.groups) else posterior.groups
+    return [name.strip("/") for name in groups]
+
+
+def read_posterior(path: Path) -> Any:
+    """The ArviZ object in a NetCDF file. Raises ValueError for a file that holds none."""
+    try:
+        import arviz
+
+        if arviz.__version__.startswith("0."):
+            return arviz.from_netcdf(str(path), engine="h5netcdf")
+        import xarray
+
+        return xarray.open_datatree(path, engine="h5netcdf")
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} is not a posterior that infer wrote ({error})") from None
+
+
+def print_findings(sentences: list[str]) -> None:
+    """What looks wrong with a posterior, a sentence a line."""
+    if not sentences:
+        print("nothing looks wrong")
+    for sentence in sentences:
+        print(f"! {sentence}")
