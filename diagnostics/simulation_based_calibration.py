@@ -95,7 +95,7 @@ def simulation_based_calibration(
     knows no items.
     """
     from cogen.inference.items import ItemModel, context_rows
-    from cogen.inference.run import infer
+    from cogen.inference import infer
 
     if num_simulations < 1 or num_projections < 0:
         raise ValueError(f"num_simulations={num_simulations}, num_projections={num_projections}: at least 1 and 0")

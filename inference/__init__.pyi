@@ -22,7 +22,7 @@ from .kernels.importance_resampling import ImportanceResampling as ImportanceRes
 from .kernels.langevin import Langevin as Langevin
 from .kernels.parallel_tempering import ParallelTempering as ParallelTempering
 from .run import Run as Run
-from .run import infer as infer
+from .short_form import infer as infer
 from .torch.annealed_hmc import PyroAnnealedHMC as PyroAnnealedHMC
 from .torch.guide_start import PyroGuideStart as PyroGuideStart
 from .torch.langevin import PyroLangevin as PyroLangevin

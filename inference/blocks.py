@@ -24,7 +24,7 @@ from cogen.inference.compiled import compiled
 from cogen.inference.items import Items
 from cogen.inference.kernels.kernel import ExactDraws, GivenPositions, Kernel
 from cogen.inference.loops import compiled_loop, has_convolutions
-from cogen.inference.programs import Started
+from cogen.inference.program import Started
 from cogen.inference.records import Records
 from cogen.inference.seeds import item_key, run_key
 from cogen.inference.targets.numpyro_target import constrained_sites

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from cogen.inference.items import ItemModel
-from cogen.inference.programs import Program
+from cogen.inference.program import Program
 from cogen.inference.results import to_arviz
 
 _GROUPS = ("posterior", "sample_stats", "posterior_predictive", "observed_data", "constant_data", "warmup_sample_stats")

@@ -57,8 +57,8 @@ def _side_by_side(parts: list[Any]) -> Any:
     if "item" not in parts[0].dims:
         return parts[0]
     parts = _of_one_length(parts)
-    alike: Any = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override", "combine_attrs": "override"}
-    whole = xarray.concat(parts, "item", **alike)
+    of_the_first: Any = dict.fromkeys(("compat", "join", "combine_attrs"), "override")
+    whole = xarray.concat(parts, "item", data_vars="minimal", coords="minimal", **of_the_first)
     return whole.assign_coords(item=np.arange(whole.sizes["item"]))
 
 
