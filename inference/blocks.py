@@ -91,12 +91,7 @@ class JaxProgram:
 
     @property
     def facts(self) -> dict[str, Any]:
-        return {
-            "num_populations": self.kernel.populations,
-            "moves_per_temperature": self.kernel.moves_per_temperature,
-            "adapted": int(self.kernel.adapts),
-            "evidence_kind": self.kernel.evidence_kind if self._shape.start is None else "",
-        }
+        return self.kernel.facts if self._shape.start is None else {**self.kernel.facts, "evidence_kind": ""}
 
     # --- what a run asks for -----------------------------------------------------------------------------------
 

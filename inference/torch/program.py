@@ -35,12 +35,7 @@ class TorchProgram:
 
     @property
     def facts(self) -> dict[str, Any]:
-        return {
-            "num_populations": self.kernel.populations,
-            "moves_per_temperature": self.kernel.moves_per_temperature,
-            "adapted": int(self.kernel.adapts),
-            "evidence_kind": self.kernel.evidence_kind,
-        }
+        return self.kernel.facts
 
     def compile(self) -> None:
         """Nothing is compiled."""
