@@ -118,7 +118,7 @@ def run(options: Options) -> list[dict[str, float]]:
                     "ancestors": float(table["ancestors"].median()),
                     "evidence_spread": float(table["log_evidence_spread"].median()),
                     "nested_rhat": float(table["nested_rhat_max"].median()),
-                    "gradients_per_item": float(np.mean(posterior["posterior"].attrs["gradient_evaluations"])),
+                    "gradients_per_item": float(posterior["sample_stats"]["gradient_evaluations"].mean()),
                     "seconds": float(posterior["posterior"].attrs["seconds"]),
                 }
             )

@@ -141,7 +141,7 @@ def from_both(
                 initial = GuideStart.of(fit, prior_share=share)
             counts = {"num_warmup": options.limit, "num_samples": 1, "num_chains": options.guide_chains, "pilot": options.pilot}
             posterior = infer(model, kernel(initial=initial), seed=seed, progress=False, **counts)
-            gradients.append(np.mean(posterior["posterior"].attrs["gradient_evaluations"]) + fit_gradients)
+            gradients.append(posterior["sample_stats"]["gradient_evaluations"].mean() + fit_gradients)
             evidence.append(np.atleast_1d(log_evidence(posterior)["estimate"].values))
             small.append(float((posterior["posterior"]["z"].values[..., 0] > 0).mean()))
         estimates.append(np.array(evidence, float))

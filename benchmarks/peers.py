@@ -378,7 +378,7 @@ def through_infer(case: Case, name: str, kernel: Any, options: Options, setting:
         if "population_log_evidence" in posterior["sample_stats"]:
             log_z = posterior["sample_stats"]["population_log_evidence"].values[:, -1, 0].astype(float)
             errors.append(np.log(np.mean(np.exp(log_z - log_z.max()))) + log_z.max() - case.log_evidence)
-    gradients = float(np.mean(attributes["gradient_evaluations"])) / counts["num_chains"]
+    gradients = attributes["gradient_evaluations"] / counts["num_chains"]
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     evidence = _rms(errors) if errors else float("nan")
     label = str(setting) if setting else ", ".join(f"{value} {what[4:]}" for what, value in counts.items())

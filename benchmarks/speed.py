@@ -65,11 +65,12 @@ def through_inference(seen: CoGenerator, kernel: Any, chains: int, transitions: 
     run = Run(seen, kernel, num_warmup=warmup, num_chains=chains, seed=0, progress=False, items_at_once=seen.num_items)
     run.draw(1)
     program, block = run.program, run.blocks[0]
+    items = run.all_items.take(block.where)
 
     def transit() -> None:
         left = transitions
         while left:
-            block.carried, _, made, _ = program.advance(block.carried, block.items, min(left, program.chunk_size), False)
+            block.carried, _, made, _ = program.advance(block.carried, items, min(left, program.chunk_size), False)
             left -= made
 
     return transit

@@ -94,8 +94,8 @@ def simulation_based_calibration(
     inferred model with latents that the simulated one has not; TypeError for masks that are not boolean and for a model that
     knows no items.
     """
+    from cogen.inference import infer
     from cogen.inference.items import ItemModel, context_rows
-    from cogen.inference.run import infer
 
     if num_simulations < 1 or num_projections < 0:
         raise ValueError(f"num_simulations={num_simulations}, num_projections={num_projections}: at least 1 and 0")

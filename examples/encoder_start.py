@@ -109,8 +109,7 @@ def scores(posterior: Any, model: CoGenerator, truth: np.ndarray, hidden: np.nda
         "log_evidence_se": float(table["log_evidence_se"].mean()),
         "crps": float(found["crps"].mean()),
         "ancestors": float(table["ancestors"].median()),
-        "gradients": float(np.mean(posterior["posterior"].attrs["gradient_evaluations"]))
-        / posterior["posterior"].sizes["chain"],
+        "gradients": float(posterior["sample_stats"]["gradient_evaluations"].mean()) / posterior["posterior"].sizes["chain"],
     }
 
 

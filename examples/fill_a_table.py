@@ -283,7 +283,7 @@ def fill(vae: TabularVAE, given: np.ndarray, seed: int, options: Options) -> tup
     shares = level_probabilities(vae.schema, run["posterior"]["x"].values)
     diagnosis = {
         "worst_nested_rhat": float(summary(run, ["z"])["nested_rhat"].max()),
-        "gradient_evaluations_per_row": int(np.mean(run["posterior"].attrs["gradient_evaluations"])),
+        "gradient_evaluations_per_row": int(run["sample_stats"]["gradient_evaluations"].mean()),
         "seconds": run["posterior"].attrs["seconds"],
     }
     means = {name: share.mean(axis=(0, 1)) for name, share in shares.items()}

@@ -12,6 +12,9 @@ from .annealing.step_size import RecordedSteps as RecordedSteps
 from .annealing.tempering import temper as temper
 from .annealing.tuning import Tuning as Tuning
 from .checkpoint import Checkpoint as Checkpoint
+from .executors.device_mesh import DeviceMesh as DeviceMesh
+from .executors.in_process import InProcess as InProcess
+from .executors.ray_actors import RayExecutor as RayExecutor
 from .items import items_apart as items_apart
 from .kernels.annealed_hmc import AnnealedHMC as AnnealedHMC
 from .kernels.gradient_descent import GradientDescent as GradientDescent
@@ -19,7 +22,7 @@ from .kernels.importance_resampling import ImportanceResampling as ImportanceRes
 from .kernels.langevin import Langevin as Langevin
 from .kernels.parallel_tempering import ParallelTempering as ParallelTempering
 from .run import Run as Run
-from .run import infer as infer
+from .short_form import infer as infer
 from .torch.annealed_hmc import PyroAnnealedHMC as PyroAnnealedHMC
 from .torch.guide_start import PyroGuideStart as PyroGuideStart
 from .torch.langevin import PyroLangevin as PyroLangevin

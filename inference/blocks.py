@@ -9,7 +9,7 @@ dispatches one transition at a time (see `loops`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cogen.inference.checkpoint import fingerprint, tree_from_arrays, tree_to_arrays
 from cogen.inference.compiled import compiled
 from cogen.inference.items import Items
 from cogen.inference.kernels.kernel import ExactDraws, GivenPositions, Kernel
 from cogen.inference.loops import compiled_loop, has_convolutions
-from cogen.inference.programs import Started
+from cogen.inference.program import Started
 from cogen.inference.records import Records
 from cogen.inference.seeds import item_key, run_key
 from cogen.inference.targets.numpyro_target import constrained_sites
@@ -56,13 +57,27 @@ class Carried(NamedTuple):
 class JaxProgram:
     """The start and the transitions of one block of items, compiled for the shape of ``first``.
 
-    ``recipe`` is a kernel of ours or of NumPyro after its look at the model (`EnsembleKernel.for_model`).
+    ``recipe`` is a kernel of ours or of NumPyro after its look at the model (`EnsembleKernel.for_model`). With ``devices`` a
+    block is one of ``first``'s shape on each of them, and what every device runs is the program of one.
     """
 
-    def __init__(self, recipe: Any, model: Callable, first: Items, *, num_warmup: int, num_chains: int, seed: int) -> None:
+    def __init__(
+        self,
+        recipe: Any,
+        model: Callable,
+        first: Items,
+        *,
+        num_warmup: int,
+        num_chains: int,
+        seed: int,
+        devices: Sequence[Any] | None = None,
+    ) -> None:
         self._recipe, self._model, self._key = recipe, model, run_key(seed)
+        self._mesh = None if devices is None else Mesh(np.array(devices), ("item",))
         self.kernel: Kernel = recipe.kernel(num_warmup, num_chains)
         self.library, self.name = recipe.library, recipe.name
+        if self.kernel.needs_conditionals:
+            raise ValueError(f"{self.name} draws blocks from their conditionals, and the density of a model gives none")
         self._shape = first
         self.by_host = self.kernel.host_may_dispatch and self._convolves(first)
         if self.by_host:
@@ -76,16 +91,16 @@ class JaxProgram:
 
     @property
     def facts(self) -> dict[str, Any]:
-        return {
-            "num_populations": self.kernel.populations,
-            "moves_per_temperature": self.kernel.moves_per_temperature,
-            "adapted": int(self.kernel.adapts),
-            "evidence_kind": self.kernel.evidence_kind if self._shape.start is None else "",
-        }
+        return self.kernel.facts if self._shape.start is None else {**self.kernel.facts, "evidence_kind": ""}
 
     # --- what a run asks for -----------------------------------------------------------------------------------
 
     def compile(self) -> None:
+        if self._compiled is not None:
+            return
+        if self._mesh is not None:
+            self._compiled = self._compile_on(self._mesh)
+            return
         with nullcontext() if self.by_host else compiled_loop():
             start = jax.jit(self._starts).lower(self._shape, self._key)
             carried = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), start.out_info[0])
@@ -93,6 +108,29 @@ class JaxProgram:
             # The start runs once a block, so that it is not worth the compiler's optimisation.
             once = compiled(start, {"xla_backend_optimization_level": 0})
             self._compiled = once, compiled(chunk.lower(carried, self._shape, 1, False))
+
+    def _compile_on(self, mesh: Mesh) -> tuple:
+        """The two programs, sharded over the item axis."""
+
+        def sharded(function: Callable, takes: tuple, gives: tuple) -> Any:
+            def placed(spec: PartitionSpec) -> NamedSharding:
+                return NamedSharding(mesh, spec)
+
+            mapped = jax.shard_map(function, mesh=mesh, in_specs=takes, out_specs=gives, check_vma=False)
+            return jax.jit(mapped, in_shardings=jax.tree.map(placed, takes), out_shardings=jax.tree.map(placed, gives))
+
+        item, everywhere = PartitionSpec("item"), PartitionSpec()
+        with nullcontext() if self.by_host else compiled_loop():
+            local = jax.eval_shape(self._starts, self._shape, self._key)[0]
+            axes = type(local.state)(**{n: everywhere if n == "iteration" else item for n in local.state._fields})
+            carries = Carried(axes, item)  # type: ignore[arg-type]
+            shape = jax.tree.map(lambda a: np.concatenate([a] * mesh.size), self._shape)
+            start = sharded(self._starts, (item, everywhere), (carries, item)).lower(shape, self._key)
+            carried = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), start.out_info[0])
+            advance = self._one if self.by_host else self._loop(local)
+            takes = (carries, item, everywhere, everywhere)
+            gives = (carries, PartitionSpec(None, "item"), everywhere, everywhere)
+            return start.compile(), sharded(advance, takes, gives).lower(carried, shape, 1, False).compile()
 
     def announce(self, items: Items, num_items: int, num_samples: int) -> None:
         """Nothing: a progress bar says how long a compiled run takes."""
@@ -201,10 +239,15 @@ class JaxProgram:
     def _all_warmed_up(self, carried: Carried) -> Array:
         return jax.vmap(self.kernel.warmed_up, in_axes=(_axes(carried.state),), axis_size=len(carried.key))(carried.state).all()
 
+    def _everywhere_warmed_up(self, carried: Carried) -> Array:
+        """Inside the program: devices go on together."""
+        done = self._all_warmed_up(carried)
+        return done if self._mesh is None else jax.lax.pmin(done.astype(jnp.int32), "item") == 1
+
     def _one(self, carried: Carried, items: Items, count: Array, warming: Array) -> tuple:
         """A chunk of one transition, without a loop."""
         carried, records = self._transitions(carried, items)
-        return carried, jax.tree.map(lambda a: a[None], records), jnp.int32(1), self._all_warmed_up(carried)
+        return carried, jax.tree.map(lambda a: a[None], records), jnp.int32(1), self._everywhere_warmed_up(carried)
 
     def _loop(self, carried: Any) -> Callable:
         traced = jax.jit(self._transitions)  # traced once, for the shapes of its records and in the chunk
@@ -219,11 +262,11 @@ class JaxProgram:
                 k, carried, buffer, _ = carry
                 carried, records = traced(carried, items)
                 buffer = jax.tree.map(lambda b, r: b.at[k].set(r), buffer, records)
-                return k + 1, carried, buffer, self._all_warmed_up(carried)
+                return k + 1, carried, buffer, self._everywhere_warmed_up(carried)
 
             buffer = jax.tree.map(lambda r: jnp.zeros((self.chunk_size, *r.shape), r.dtype), shapes)
             made, carried, buffer, done = jax.lax.while_loop(
-                go_on, body, (jnp.int32(0), carried, buffer, self._all_warmed_up(carried))
+                go_on, body, (jnp.int32(0), carried, buffer, self._everywhere_warmed_up(carried))
             )
             return carried, buffer, made, done
 

@@ -71,10 +71,11 @@ class Checkpoint:
                 raise ValueError("it holds no mapping")
         except ValueError as error:
             raise ValueError(f"checkpoint {self.folder}: {_IDENTITY} cannot be read ({error}); remove the folder") from None
-        for name, value in identity.items():
-            if found.get(name) != value:
+        for name in {**identity, **found}:
+            there, here = found.get(name), identity.get(name)
+            if there != here:
                 raise ValueError(
-                    f"checkpoint {self.folder} is of another run: {name} was {found.get(name)!r} there and is {value!r} here;"
+                    f"checkpoint {self.folder} is of another run: {name} was {there!r} there and is {here!r} here;"
                     " give another folder, or remove this one"
                 )
 

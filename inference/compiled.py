@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-KEPT = 32
+KEPT = 8
 """Executables in memory, at most; the least recently used goes."""
 
 _executables: OrderedDict[str, Any] = OrderedDict()

@@ -1,6 +1,6 @@
 """Which program runs a kernel: what `Run` is given becomes a recipe, a program, and blocks of items.
 
-A program starts blocks of items and advances them. Ours and NumPyro's kernels are compiled (`blocks`); ours for Pyro models
+Ours and NumPyro's kernels are compiled (`blocks`); ours for Pyro models
 hold all items as one block (`torch.program`); those of Pyro take the items one by one (`adapters.pyro_chains`).
 """
 
@@ -8,73 +8,21 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cogen.inference.items import ItemModel, Items
-from cogen.inference.records import Records
 from cogen.inference.seeds import id_halves
-
-
-class Started(NamedTuple):
-    """A block before its first transition."""
-
-    carried: Any
-    log_density: np.ndarray | None
-    """(item, chain), of where the chains start; None where they need not start where it is finite."""
-    gradients: Any
-    """(item,): evaluations over all chains so far."""
-
-
-class Program(Protocol):
-    """How blocks of items run. What is carried from chunk to chunk is the program's own."""
-
-    library: str
-    name: str
-    """Of the kernel."""
-    facts: dict[str, Any]
-    """What the results should remember of the kernel."""
-    chunk_size: int
-    ladder_statistics: tuple[str, ...]
-
-    def identity(self, items: Items) -> dict[str, Any]:
-        """What tells this program, with the data of all items, from others."""
-        ...
-
-    def compile(self) -> None: ...
-
-    def start(self, items: Items) -> Started: ...
-
-    def advance(self, carried: Any, items: Items, count: int, warming: bool) -> tuple[Any, Records, int, bool]:
-        """Up to ``count`` <= ``chunk_size`` transitions: what is carried on, records, how many were made (fewer where every
-        item is done with its warm-up), and whether all of them are."""
-        ...
-
-    def warmed_up(self, carried: Any) -> bool:
-        """Whether no item of the block needs more of the warm-up."""
-        ...
-
-    def end_warmup(self, carried: Any) -> Any:
-        """Go on to the draws, where the warm-up ended before its limit."""
-        ...
-
-    def to_arrays(self, carried: Any) -> dict[str, np.ndarray]: ...
-
-    def from_arrays(self, carried: Any, arrays: dict[str, np.ndarray]) -> Any: ...
-
-    def state(self, parts: list[tuple[Any, int]]) -> Any:
-        """The kernel's state of all items, from what each block carries and how many items it has."""
-        ...
 
 
 class Blocks(NamedTuple):
     recipe: Any
     program: Any
     all_items: Items
-    parts: list[tuple[Items, int]]
-    """Each filled up to one shape, and how many of its items are not filling."""
+    parts: list[tuple[np.ndarray, int]]
+    """Of each block the indices of its items, filled up to one shape, and how many of them are not filling."""
 
 
 def blocks_for(
@@ -88,8 +36,12 @@ def blocks_for(
     seed: int,
     items_at_once: int | None,
     start: Mapping[str, Any] | None = None,
+    whole: Items | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Blocks:
-    """``start`` are values of the latent sites, (chain, [item,] *shape), where the chains do not start from exact draws.
+    """``start`` are values of the latent sites, (chain, [item,] *shape), where the chains do not start from exact draws;
+    ``whole`` the items as a value, where that was made before; ``devices`` the ones that share a block, each of which has
+    ``items_at_once`` of its items.
 
     Raises TypeError for what is no kernel, ValueError for a model or settings that cannot run."""
     counts = {"num_warmup": num_warmup, "num_chains": num_chains, "seed": seed}
@@ -97,7 +49,7 @@ def blocks_for(
         if start is not None:
             raise ValueError("start= is for NumPyro models and kernels; a Pyro kernel takes initial=")
         return _with_pyro(model, items, ids, kernel, counts)
-    return _compiled(model, items, ids, kernel, counts, items_at_once, start)
+    return _compiled(model, items, ids, kernel, counts, items_at_once, start, whole, devices)
 
 
 def _compiled(
@@ -108,6 +60,8 @@ def _compiled(
     counts: dict[str, int],
     items_at_once: int | None,
     start: Mapping[str, Any] | None,
+    whole: Items | None,
+    devices: Sequence[Any] | None,
 ) -> Blocks:
     import jax
     import jax.numpy as jnp
@@ -117,27 +71,34 @@ def _compiled(
     from cogen.inference.targets.model_checks import check_numpyro_model
 
     recipe = _recipe(kernel)
-    whole = Items(id_halves(ids))
+    given = whole
+    whole = Items(id_halves(ids)) if given is None else given
     if items is None:
         check_numpyro_model(model, (), {})
         program_model: Callable = ProperUnobserved(model)
         args: tuple = ()
     else:
         program_model = items.numpyro
-        whole = whole._replace(data=jax.tree.map(lambda a: np.asarray(jnp.asarray(a)), dict(items.item_data)))
+        if given is None:
+            whole = whole._replace(data=jax.tree.map(lambda a: np.asarray(jnp.asarray(a)), dict(items.item_data)))
         args = (jax.tree.map(lambda a: a[:1], whole.data),)
-    whole = whole._replace(own=recipe.own(counts["num_warmup"], ids))
+    if given is None:
+        whole = whole._replace(own=recipe.own(counts["num_warmup"], ids))
     bound = recipe.for_model(program_model, args, {})
     own = jax.tree.map(lambda a: a[0], whole.own)
     jax.eval_shape(lambda: jnp.zeros(bound.target(args, model=program_model, own=own).dim))  # what is wrong is raised here
-    if start is not None:
+    if given is None and start is not None:
         whole = whole._replace(start=_positions(program_model, whole, start, counts["num_chains"]))
     size = 1 if items is None else items_at_once or items_per_block(counts["num_chains"])
-    parts = []
-    for first in range(0, len(ids), size):
-        index = np.minimum(np.arange(first, first + size), len(ids) - 1)
-        parts.append((whole.take(index), min(size, len(ids) - first)))
-    return Blocks(recipe, JaxProgram(bound, program_model, parts[0][0], **counts), whole, parts)
+    first = whole.take(blocks_of(len(ids), size)[0][0])
+    program = JaxProgram(bound, program_model, first, **counts, devices=devices)
+    return Blocks(recipe, program, whole, blocks_of(len(ids), size * len(devices or (None,))))
+
+
+def blocks_of(num_items: int, size: int) -> list[tuple[np.ndarray, int]]:
+    """Of each block of so many items their indices, the last one's repeated to fill it up, and how many are not filling."""
+    firsts = range(0, num_items, size)
+    return [(np.minimum(np.arange(k, k + size), num_items - 1), min(size, num_items - k)) for k in firsts]
 
 
 def _positions(model: Callable, whole: Items, start: Mapping[str, Any], num_chains: int) -> np.ndarray:
@@ -178,15 +139,14 @@ def _with_pyro(model: Callable, items: ItemModel | None, ids: np.ndarray, kernel
         kernel = kernel()
     if isinstance(kernel, PyroEnsembleKernel):
         whole = whole._replace(own=kernel.own(counts["num_warmup"], ids))
-        return Blocks(kernel, TorchProgram(kernel, model, whole, **counts), whole, [(whole, len(ids))])
+        return Blocks(kernel, TorchProgram(kernel, model, whole, **counts), whole, blocks_of(len(ids), len(ids)))
     if not inspect.isclass(factory):
         raise TypeError(_made_with_a_model(type(factory).__name__))
     from cogen.inference.adapters.pyro_chains import PyroProgram
 
     if items is None:
         check_pyro_model(model)
-    parts = [(whole.take(slice(k, k + 1)), 1) for k in range(len(ids))]
-    return Blocks(kernel, PyroProgram(kernel, model, items, name=factory.__name__, **counts), whole, parts)
+    return Blocks(kernel, PyroProgram(kernel, model, items, name=factory.__name__, **counts), whole, blocks_of(len(ids), 1))
 
 
 def _recipe(kernel: Any) -> Any:
@@ -198,6 +158,8 @@ def _recipe(kernel: Any) -> Any:
     factory = kernel.func if isinstance(kernel, functools.partial) else kernel
     if inspect.isclass(factory) and issubclass(factory, EnsembleKernel):
         kernel = kernel()
+    if isinstance(kernel, NumPyroRecipe):
+        return kernel
     if isinstance(kernel, EnsembleKernel):
         if kernel.model is not None:
             raise ValueError(f"{type(kernel).__name__} was made with a model of its own: make it without one for infer")

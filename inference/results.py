@@ -50,23 +50,30 @@ def to_arviz(groups: Mapping[str, Group], attributes: Mapping[str, Any], *, firs
             coords={dim: np.arange(size) + _first(name, dim, first_draw) for dim, size in sizes.items()},
         )
     datasets["posterior"].attrs.update(attributes)
+    return as_arviz(datasets)
+
+
+def as_arviz(datasets: Mapping[str, Any]) -> Any:
+    """An ArviZ object of xarray Datasets, by group."""
+    import xarray
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # ArviZ 0.x announces 1.0 when it is imported
         import arviz
     if arviz.__version__.startswith("0."):
         return arviz.InferenceData(**datasets)  # type: ignore[arg-type]
-    return xarray.DataTree.from_dict(datasets)
+    return xarray.DataTree.from_dict(dict(datasets))
 
 
 def _first(group: str, dim: str, first_draw: int) -> int:
     return first_draw if dim == "draw" and group != "warmup_sample_stats" else 0
 
 
-def warn_of_nonfinite(counts: np.ndarray, items: bool, *, stacklevel: int) -> None:
-    """Say which items (item,) met gradients that are no numbers, and how often."""
+def warn_of_nonfinite(counts: np.ndarray, items: bool, *, first_item: int, stacklevel: int) -> None:
+    """Say which items (item,) met gradients that are no numbers, and how often; the first is the item ``first_item``."""
     suffered = np.flatnonzero(counts)
     if suffered.size:
-        shown = ", ".join(f"{k} ({counts[k]})" for k in suffered[:8]) + (", ..." if suffered.size > 8 else "")
+        shown = ", ".join(f"{first_item + k} ({counts[k]})" for k in suffered[:8]) + (", ..." if suffered.size > 8 else "")
         where = f"item{'s' if suffered.size > 1 else ''} {shown}" if items else "the run"
         warnings.warn(
             f"{int(counts.sum())} trajectories met a gradient or a density that is no number, and were rejected: {where}",

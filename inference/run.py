@@ -1,4 +1,4 @@
-"""`Run`: a model, a kernel, counts and a seed; and `infer`, its short form.
+"""`Run`: a model, a kernel, counts and a seed.
 
 One loop serves every kernel. What differs between libraries is a *program*: how a block of items starts and advances. Kernels
 of ours and of NumPyro are compiled, with items and chains as vectorised axes (`blocks`); ours for Pyro models hold all items as
@@ -7,9 +7,8 @@ one block (`torch.program`); those of Pyro run item by item and chain by chain (
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,67 +18,15 @@ from tqdm.auto import tqdm
 
 from cogen.inference.annealing.tuning import Tuning
 from cogen.inference.checkpoint import Checkpoint, digest
-from cogen.inference.items import Items, find_items, item_ids
+from cogen.inference.items import Divisible, Items, find_items, item_ids
 from cogen.inference.predictions import predictive_groups
-from cogen.inference.programs import Started, blocks_for
+from cogen.inference.program import Started
+from cogen.inference.programs import blocks_for, blocks_of
 from cogen.inference.records import BlockRecords, groups_of, kept_whole
 from cogen.inference.results import check_names, to_arviz, warn_of_nonfinite
-from cogen.inference.seeds import check_seed
+from cogen.inference.seeds import check_seed, ids_of
 from cogen.inference.targets.model_checks import check_starts
-from cogen.inference.unknown_contexts import expand_unknown, fold
 from cogen.inference.warmup_path import WarmupPath
-
-
-def infer(
-    model: Callable,
-    kernel: Any,
-    *,
-    num_warmup: int = 500,
-    num_samples: int = 100,
-    num_chains: int = 16,
-    seed: int,
-    progress: bool = True,
-    keep_x: bool = False,
-    pilot: int = 0,
-    start: Mapping[str, Any] | None = None,
-    checkpoint: str | os.PathLike | Checkpoint | None = None,
-    items_at_once: int | None = None,
-) -> Any:
-    """Draw from the posterior of a conditioned model and return an ArviZ object: a `Run`, its pilot and its draws.
-
-    A class that is unknown and declared "exact" is inferred by one run a class (`cogen.inference.unknown_contexts`).
-
-    :param pilot: chains of a pilot run, which adapts; its step sizes (and, with `Adaptive`, its inverse temperatures) are
-        then frozen for the run itself, whose evidence is unbiased (but for ``bridge=True``). 0: no pilot.
-    :param keep_x: keep x = G(z) and posterior predictive draws of every view; otherwise only the mean and standard
-        deviation of x per item (group ``predictions``).
-    :param checkpoint: a folder (or a `Checkpoint`): a run that was killed goes on from there when it is called again.
-    :returns: ``arviz.InferenceData`` (ArviZ 0.x) or ``xarray.DataTree`` (1.x); ``["posterior"]["z"]`` has the dims (chain,
-        draw, item, latent). A model that is one item has no item dimension.
-
-    The other parameters, and what is raised and warned of, are those of `Run`.
-    """
-    if pilot < 0:
-        raise ValueError(f"pilot={pilot}: the number of the pilot's chains, 0 for none")
-    expansion = expand_unknown(find_items(model))
-    run = Run(
-        model if expansion is None else expansion.model,
-        kernel,
-        num_warmup=num_warmup,
-        num_samples=num_samples,
-        num_chains=num_chains,
-        seed=seed,
-        progress=progress,
-        start=start,
-        items_at_once=items_at_once,
-    )
-    if expansion is not None:
-        expansion.check(run.program)
-    store = Checkpoint(checkpoint) if isinstance(checkpoint, str | os.PathLike) else checkpoint
-    if pilot:
-        run.pilot(pilot, checkpoint=store and store.part("pilot"))
-    posterior = run.draw(keep_x=keep_x, checkpoint=store)
-    return posterior if expansion is None else fold(posterior, expansion, run.seed)
 
 
 @dataclass
@@ -87,8 +34,8 @@ class Block:
     """Where one block of items is in its run."""
 
     index: int
-    items: Items
-    """Filled up with the last one."""
+    where: np.ndarray
+    """The indices of its items, filled up with the last one."""
     count: int
     """How many of them are not filling."""
     kept: BlockRecords
@@ -135,6 +82,12 @@ class Run:
     run; TypeError for a kernel that is none of the above. Warns of items that met gradients that are not finite.
     """
 
+    kernel: Any
+    program: Any
+    all_items: Items
+    """The items as a value."""
+    blocks: list[Block]
+
     def __init__(
         self,
         model: Callable,
@@ -162,10 +115,13 @@ class Run:
                 raise ValueError("nothing is observed: condition the model first, as in model.condition(visible=pixels)")
             check_names(self.items.dims, ("chain", "draw", "item"))
         self.ids = item_ids(self.items)
+        self.first_item = 0
+        """Where the first of its items stands among those of a larger run (see `over`)."""
         self._pilot_gradients: Any = 0
         self.seconds = self.compile_seconds = 0.0
-        self._start = start
-        self._drawn, self._compiled = 0, False
+        self._start, self._devices = start, None
+        self._drawn, self._begun = 0, False
+        self._pilot: Run | None = None
         self._use(kernel)
 
     @property
@@ -178,7 +134,7 @@ class Run:
     @property
     def gradient_evaluations(self) -> np.ndarray:
         """(item,), over all chains, those of a pilot included."""
-        made = [np.broadcast_to(block.kept.gradients, len(block.items.id))[: block.count] for block in self.blocks]
+        made = [np.broadcast_to(block.kept.gradients, len(block.where))[: block.count] for block in self.blocks]
         return np.concatenate(made).astype(np.int64) + self._pilot_gradients
 
     def over_items(self, function: Callable) -> Any:
@@ -188,41 +144,54 @@ class Run:
         """
         if self.last_state is None:
             raise ValueError("this run has made no transition yet: draw from it first")
-        return self.program.over_items(function, [(block.carried, block.items, block.count) for block in self.blocks])
+        return self.program.over_items(function, [(b.carried, self.all_items.take(b.where), b.count) for b in self.blocks])
 
-    def pilot(self, num_chains: int, *, checkpoint: Checkpoint | None = None) -> Tuning:
+    def pilot(self, num_chains: int, *, checkpoint: Checkpoint | None = None, like: Run | None = None) -> Tuning:
         """A first run of so many chains, which adapts: what it learnt is used by this run from now on, and returned.
+
+        ``like`` is the same run of other items (see `over`) after its pilot: what was compiled for it is used again.
 
         Raises ValueError where this run has begun, and for a kernel that has nothing to learn.
         """
-        if self._compiled:
+        if self._begun:
             raise ValueError("this run has begun: a pilot comes before the first draw")
-        if not getattr(self.kernel, "tunable", False):
-            raise ValueError("a pilot needs one of our kernels that adapts, such as AnnealedHMC() or PyroAnnealedHMC()")
+        self.check_pilot()
         with _of_the_pilot(num_chains):
-            first = Run(
-                self.model,
-                self.kernel,
-                num_warmup=self.num_warmup,
-                num_chains=num_chains,
-                seed=int(np.random.SeedSequence([self.seed, num_chains]).generate_state(1)[0]),
-                progress=self.progress,
-                items_at_once=self.items_at_once,
-            )
+            if like is not None and like._pilot is not None:
+                first = like._pilot.over(self.all_items._replace(start=None))
+            else:
+                seed = int(np.random.SeedSequence([self.seed, num_chains]).generate_state(1)[0])
+                first = self._fresh(num_chains=num_chains, seed=seed, _start=None)
+                first._use(self.kernel, self.all_items._replace(start=None))
             for block in first.blocks:
                 block.kept.path.whole = ("beta", "step_size")
             first._advance(1, checkpoint)
-        tuning = first.tuning()
-        self._use(self.kernel.frozen(tuning))
-        self._pilot_gradients = first.gradient_evaluations
+        tuning, self._pilot_gradients = first.tuning(), first.gradient_evaluations
+        first.blocks = []  # what it has drawn is of no use any more
+        self._pilot = first
+        frozen = self.kernel.frozen(tuning)
+        if like is None:
+            self._use(frozen)
+        else:
+            self.kernel, self.program = frozen, like.program
+            self.all_items = self.all_items._replace(own=frozen.own(self.num_warmup, self.ids))
+            self._lay_out()
         return tuning
+
+    def check_pilot(self) -> None:
+        """Raises ValueError for a kernel with nothing that a pilot could learn."""
+        if not getattr(self.kernel, "tunable", False):
+            raise ValueError("a pilot needs one of our kernels that adapts, such as AnnealedHMC() or PyroAnnealedHMC()")
 
     def tuning(self) -> Tuning:
         """The step sizes and inverse temperatures of the warm-up. Raises ValueError for a run that has not kept them."""
         kept = kept_whole([block.kept for block in self.blocks], [block.count for block in self.blocks])
         if not {"beta", "step_size"} <= kept.keys():
             raise ValueError(f"this run of {self.program.name} has kept no path of inverse temperatures: make a pilot")
-        return Tuning(self.ids, kept["beta"].T, kept["step_size"].T, self.program.facts["moves_per_temperature"])
+        # Of one shape however soon the items arrived: what is compiled for it serves other items.
+        missing = self.num_warmup - len(kept["beta"])
+        beta, step_size = (np.pad(kept[n], ((0, missing), (0, 0)), mode="edge").T for n in ("beta", "step_size"))
+        return Tuning(self.ids, beta, step_size, self.program.facts["moves_per_temperature"])
 
     def draw(self, num_samples: int | None = None, *, keep_x: bool = False, checkpoint: Checkpoint | None = None) -> Any:
         """``num_samples`` more draws per chain, after the warm-up if it has not run, as an ArviZ object whose draws are
@@ -238,18 +207,63 @@ class Run:
         groups = groups_of([block.kept for block in self.blocks], [block.count for block in self.blocks], self.items)
         if self.items is not None:
             groups.update(predictive_groups(self.items, groups, keep_x=keep_x, seed=self.seed))
+            groups["sample_stats"]["gradient_evaluations"] = (("item",), self.gradient_evaluations)
         if "nonfinite" in groups["sample_stats"]:
-            counts = groups["sample_stats"]["nonfinite"][1][:, -1]
-            warn_of_nonfinite(counts.sum(axis=0, keepdims=self.items is None), self.items is not None, stacklevel=4)
+            counts = groups["sample_stats"]["nonfinite"][1][:, -1].sum(axis=0, keepdims=self.items is None)
+            warn_of_nonfinite(counts, self.items is not None, first_item=self.first_item, stacklevel=4)
         self.seconds += time.perf_counter() - begun
         first, self._drawn = self._drawn, self._drawn + count
         return to_arviz(groups, self._attributes(), first_draw=first)
 
+    # --- the same run elsewhere --------------------------------------------------------------------------------
+
+    def over(self, items: Items, *, first_item: int = 0) -> Run:
+        """The same run of other items, not begun. It shares the program, so that nothing is compiled again, and its draws are
+        those that a run of all items makes of them, bit for bit.
+
+        :param items: rows of `all_items`.
+        :param first_item: where the first of them stands among all.
+
+        Raises TypeError for a model that cannot be given other items (see `Divisible`).
+        """
+        model = self.model
+        if self.items is not None:
+            if not isinstance(self.items, Divisible):
+                raise TypeError(f"{type(self.items).__name__} has no method of_items(data): its items cannot run in parts")
+            model = self.items.of_items(items.data)
+        other = self._fresh(model=model, items=None if self.items is None else model, _start=None)
+        other.all_items, other.ids, other.first_item = items, ids_of(items.id), first_item
+        other._lay_out()
+        return other
+
+    def on(self, devices: Sequence[Any]) -> Run:
+        """The same run, not begun, whose blocks have ``items_at_once`` items on each of these JAX devices."""
+        other = self._fresh(_devices=tuple(devices), _start=None)
+        other._use(self.kernel, self.all_items)
+        return other
+
+    def _fresh(self, **changes: Any) -> Run:
+        """This run with these changes, not begun."""
+        other = Run.__new__(Run)  # copy.copy would go through the pickled form, which is without the program
+        vars(other).update(vars(self), seconds=0.0, compile_seconds=0.0, _drawn=0, _begun=False)
+        vars(other).update(_pilot=None, _pilot_gradients=0, **changes)
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What the run is made of. Raises TypeError for one that has begun: what it has drawn is in its results."""
+        if self._begun:
+            raise TypeError("a run that has begun cannot be pickled: pickle its results, or give infer a checkpoint")
+        return {name: value for name, value in vars(self).items() if name not in ("program", "blocks", "_pilot", "_start")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _pilot=None, _start=None)
+        self._use(self.kernel, self.all_items)
+
     # --- transitions -------------------------------------------------------------------------------------------
 
-    def _use(self, kernel: Any) -> None:
-        """Lay out the blocks for this kernel."""
-        self.kernel, self.program, self._all_items, parts = blocks_for(
+    def _use(self, kernel: Any, whole: Items | None = None) -> None:
+        """Lay out the blocks for this kernel, and for the items as a value if that was made before."""
+        self.kernel, self.program, self.all_items, parts = blocks_for(
             self.model,
             self.items,
             self.ids,
@@ -259,23 +273,29 @@ class Run:
             seed=self.seed,
             items_at_once=self.items_at_once,
             start=self._start,
+            whole=whole,
+            devices=self._devices,
         )
-        whole = self.program.ladder_statistics
-        self.blocks = [Block(k, items, count, BlockRecords(WarmupPath(whole))) for k, (items, count) in enumerate(parts)]
+        self.block_size = len(parts[0][0])
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        kept, parts = self.program.ladder_statistics, blocks_of(len(self.ids), self.block_size)
+        self.blocks = [Block(k, where, count, BlockRecords(WarmupPath(kept))) for k, (where, count) in enumerate(parts)]
 
     def _advance(self, num_samples: int, checkpoint: Checkpoint | None) -> None:
         """The warm-up, if it has not run, and ``num_samples`` draws of every block."""
         if checkpoint is not None:
-            if self._compiled:
+            if self._begun:
                 raise ValueError("a checkpoint covers the first call of draw: this run has drawn already")
-            checkpoint.open(self._identity(num_samples))
-        if not self._compiled:
+            checkpoint.open(self.identity(num_samples))
+        if not self._begun:
             begun = time.perf_counter()
             self.program.compile()
             self.compile_seconds += time.perf_counter() - begun
-            self._compiled = True
+            self._begun = True
             if self.progress:
-                self.program.announce(self.blocks[0].items, len(self.ids), num_samples)
+                self.program.announce(self.all_items.take(self.blocks[0].where), len(self.ids), num_samples)
         ahead = sum(num_samples + (0 if block.warmed else self.num_warmup) for block in self.blocks)
         with tqdm(total=ahead, disable=not self.progress, unit="transition") as bar:
             self._check_starts(checkpoint)
@@ -283,10 +303,10 @@ class Run:
                 self._run_block(block, num_samples, bar, checkpoint)
 
     def _run_block(self, block: Block, num_samples: int, bar: Any, checkpoint: Checkpoint | None) -> None:
-        program, kept = self.program, block.kept
+        program, kept, items = self.program, block.kept, self.all_items.take(block.where)
         kept.draws = []
         if block.carried is None:
-            self._begin(block)
+            self._begin(block, items)
             stored = None if checkpoint is None else checkpoint.load(block.index)
             if stored is not None:
                 block.carried = program.from_arrays(block.carried, stored["carried"])
@@ -304,7 +324,7 @@ class Run:
                 continue
             left = num_samples - kept.num_draws if block.warmed else self.num_warmup - asked
             count = min(program.chunk_size, left)
-            block.carried, records, made, arrived = program.advance(block.carried, block.items, count, not block.warmed)
+            block.carried, records, made, arrived = program.advance(block.carried, items, count, not block.warmed)
             kept.add(records, made, not block.warmed)
             bar.update(made)
             if not bar.disable:
@@ -316,9 +336,9 @@ class Run:
                 carried, warmed = program.to_arrays(block.carried), np.asarray(block.warmed)
                 checkpoint.save(block.index, {"carried": carried, "warmed": warmed, "kept": kept.to_arrays()})
 
-    def _begin(self, block: Block) -> None:
+    def _begin(self, block: Block, items: Items) -> None:
         """The block's chains where they start."""
-        started = block.started or self.program.start(block.items)
+        started = block.started or self.program.start(items)
         block.started, block.carried, block.kept.gradients = None, started.carried, started.gradients
 
     def _check_starts(self, checkpoint: Checkpoint | None) -> None:
@@ -326,17 +346,17 @@ class Run:
         lost = []
         for block in self.blocks:
             if block.carried is None and (checkpoint is None or not checkpoint.has(block.index)):
-                started = self.program.start(block.items)
+                started = self.program.start(self.all_items.take(block.where))
                 if started.log_density is not None:
                     dead = ~np.isfinite(started.log_density[: block.count]).any(axis=1)
-                    lost.append(self.ids[block.index * len(block.items.id) + np.flatnonzero(dead)])
+                    lost.append(self.ids[block.where[np.flatnonzero(dead)]])
                 if len(self.blocks) == 1:  # of several, memory would grow with the items
                     block.started = started
         check_starts(np.concatenate([*lost, np.zeros(0, int)]).astype(int), self.num_chains, self.items is not None)
 
     # --- results -----------------------------------------------------------------------------------------------
 
-    def _identity(self, num_samples: int) -> dict[str, Any]:
+    def identity(self, num_samples: int) -> dict[str, Any]:
         """What tells this run from others."""
         return {
             "kernel": self.program.name,
@@ -346,7 +366,7 @@ class Run:
             "num_chains": self.num_chains,
             "num_items": len(self.ids),
             "ids": digest(self.ids),
-            **self.program.identity(self._all_items),
+            **self.program.identity(self.all_items),
         }
 
     def _attributes(self) -> dict[str, Any]:
@@ -356,7 +376,7 @@ class Run:
             "num_warmup": self.num_warmup,
             "seed": self.seed,
             **self.program.facts,
-            "gradient_evaluations": self.gradient_evaluations.tolist(),
+            "gradient_evaluations": int(self.gradient_evaluations.sum()),
             "seconds": self.seconds,
             "compile_seconds": self.compile_seconds,
             **(dict(self.items.attributes) if self.items is not None else {}),

@@ -40,6 +40,12 @@ def id_halves(ids: np.ndarray) -> np.ndarray:
     return np.stack([wide >> np.uint64(32), wide & np.uint64(0xFFFFFFFF)], axis=1).astype(np.uint32)
 
 
+def ids_of(halves: np.ndarray) -> np.ndarray:
+    """The integers of which `id_halves` made these, (n, 2) -> (n,)."""
+    wide = np.asarray(halves, np.uint64)
+    return (wide[:, 0] << np.uint64(32) | wide[:, 1]).astype(np.int64)
+
+
 def item_key(key: jax.Array, halves: jax.Array) -> jax.Array:
     """The key of an item: a function of the run's key and both halves of the id."""
     return jax.random.fold_in(jax.random.fold_in(key, halves[0]), halves[1])

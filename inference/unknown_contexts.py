@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from cogen.inference.items import ItemModel
-from cogen.inference.programs import Program
+from cogen.inference.program import Program
 from cogen.inference.results import to_arviz
 
 _GROUPS = ("posterior", "sample_stats", "posterior_predictive", "observed_data", "constant_data", "warmup_sample_stats")
@@ -106,8 +106,9 @@ def fold(posterior: Any, expansion: Expansion, seed: int) -> Any:
     dims = ("chain", "draw", "item", *(_class_dim(context, expansion) for context in expansion.classes))
     statistics["context_log_evidence"] = (dims, by_chain.reshape(*by_chain.shape[:3], *sizes))
     groups["predictions"] = _mixed(posterior["predictions"], probability)
-    cost = np.asarray(attributes["gradient_evaluations"]).reshape(-1, count).sum(axis=1)
-    return to_arviz(groups, {**attributes, "gradient_evaluations": cost.tolist()})
+    cost = posterior["sample_stats"]["gradient_evaluations"].values.reshape(-1, count)
+    statistics["gradient_evaluations"] = (("item",), cost.sum(axis=1))
+    return to_arviz(groups, attributes)
 
 
 def _class_dim(context: str, expansion: Expansion) -> str:

@@ -19,7 +19,7 @@ from pyro.infer.mcmc.util import initialize_model
 from tqdm.auto import tqdm
 
 from cogen.inference.items import ItemModel, Items
-from cogen.inference.programs import Started
+from cogen.inference.program import Started
 from cogen.inference.records import Records
 from cogen.inference.torch.model_checks import ProperUnobserved
 

@@ -37,15 +37,14 @@ from cogen.inference.annealing.populations import (
     distinct,
     effective_fraction,
     log_mean_exp,
-    population_count,
     population_evidence,
     resample,
     resample_conditionally,
 )
 from cogen.inference.annealing.schedules import Adaptive, conditional_ess
-from cogen.inference.kernels.annealing_settings import AnnealingSettings
+from cogen.inference.kernels.annealing_settings import AnnealingKernel, AnnealingSettings
 from cogen.inference.kernels.hamiltonian import mean_acceptance, trajectory, transition_noise
-from cogen.inference.kernels.kernel import Kernel, Own, Start
+from cogen.inference.kernels.kernel import Own, Start
 from cogen.inference.kernels.pinned_path import pin, reversed_path
 from cogen.inference.targets.sums import Sum, compensated_sum, real
 from cogen.inference.targets.target import Point, Target, evaluate
@@ -155,35 +154,13 @@ class AnnealedHMCSettings(AnnealingSettings):
 
 
 @dataclass(frozen=True, eq=False)
-class AnnealedHMCKernel(Kernel):
+class AnnealedHMCKernel(AnnealingKernel):
     """The transitions of annealed HMC."""
 
     settings: AnnealedHMCSettings
     num_warmup: int
     num_chains: int
     unroll: bool = False
-
-    gradients_to_start = 1
-
-    @property
-    def evidence_kind(self) -> str:
-        return "" if self.settings.flat_prior else "bridged" if self.settings.bridge else "annealed"
-
-    @property
-    def adapts(self) -> bool:
-        return self.settings.adapts
-
-    @property
-    def moves_per_temperature(self) -> int:
-        return self.settings.moves_per_temperature
-
-    @property
-    def ladder_statistics(self) -> tuple[str, ...]:
-        return ("beta", "step_size") if self.settings.waits else ()
-
-    @cached_property
-    def populations(self) -> int:
-        return population_count(self.num_chains, self.settings.num_populations, self.settings.resample_threshold > 0)
 
     @cached_property
     def ladder(self) -> np.ndarray | None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 
+from cogen.inference.annealing.populations import population_count
 from cogen.inference.annealing.schedules import Adaptive, Ladder, Schedule, Sigmoid, inverse_temperatures
 from cogen.inference.annealing.step_size import ConstantGain, RecordedSteps, StepSizeRule, step_size_rule
 from cogen.inference.annealing.tuning import Tuning
-from cogen.inference.kernels.kernel import Own
+from cogen.inference.kernels.kernel import Kernel, Own
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +126,34 @@ class AnnealingSettings:
         """Raises ValueError for an inverse mass of other coordinates than the model's."""
         if self.inverse_mass is not None and self.inverse_mass.shape not in ((dim,), (dim, dim)):
             raise ValueError(f"inverse_mass has shape {self.inverse_mass.shape}, the model has {dim} unconstrained coordinates")
+
+
+class AnnealingKernel(Kernel):
+    """What follows from the settings, in JAX and in torch."""
+
+    settings: AnnealingSettings
+
+    gradients_to_start = 1
+
+    @property
+    def evidence_kind(self) -> str:
+        return "" if self.settings.flat_prior else "bridged" if self.settings.bridge else "annealed"
+
+    @property
+    def adapts(self) -> bool:
+        return self.settings.adapts
+
+    @property
+    def moves_per_temperature(self) -> int:
+        return self.settings.moves_per_temperature
+
+    @property
+    def ladder_statistics(self) -> tuple[str, ...]:
+        return ("beta", "step_size") if self.settings.waits else ()
+
+    @cached_property
+    def populations(self) -> int:
+        return population_count(self.num_chains, self.settings.num_populations, self.settings.resample_threshold > 0)
 
 
 def _positive(inverse_mass: np.ndarray) -> np.ndarray:

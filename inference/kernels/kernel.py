@@ -170,6 +170,16 @@ class Kernel(Protocol):
         """What of the path is kept whole: what a pilot has chosen and a second run repeats."""
         return ()
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the results of a run remember of it."""
+        return {
+            "num_populations": self.populations,
+            "moves_per_temperature": self.moves_per_temperature,
+            "adapted": int(self.adapts),
+            "evidence_kind": self.evidence_kind,
+        }
+
     def init(self, target: Any, key: Any, start: Start) -> Any:
         """The state of all chains before the first step: of one item from a `Target` and a key, in torch of all items from a
         `PyroTarget` and their random numbers."""

@@ -30,10 +30,9 @@ import torch
 from torch import Tensor
 
 from cogen.inference.annealing.bridge import Bridge, advance
-from cogen.inference.annealing.populations import population_count
 from cogen.inference.annealing.schedules import conditional_ess
-from cogen.inference.kernels.annealing_settings import AnnealingSettings
-from cogen.inference.kernels.kernel import Kernel, Start
+from cogen.inference.kernels.annealing_settings import AnnealingKernel, AnnealingSettings
+from cogen.inference.kernels.kernel import Start
 from cogen.inference.torch.ensemble_kernel import PyroEnsembleKernel
 from cogen.inference.torch.hamiltonian import mean_acceptance, trajectory, transition_noise
 from cogen.inference.torch.jax_rules import StepSizes, to_jax, to_jax_sum, to_torch
@@ -104,34 +103,12 @@ class AnnealedInfo(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class AnnealedHMCKernel(Kernel):
+class AnnealedHMCKernel(AnnealingKernel):
     """The transitions of annealed HMC."""
 
     settings: AnnealingSettings
     num_warmup: int
     num_chains: int
-
-    gradients_to_start = 1
-
-    @property
-    def evidence_kind(self) -> str:
-        return "" if self.settings.flat_prior else "bridged" if self.settings.bridge else "annealed"
-
-    @property
-    def adapts(self) -> bool:
-        return self.settings.adapts
-
-    @property
-    def moves_per_temperature(self) -> int:
-        return self.settings.moves_per_temperature
-
-    @property
-    def ladder_statistics(self) -> tuple[str, ...]:
-        return ("beta", "step_size") if self.settings.waits else ()
-
-    @cached_property
-    def populations(self) -> int:
-        return population_count(self.num_chains, self.settings.num_populations, self.settings.resample_threshold > 0)
 
     @cached_property
     def _step_sizes(self) -> StepSizes:

@@ -10,7 +10,7 @@ import torch
 
 from cogen.inference.items import Items
 from cogen.inference.kernels.kernel import ExactDraws, GivenPositions
-from cogen.inference.programs import Started
+from cogen.inference.program import Started
 from cogen.inference.records import Records
 from cogen.inference.torch.checkpoint import identity, state_from_arrays, state_to_arrays
 from cogen.inference.torch.random_numbers import Random
@@ -35,12 +35,7 @@ class TorchProgram:
 
     @property
     def facts(self) -> dict[str, Any]:
-        return {
-            "num_populations": self.kernel.populations,
-            "moves_per_temperature": self.kernel.moves_per_temperature,
-            "adapted": int(self.kernel.adapts),
-            "evidence_kind": self.kernel.evidence_kind,
-        }
+        return self.kernel.facts
 
     def compile(self) -> None:
         """Nothing is compiled."""

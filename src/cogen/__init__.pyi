@@ -1,5 +1,5 @@
 from .inference.run import Run as Run
-from .inference.run import infer as infer
+from .inference.short_form import infer as infer
 from .models import views as views
 from .models.cogenerator import CoGenerator as CoGenerator
 from .models.storage.generators import load_generator as load_generator

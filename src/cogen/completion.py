@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import re
 from collections.abc import Callable
@@ -52,14 +53,14 @@ def complete(options: Complete) -> None:
 
     Raises ValueError or OSError for what the user can get wrong.
     """
-    for name in ("count", "chains", "samples"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name} {getattr(options, name)}: it must be at least 1")
+    for name in ("count", "chains", "samples", "workers", "items_at_once"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {value}: it must be at least 1")
     if options.warmup < 0:
         raise ValueError(f"--warmup {options.warmup}: it must not be negative")
     if isinstance(options.noise, float) and not (np.isfinite(options.noise) and options.noise > 0):
         raise ValueError(f"--noise {options.noise:g}: a noise scale is a positive number")
-    kernel = _kernel(options)
+    kernel, executor = _kernel(options), _executor(options)
     with Workplace(options.output, [re.escape(name) for name in _FILES]) as folder:
         from cogen.inference import infer
         from cogen.models.storage.generators import load_generator
@@ -74,6 +75,8 @@ def complete(options: Complete) -> None:
             num_samples=options.samples,
             num_chains=options.chains,
             seed=options.seed,
+            items_at_once=options.items_at_once,
+            executor=executor,
         )
         draws, labels = _decoded(seen, posterior)
         metrics = _metrics(options, model, seen, posterior, images, draws, labels)
@@ -127,6 +130,18 @@ def _kernel(options: Complete) -> Any:
         "gradient-descent": GradientDescent(),
         "importance": ImportanceResampling(),
     }[options.algorithm]
+
+
+def _executor(options: Complete) -> Any:
+    if options.engine == "in-process":
+        return None
+    if options.backend == "pyro":
+        raise ValueError("--engine ray does not run Pyro kernels: use --backend numpyro, or --engine in-process")
+    if importlib.util.find_spec("ray") is None:
+        raise ValueError("--engine ray needs Ray: pip install 'cogen-ppl[ray]'")
+    from cogen.inference import RayExecutor
+
+    return RayExecutor(options.workers)
 
 
 def _images(options: Complete, generator: Any) -> np.ndarray:

@@ -46,6 +46,12 @@ class Complete:
     """Transitions of warm-up: the annealing from the prior to the posterior, or adaptation, or descent."""
     samples: int = 20
     """Draws per chain."""
+    engine: Literal["in-process", "ray"] = "in-process"
+    """Where images are completed: in this process, or by workers that Ray starts (pip install 'cogen-ppl[ray]')."""
+    workers: int = 2
+    """Processes of `--engine ray`. They do not change the draws."""
+    items_at_once: int | None = None
+    """Images that share a block of compiled code; the default is at most 128 chains and 8 images a block on a CPU."""
     noise: float | Literal["fit"] | None = None
     """Standard deviation of the noise of a pixel, in the generator's units (a thumbnail's is smaller, as of a mean); `fit`
     estimates it from the part that is seen; the default is the generator's own, chosen on held-out data."""

@@ -116,7 +116,7 @@ def fill(options: Fill) -> None:
     model = CoGenerator(generator, views={"row": view})
     with Workplace(options.output, _WRITTEN) as folder:
         posterior = infer(
-            model.condition(row=table.values[some]),
+            model.condition(row=table.values[some]).with_ids(some),  # what fills a row depends on no other row
             AnnealedHMC(),
             num_warmup=options.warmup,
             num_samples=options.samples,

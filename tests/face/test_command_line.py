@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from PIL import Image
 
 from cogen import completion
 from cogen.command_line import main
+from cogen.inference import InProcess
 from cogen.models.networks.architectures import DenseGenerator
 from cogen.models.storage.generators import SHIPPED, GeneratorConfig, save_generator, shipped_images
 from cogen.output import read_posterior
@@ -251,6 +253,9 @@ BAD = {
     "no chain": (["--chains", "0"], "--chains 0"),
     "chains that do not divide": (["--chains", "6"], "num_chains=6"),
     "no draw": (["--samples", "0"], "--samples 0"),
+    "no worker": (["--workers", "0"], "--workers 0"),
+    "no image at once": (["--items-at-once", "0"], "--items-at-once 0"),
+    "Pyro on Ray": (["--engine", "ray", "--backend", "pyro"], "--engine ray does not run Pyro kernels"),
     "negative warm-up": (["--warmup", "-1"], "--warmup -1"),
     "no warm-up": (["--warmup", "0"], "num_warmup=0"),
     "negative noise": (["--noise", "-0.1"], "--noise -0.1"),
@@ -354,6 +359,31 @@ def test_control_c_leaves_what_was_there(where, tmp_path, monkeypatch, capsys):
 
 
 # --- the door ------------------------------------------------------------------------------------------------------
+
+
+def test_the_engine_runs_the_images_in_jobs(written, tmp_path, monkeypatch):
+    """Ray's place is taken by this process: what it is asked for, and that the draws are the same."""
+    asked = []
+
+    def executor(workers):
+        asked.append(workers)
+        return InProcess()
+
+    monkeypatch.setattr("cogen.inference.RayExecutor", executor)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    main([*TINY, "--engine", "ray", "--workers", "3", "--output", str(tmp_path / "out")])
+    assert asked == [3]
+    draws, expected = (xr.open_dataset(folder / "posterior.nc", group="posterior") for folder in (tmp_path / "out", written))
+    assert (draws["z"].values == expected["z"].values).all()
+    assert names(tmp_path / "out") == FILES
+
+
+def test_without_ray_the_engine_says_what_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        main([*TINY, "--engine", "ray", "--output", str(tmp_path / "out")])
+    assert "pip install 'cogen-ppl[ray]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["complete", "--help"]])

@@ -255,6 +255,11 @@ def test_a_table_is_trained_on_and_its_holes_are_filled(table, tmp_path, capsys)
         assert found[0]["smokes"] in ("yes", "no")
         assert found[1]["town"] in ("ulm", "bonn", "kiel")
         assert float(found[1]["height"])
+    before = (tmp_path / "filled" / "filled.csv").read_text().splitlines()
+    rows.write_text("town,smokes,height\nulm,yes,190\n,no,NA\nbonn,no,160\n")  # the first row is whole now
+    main(["fill", str(rows), "--generator", str(tmp_path / "people"), *quick])
+    after = (tmp_path / "filled" / "filled.csv").read_text().splitlines()
+    assert after[2] == before[2]  # what fills a row depends on no other row
     stored = json.loads((tmp_path / "people.json").read_text())
     assert [column["name"] for column in stored["schema"]["columns"]] == ["height", "smokes", "town"]
 

@@ -3,17 +3,20 @@
 import functools
 from typing import ClassVar
 
+import blackjax
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import numpyro.infer
+import pyro.infer
 import pytest
 import torch
+import xarray
 from known import LinearCase
 from torch import nn
 
 from cogen.diagnostics import diagnose
-from cogen.inference import Adaptive, AnnealedHMC, Langevin, Run, blocks, infer
+from cogen.inference import Adaptive, AnnealedHMC, BlackJAX, Langevin, PyroAnnealedHMC, Run, blocks, infer
 from cogen.models import CoGenerator, views
 
 
@@ -76,9 +79,26 @@ def test_filling_costs_no_gradients_and_gives_no_items():
     assert posterior["posterior"].sizes["item"] == 5
     assert len(set(run.gradient_evaluations.tolist())) == 1
     assert run.last_state.position.shape == (5, 8, 3)
-    more = run.draw(2)["posterior"]
-    assert more.sizes == {"chain": 8, "draw": 2, "item": 5, "latent": 3}
-    assert more["draw"].values.tolist() == [3, 4]
+    more = run.draw(2)
+    assert more["posterior"].sizes == {"chain": 8, "draw": 2, "item": 5, "latent": 3}
+    whole = xarray.concat([posterior["posterior"], more["posterior"]], dim="draw")
+    assert whole["draw"].values.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("library", ["numpyro", "pyro", "ours in torch", "blackjax"])
+def test_every_kernel_goes_on_where_it_was(library):
+    kernel = {
+        "numpyro": functools.partial(numpyro.infer.HMC, num_steps=3, trajectory_length=None),
+        "pyro": functools.partial(pyro.infer.HMC, num_steps=3, step_size=0.2),
+        "ours in torch": PyroAnnealedHMC(num_leapfrog=2, resample_threshold=0.0),
+        "blackjax": BlackJAX(blackjax.mala, step_size=0.1),
+    }[library]
+    counts = {"num_warmup": 4, "num_chains": 4, "seed": 0, "progress": False}
+    at_once = Run(conditioned(False, 2), kernel, num_samples=5, **counts).draw()["posterior"]["z"]
+    run = Run(conditioned(False, 2), kernel, **counts)
+    parts = [run.draw(3)["posterior"]["z"], run.draw(2)["posterior"]["z"]]
+    np.testing.assert_array_equal(xarray.concat(parts, dim="draw").values, at_once.values)
+    assert run.last_state is not None
 
 
 def test_paths_of_blocks_that_end_at_different_times_stand_side_by_side():

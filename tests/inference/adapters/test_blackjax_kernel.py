@@ -55,7 +55,7 @@ def test_chains_are_exact_and_tell_what_they_know(case, chain):
     name, posterior, _ = chain
     assert moments_p_value(case, posterior) > FALSE_ALARM
     told = set(posterior["sample_stats"].data_vars)
-    always = {"lp", "n_steps", "seen_misfit"}  # the last is of the model
+    always = {"gradient_evaluations", "lp", "n_steps", "seen_misfit"}  # the last is of the model
     assert (
         told
         == {
@@ -78,7 +78,7 @@ def test_chains_are_exact_and_tell_what_they_know(case, chain):
 def test_what_was_learnt_stands_and_gradients_are_counted(chain):
     name, posterior, run = chain
     statistics = posterior["sample_stats"]
-    gradients = posterior["posterior"].attrs["gradient_evaluations"]
+    gradients = statistics["gradient_evaluations"].values.tolist()
     if name == "elliptical_slice":
         assert gradients == [0] * 24
         return
@@ -104,7 +104,7 @@ def test_hmc_with_given_numbers_is_exact_and_without_its_rejections_is_not(case)
     numbers = {"step_size": 0.6, "inverse_mass_matrix": np.diag(case.covariance), "num_integration_steps": 3}
     posterior, _ = drawn(case, BlackJAX(blackjax.hmc, **numbers), 150, 80)
     assert moments_p_value(case, posterior) > FALSE_ALARM
-    assert posterior["posterior"].attrs["gradient_evaluations"] == [CHAINS * (1 + 3 * 230)] * 24
+    assert posterior["sample_stats"]["gradient_evaluations"].values.tolist() == [CHAINS * (1 + 3 * 230)] * 24
     np.testing.assert_allclose(posterior["sample_stats"]["step_size"].values, 0.6)
     assert 0.3 < posterior["sample_stats"]["acceptance_rate"].values.mean() < 0.95
     broken = functools.partial(hmc_proposal, sample_proposal=accept_always)
@@ -155,7 +155,7 @@ def test_particles_wait_at_the_end_of_their_path(case, smc):
     assert (beta[-1] == 1).all()
     assert len(beta) < 40
     steps = (beta < 1).sum(axis=0) + 1 + 4  # a rise each, then the draws
-    cost = np.array(posterior["posterior"].attrs["gradient_evaluations"])
+    cost = posterior["sample_stats"]["gradient_evaluations"].values
     np.testing.assert_array_equal(cost, PARTICLES * (4 * 4 + 1) * steps)
 
 

@@ -66,7 +66,7 @@ def test_items_walk_their_own_ladders_and_wait(case, frozen):
     assert needed.min() < needed.max() < 60
     assert (frozen["warmup_sample_stats"]["conditional_ess"].values > 0.8).all()
     pilot_chains, run_chains, L = 32, 64, 5
-    gradients = np.array(frozen["posterior"].attrs["gradient_evaluations"])
+    gradients = frozen["sample_stats"]["gradient_evaluations"].values
     assert (gradients == pilot_chains * (1 + L * (needed + 1)) + run_chains * (1 + L * (needed + 2))).all()
 
 

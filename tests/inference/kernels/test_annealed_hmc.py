@@ -129,7 +129,7 @@ def test_an_inverse_mass_leaves_the_posterior_as_it_is():
     np.testing.assert_allclose(np.cov(whitened), np.eye(2), atol=0.3)
     assert float(log_evidence(posterior)["estimate"]) == pytest.approx(0.0, abs=0.3)
     # one at the start, then L per transition, for each chain
-    assert posterior["posterior"].attrs["gradient_evaluations"] == [1024 * (1 + 4 * (200 + 3))]
+    assert posterior["posterior"].attrs["gradient_evaluations"] == 1024 * (1 + 4 * (200 + 3))
     beta = posterior["warmup_sample_stats"]["beta"].values
     assert (beta[0::2] == beta[1::2]).all()
     assert (np.diff(beta[::2]) > 0).all()
