@@ -47,6 +47,10 @@ def items_per_block(num_chains: int) -> int:
     return min(most, max(1, lanes // num_chains))
 
 
+_ONCE = {"xla_backend_optimization_level": 0}
+"""For what runs once a block, so that it is not worth the compiler's optimisation."""
+
+
 class Carried(NamedTuple):
     """What a block of items carries from chunk to chunk, all with a leading item axis but the state's iteration."""
 
@@ -105,9 +109,7 @@ class JaxProgram:
             start = jax.jit(self._starts).lower(self._shape, self._key)
             carried = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), start.out_info[0])
             chunk = jax.jit(self._one if self.by_host else self._loop(carried), donate_argnums=0)
-            # The start runs once a block, so that it is not worth the compiler's optimisation.
-            once = compiled(start, {"xla_backend_optimization_level": 0})
-            self._compiled = once, compiled(chunk.lower(carried, self._shape, 1, False))
+            self._compiled = compiled(start, _ONCE), compiled(chunk.lower(carried, self._shape, 1, False))
 
     def _compile_on(self, mesh: Mesh) -> tuple:
         """The two programs, sharded over the item axis."""
@@ -130,7 +132,7 @@ class JaxProgram:
             advance = self._one if self.by_host else self._loop(local)
             takes = (carries, item, everywhere, everywhere)
             gives = (carries, PartitionSpec(None, "item"), everywhere, everywhere)
-            return start.compile(), sharded(advance, takes, gives).lower(carried, shape, 1, False).compile()
+            return start.compile(_ONCE), sharded(advance, takes, gives).lower(carried, shape, 1, False).compile()
 
     def announce(self, items: Items, num_items: int, num_samples: int) -> None:
         """Nothing: a progress bar says how long a compiled run takes."""
