@@ -1,7 +1,8 @@
 """Jobs on several devices of one process: the item axis of a block lies over a JAX device mesh.
 
 Every device runs the program of a single one on a block of its own, and they wait for each other only at the end of a warm-up.
-So the draws are those of one device with the same ``items_at_once``.
+So the draws are those of one device with the same ``items_at_once``: bit for bit on CPUs, as XLA compiles by default, and but
+for rounding where a compiler treats the sharded program otherwise.
 """
 
 from __future__ import annotations
