@@ -2,9 +2,9 @@
 
     python benchmarks/executors.py --output docs/executors.json
 
-Every row is a process of its own. What a million items take is a straight line through the largest two sizes: in core-hours, by
-the processor's time, and priced. The throughput of two Ray workers over one is that of the second half of the jobs, when all have
-compiled. It needs Ray (pip install 'cogen-ppl[ray]').
+Every row is a process of its own. What a million items take is a straight line through the largest two sizes, in core-hours,
+and priced. The throughput of two Ray workers over one is that of the second half of the jobs (when all have compiled). It needs
+Ray (pip install 'cogen-ppl[ray]').
 """
 
 from __future__ import annotations
