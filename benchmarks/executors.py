@@ -2,9 +2,9 @@
 
     python benchmarks/executors.py --output docs/executors.json
 
-Every row is a process of its own. What a million items take is a straight line through the largest two sizes, in core-hours,
-and priced. The throughput of two Ray workers over one is that of the second half of the jobs (when all have compiled). It needs
-Ray (pip install 'cogen-ppl[ray]').
+Every row is a process of its own. What a million items take is extrapolated from all rows, as a start, a share an item and a
+share a job: in core-hours, by the processor's time, and priced. The throughput of two Ray workers over one is that of the
+second half of the jobs, when all have compiled. It needs Ray (pip install 'cogen-ppl[ray]').
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 import tyro
 
+from cogen.inference.executors.jobs import MOST_ITEMS
+
 COUNTS: dict[str, Any] = {"num_warmup": 20, "num_samples": 5, "num_chains": 16, "seed": 0, "progress": False}
 LATENTS, OUTPUTS, LEAPFROG = 8, 32, 3
 MILLION = 1_000_000
@@ -31,7 +33,7 @@ MILLION = 1_000_000
 @dataclass
 class Options:
     items: tuple[int, ...] = (100, 1_000, 10_000)
-    """Sizes of the runs in this process."""
+    """Sizes of the runs in this process; three or more for the extrapolation."""
     ray_items: int = 2_000
     """Size of the runs on Ray; 0 for none."""
     price: float = 0.05
@@ -68,6 +70,7 @@ def one_row(items: int, workers: int) -> dict[str, float]:
             "workers": workers,
             "jobs": len(written),
             "seconds": seconds,
+            "processor_seconds": time.process_time(),
             "jobs_per_second": (len(written) - half - 1) / (written[-1] - written[half]) if len(written) > 3 else float("nan"),
             "caller_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "draws_mib": posterior["posterior"]["z"].nbytes / 2**20,
@@ -82,20 +85,23 @@ def measured(items: int, workers: int) -> dict[str, float]:
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     row = json.loads(done.stdout.splitlines()[-1])
     print(
-        f"| {items:,} | {workers or 'in process'} | {row['jobs']} | {row['seconds']:.0f} | {row['caller_mib']:.0f} |"
-        f" {row['shards_mib']:.1f} |",
+        f"| {items:,} | {workers or 'in process'} | {row['jobs']} | {row['seconds']:.0f} |"
+        f" {row['processor_seconds']:.0f} | {row['caller_mib']:.0f} | {row['shards_mib']:.1f} |",
         flush=True,
     )
     return row
 
 
 def extrapolated(rows: list[dict[str, float]], price: float) -> dict[str, float]:
-    """A million items, from the growth between the largest two sizes."""
-    small, large = rows[-2:]
-    more = (MILLION - large["items"]) / (large["items"] - small["items"])
-    grown = {name: large[name] + more * (large[name] - small[name]) for name in ("seconds", "caller_mib", "shards_mib")}
-    hours = grown["seconds"] * (os.cpu_count() or 1) / 3600
-    return {"items": MILLION, **grown, "core_hours": hours, "dollars": hours * price}
+    """A million items, from what a start, an item and a job take."""
+    design = np.array([[1.0, row["items"], row["jobs"]] for row in rows])
+    million = np.array([1.0, MILLION, MILLION / MOST_ITEMS])
+
+    def grown(name: str) -> float:
+        return float(million @ np.linalg.lstsq(design, np.array([row[name] for row in rows]), rcond=None)[0])
+
+    hours = grown("processor_seconds") / 3600
+    return {"items": MILLION, "core_hours": hours, "dollars": hours * price, "shards_gib": grown("shards_mib") / 1024}
 
 
 if __name__ == "__main__":
@@ -103,14 +109,15 @@ if __name__ == "__main__":
     if options.one is not None:
         print(json.dumps(one_row(*options.one)))
         sys.exit()
-    print("| items | workers | jobs | seconds | MiB of the caller | MiB of shards |\n|---|---|---|---|---|---|")
+    print("| items | workers | jobs | seconds | processor seconds of the caller | MiB of the caller | MiB of shards |")
+    print("|---|---|---|---|---|---|---|")
     rows = [measured(items, 0) for items in options.items]
     record: dict[str, Any] = {"command": " ".join(["python", *sys.argv]), "cores": os.cpu_count(), "in_process": rows}
-    if len(rows) > 1:
+    if len(rows) > 2:
         record["extrapolated"] = grown = extrapolated(rows, options.price)
         print(
-            f"a million: {grown['core_hours']:.1f} core-hours ({grown['dollars']:.2f} dollars), {grown['caller_mib']:.0f} MiB"
-            f" of the caller, {grown['shards_mib'] / 1024:.1f} GiB of shards"
+            f"a million items: {grown['core_hours']:.1f} core-hours ({grown['dollars']:.2f} dollars),"
+            f" {grown['shards_gib']:.1f} GiB of shards"
         )
     if options.ray_items:
         record["ray"] = on_ray = [measured(options.ray_items, workers) for workers in (1, 2)]

@@ -5,6 +5,7 @@ import pickle
 import signal
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,8 @@ def ray():
     """Ray with four places on this machine; the executors use it, and leave it running."""
     ray = pytest.importorskip("ray")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    with pytest.warns(RuntimeWarning, match=r"os\.fork"):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"os\.fork\(\)")  # of JAX, where it runs already
         ray.init(num_cpus=4, include_dashboard=False, logging_level="error", log_to_driver=False)
     yield ray
     ray.shutdown()
