@@ -37,6 +37,10 @@ class Program(Protocol):
 
     def compile(self) -> None: ...
 
+    def announce(self, items: Items, num_items: int, num_samples: int) -> None:
+        """Say how long a run will take, where its progress bar cannot; ``items`` are those of the first block."""
+        ...
+
     def start(self, items: Items) -> Started: ...
 
     def advance(self, carried: Any, items: Items, count: int, warming: bool) -> tuple[Any, Records, int, bool]:

@@ -1,7 +1,7 @@
 """Which program runs a kernel: what `Run` is given becomes a recipe, a program, and blocks of items.
 
-Ours and NumPyro's kernels are compiled (`blocks`); ours for Pyro models
-hold all items as one block (`torch.program`); those of Pyro take the items one by one (`adapters.pyro_chains`).
+Ours and NumPyro's kernels are compiled (`blocks`); ours for Pyro models hold all items as one block (`torch.program`); those of
+Pyro take the items one by one (`adapters.pyro_chains`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Blocks(NamedTuple):
     recipe: Any
     program: Any
     all_items: Items
-    parts: list[tuple[np.ndarray, int]]
-    """Of each block the indices of its items, filled up to one shape, and how many of them are not filling."""
+    block_size: int
+    """Items."""
 
 
 def blocks_for(
@@ -71,28 +71,22 @@ def _compiled(
     from cogen.inference.targets.model_checks import check_numpyro_model
 
     recipe = _recipe(kernel)
-    given = whole
-    whole = Items(id_halves(ids)) if given is None else given
     if items is None:
         check_numpyro_model(model, (), {})
-        program_model: Callable = ProperUnobserved(model)
-        args: tuple = ()
-    else:
-        program_model = items.numpyro
-        if given is None:
-            whole = whole._replace(data=jax.tree.map(lambda a: np.asarray(jnp.asarray(a)), dict(items.item_data)))
-        args = (jax.tree.map(lambda a: a[:1], whole.data),)
-    if given is None:
-        whole = whole._replace(own=recipe.own(counts["num_warmup"], ids))
+    program_model: Callable = ProperUnobserved(model) if items is None else items.numpyro
+    if whole is None:
+        data = None if items is None else jax.tree.map(lambda a: np.asarray(jnp.asarray(a)), dict(items.item_data))
+        whole = Items(id_halves(ids), data, own=recipe.own(counts["num_warmup"], ids))
+    args = () if items is None else (jax.tree.map(lambda a: a[:1], whole.data),)
     bound = recipe.for_model(program_model, args, {})
     own = jax.tree.map(lambda a: a[0], whole.own)
     jax.eval_shape(lambda: jnp.zeros(bound.target(args, model=program_model, own=own).dim))  # what is wrong is raised here
-    if given is None and start is not None:
+    if start is not None:
         whole = whole._replace(start=_positions(program_model, whole, start, counts["num_chains"]))
     size = 1 if items is None else items_at_once or items_per_block(counts["num_chains"])
     first = whole.take(blocks_of(len(ids), size)[0][0])
     program = JaxProgram(bound, program_model, first, **counts, devices=devices)
-    return Blocks(recipe, program, whole, blocks_of(len(ids), size * len(devices or (None,))))
+    return Blocks(recipe, program, whole, size * len(devices or (None,)))
 
 
 def blocks_of(num_items: int, size: int) -> list[tuple[np.ndarray, int]]:
@@ -139,14 +133,14 @@ def _with_pyro(model: Callable, items: ItemModel | None, ids: np.ndarray, kernel
         kernel = kernel()
     if isinstance(kernel, PyroEnsembleKernel):
         whole = whole._replace(own=kernel.own(counts["num_warmup"], ids))
-        return Blocks(kernel, TorchProgram(kernel, model, whole, **counts), whole, blocks_of(len(ids), len(ids)))
+        return Blocks(kernel, TorchProgram(kernel, model, whole, **counts), whole, len(ids))
     if not inspect.isclass(factory):
         raise TypeError(_made_with_a_model(type(factory).__name__))
     from cogen.inference.adapters.pyro_chains import PyroProgram
 
     if items is None:
         check_pyro_model(model)
-    return Blocks(kernel, PyroProgram(kernel, model, items, name=factory.__name__, **counts), whole, blocks_of(len(ids), 1))
+    return Blocks(kernel, PyroProgram(kernel, model, items, name=factory.__name__, **counts), whole, 1)
 
 
 def _recipe(kernel: Any) -> Any:

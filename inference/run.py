@@ -61,8 +61,7 @@ class Run:
     array([10, 29])
 
     :param model: a conditioned ``CoGenerator`` (also inside ``pyro.condition`` or ``numpyro.handlers.condition``), or any
-        NumPyro model (with a NumPyro kernel) or Pyro model (with a Pyro kernel), which counts as one item. A class that is
-        unknown and declared "exact" is inferred by one run a class (`cogen.inference.unknown_contexts`).
+        NumPyro model (with a NumPyro kernel) or Pyro model (with a Pyro kernel), which counts as one item.
     :param kernel: a kernel class (``numpyro.infer.NUTS``, ``pyro.infer.HMC``), a ``functools.partial`` of one, or one of our
         kernels made without a model (``AnnealedHMC(num_leapfrog=10)``).
     :param num_warmup: transitions of adaptation, annealing or descent, >= 0 (>= 1 for `AnnealedHMC`).
@@ -107,9 +106,10 @@ class Run:
                 raise ValueError(f"{name}={value}: it must be at least {least}")
         if items_at_once is not None and items_at_once < 1:
             raise ValueError(f"items_at_once={items_at_once}: a block has at least one item")
-        self.model, self.num_warmup, self.num_samples, self.num_chains = model, num_warmup, num_samples, num_chains
+        self.num_warmup, self.num_samples, self.num_chains = num_warmup, num_samples, num_chains
         self.seed, self.progress, self.items_at_once = check_seed(seed), progress, items_at_once
         self.items = find_items(model)
+        self.model = model if self.items is None else self.items
         if self.items is not None:
             if not self.items.item_data:
                 raise ValueError("nothing is observed: condition the model first, as in model.condition(visible=pixels)")
@@ -263,7 +263,7 @@ class Run:
 
     def _use(self, kernel: Any, whole: Items | None = None) -> None:
         """Lay out the blocks for this kernel, and for the items as a value if that was made before."""
-        self.kernel, self.program, self.all_items, parts = blocks_for(
+        self.kernel, self.program, self.all_items, self.block_size = blocks_for(
             self.model,
             self.items,
             self.ids,
@@ -276,7 +276,6 @@ class Run:
             whole=whole,
             devices=self._devices,
         )
-        self.block_size = len(parts[0][0])
         self._lay_out()
 
     def _lay_out(self) -> None:

@@ -50,9 +50,12 @@ def infer(
         raise ValueError(f"pilot={pilot}: the number of the pilot's chains, 0 for none")
     if executor is not None and keep_x:
         raise ValueError("keep_x=True with an executor: z and the weights are kept, and model.decode(z) makes x when needed")
-    expansion = expand_unknown(find_items(model))
+    items = find_items(model)
+    expansion = expand_unknown(items)
+    if expansion is not None:
+        items = expansion.model
     run = Run(
-        model if expansion is None else expansion.model,
+        model if items is None else items,
         kernel,
         num_warmup=num_warmup,
         num_samples=num_samples,

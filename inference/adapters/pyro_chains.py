@@ -117,9 +117,6 @@ class PyroProgram:
     def warmed_up(self, chains: list[_Chain]) -> bool:
         return False
 
-    def to_arrays(self, chains: list[_Chain]) -> dict[str, np.ndarray]:
-        raise ValueError("checkpoint= needs PyroAnnealedHMC or a NumPyro kernel; this run could not be taken up again")
-
     def identity(self, items: Items) -> dict[str, Any]:
         raise ValueError("checkpoint= needs PyroAnnealedHMC or a NumPyro kernel; this run could not be taken up again")
 

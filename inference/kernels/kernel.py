@@ -83,10 +83,6 @@ class GivenPositions:
     u: Array
     exact: ClassVar[bool] = False
 
-    @property
-    def num_chains(self) -> int:
-        return self.u.shape[0]
-
     def positions(self, target: Target, key: Array, *lead: int) -> Array:
         """(chain, *lead, dim). Raises ValueError for coordinates of another number than the target's."""
         if self.u.shape[-1] != target.dim:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from cogen.inference.items import Items
-from cogen.inference.kernels.kernel import ExactDraws, GivenPositions
+from cogen.inference.kernels.kernel import ExactDraws
 from cogen.inference.program import Started
 from cogen.inference.records import Records
 from cogen.inference.torch.checkpoint import identity, state_from_arrays, state_to_arrays
@@ -45,8 +45,7 @@ class TorchProgram:
 
     def start(self, items: Items) -> Started:
         chains = self.kernel.num_chains
-        start = ExactDraws(chains) if items.start is None else GivenPositions(np.moveaxis(items.start, 1, 0))
-        state = self.kernel.init(self.target, self._random, start)
+        state = self.kernel.init(self.target, self._random, ExactDraws(chains))
         density = self.kernel.log_density(state)
         gradients = np.full(len(items.id), chains * self.kernel.gradients_to_start, np.int64)
         return Started(state, None if density is None else density.numpy(force=True).T, gradients)
