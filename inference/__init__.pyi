@@ -12,6 +12,7 @@ from .annealing.step_size import RecordedSteps as RecordedSteps
 from .annealing.tempering import temper as temper
 from .annealing.tuning import Tuning as Tuning
 from .checkpoint import Checkpoint as Checkpoint
+from .descents import descend as descend
 from .executors.device_mesh import DeviceMesh as DeviceMesh
 from .executors.in_process import InProcess as InProcess
 from .executors.ray_actors import RayExecutor as RayExecutor

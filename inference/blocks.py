@@ -25,7 +25,7 @@ from cogen.inference.items import Items
 from cogen.inference.kernels.kernel import ExactDraws, GivenPositions, Kernel
 from cogen.inference.loops import compiled_loop, has_convolutions
 from cogen.inference.program import Started
-from cogen.inference.records import Records
+from cogen.inference.records import Records, statistics_of
 from cogen.inference.seeds import item_key, run_key
 from cogen.inference.targets.numpyro_target import constrained_sites
 from cogen.inference.targets.target import Target
@@ -233,8 +233,7 @@ class JaxProgram:
         sites = jax.vmap(lambda z: constrained_sites(self._model, args, {}, z, deterministic=alone))(unconstrained)
         if not alone:
             sites = {name: value[:, 0] for name, value in sites.items()}  # the plate of one item
-        left_out = {"beta"} if item.start is None else {"beta", "log_weight", "population_log_evidence"}  # of draws beta is one
-        statistics = {name: v for name, v in info._asdict().items() if v is not None and name not in left_out}
+        statistics = statistics_of(info, item.start is None)
         steps = statistics.get("n_steps", jnp.zeros((), jnp.int32)).sum()
         return Records(sites, statistics, dict(self.kernel.path(state, info)), steps)
 

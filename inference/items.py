@@ -61,7 +61,8 @@ class Items(NamedTuple):
     own: Any = None
     """What a kernel's settings hold of it alone."""
     start: Any = None
-    """Where its chains start, (item, chain, dim), if that is given."""
+    """Where its chains start, if that is given: unconstrained coordinates (item, chain, dim), with Pyro's library the values of
+    the latent sites by name, (item, chain, *shape)."""
 
     def take(self, index: np.ndarray | slice) -> Items:
         """The items of these indices, as NumPy arrays."""

@@ -45,10 +45,10 @@ def blocks_for(
 
     Raises TypeError for what is no kernel, ValueError for a model or settings that cannot run."""
     counts = {"num_warmup": num_warmup, "num_chains": num_chains, "seed": seed}
+    if start is not None:
+        start = _checked(start, (num_chains,) if items is None else (num_chains, len(ids)))
     if _is_pyro(kernel):
-        if start is not None:
-            raise ValueError("start= is for NumPyro models and kernels; a Pyro kernel takes initial=")
-        return _with_pyro(model, items, ids, kernel, counts)
+        return _with_pyro(model, items, ids, kernel, counts, start)
     return _compiled(model, items, ids, kernel, counts, items_at_once, start, whole, devices)
 
 
@@ -82,7 +82,7 @@ def _compiled(
     own = jax.tree.map(lambda a: a[0], whole.own)
     jax.eval_shape(lambda: jnp.zeros(bound.target(args, model=program_model, own=own).dim))  # what is wrong is raised here
     if start is not None:
-        whole = whole._replace(start=_positions(program_model, whole, start, counts["num_chains"]))
+        whole = whole._replace(start=_positions(program_model, whole, start))
     size = 1 if items is None else items_at_once or items_per_block(counts["num_chains"])
     first = whole.take(blocks_of(len(ids), size)[0][0])
     program = JaxProgram(bound, program_model, first, **counts, devices=devices)
@@ -95,23 +95,27 @@ def blocks_of(num_items: int, size: int) -> list[tuple[np.ndarray, int]]:
     return [(np.minimum(np.arange(k, k + size), num_items - 1), min(size, num_items - k)) for k in firsts]
 
 
-def _positions(model: Callable, whole: Items, start: Mapping[str, Any], num_chains: int) -> np.ndarray:
+def _checked(start: Mapping[str, Any], lead: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Starting values as arrays. Raises ValueError unless they are finite and their first axes are chains (and items)."""
+    values = {name: np.asarray(value) for name, value in start.items()}
+    for name, value in values.items():
+        if value.shape[: len(lead)] != lead:
+            axes = "(chain, ...)" if len(lead) == 1 else "(chain, item, ...)"
+            raise ValueError(f"start of site {name!r} has shape {value.shape}: {axes} with {lead} is needed")
+        if not np.isfinite(value).all():
+            raise ValueError(f"start of site {name!r} holds values that are not finite")
+    return values
+
+
+def _positions(model: Callable, whole: Items, start: Mapping[str, np.ndarray]) -> np.ndarray:
     """Starting values as unconstrained coordinates, (item, chain, dim)."""
     import jax
     import jax.numpy as jnp
 
     from cogen.inference.targets.numpyro_target import unconstrained_position
 
-    alone = whole.data is None
     values = {name: jnp.asarray(value) for name, value in start.items()}
-    for name, value in values.items():
-        lead, wanted = value.shape[: 1 if alone else 2], (num_chains,) if alone else (num_chains, len(whole.id))
-        if lead != wanted:
-            axes = "(chain, ...)" if alone else "(chain, item, ...)"
-            raise ValueError(f"start of site {name!r} has shape {value.shape}: {axes} with {wanted} is needed")
-        if not jnp.isfinite(value).all():
-            raise ValueError(f"start of site {name!r} holds values that are not finite")
-    if alone:
+    if whole.data is None:
         return np.asarray(jax.vmap(lambda v: unconstrained_position(model, (), v))(values))[None]
 
     def one(data: Any, values: dict[str, Any]) -> Any:
@@ -122,13 +126,22 @@ def _positions(model: Callable, whole: Items, start: Mapping[str, Any], num_chai
     return np.asarray(jax.vmap(one, in_axes=(0, 1))(whole.data, values))
 
 
-def _with_pyro(model: Callable, items: ItemModel | None, ids: np.ndarray, kernel: Any, counts: dict[str, int]) -> Blocks:
+def _with_pyro(
+    model: Callable,
+    items: ItemModel | None,
+    ids: np.ndarray,
+    kernel: Any,
+    counts: dict[str, int],
+    start: Mapping[str, np.ndarray] | None,
+) -> Blocks:
     from cogen.inference.torch.ensemble_kernel import PyroEnsembleKernel
     from cogen.inference.torch.model_checks import check_pyro_model
     from cogen.inference.torch.program import TorchProgram
 
     factory = kernel.func if isinstance(kernel, functools.partial) else kernel
     whole = Items(id_halves(ids), None if items is None else items.item_data)
+    if start is not None:
+        whole = whole._replace(start={n: value[None] if items is None else value.swapaxes(0, 1) for n, value in start.items()})
     if inspect.isclass(factory) and issubclass(factory, PyroEnsembleKernel):
         kernel = kernel()
     if isinstance(kernel, PyroEnsembleKernel):

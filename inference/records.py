@@ -27,6 +27,13 @@ class Records(NamedTuple):
     """Gradient evaluations of all chains."""
 
 
+def statistics_of(info: Any, exact: bool) -> dict[str, Any]:
+    """What is kept of the info of a transition. Of draws beta is one; chains that did not start from exact draws have neither
+    weights nor evidence."""
+    left_out = {"beta"} if exact else {"beta", "log_weight", "population_log_evidence"}
+    return {name: value for name, value in info._asdict().items() if value is not None and name not in left_out}
+
+
 @dataclass
 class BlockRecords:
     """What is kept of a block of items."""

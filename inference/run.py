@@ -69,9 +69,9 @@ class Run:
     :param num_chains: chains per item, >= 1.
     :param seed: in [0, 2^63); every draw is a function of (seed, item id, chain).
     :param progress: show a progress bar.
-    :param start: where the chains start, for kernels of ours on NumPyro models: values of the latent sites by name, (chain,
-        item, *shape), (chain, *shape) for a model that is one item. Such a run has no evidence and no weights. Default: exact
-        draws of the prior, or of the kernel's ``initial``.
+    :param start: where the chains start: values of the latent sites by name, (chain, item, *shape), (chain, *shape) for a
+        model that is one item. Such a run has no evidence and no weights. Default: with kernels of ours exact draws of the
+        prior, or of the kernel's ``initial``; with a library's where its own settings say.
     :param items_at_once: the size of the blocks in which items run, >= 1; a last block is filled up, and a lone item costs as
         much as a block. Results are the same bit for bit for one size, and but for rounding for another. Default: at most
         128 chains and 8 items a block on a CPU, 4,096 and 256 elsewhere. Pyro kernels do not use it: ours takes all items as
@@ -186,12 +186,17 @@ class Run:
     def tuning(self) -> Tuning:
         """The step sizes and inverse temperatures of the warm-up. Raises ValueError for a run that has not kept them."""
         kept = kept_whole([block.kept for block in self.blocks], [block.count for block in self.blocks])
-        if not {"beta", "step_size"} <= kept.keys():
-            raise ValueError(f"this run of {self.program.name} has kept no path of inverse temperatures: make a pilot")
-        # Of one shape however soon the items arrived: what is compiled for it serves other items.
-        missing = self.num_warmup - len(kept["beta"])
-        beta, step_size = (np.pad(kept[n], ((0, missing), (0, 0)), mode="edge").T for n in ("beta", "step_size"))
-        return Tuning(self.ids, beta, step_size, self.program.facts["moves_per_temperature"])
+        if "step_size" not in kept:
+            raise ValueError(f"this run of {self.program.name} has kept no path of step sizes: make a pilot")
+        if "beta" not in kept:  # no annealing: the last step size is for beta = 1
+            beta, step_size = np.ones((len(self.ids), 1)), kept["step_size"][-1:].T
+        else:
+            # Of one shape however soon the items arrived: what is compiled for it serves other items.
+            missing = self.num_warmup - len(kept["beta"])
+            beta, step_size = (np.pad(kept[n], ((0, missing), (0, 0)), mode="edge").T for n in ("beta", "step_size"))
+        metric = self.program.kernel.metric(self.last_state)
+        variance = None if metric is None else np.asarray(metric)
+        return Tuning(self.ids, beta, step_size, self.program.facts["moves_per_temperature"], variance)
 
     def draw(self, num_samples: int | None = None, *, keep_x: bool = False, checkpoint: Checkpoint | None = None) -> Any:
         """``num_samples`` more draws per chain, after the warm-up if it has not run, as an ArviZ object whose draws are

@@ -25,6 +25,7 @@ import numpy as np
 from cogen.inference.items import ItemModel
 from cogen.inference.program import Program
 from cogen.inference.results import to_arviz
+from cogen.inference.seeds import id_halves
 
 _GROUPS = ("posterior", "sample_stats", "posterior_predictive", "observed_data", "constant_data", "warmup_sample_stats")
 
@@ -38,6 +39,8 @@ class Expansion(NamedTuple):
     """The class of every combination, (combination,), by context; the last context varies fastest."""
     log_priors: Mapping[str, np.ndarray]
     """The log prior of the classes, (class,), by context."""
+    ids: np.ndarray
+    """Of the items themselves, (item,)."""
 
     @property
     def log_prior(self) -> np.ndarray:
@@ -82,7 +85,7 @@ def fold(posterior: Any, expansion: Expansion, seed: int) -> Any:
     total = np.logaddexp.reduce(of_classes, axis=1)
     with np.errstate(invalid="ignore"):
         probability = np.exp(of_classes - total[:, None])  # NaN for an item that no class explains
-    picked = _resampled(posterior, probability, log_prior, seed)  # class, chain: (item, chain) each
+    picked = _resampled(posterior, probability, expansion, seed)  # class, chain: (item, chain) each
     best = np.argmax(np.nan_to_num(probability), axis=1)
     groups: dict[str, dict[str, tuple[tuple[str, ...], np.ndarray]]] = {}
     for name in _GROUPS:
@@ -121,21 +124,21 @@ def _by_class(variable: Any, count: int) -> np.ndarray:
     return values.reshape(-1, count, *values.shape[1:])
 
 
-def _resampled(posterior: Any, probability: np.ndarray, log_prior: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The class and the chain that each slot (item, chain) takes over."""
+def _resampled(posterior: Any, probability: np.ndarray, expansion: Expansion, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The class and the chain that each slot (item, chain) takes over: a function of the seed and the item's id."""
     statistics = posterior["sample_stats"]
     num_chains = posterior["posterior"].sizes["chain"]
     share = np.full((*probability.shape, num_chains), 1.0 / num_chains)  # (item, class, chain)
     if "log_weight" in statistics:
-        log_weight = _by_class(statistics["log_weight"].isel(draw=0), len(log_prior)).astype(np.float64)
+        log_weight = _by_class(statistics["log_weight"].isel(draw=0), probability.shape[1]).astype(np.float64)
         best = log_weight.max(axis=2, keepdims=True)
         weight = np.where(np.isfinite(best), np.exp(log_weight - np.where(np.isfinite(best), best, 0.0)), 1.0)
         share = weight / weight.sum(axis=2, keepdims=True)
-    probability = np.where(np.isfinite(probability), probability, np.exp(log_prior))
+    probability = np.where(np.isfinite(probability), probability, np.exp(expansion.log_prior))
     joint = (probability[..., None] * share).reshape(len(probability), -1)
     picked = np.empty((len(joint), num_chains), dtype=int)
-    for item, weight in enumerate(joint):
-        uniform = np.random.default_rng([seed, item]).random()
+    for item, (weight, (high, low)) in enumerate(zip(joint, id_halves(expansion.ids), strict=True)):
+        uniform = np.random.default_rng([seed >> 32, seed & 0xFFFFFFFF, int(high), int(low)]).random()
         cumulative = np.cumsum(weight)
         positions = (np.arange(num_chains) + uniform) / num_chains * cumulative[-1]
         found = np.searchsorted(cumulative, positions, side="right")

@@ -17,7 +17,7 @@ class WarmupPath:
     """Every n-th point and the last; where there are too many, n doubles."""
 
     whole: Sequence[str] = ()
-    """What is kept of every transition."""
+    """What is kept of every transition, where the records have it."""
     asked: int = 0
     """Transitions of the warm-up so far."""
     every: int = 1
@@ -29,7 +29,7 @@ class WarmupPath:
     def extend(self, records: Mapping[str, np.ndarray], made: int) -> None:
         """Add ``made`` transitions; ``records`` have them as their leading axis."""
         if self.whole and made:
-            self.chunks.append({name: records[name][:made].copy() for name in self.whole})
+            self.chunks.append({name: records[name][:made].copy() for name in self.whole if name in records})
         if self.points and (self.asked % self.every):
             self.points.pop()  # it was the last of those before, and out of step
         for k in range(made):
@@ -59,7 +59,7 @@ class WarmupPath:
         """What is kept whole, (transition, item) each."""
         if not self.chunks:
             return {}
-        return {name: np.concatenate([chunk[name] for chunk in self.chunks]) for name in self.whole}
+        return {name: np.concatenate([chunk[name] for chunk in self.chunks]) for name in self.chunks[0]}
 
 
 def side_by_side(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -191,7 +191,8 @@ class CoGenerator:
         expanded._data = take_items(self._data, rows)
         expanded._contexts = GivenContexts(self.contexts, take_items(self._contexts.given, rows))
         expanded = expanded.given(**{name: np.tile(chosen, self.num_items) for name, chosen in classes.items()})
-        return Expansion(expanded, classes, {name: context.log_prior for name, context in unknown.items()})
+        log_priors = {name: context.log_prior for name, context in unknown.items()}
+        return Expansion(expanded, classes, log_priors, self.ids)
 
     @property
     def contexts(self) -> Mapping[str, Context]:

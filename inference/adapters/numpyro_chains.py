@@ -60,15 +60,17 @@ class NumPyroChains(Kernel):
     host_may_dispatch = False
 
     def init(self, target: Target, key: Array, start: Start) -> LibraryState:
-        """Raises ValueError for given positions: where a kernel of the library starts is its own setting."""
+        """From given positions, or where the kernel's own ``init_strategy`` says."""
+        keys, args, params = chain_keys(key, self.num_chains), _arguments(target), None
         if not start.exact:
-            raise ValueError(f"{type(self.kernel).__name__} starts where its init_strategy says: give it one")
-        keys, args = chain_keys(key, self.num_chains), _arguments(target)
+            assert target.program is not None
+            density = numpyro_target(target.program.model, args, {})
+            params = jax.vmap(density.sites)(start.positions(density, key))
 
-        def begin(key: Array) -> Any:
-            return self.kernel.init(key, self.num_warmup, None, args, {})
+        def begin(key: Array, params: Any) -> Any:
+            return self.kernel.init(key, self.num_warmup, params, args, {})
 
-        inner = begin(keys) if self.kernel.is_ensemble_kernel else jax.vmap(begin)(keys)
+        inner = begin(keys, params) if self.kernel.is_ensemble_kernel else jax.vmap(begin)(keys, params)
         return LibraryState(jnp.int32(0), inner, getattr(inner, self.kernel.sample_field))
 
     def step(self, target: Target, key: Array, state: LibraryState) -> tuple[LibraryState, LibraryInfo]:

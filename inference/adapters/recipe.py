@@ -43,7 +43,7 @@ class Recipe:
     @property
     def tunable(self) -> bool:
         """Whether a pilot finds something to freeze."""
-        return hasattr(self.settings, "frozen")
+        return getattr(self.settings, "tunable", False)
 
     @property
     def adapts(self) -> bool:
@@ -58,7 +58,7 @@ class Recipe:
 
     def frozen(self, pilot: Any) -> Self:
         """A recipe that repeats what a pilot has adapted: a `Tuning`, or the results of a run."""
-        if not self.tunable:
+        if not hasattr(self.settings, "frozen"):
             raise ValueError(f"{self.name} records nothing that a second run could freeze: run it without a pilot")
         frozen = self.replace()
         frozen.settings = self.settings.frozen(pilot)

@@ -85,6 +85,11 @@ class AnnealingSettings:
         return self.rule.adapts or isinstance(self.schedule, Adaptive)
 
     @property
+    def tunable(self) -> bool:
+        """Whether a pilot finds something to freeze."""
+        return self.adapts
+
+    @property
     def waits(self) -> bool:
         """Whether items arrive at beta = 1 at different times, and wait there."""
         return isinstance(self.schedule, Adaptive | Ladder)

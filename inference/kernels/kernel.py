@@ -35,6 +35,8 @@ class Own(NamedTuple):
     """The parameters of a guide."""
     exact: Any = None
     """An exact posterior draw, (dim,)."""
+    variance: Any = None
+    """A recorded metric, (dim,)."""
 
     @classmethod
     def of(cls, rule: Any, initial: Any) -> Own:
@@ -52,7 +54,9 @@ class Own(NamedTuple):
             missing = np.asarray(ids)[np.asarray(recorded)[index] != ids]
             if missing.size:
                 raise ValueError(f"nothing was recorded of the items with the ids {missing[:8].tolist()}: make a pilot of them")
-        for field, what in zip(self._fields, ("step sizes", "ladders", "guide's parameters", "exact draws"), strict=True):
+        for field, what in zip(
+            self._fields, ("step sizes", "ladders", "guide's parameters", "exact draws", "metrics"), strict=True
+        ):
             for leaf in jax.tree.leaves(getattr(self, field)):
                 if len(leaf) != len(ids) and recorded is None:
                     raise ValueError(f"the {what} of {len(leaf)} items were recorded, and this run has {len(ids)}")
@@ -192,6 +196,10 @@ class Kernel(Protocol):
     def log_density(self, state: Any) -> Array | None:
         """Of the chains at beta = 1, (chain,): a run whose chains all start where it is not finite is stopped. None where
         chains go on from such starts."""
+        return None
+
+    def metric(self, state: Any) -> Array | None:
+        """The variances of the coordinates, (..., dim), to which the warm-up has fitted its metric; None without one."""
         return None
 
     def warmed_up(self, state: Any) -> Array:

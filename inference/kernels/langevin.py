@@ -24,9 +24,9 @@ modes, its chains stay in theirs: see `AnnealedHMC` and `ParallelTempering`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ import numpy as np
 
 from cogen.inference.adapters.ensemble_kernel import EnsembleKernel
 from cogen.inference.annealing.step_size import ConstantGain, Fixed, StepSizeRule, step_size_rule
+from cogen.inference.annealing.tuning import RecordedMetric, Tuning
 from cogen.inference.kernels.hamiltonian import DIVERGENCE, mean_acceptance, transition_noise
 from cogen.inference.kernels.kernel import Kernel, Own, Start
 from cogen.inference.kernels.warmup_rounds import round_ends
@@ -113,7 +114,7 @@ class LangevinSettings:
     :param step_size: h, a fixed positive number, or for MALA a rule that is followed during the warm-up; default towards an
         acceptance of 0.574. ULA has no acceptance and needs a number.
     :param preconditioner: M: None (identity), (dim,) its diagonal or (dim, dim), positive definite, over the unconstrained
-        coordinates.
+        coordinates; or a `RecordedMetric`, item by item.
     :param adapt_preconditioner: take the diagonal of M from the variance of all chains, in rounds of doubling length. h then
         is in units of the posterior's standard deviations. A warm-up shorter than 11 transitions has no rounds.
     :param initial: q0, a distribution of the model's library over the latent site (or a mapping over sites), or a guide start
@@ -147,11 +148,34 @@ class LangevinSettings:
     @cached_property
     def root(self) -> np.ndarray | None:
         """M^(1/2), float64: (dim,) or lower triangular (dim, dim)."""
-        return None if self.preconditioner is None else _root(np.asarray(self.preconditioner, np.float64))
+        if self.preconditioner is None or isinstance(self.preconditioner, RecordedMetric):
+            return None
+        return _root(np.asarray(self.preconditioner, np.float64))
+
+    @property
+    def tunable(self) -> bool:
+        """Whether a pilot finds something to freeze."""
+        return self.rule.adapts or self.adapt_preconditioner
+
+    def frozen(self, pilot: Tuning) -> Self:
+        """These settings with the step sizes, and where it is adapted the metric, of a pilot. Raises TypeError for anything
+        but a `Tuning`."""
+        if not isinstance(pilot, Tuning):
+            raise TypeError(f"a pilot of Langevin dynamics is frozen from its Tuning, not from a {type(pilot).__name__}")
+        changed: dict[str, Any] = {"step_size": pilot.steps}
+        if self.adapt_preconditioner:
+            changed |= {"adapt_preconditioner": False, "preconditioner": pilot.metric}
+        return replace(self, **changed)
+
+    @property
+    def recorded(self) -> np.ndarray | None:
+        """The ids of the items whose step sizes are held, if known."""
+        return getattr(self.step_size, "ids", None)
 
     def own(self, num_warmup: int) -> Own:
         """What is held item by item."""
-        return Own.of(self.rule, self.initial)
+        metric = self.preconditioner.variance if isinstance(self.preconditioner, RecordedMetric) else None
+        return Own.of(self.rule, self.initial)._replace(variance=metric)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +187,9 @@ class LangevinKernel(Kernel):
     num_chains: int
 
     gradients_to_start = 1
+
+    def metric(self, state: LangevinState) -> Array | None:
+        return state.scale**2 if self.settings.adapt_preconditioner and state.scale is not None else None
 
     def log_density(self, state: LangevinState) -> Array:
         return jax.vmap(lambda point: point.log_density(state.beta))(state.point)
@@ -180,8 +207,11 @@ class LangevinKernel(Kernel):
         scale = None if self.settings.root is None else real(self.settings.root)
         if scale is not None and scale.shape[0] != target.dim:
             raise ValueError(f"preconditioner has shape {scale.shape}, the model has {target.dim} unconstrained coordinates")
+        own = target.own or Own()
         if self.settings.adapt_preconditioner:
             scale = jnp.ones(target.dim)
+        elif own.variance is not None:
+            scale = jnp.sqrt(own.variance)
         return LangevinState(
             iteration=jnp.int32(0),
             beta=real(1.0),
@@ -189,7 +219,7 @@ class LangevinKernel(Kernel):
             nonfinite=jnp.zeros(self.num_chains, jnp.int32),
             scale=scale,
             moments=_no_moments(target.dim),
-            adaptation=self.settings.rule.init((target.own or Own()).steps),
+            adaptation=self.settings.rule.init(own.steps),
         )
 
     def step(self, target: Target, key: Array, state: LangevinState) -> tuple[LangevinState, LangevinInfo]:

@@ -83,13 +83,13 @@ class PyroGuideStart:
         return torch.stack([each.log_prob(column) for each, column in zip(self._flat, columns, strict=True)], dim=1).flatten()
 
 
-def check_sites(drawn: Mapping[str, Tensor], latent: Mapping[str, torch.Size]) -> None:
-    """Raises ValueError where a guide's sites are not the model's latent ones, of these shapes."""
-    if set(drawn) != set(latent):
-        raise ValueError(f"the guide has the sites {sorted(drawn)}, the model has the latent sites {sorted(latent)}")
-    for name, value in drawn.items():
+def check_sites(whose: str, given: Mapping[str, Tensor], latent: Mapping[str, torch.Size]) -> None:
+    """Raises ValueError where the sites of a guide or a start are not the model's latent ones, of these shapes."""
+    if set(given) != set(latent):
+        raise ValueError(f"{whose} has the sites {sorted(given)}, the model has the latent sites {sorted(latent)}")
+    for name, value in given.items():
         if value.shape != latent[name]:
-            raise ValueError(f"the guide's site {name!r} has shape {tuple(value.shape)}, the model's has {tuple(latent[name])}")
+            raise ValueError(f"{whose}'s site {name!r} has shape {tuple(value.shape)}, the model's has {tuple(latent[name])}")
 
 
 def _flat(guide: Any, num_items: int) -> Distribution:

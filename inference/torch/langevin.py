@@ -81,6 +81,9 @@ class LangevinKernel(Kernel):
     def _add(self) -> Any:
         return jax.jit(Moments.add)
 
+    def metric(self, state: LangevinState) -> Tensor | None:
+        return state.scale**2 if self.settings.adapt_preconditioner and state.scale is not None else None
+
     def log_density(self, state: LangevinState) -> Tensor:
         return state.point.log_density(state.beta)
 
@@ -101,6 +104,8 @@ class LangevinKernel(Kernel):
         scale = None if root is None else torch.tensor(root[None]).to(point.u)
         if self.settings.adapt_preconditioner:
             scale = torch.ones(items, dim).to(point.u)
+        elif target.own.variance is not None:
+            scale = torch.tensor(target.own.variance).to(point.u).sqrt()
         return LangevinState(
             iteration=0,
             beta=torch.ones(items, dtype=torch.float64, device=point.u.device),

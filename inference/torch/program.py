@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from cogen.inference.items import Items
-from cogen.inference.kernels.kernel import ExactDraws
+from cogen.inference.kernels.kernel import ExactDraws, GivenPositions, Start
 from cogen.inference.program import Started
-from cogen.inference.records import Records
+from cogen.inference.records import Records, statistics_of
 from cogen.inference.torch.checkpoint import identity, state_from_arrays, state_to_arrays
 from cogen.inference.torch.random_numbers import Random
 
@@ -28,6 +28,9 @@ class TorchProgram:
         self.library, self.name = recipe.library, recipe.name
         self.target = recipe.target(model, num_chains=num_chains, own=items.own)
         self._random = Random.of(seed, items.id)
+        self._start: Start = ExactDraws(num_chains)
+        if items.start is not None:
+            self._start = GivenPositions(self.target.coordinates(items.start))
 
     @property
     def ladder_statistics(self) -> tuple[str, ...]:
@@ -35,7 +38,7 @@ class TorchProgram:
 
     @property
     def facts(self) -> dict[str, Any]:
-        return self.kernel.facts
+        return self.kernel.facts if self._start.exact else {**self.kernel.facts, "evidence_kind": ""}
 
     def compile(self) -> None:
         """Nothing is compiled."""
@@ -44,18 +47,16 @@ class TorchProgram:
         """Nothing: a progress bar says how long a run takes."""
 
     def start(self, items: Items) -> Started:
-        chains = self.kernel.num_chains
-        state = self.kernel.init(self.target, self._random, ExactDraws(chains))
+        state = self.kernel.init(self.target, self._random, self._start)
         density = self.kernel.log_density(state)
-        gradients = np.full(len(items.id), chains * self.kernel.gradients_to_start, np.int64)
+        gradients = np.full(len(items.id), self.kernel.num_chains * self.kernel.gradients_to_start, np.int64)
         return Started(state, None if density is None else density.numpy(force=True).T, gradients)
 
     def advance(self, carried: Any, items: Items, count: int, warming: bool) -> tuple[Any, Records, int, bool]:
         state, info = self.kernel.step(self.target, self._random.at(carried.iteration), carried)
-        reported = {name: value for name, value in info._asdict().items() if value is not None and name != "beta"}
         records = Records(
             _first_transition(state.point.values, lambda value: value.swapaxes(0, 1)),
-            _first_transition(reported, lambda value: value.swapaxes(0, 1)),
+            _first_transition(statistics_of(info, self._start.exact), lambda value: value.swapaxes(0, 1)),
             _first_transition(self.kernel.path(state, info), lambda value: value),
             info.n_steps.sum(0).numpy(force=True)[None],
         )

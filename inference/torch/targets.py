@@ -156,6 +156,19 @@ class PyroTarget:
             raise ValueError(f"the start has the shape {tuple(given.shape)}, and (chain, item, coordinate) is {wanted}")
         return u
 
+    def coordinates(self, values: Mapping[str, np.ndarray]) -> Tensor:
+        """Values of the latent sites, (item, chain, *shape), as unconstrained coordinates (chain, item, dim).
+
+        Raises ValueError for other sites or shapes than the model's, and for values outside of their supports.
+        """
+        given = {name: torch.as_tensor(value).to(self._like) for name, value in values.items()}
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), pyro.validation_enabled(False):
+            items = [self._given(item, {name: value[item] for name, value in given.items()}) for item in range(self.num_items)]
+        u = torch.stack(items, dim=1)
+        if not u.isfinite().all():
+            raise ValueError(f"start holds values outside of the supports of the sites {sorted(values)}")
+        return u
+
     def starting_from(self, guide: PyroGuideStart) -> Self:
         """The same model's paths from a guide."""
         other = copy.copy(self)
@@ -266,10 +279,7 @@ class PyroTarget:
     def _draw(self, item: int, seed: int, chains: int) -> Tensor:
         """One item's draws from q0, (chain, dim); the sites are found and checked on the way."""
         torch.manual_seed(seed)
-        calls: list[tuple[tuple, dict]] = [(self.args, self.kwargs)] * chains
-        lead = torch.Size()
-        if self.items is not None:
-            calls, lead = [((take_items(self.items.item_data, np.full(chains, item)),), {})], torch.Size([chains])
+        calls, lead = self._calls(item, chains)
         u = torch.stack([self._draw_once(*call, lead) for call in calls]).reshape(chains, -1)
         if not isinstance(self.initial, PyroGuideStart):
             return u
@@ -277,14 +287,33 @@ class PyroTarget:
         if start.function is None:
             guided = start.draw(item, chains)
         else:
-            drawn = [self._draw_once(*call, lead, start.draw_values(*call[0], **call[1])) for call in calls]
-            guided = torch.stack(drawn).reshape(chains, -1)
+            guided = self._coordinates("the guide", [start.draw_values(*args, **kwargs) for args, kwargs in calls], calls, lead)
         return torch.where(torch.rand(chains, 1, device=u.device) < start.prior_share, u, guided.to(u))
+
+    def _given(self, item: int, values: dict[str, Tensor]) -> Tensor:
+        """These values (chain, *shape) of one item, as unconstrained coordinates (chain, dim)."""
+        calls, lead = self._calls(item, self.num_chains)
+        self._draw_once(*calls[0], lead)  # finds the shapes of so many rows
+        rows = [values] if lead else [{name: value[chain] for name, value in values.items()} for chain in range(len(calls))]
+        return self._coordinates("start", rows, calls, lead)
+
+    def _coordinates(
+        self, whose: str, given: Sequence[dict[str, Tensor]], calls: Sequence[tuple[tuple, dict]], lead: torch.Size
+    ) -> Tensor:
+        """The unconstrained coordinates of the values given for each call, (chain, dim)."""
+        for values in given:
+            check_sites(whose, values, self._shapes)
+        parts = [self._draw_once(*call, lead, values) for call, values in zip(calls, given, strict=True)]
+        return torch.cat([part.reshape(-1, self.dim) for part in parts])
+
+    def _calls(self, item: int, chains: int) -> tuple[list[tuple[tuple, dict]], torch.Size]:
+        """The arguments with which the model runs for so many chains of an item, and the axes of a run that are chains."""
+        if self.items is None:
+            return [(self.args, self.kwargs)] * chains, torch.Size()
+        return [((take_items(self.items.item_data, np.full(chains, item)),), {})], torch.Size([chains])
 
     def _draw_once(self, args: tuple, kwargs: dict, lead: torch.Size, given: dict[str, Tensor] | None = None) -> Tensor:
         """A run of the model, its latent sites drawn from q0 or ``given``: their unconstrained values."""
-        if given is not None:
-            check_sites(given, self._shapes)
         with items_apart(), _Draw(self._initial_of, lead, given or {}) as drawn:
             self.model(*args, **kwargs)
         _check_sites(drawn, self.initial, self.temper)

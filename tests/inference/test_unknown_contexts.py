@@ -21,7 +21,7 @@ from cogen.diagnostics import (
     summary,
     weighted_mean,
 )
-from cogen.inference import AnnealedHMC, GradientDescent, GuideStart, ImportanceResampling, PyroAnnealedHMC, infer
+from cogen.inference import AnnealedHMC, GradientDescent, GuideStart, ImportanceResampling, InProcess, PyroAnnealedHMC, infer
 from cogen.inference.unknown_contexts import fold
 from cogen.models import Classes, CoGenerator, EncoderGuide, views
 from cogen.models.networks.architectures import DenseEncoder
@@ -142,6 +142,21 @@ def test_everything_reads_the_folded_results(model):
     handled = infer(pyro.condition(model, data={"seen": torch.as_tensor(Y)}), AnnealedHMC(), **quick)
     np.testing.assert_array_equal(handled["posterior"]["z"].values, z)
     np.testing.assert_array_equal(handled["posterior"]["label"].values, label)
+
+
+def test_a_subset_with_its_ids_and_a_run_in_jobs_have_the_same_draws(model, tmp_path):
+    quick = {**QUICK, "num_chains": 16, "num_warmup": 30, "items_at_once": 2}
+    whole = infer(model.condition(seen=Y), AnnealedHMC(), **quick)
+    part = infer(model.condition(seen=Y[1:]).with_ids([1, 2]), AnnealedHMC(), **quick)
+    jobs = infer(
+        model.condition(seen=Y), AnnealedHMC(), executor=InProcess(items_per_job=2), checkpoint=tmp_path / "run", **quick
+    )
+    for name in ("z", "label"):
+        values = whole["posterior"][name].values
+        np.testing.assert_array_equal(part["posterior"][name].values, values[:, :, 1:])
+        np.testing.assert_array_equal(jobs["posterior"][name].values, values)
+    found, expected = (context_probabilities(each)["label"].values for each in (jobs, whole))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_weights_of_plain_annealing_count(model):

@@ -11,7 +11,8 @@ import numpyro.distributions as dist
 import pytest
 from known import LinearCase, moments_p_value, repeated_means_p_value
 
-from cogen.inference import Langevin, MovingAverage, Run, infer
+from cogen.inference import Langevin, MovingAverage, Run, Tuning, infer
+from cogen.inference.items import take_items
 from cogen.inference.kernels import langevin
 from cogen.inference.kernels.kernel import GivenPositions
 
@@ -193,3 +194,33 @@ def test_proposals_that_are_no_numbers_are_rejected_and_counted():
 def test_refusals(settings, said):
     with pytest.raises(ValueError, match=said):
         infer(correlated, Langevin(**settings), num_warmup=10, num_samples=1, num_chains=4, seed=0, progress=False)
+
+
+# --- a pilot -------------------------------------------------------------------------------------------------------
+
+
+def test_a_pilot_freezes_the_step_sizes_and_the_metric(case, tmp_path):
+    run = Run(case.conditioned, Langevin(adapt_preconditioner=True), num_warmup=150, num_chains=8, seed=3, progress=False)
+    tuning = run.pilot(8)
+    assert tuning.beta.shape == tuning.step_size.shape == (24, 1)
+    np.testing.assert_allclose(tuning.variance.mean(axis=0), np.diag(case.covariance), rtol=0.25)
+    posterior = run.draw(200)
+    assert moments_p_value(case, posterior) > FALSE_ALARM
+    np.testing.assert_allclose(posterior["sample_stats"]["step_size"].values[0, 0], tuning.step_size[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(run.last_state.scale) ** 2, tuning.variance, rtol=1e-5)
+
+    loaded = Tuning.load(tuning.save(tmp_path / "tuning"))
+    assert (loaded.variance == tuning.variance).all()
+    some = take_items(case.conditioned.item_data, np.array([7, 2]))
+    few = case.conditioned.of_items(some).with_ids([7, 2])
+    again = Run(few, Langevin(adapt_preconditioner=True).frozen(loaded), num_warmup=5, num_chains=2, seed=0, progress=False)
+    again.draw(1)
+    np.testing.assert_allclose(np.asarray(again.last_state.scale) ** 2, tuning.variance[[7, 2]], rtol=1e-5)
+    other = few.with_ids([7, 99])
+    with pytest.raises(ValueError, match=r"nothing was recorded of the items with the ids \[99\]"):
+        Run(other, Langevin(adapt_preconditioner=True).frozen(loaded), num_warmup=5, num_chains=2, seed=0, progress=False)
+
+
+def test_what_learns_nothing_has_no_pilot(case):
+    with pytest.raises(ValueError, match="a pilot needs one of our kernels that adapts"):
+        infer(case.conditioned, Langevin(metropolis=False, step_size=0.1), num_warmup=5, pilot=4, seed=0, progress=False)

@@ -180,8 +180,18 @@ def test_refusals(settings, said):
         infer(correlated, PyroLangevin(**settings), **QUICK)
 
 
-def test_it_has_nothing_for_a_pilot():
+def test_a_pilot_freezes_the_step_sizes_and_the_metric(case):
+    run = Run(case.conditioned, PyroLangevin(adapt_preconditioner=True), num_warmup=150, num_chains=8, seed=3, progress=False)
+    tuning = run.pilot(8)
+    np.testing.assert_allclose(tuning.variance.mean(axis=0), np.diag(case.covariance), rtol=0.25)
+    posterior = run.draw(100)
+    assert moments_p_value(case, posterior) > FALSE_ALARM
+    np.testing.assert_allclose(posterior["sample_stats"]["step_size"].values[0, 0], tuning.step_size[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(run.last_state.scale.numpy() ** 2, tuning.variance, rtol=1e-5)
+
+
+def test_what_learns_nothing_has_no_pilot():
     with pytest.raises(ValueError, match="a pilot needs one of our kernels"):
-        infer(correlated, PyroLangevin(), pilot=4, **QUICK)
+        infer(correlated, PyroLangevin(metropolis=False, step_size=0.1), pilot=4, **QUICK)
     with pytest.raises(ValueError, match="model of its own"):
         infer(correlated, PyroLangevin(correlated), **QUICK)
