@@ -113,7 +113,7 @@ def run(options: Options) -> list[dict[str, float]]:
                     **{name: float(scores[name].mean()) for name in REPORTED},
                     "coverage_90_se": float(scores["coverage_90"].std(ddof=1)) / np.sqrt(options.items),
                     "items_with_fair_scores": int(scores["crps"].notnull().sum()),
-                    "pit_p_value": pit_p_value(scores["pit_mean"], scores["pit_dispersion"]),
+                    "pit_p_value": pit_p_value(scores["joint_pit"]),
                     "weight_ess": float(table["weight_ess"].median()),
                     "ancestors": float(table["ancestors"].median()),
                     "evidence_spread": float(table["log_evidence_spread"].median()),

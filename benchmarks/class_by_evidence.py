@@ -11,6 +11,10 @@ over digits
 
 and of the classes that are given a probability near p, a share p is true. Printed: both means with the standard error of their
 difference, and the reliability table. The noise is so large that the view leaves the class open.
+
+With ``--reference-draws`` the same probabilities come from that many draws of the prior too, the same for every digit and
+class, each weighted by its likelihood: another algorithm for the same numbers, which a generator of few latents allows. What
+the two give the true class is compared digit by digit, so that the chance of which digits were simulated drops out.
 """
 
 import itertools
@@ -51,6 +55,8 @@ class Options:
     """Chains of the pilot."""
     items_at_once: int = 64
     """Digits times classes of a block."""
+    reference_draws: int = 0
+    """Draws of the prior for the reference; 0 for none."""
     seed: int = 0
     """Digits, noise and chains follow from it."""
     output: Path = Path("class_by_evidence.json")
@@ -73,6 +79,28 @@ def simulated(options: Options) -> tuple[CoGenerator, np.ndarray]:
     with torch.no_grad():
         x = generator(z, label=torch.eye(classes)[truth]).numpy()
     return model.condition(seen=x + options.noise * rng.normal(size=x.shape).astype(np.float32)), truth
+
+
+def reference(options: Options, seen: CoGenerator) -> tuple[np.ndarray, float]:
+    """p(class | y) by importance sampling from the prior, (digit, class), and the smallest effective number of draws among the
+    digits' true or likely classes (a probability above 0.05)."""
+    generator, at_once = seen.generator, 20_000
+    classes = generator.config.contexts["label"].count
+    mask = torch.as_tensor(views.half(tuple(generator.config.event_shape), "top")).flatten()
+    y = torch.as_tensor(seen.observed["seen"]["value"]).flatten(1)[:, mask]
+    sums = torch.full((2, len(y), classes), -torch.inf, dtype=torch.float64)  # log sums of the weights, and of their squares
+    random = torch.Generator().manual_seed(options.seed)
+    for _ in range(-(-options.reference_draws // at_once)):
+        z = torch.randn(at_once, seen.latent_dim, generator=random)
+        for index, label in enumerate(torch.eye(classes)):
+            with torch.no_grad():
+                x = generator(z, label=label.expand(at_once, classes)).flatten(1)[:, mask]
+            log_weight = ((y @ x.T - 0.5 * (x**2).sum(1)) / options.noise**2).double()
+            found = torch.stack([log_weight.logsumexp(1), (2 * log_weight).logsumexp(1)])
+            sums[:, :, index] = torch.logaddexp(sums[:, :, index], found)
+    probability = sums[0].softmax(1)
+    effective = (2 * sums[0] - sums[1]).exp()
+    return probability.numpy(), float(effective[probability > 0.05].min())
 
 
 def judged(probability: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
@@ -118,10 +146,25 @@ def main(options: Options) -> None:
         "jackknife_standard_error": float(found["label_se"].mean()),
         "seconds": time.perf_counter() - begun,
     }
+    if options.reference_draws:
+        exact, effective = reference(options, seen)
+        gain = -np.log(exact[np.arange(len(truth)), truth]) + np.log(found["label"].values[np.arange(len(truth)), truth])
+        record["reference"] = {
+            **{name: value for name, value in judged(exact, truth).items() if name != "reliability"},
+            "smallest_effective_draws": effective,
+            "annealed_better_by": float(gain.mean()),
+            "annealed_better_by_standard_error": float(gain.std(ddof=1) / np.sqrt(len(truth))),
+            "mean_absolute_difference": float(np.abs(exact - found["label"].values).mean()),
+        }
     options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(f"-log p(true class), mean over {options.digits} digits   {record['surprise']:.3f} nat")
     print(f"entropy of p(class | y)                      {record['entropy']:.3f} nat")
     print(f"difference                                   {record['difference']:.3f} ({record['standard_error']:.3f})")
+    if "reference" in record:
+        other = record["reference"]
+        print(f"difference of the reference                  {other['difference']:.3f} ({other['standard_error']:.3f})")
+        error = other["annealed_better_by_standard_error"]
+        print(f"-log p(true class), reference less annealed  {other['annealed_better_by']:.3f} ({error:.3f})")
     print(f"\n{'probability':>14} {'classes':>8} {'mean':>7} {'true':>7} {'s.e.':>7}")
     for row in record["reliability"]:
         between = f"{row['from']:.2f} to {row['to']:.2f}"

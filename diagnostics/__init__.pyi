@@ -45,7 +45,6 @@ from .scores import mean_of_draws as mean_of_draws
 from .scores import mse as mse
 from .scores import mse_of_draws as mse_of_draws
 from .scores import psnr as psnr
-from .scores import with_noise as with_noise
 from .simulation_based_calibration import calibration_p_value as calibration_p_value
 from .simulation_based_calibration import calibration_table as calibration_table
 from .simulation_based_calibration import simulation_based_calibration as simulation_based_calibration

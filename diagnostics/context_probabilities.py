@@ -44,7 +44,7 @@ def context_probabilities(posterior: Any) -> xr.Dataset:
         )
     log_evidence = population_estimates(posterior, "context_log_evidence")
     known = group(posterior, "constant_data")
-    names = [str(name).removesuffix(_PRIOR) for name in known.data_vars if str(name).endswith(_PRIOR)]
+    names = [str(name) for name in group(posterior, "posterior").data_vars if f"{name}{_PRIOR}" in known]
     log_joint = (log_evidence + sum(known[name + _PRIOR] for name in names)).transpose("population", "item", ...)
     count = log_joint.sizes["population"]
     whole = _probabilities(log_joint)

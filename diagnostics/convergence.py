@@ -204,8 +204,7 @@ def nested_rhat(posterior: Any, var_names: list[str] | None = None) -> xr.Datase
     if label is None:
         kernel = group(posterior, "posterior").attrs.get("kernel", "this kernel")
         raise ValueError(f"{kernel} has no populations, so there is no nested R-hat: use rhat")
-    sampled = parameters(posterior)
-    names = list(sampled.data_vars) if var_names is None else var_names
+    sampled = parameters(posterior, var_names)
     membership = label.isel(draw=0).transpose("chain", ...)
     share = chain_weights(posterior).transpose("chain", ...)
     single = "item" not in membership.dims
@@ -216,8 +215,7 @@ def nested_rhat(posterior: Any, var_names: list[str] | None = None) -> xr.Datase
     # (group, chain, item) weights
     weight = belongs * (share.values[:, None] if single else share.values)
     answer = {}
-    for name in names:
-        variable = sampled[name]
+    for name, variable in sampled.data_vars.items():
         has_item = "item" in variable.dims
         ordered = variable.transpose(*DRAWS, *(["item"] if has_item else []), ...)
         values = ordered.values.reshape(*ordered.shape[:2], ordered.sizes["item"] if has_item else 1, -1)

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import gammaincinv, logsumexp
 
 from cogen.diagnostics.evidence import has_evidence
-from cogen.diagnostics.groups import attributes, group, has_group, parameters, statistic
+from cogen.diagnostics.groups import attributes, group, has_group, num_populations, parameters, statistic
 from cogen.diagnostics.predictive_checks import can_check, predictive_checks, tail_probability
 from cogen.diagnostics.report import has_populations, item_summary
 from cogen.diagnostics.weights import chain_weights, draw_weights, pareto_k_of_ratios, weighted_mean
@@ -98,10 +98,11 @@ def _masks(posterior: Any, table: pd.DataFrame) -> list[str]:
     if not has_group(posterior, "constant_data"):
         return []
     found = []
+    views = group(posterior, "observed_data").data_vars if has_group(posterior, "observed_data") else ()
     for name, mask in group(posterior, "constant_data").data_vars.items():
-        if not str(name).endswith("_mask") or "item" not in mask.dims:
-            continue
         view = str(name).removesuffix("_mask")
+        if view == name or view not in views or "item" not in mask.dims:
+            continue
         shown = mask.astype(bool).transpose("item", ...).values.reshape(mask.sizes["item"], -1).mean(axis=1)
         everything = f"the mask of view '{view}' shows everything ({{value}} of the pixels), so nothing is left to complete"
         found += _sentence(table, shown == 1, shown, np.max, everything, "Hide some pixels", ".0%")
@@ -188,7 +189,7 @@ def nested_rhat_threshold(posterior: Any) -> float:
     between / within is about chi^2_(K-1) / ((K - 1) M) for every latent even when all is well; the largest of D latents
     exceeds its 1 - CHANCE / D quantile with probability CHANCE at most. On top comes the usual allowance of 1.01 squared.
     """
-    populations = int(attributes(posterior).get("num_populations", 1))
+    populations = num_populations(posterior)
     sampled = parameters(posterior)
     latents = sum(int(v.size / v.sizes["chain"] / v.sizes["draw"] / v.sizes.get("item", 1)) for v in sampled.data_vars.values())
     freedom = max(populations - 1, 1)

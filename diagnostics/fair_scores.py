@@ -5,7 +5,8 @@ With X and X' independent draws of the predictive distribution and y the truth,
     CRPS = E|X - y| - E|X - X'| / 2                      of one pixel,
     ES   = E||X - y|| - E||X - X'|| / 2                  of all judged pixels together (Euclidean norm),
 
-both proper: in expectation the true distribution scores lowest (Gneiting and Raftery, 2007, eq. 20-22). Pairing every draw
+both proper: in expectation the true distribution scores lowest (Gneiting and Raftery, 2007, eq. 20-22). X is what the draws are
+of: where the truth has noise and the draws have none, draws that are a little too wide score lowest. Pairing every draw
 with every draw, itself included, scores the empirical distribution instead, which is worse than the one it was drawn from by
 E|X - X'| / 2n for n independent draws. A fair score takes pairs of independent draws only (Ferro, 2014, "Fair scores for
 ensemble forecasts"). Draws of one chain are not independent, and chains of one population share ancestors after a resampling,
@@ -26,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cogen.diagnostics.scores import _counted, _shares
+from cogen.diagnostics.scores import counted_pixels, shares
 
 ROWS = 512
 """Rows of the matrix of distances that are held at once."""
@@ -42,7 +43,7 @@ class ItemDraws(NamedTuple):
 
 
 def items_of(draws: Any, truth: Any, mask: Any = None, log_weight: Any = None, group: Any = None) -> Iterator[ItemDraws | None]:
-    """One `ItemDraws` an item; None for an item without weights or without a judged pixel.
+    """One `ItemDraws` an item; None for an item without weights or a judged pixel, or with values there that are no numbers.
 
     :param draws: (chain, draw, item, ...).
     :param truth: (item, ...).
@@ -57,8 +58,8 @@ def items_of(draws: Any, truth: Any, mask: Any = None, log_weight: Any = None, g
         raise ValueError(
             f"draws have shape {values.shape}, the truth {target.shape}: draws must be (chain, draw, *truth.shape)"
         )
-    judged = _counted(mask, target.shape)
-    share = _shares(values, log_weight)
+    judged = counted_pixels(mask, target.shape)
+    share = shares(values, log_weight)
     label = np.broadcast_to(np.arange(values.shape[0])[:, None, None], share.shape) if group is None else np.asarray(group)
     if label.shape != share.shape:
         raise ValueError(f"group has shape {label.shape}; it must be (chain, draw, item) = {share.shape}")
@@ -75,7 +76,11 @@ def _items(
             continue
         alive = weight > 0
         pixels = values[:, :, item][:, :, chosen].reshape(weight.size, -1)[alive].astype(np.float64)
-        yield ItemDraws(pixels, target[item][chosen].astype(np.float64), weight[alive], label[:, :, item].reshape(-1)[alive])
+        truth = target[item][chosen].astype(np.float64)
+        if not (np.isfinite(pixels).all() and np.isfinite(truth).all()):
+            yield None
+            continue
+        yield ItemDraws(pixels, truth, weight[alive], label[:, :, item].reshape(-1)[alive])
 
 
 def absolute_difference(draws: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -102,9 +107,8 @@ def pair_weight(one: ItemDraws, is_sample: bool = True) -> float:
     if not is_sample:
         return 1.0
     _, group = np.unique(one.group, return_inverse=True)
-    if group.max() == 0:
-        return float("nan")
-    return float(1 - (np.bincount(group, weights=one.weight) ** 2).sum())
+    weight = float(1 - (np.bincount(group, weights=one.weight) ** 2).sum())
+    return weight if weight > 1e-9 else float("nan")  # below, it is rounding, and so is what would be divided by it
 
 
 def mean_difference(one: ItemDraws, difference: Any, is_sample: bool = True) -> Any:

@@ -7,7 +7,7 @@ has none. Everything here takes both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,10 +56,18 @@ def attributes(posterior: Any) -> Mapping[str, Any]:
     return group(posterior, "posterior").attrs
 
 
-def parameters(posterior: Any) -> xr.Dataset:
-    """What was sampled, dims (chain, draw[, item], ...): the posterior group without pixels `x` made from z."""
+def parameters(posterior: Any, var_names: Sequence[str] | None = None) -> xr.Dataset:
+    """What was sampled, dims (chain, draw[, item], ...): these variables, or all but the pixels `x` made from z.
+
+    Raises ValueError for a name that the posterior does not have.
+    """
     draws = group(posterior, "posterior")
-    if "z" in draws and "x" in draws:
+    if var_names is not None:
+        unknown = [name for name in var_names if name not in draws]
+        if unknown:
+            raise ValueError(f"the posterior has no variable '{unknown[0]}'; it has {list(draws.data_vars)}")
+        draws = draws[list(var_names)]
+    elif "z" in draws and "x" in draws:
         draws = draws.drop_vars("x")
     numeric = [name for name in draws.data_vars if np.issubdtype(draws[name].dtype, np.number)]
     return draws[numeric].transpose(*DRAWS, ...)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import correlate1d
 
-from cogen.diagnostics.scores import _counted, _pair, masked_mean, peak_to_peak
+from cogen.diagnostics.scores import counted_pixels, masked_mean, peak_to_peak, same_shape
 
 WINDOW = 11
 SIGMA = 1.5
@@ -55,7 +55,7 @@ def _inside(image_map: np.ndarray) -> np.ndarray:
 
 def ssim_map(estimate: Any, truth: Any, value_range: tuple[float, float]) -> np.ndarray:
     """SSIM around every pixel, (item, channel, height, width), the image reflected at its border."""
-    first, second = _pair(estimate, truth)
+    first, second = same_shape(estimate, truth)
     luminance, structure = _luminance_and_structure(first, second, peak_to_peak(value_range))
     return luminance * structure
 
@@ -73,7 +73,7 @@ def hidden_ssim(estimate: Any, truth: Any, hidden: Any, value_range: tuple[float
     with the truth to judge the completion alone.
     """
     image_map = ssim_map(estimate, truth, value_range)
-    return masked_mean(image_map, _counted(hidden, image_map.shape))
+    return masked_mean(image_map, counted_pixels(hidden, image_map.shape))
 
 
 def ms_ssim(estimate: Any, truth: Any, value_range: tuple[float, float]) -> np.ndarray:
@@ -84,7 +84,7 @@ def ms_ssim(estimate: Any, truth: Any, value_range: tuple[float, float]) -> np.n
     compare. A negative mean counts as zero. Raises ValueError below 22 pixels, where a single scale is left: use
     `ssim`.
     """
-    first, second = _pair(estimate, truth)
+    first, second = same_shape(estimate, truth)
     peak = peak_to_peak(value_range)
     side = min(first.shape[-2:]) if first.ndim == 4 else 0
     num_scales = sum(side // 2**scale >= WINDOW for scale in range(len(SCALE_WEIGHTS)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cogen.diagnostics.groups import attributes, group, has_group, item_labels
-from cogen.diagnostics.weights import chain_weights, check_positive, systematic_indices
+from cogen.diagnostics.thinning import pick_draws, take_draws
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,10 +34,10 @@ def plot_completions(
 ) -> Figure:
     """A grid with a row per item: seen, truth (if given), posterior mean, draws, standard deviation of the pixels.
 
-    truth: (item, channel, height, width), or None. draws: pictures of posterior draws (draw, item, channel, height,
-    width); when None they are picked by weight from the `x` of a run with keep_x=True, or left out. items: positions
-    of the items to show (the first 16 when None); more than 8 stand in two bands side by side. value_range: black and
-    white of the pictures; read off the run's attributes when None. Hidden pixels are bluish grey. Raises ValueError
+    truth: (item, channel, height, width), or None. draws: pictures of posterior draws (draw, item, channel, height, width), of
+    which the first num_draws are shown; when None they are picked by weight from the `x` of a run with keep_x=True, or left out.
+    items: positions of the items to show (the first 16 when None); more than 8 stand in two bands side by side. value_range:
+    black and white of the pictures; read off the run's attributes when None. Hidden pixels are bluish grey. Raises ValueError
     for a run that has no pixels.
     """
     if not has_group(posterior, "predictions") or "x_mean" not in group(posterior, "predictions"):
@@ -65,7 +65,7 @@ def plot_completions(
             raise ValueError(f"the truth has shape {truth.shape}, the run's pictures {mean.shape}")
         columns.append(("truth", [picture(truth[item]) for item in chosen]))
     columns.append(("mean", [picture(mean[item]) for item in chosen]))
-    drawn = _picked_draws(posterior, num_draws, seed) if draws is None else np.asarray(draws)[:num_draws]
+    drawn = _stored_draws(posterior, num_draws, seed) if draws is None else np.asarray(draws)[:num_draws]
     if drawn is not None and (drawn.ndim != 5 or drawn.shape[1:] != mean.shape):
         raise ValueError(f"draws have shape {drawn.shape}; they must be (draw, *{mean.shape})")
     for number, one in enumerate([] if drawn is None else drawn):
@@ -147,20 +147,13 @@ def _value_range(posterior: Any, value_range: tuple[float, float] | None) -> tup
     return low, high
 
 
-def _picked_draws(posterior: Any, count: int, seed: int) -> np.ndarray | None:
-    """`count` stored pictures of every item, chains picked by weight: (draw, item, channel, height, width)."""
+def _stored_draws(posterior: Any, count: int, seed: int) -> np.ndarray | None:
+    """Up to `count` stored pictures of every item, chains picked by weight: (draw, item, channel, height, width)."""
     draws = group(posterior, "posterior")
     if "x" not in draws or count < 1:
         return None
-    x = draws["x"].transpose("chain", "draw", "item", ...)
-    share = chain_weights(posterior).transpose("chain", "item").values
-    check_positive(share)
-    rng = np.random.default_rng(seed)
-    picked = np.empty((count, *x.shape[2:]), dtype=x.dtype)
-    for item in range(x.shape[2]):
-        chains = systematic_indices(share[:, item], count, rng.random())
-        picked[:, item] = x.values[chains, rng.integers(x.shape[1], size=count), item]
-    return picked
+    count = min(count, draws.sizes["chain"] * draws.sizes["draw"])
+    return take_draws(draws["x"], pick_draws(posterior, count, np.random.default_rng(seed)))
 
 
 def plot_annealing(posterior: Any) -> Figure:

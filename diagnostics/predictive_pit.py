@@ -24,7 +24,7 @@ of many pixels at once.
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import fdtrc
+from scipy.stats import kstest
 
 NUM_BINS = 10
 """Bins of a histogram of PIT values."""
@@ -59,23 +59,14 @@ def histogram(pit: np.ndarray) -> np.ndarray:
     return counts / max(inside.size, 1)
 
 
-def pit_p_value(pit_mean: np.ndarray, pit_dispersion: np.ndarray) -> float:
-    """Are the PITs uniform, judged by their mean and dispersion? A p-value over items.
+def pit_p_value(joint_pit: np.ndarray) -> float:
+    """Is the predictive calibrated? The p-value of Kolmogorov and Smirnov's test of the joint PITs of items, (item,).
 
-    Pixels of an item depend on each other, items do not: so each item gives one mean and one dispersion, and Hotelling's T^2
-    asks whether their means over items are 1/2 and 1 (its distribution is exact for normal ones, and the limit for many items).
-    Items without values are left out; NaN for fewer than four items, or where they do not vary.
-
-    :param pit_mean: (item,).
-    :param pit_dispersion: (item,).
+    Pixels of an item depend on each other, items do not: the joint PIT of an item is uniform whatever its pixels' dependence,
+    so that the test is exact for any number of items whose draws are independent and equally weighted. (A test of the items'
+    mean PIT and dispersion is not: of strongly dependent pixels, sixteen items reject at 1 % in 6 % of right cases.) Items
+    without a value are left out; NaN where none has one.
     """
-    moments = np.stack([np.asarray(pit_mean) - 0.5, np.asarray(pit_dispersion) - 1.0], axis=1)
-    moments = moments[np.isfinite(moments).all(axis=1)]
-    items, size = moments.shape
-    if items < size + 2:
-        return float("nan")
-    mean, covariance = moments.mean(axis=0), np.cov(moments.T)
-    if np.linalg.matrix_rank(covariance, hermitian=True) < size:
-        return float("nan")
-    statistic = items * mean @ np.linalg.solve(covariance, mean)
-    return float(fdtrc(size, items - size, (items - size) / (size * (items - 1)) * statistic))
+    known = np.asarray(joint_pit, dtype=float)
+    known = known[np.isfinite(known)]
+    return float(kstest(known, "uniform").pvalue) if known.size else float("nan")

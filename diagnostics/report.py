@@ -6,6 +6,7 @@ Annealed runs are judged by nested R-hat over their populations; runs without po
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import xarray as xr
 
 from cogen.diagnostics.convergence import nested_rhat, rhat_and_ess
 from cogen.diagnostics.evidence import has_evidence, log_evidence
-from cogen.diagnostics.groups import attributes, item_labels, parameters, statistic
+from cogen.diagnostics.groups import item_labels, num_populations, parameters, statistic
 from cogen.diagnostics.weights import chain_weights, draw_weights, weight_ess, weighted_mean, weighted_quantile, weighted_sd
 
 if TYPE_CHECKING:
@@ -24,12 +25,10 @@ if TYPE_CHECKING:
 def has_populations(posterior: Any) -> bool:
     """Whether the chains form at least two populations, so that nested R-hat applies."""
     label = statistic(posterior, "population")
-    return label is not None and int(attributes(posterior).get("num_populations", 1)) > 1
+    return label is not None and num_populations(posterior) > 1
 
 
-def summary(
-    posterior: Any, var_names: list[str] | None = None, quantiles: tuple[float, ...] = (0.05, 0.5, 0.95)
-) -> pd.DataFrame:
+def summary(posterior: Any, var_names: list[str] | None = None, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> pd.DataFrame:
     """The weighted table: a row for every scalar parameter, `z[item, latent]` or `name[index]`.
 
     Columns: mean, sd, the quantiles (as q5, q50, q95), ess_bulk, ess_tail, and rhat (nested_rhat for annealed runs).
@@ -38,12 +37,7 @@ def summary(
     """
     import pandas as pd
 
-    sampled = parameters(posterior)
-    if var_names is not None:
-        unknown = [name for name in var_names if name not in sampled]
-        if unknown:
-            raise ValueError(f"the posterior has no variable '{unknown[0]}'; it has {list(sampled.data_vars)}")
-        sampled = sampled[var_names]
+    sampled = parameters(posterior, var_names)
     weight = draw_weights(posterior)
     nested = nested_rhat(posterior, [str(name) for name in sampled.data_vars]) if has_populations(posterior) else None
     tables = []

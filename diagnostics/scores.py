@@ -13,7 +13,7 @@ absolute error. This is the score of the draws as they are; that of the distribu
 Draws have the axes (chain, draw, item, ...), truth and mask (item, ...), log weights (chain, draw, item). Arrays and
 DataArrays in this order are both taken. The mask says which pixels COUNT (True = judged: say, hidden and not
 saturated); means over it are per item, NaN where it is empty. The truth of a noisy pixel is generator output plus
-noise: add the noise to the draws first (`with_noise`), or coverage counts the noise as error.
+noise: add noise to the draws first, or coverage counts the noise as error (`score_completions` adds it).
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ from cogen.diagnostics.weights import normalise, quantile_of_sorted
 def masked_mean(values: Any, mask: Any = None) -> np.ndarray:
     """Mean over the counted pixels (all when mask is None), values (item, ...) -> (item,); NaN where none counts."""
     array = np.asarray(values, dtype=np.float64)
-    counted = _counted(mask, array.shape)
+    counted = counted_pixels(mask, array.shape)
     axes = tuple(range(1, array.ndim))
     number = counted.sum(axis=axes)
     total = np.where(counted, array, 0.0).sum(axis=axes)
     return np.divide(total, number, out=np.full(array.shape[0], np.nan), where=number > 0)
 
 
-def _counted(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+def counted_pixels(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """The mask as an array of this shape (item, ...). Raises TypeError unless it is boolean, ValueError for another shape."""
     if mask is None:
         return np.ones(shape, dtype=bool)
     array = np.asarray(mask)
@@ -45,15 +46,6 @@ def _counted(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
     if array.shape not in (shape, shape[1:]):
         raise ValueError(f"the mask has shape {array.shape}; the values have {shape}: give {shape} or {shape[1:]}")
     return np.broadcast_to(array, shape)
-
-
-def with_noise(draws: Any, scale: float, seed: int = 0) -> np.ndarray:
-    """Draws of what would be observed: draws plus independent normal noise of standard deviation `scale`."""
-    if scale < 0:
-        raise ValueError(f"noise scale {scale} is negative; give the standard deviation of the pixel noise, 0 or more")
-    array = np.asarray(draws)
-    noise = np.random.default_rng(seed).standard_normal(array.shape, dtype=np.float32)
-    return array + np.float32(scale) * noise
 
 
 def crps_pixels(draws: Any, truth: Any, log_weight: Any = None) -> np.ndarray:
@@ -101,7 +93,7 @@ def _per_item(score: Callable[..., np.ndarray], draws: Any, truth: Any, log_weig
         raise ValueError(
             f"draws have shape {values.shape}, the truth {target.shape}: draws must be (chain, draw, *truth.shape)"
         )
-    weight = _shares(values, log_weight)
+    weight = shares(values, log_weight)
     answers = np.empty(target.shape)
     for item in range(target.shape[0]):  # item by item, so that memory stays at one item's draws
         share = weight[:, :, item].reshape(-1)
@@ -118,7 +110,7 @@ def _per_item(score: Callable[..., np.ndarray], draws: Any, truth: Any, log_weig
     return answers
 
 
-def _shares(draws: np.ndarray, log_weight: Any) -> np.ndarray:
+def shares(draws: np.ndarray, log_weight: Any) -> np.ndarray:
     """The normalised weights of the draws (chain, draw, item): equal ones without log weights."""
     if log_weight is None:
         return np.full(draws.shape[:3], 1.0 / (draws.shape[0] * draws.shape[1]))
@@ -131,7 +123,7 @@ def _shares(draws: np.ndarray, log_weight: Any) -> np.ndarray:
 def mean_of_draws(draws: Any, log_weight: Any = None) -> np.ndarray:
     """The weighted mean over chains and draws: (chain, draw, item, ...) -> (item, ...)."""
     values = np.asarray(draws)
-    weight = _shares(values, log_weight)
+    weight = shares(values, log_weight)
     if (weight == 0).any():  # a dead particle's values are not looked at: 0 * NaN would be NaN
         values = np.where((weight > 0).reshape(*weight.shape, *[1] * (values.ndim - 3)), values, 0)
     return np.einsum("cdi,cdi...->i...", weight, values)
@@ -144,13 +136,13 @@ def mse_of_draws(draws: Any, truth: Any, mask: Any = None, log_weight: Any = Non
     """
     values = np.asarray(draws)
     error = np.stack([[mse(draw, truth, mask) for draw in chain] for chain in values])
-    weight = _shares(values, log_weight)
+    weight = shares(values, log_weight)
     return np.where(weight == 0, 0.0, weight * error).sum(axis=(0, 1))
 
 
 def mse(estimate: Any, truth: Any, mask: Any = None) -> np.ndarray:
     """Mean squared error over the counted pixels, (item, ...) -> (item,)."""
-    first, second = _pair(estimate, truth)
+    first, second = same_shape(estimate, truth)
     return masked_mean((first - second) ** 2, mask)
 
 
@@ -169,7 +161,8 @@ def peak_to_peak(value_range: tuple[float, float]) -> float:
     return high - low
 
 
-def _pair(estimate: Any, truth: Any) -> tuple[np.ndarray, np.ndarray]:
+def same_shape(estimate: Any, truth: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64 arrays. Raises ValueError for different shapes."""
     first, second = np.asarray(estimate, dtype=np.float64), np.asarray(truth, dtype=np.float64)
     if first.shape != second.shape:
         raise ValueError(f"the estimate has shape {first.shape}, the truth {second.shape}; both must be (item, ...)")

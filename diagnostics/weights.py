@@ -17,6 +17,7 @@ References: Kong, Liu and Wong (1994) for the effective sample size 1 / sum w^2;
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -79,10 +80,10 @@ def quantile_of_sorted(ordered: np.ndarray, cumulative: np.ndarray, q: float) ->
     return np.take_along_axis(ordered, first[np.newaxis], axis=0)[0]
 
 
-def weighted_quantile(values: xr.DataArray, q: float | tuple[float, ...], weight: xr.DataArray) -> xr.DataArray:
+def weighted_quantile(values: xr.DataArray, q: float | Sequence[float], weight: xr.DataArray) -> xr.DataArray:
     """Quantiles over chain x draw: the smallest value whose cumulative weight reaches q (see the module's formula).
 
-    For a tuple q the answer has a leading dimension `quantile`. Raises ValueError for q outside [0, 1].
+    For several q the answer has a leading dimension `quantile`. Raises ValueError for q outside [0, 1].
     """
     probabilities = (q,) if isinstance(q, int | float) else tuple(q)
     outside = [p for p in probabilities if not 0 <= p <= 1]
@@ -102,7 +103,7 @@ def weighted_quantile(values: xr.DataArray, q: float | tuple[float, ...], weight
     result = xr.DataArray(
         answers, {"quantile": list(probabilities), **template.coords}, ("quantile", *template.dims), name=values.name
     )
-    return result if isinstance(q, tuple) else result.isel(quantile=0)
+    return result.isel(quantile=0) if isinstance(q, int | float) else result
 
 
 def weight_ess(posterior: Any) -> xr.DataArray:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cogen.options import Complete
-from cogen.output import Workplace, groups_of, print_findings, read_posterior, strict_json
+from cogen.output import Workplace, print_findings, read_posterior, strict_json
 
 NOISE_OF_VIEW = {"thumbnail": 1 / 4, "gray": 0.668}
 """The noise of a view over that of a pixel, where pixels are averaged: of sixteen, and by the luma weights."""
@@ -22,7 +22,7 @@ NOISE_OF_VIEW = {"thumbnail": 1 / 4, "gray": 0.668}
 _FILES = ("posterior.nc", "completions.png", "annealing.png", "metrics.json")
 
 _SCORED = 1000
-"""At most so many draws per image are decoded to be scored."""
+"""Every chain's draws are thinned to at most so many per image, or one a chain, which are decoded to be scored."""
 
 _BEST_OF = 10
 
@@ -88,10 +88,12 @@ def diagnose(path: Path) -> None:
     """Print the tables of a written posterior, then what looks wrong with it."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    posterior = read_posterior(path)
-    if "posterior" not in groups_of(posterior):
-        raise ValueError(f"{path} is not a posterior that infer wrote (it has no group 'posterior')")
     from cogen.diagnostics import diagnose, item_summary, summary
+    from cogen.diagnostics.groups import has_group
+
+    posterior = read_posterior(path)
+    if not has_group(posterior, "posterior"):
+        raise ValueError(f"{path} is not a posterior that infer wrote (it has no group 'posterior')")
 
     attributes = posterior["posterior"].attrs
     print(f"{path}: {attributes.get('kernel', 'unknown kernel')}, seed {attributes.get('seed', '?')}\n")
@@ -244,7 +246,7 @@ def _decoded(model: Any, posterior: Any) -> tuple[np.ndarray, dict[str, Any]]:
     from cogen.diagnostics.groups import independent_groups
 
     z = posterior["posterior"]["z"].values
-    kept = slice(None, None, max(1, z.shape[0] * z.shape[1] // _SCORED))
+    kept = slice(None, None, -(-z.shape[0] * z.shape[1] // _SCORED))
     z = z[:, kept]
     x = np.concatenate([model.decode(part.reshape(-1, z.shape[-1])) for part in z])
     labels = {"group": independent_groups(posterior).values[:, kept]}
@@ -292,11 +294,11 @@ def _metrics(
     attributes = posterior["posterior"].attrs
     return {
         **{name: _over_items(np.mean, values) for name, values in per_item.items()},
-        "hidden_pit_p_value": pit_p_value(per_item["hidden_pit_mean"], per_item["hidden_pit_dispersion"]),
+        "hidden_pit_p_value": pit_p_value(scores["joint_pit"].values),
         "acceptance_rate": _over_items(np.mean, column("acceptance_rate")),
         "step_size": _over_items(np.mean, column("step_size")),
         "ess_min": _over_items(np.min, column("ess_min")),
-        "nested_rhat_max": float(np.max(column("nested_rhat_max"))),
+        "nested_rhat_max": _over_items(np.max, column("nested_rhat_max")),
         "weight_ess": _over_items(np.min, column("weight_ess")),
         "ancestors_min": _over_items(np.min, column("ancestors")),
         "log_evidence": column("log_evidence").tolist(),
@@ -326,10 +328,11 @@ def _write(
     folder: Path, options: Complete, posterior: Any, images: np.ndarray, draws: np.ndarray, metrics: dict[str, Any]
 ) -> None:
     from cogen.diagnostics import plot_annealing, plot_completions
+    from cogen.diagnostics.groups import has_group
 
     chosen = np.random.default_rng(options.seed).choice(draws.shape[0], size=min(4, draws.shape[0]), replace=False)
     plot_completions(posterior, truth=images, draws=draws[chosen, -1]).savefig(folder / "completions.png")
-    if "warmup_sample_stats" in groups_of(posterior) and "beta" in posterior["warmup_sample_stats"]:
+    if has_group(posterior, "warmup_sample_stats") and "beta" in posterior["warmup_sample_stats"]:
         plot_annealing(posterior).savefig(folder / "annealing.png")
     (folder / "metrics.json").write_text(json.dumps(strict_json(metrics), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     posterior.to_netcdf(str(folder / "posterior.nc"), engine="h5netcdf")

@@ -61,12 +61,6 @@ def strict_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def groups_of(posterior: Any) -> list[str]:
-    """The names of its groups, in ArviZ 0.23 and 1.x."""
-    groups = posterior.groups() if callable(posterior.groups) else posterior.groups
-    return [name.strip("/") for name in groups]
-
-
 def read_posterior(path: Path) -> Any:
     """The ArviZ object in a NetCDF file. Raises ValueError for a file that holds none."""
     try:

@@ -43,7 +43,7 @@ def test_scores_are_those_of_their_rooms():
         "mse_of_draws": mse_of_draws(x, truth, np.broadcast_to(hidden, truth.shape), log_weight),
         "mse_of_mean": mse(mean, truth, hidden),
         "psnr": psnr(mean, truth, RANGE, hidden),
-        "ssim": hidden_ssim(mean, truth, hidden, RANGE),
+        "ssim": hidden_ssim(*(np.where(hidden, image, -1.0) for image in (mean, truth)), hidden, RANGE),
     }
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, rtol=1e-5, err_msg=name)
@@ -52,9 +52,7 @@ def test_scores_are_those_of_their_rooms():
     given = score_completions(x, truth, hidden, value_range=RANGE, mean=truth)
     assert (given["mse_of_mean"] == 0).all()
     spoilt = np.where(hidden, truth, np.nan)  # what is not judged may be NaN
-    xr.testing.assert_identical(
-        *(score_completions(x, y, hidden, value_range=RANGE).drop_vars("ssim") for y in (truth, spoilt))
-    )
+    xr.testing.assert_identical(*(score_completions(x, y, hidden, value_range=RANGE) for y in (truth, spoilt)))
 
 
 def calibrated(seed, items=64, draws=40, noise=0.5, width=1.0):
@@ -82,9 +80,9 @@ def test_a_calibrated_predictive_passes_with_its_noise_and_fails_without_or_too_
         # with no noise, the descriptive coverage is the coverage
         np.testing.assert_array_equal(found["noiseless"][f"coverage_{level}"], right[f"descriptive_coverage_{level}"])
     assert right["descriptive_coverage_90"].mean() < 0.8  # it falls short of the noisy truth
-    assert pit_p_value(right["pit_mean"], right["pit_dispersion"]) > 1e-3
+    assert pit_p_value(right["joint_pit"]) > 1e-3
     for wrong in ("narrow", "noiseless"):
-        assert pit_p_value(found[wrong]["pit_mean"], found[wrong]["pit_dispersion"]) < 1e-6
+        assert pit_p_value(found[wrong]["joint_pit"]) < 1e-6
         assert found[wrong]["pit_dispersion"].mean() > 1.1
 
 
@@ -201,7 +199,7 @@ def test_bad_comparisons_are_named():
     one, two = scored(crps=[1, 2]), scored(crps=[1, 2, 3])
     with pytest.raises(ValueError, match="1 methods given"):
         compare_scores({"a": one})
-    with pytest.raises(ValueError, match=r"the same items; they have \{'a': 2, 'b': 3\}"):
+    with pytest.raises(ValueError, match=r"the same items, in the same order; of \{'a': 2, 'b': 3\}"):
         compare_scores({"a": one, "b": two})
     with pytest.raises(ValueError, match=r"the scores of 'a' have no 'ssim' of one value an item; they have \['crps'\]"):
         compare_scores({"a": one, "b": one}, "ssim")
@@ -223,3 +221,29 @@ def test_dead_draws_do_not_spoil_the_mean_and_the_error_of_draws():
     draws[1], log_weight[1] = np.nan, -np.inf
     np.testing.assert_array_equal(mean_of_draws(draws, log_weight), np.ones((1, 3)))
     np.testing.assert_array_equal(mse_of_draws(draws, truth, log_weight=log_weight), [1])
+
+
+def test_an_item_with_values_that_are_no_numbers_has_no_score():
+    draws, truth = calibrated(70, items=3)
+    truth[0, 4], draws[7, 0, 1, 2] = np.nan, np.inf
+    found = score_completions(draws, truth, value_range=RANGE, noise_scale=0.5)
+    for name, values in found.data_vars.items():
+        if name not in ("mse_of_mean", "psnr", "ssim"):
+            assert np.isnan(values[:2]).all(), name
+            assert np.isfinite(values[2]).all(), name
+
+
+def test_what_is_not_judged_does_not_touch_the_similarity():
+    rng = np.random.default_rng(71)
+    truth = rng.uniform(-1, 1, (2, 1, 16, 16))
+    hidden = np.zeros((16, 16), bool)
+    hidden[8:] = True
+    draws = np.where(hidden, truth, rng.uniform(-1, 1, truth.shape))[None, None]
+    found = score_completions(draws, np.where(hidden, truth, np.nan), hidden[None], value_range=RANGE)
+    np.testing.assert_allclose(found["ssim"], 1.0)
+
+
+def test_methods_over_other_items_are_not_compared():
+    found = score_completions(*calibrated(72, items=4), value_range=RANGE)
+    with pytest.raises(ValueError, match="over the same items, in the same order"):
+        compare_scores({"a": found.isel(item=[0, 1]), "b": found.isel(item=[1, 2])})

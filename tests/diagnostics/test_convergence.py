@@ -129,3 +129,5 @@ def test_nested_rhat_infinite_after_a_collapse_and_absent_without_populations():
     assert np.isinf(nested_rhat(run)["z"].values[0]).all()
     with pytest.raises(ValueError, match="NUTS has no populations"):
         nested_rhat(plain_run())
+    with pytest.raises(ValueError, match="the posterior has no variable 'w'"):
+        nested_rhat(run, ["w"])

@@ -133,3 +133,18 @@ def test_bad_inputs_are_named():
         energy_score(draws, truth[0])
     with pytest.raises(TypeError, match="dtype int64"):
         fair_crps(draws, truth, np.ones((4, 5), dtype=np.int64))
+
+
+def test_where_rounding_would_be_divided_by_there_is_no_score():
+    """One chain has all the weight but for 1e-13 and less: a score, then none, and never a number made of rounding."""
+    rng = np.random.default_rng(61)
+    draws, truth = rng.standard_normal((4, 5, 1, 8)), rng.standard_normal((1, 8))
+
+    def scores(gap):
+        log_weight = np.zeros((4, 5, 1))
+        log_weight[1:] = gap
+        return fair_crps(draws, truth, log_weight=log_weight)[0], energy_score(draws, truth, log_weight=log_weight)[0]
+
+    np.testing.assert_allclose(scores(-15.0), scores(-10.0), rtol=1e-3)
+    for gap in (-24.0, -33.0, -36.0, -40.0, -np.inf):
+        assert np.isnan(scores(gap)).all()

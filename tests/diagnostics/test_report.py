@@ -53,9 +53,16 @@ def test_item_summary_gathers_what_the_rooms_say():
     assert general.loc["all", "ess_min"] > 100
 
 
-def test_pixels_are_not_parameters():
+def test_pixels_are_not_parameters_unless_they_are_named():
     run, _ = annealed_run(keep_x=True)
     assert all(name.startswith("z[") for name in summary(run).index)
+    assert all(name.startswith("x[") for name in summary(run, ["x"], quantiles=[0.1, 0.9]).index)
+
+
+def test_a_context_that_is_called_a_mask_is_no_mask():
+    run, _ = annealed_run()
+    run["constant_data"]["photo_mask"] = run["constant_data"]["visible_mask"] | True
+    assert not [sentence for sentence in diagnose(run) if "photo" in sentence]
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,7 @@ def test_perfect_samples_are_of_high_quality_as_often_as_the_chi_squared_says():
 
 
 def test_outputs_come_in_batches_and_without_gradients():
+    torch.manual_seed(0)
     network = torch.nn.Linear(3, 2)
     sizes = []
     network.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
@@ -136,7 +137,9 @@ def test_outputs_come_in_batches_and_without_gradients():
     found = outputs(network, images, batch_size=3)
     assert sizes == [3, 3, 1]
     assert found.dtype == np.float64
-    np.testing.assert_allclose(found, images @ network.weight.detach().numpy().T + network.bias.detach().numpy(), rtol=1e-5)
+    np.testing.assert_allclose(
+        found, images @ network.weight.detach().numpy().T + network.bias.detach().numpy(), rtol=1e-5, atol=1e-6
+    )
     with pytest.raises(ValueError, match="batch_size=0"):
         outputs(network, images, 0)
 

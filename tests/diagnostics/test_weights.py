@@ -43,6 +43,7 @@ def test_integer_weights_equal_repeated_draws():
     levels = (0.11, 0.5, 0.87)
     expected = np.quantile(repeated, levels, axis=0, method="inverted_cdf")
     np.testing.assert_allclose(weighted_quantile(array, levels, weight), expected)
+    np.testing.assert_allclose(weighted_quantile(array, list(levels), weight), expected)
 
 
 def test_dead_particles_do_not_count_even_when_nan():
