@@ -2,8 +2,8 @@
 
 `score_completions` judges draws of the hidden part, item by item, by what a posterior is for:
 
-* ``crps``, ``energy_score``: fair, of each pixel and of all judged pixels together (`fair_scores`), of x without the noise: where
-  the truth has noise, draws a little too wide score lowest. Lower is better.
+* ``crps``, ``energy_score``: fair, of each pixel and of all judged pixels together (`fair_scores`), of x without the noise:
+  where the truth has noise, draws a little too wide score lowest. Lower is better.
 * ``pit_mean``, ``pit_dispersion``, ``pit_histogram``: randomised PIT of the predictive, over ALL judged pixels
   (`predictive_pit`): 1/2, 1 and flat when calibrated.
 * ``coverage_50``, ``coverage_90``: of central intervals of the predictive; ``joint_coverage_50``, ``joint_coverage_90``, from

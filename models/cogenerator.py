@@ -56,8 +56,8 @@ class CoGenerator:
 
     Raises ValueError for a generator or a view that is no such function, a missing latent size, a view that does not fit x, a
     mask of another shape or one that shows everything, a noise scale of another shape, a prior that is discrete or of another
-    shape, and a name that is taken ("z", "x", "context"); TypeError for a prior that is not Pyro's, and for what cannot be
-    called.
+    shape, and a name that is taken ("z", "x", "context", and "<view>_scale" where the scale of that view is sampled); TypeError
+    for a prior that is not Pyro's, for a generator that cannot be called, and for views that are not `View` by name.
     """
 
     def __init__(
@@ -87,6 +87,7 @@ class CoGenerator:
                 raise ValueError(f"the prior is discrete ({prior}): samplers follow gradients, so z is continuous")
         if not views:
             raise ValueError("a CoGenerator has at least one view: there would be nothing to condition on")
+        _check_views(views)
         self._contexts = GivenContexts(contexts_of(getattr(config, "contexts", {}) if contexts is None else contexts))
         self._contexts.check_names((*_TAKEN, *views, *(f"{view}_{part}" for view in views for part in ("scale", "mask"))))
         self.generator = frozen(generator) if isinstance(generator, nn.Module) else generator
@@ -178,16 +179,23 @@ class CoGenerator:
 
     def expand_unknown(self) -> Expansion | None:
         """This model once for every combination of the classes that are unknown and declared "exact"; None where there are
-        none, or nothing is observed."""
+        none, or nothing is observed.
+
+        Raises ValueError for ids of which a combination would have an id beyond 2^63.
+        """
         unknown = self._contexts.unknown("exact")
         if not unknown or not self._data:
             return None
         classes = self._contexts.combinations()
         combinations = len(next(iter(classes.values())))
+        if (largest := int(self.ids.max())) >= (limit := 2**63 // combinations):
+            raise ValueError(
+                f"id {largest}: every combination of unknown classes has an id of its own in [0, 2^63), and there are"
+                f" {combinations} of an item, so ids lie below {limit}: give smaller ones, as in model.with_ids(range(n))"
+            )
         rows = np.repeat(np.arange(self.num_items), combinations)
         expanded = copy.copy(self)
-        wide = self.ids.astype(np.uint64)[:, None] * np.uint64(combinations) + np.arange(combinations, dtype=np.uint64)
-        expanded._ids = np.bitwise_and(wide, np.uint64(2**63 - 1)).ravel()
+        expanded._ids = (self.ids.astype(np.int64)[:, None] * combinations + np.arange(combinations)).ravel()
         expanded._data = take_items(self._data, rows)
         expanded._contexts = GivenContexts(self.contexts, take_items(self._contexts.given, rows))
         expanded = expanded.given(**{name: np.tile(chosen, self.num_items) for name, chosen in classes.items()})
@@ -201,6 +209,7 @@ class CoGenerator:
 
     @property
     def item_data(self) -> Data:
+        """The data of the conditioned views, and under "context" the given contexts."""
         return {**self._data, CONTEXT: self._contexts.given} if self._contexts.given else self._data
 
     @property
@@ -295,10 +304,12 @@ class CoGenerator:
 
     @property
     def event_shape(self) -> tuple[int, ...]:
+        """The shape of one x."""
         return self._event_shape
 
     @property
     def dims(self) -> dict[str, tuple[str, ...]]:
+        """Names of the dimensions of one item, by site, view and context."""
         image = ("channel", "height", "width")
 
         def named(shape: tuple[int, ...], prefix: str) -> tuple[str, ...]:
@@ -311,6 +322,7 @@ class CoGenerator:
 
     @property
     def attributes(self) -> dict[str, Any]:
+        """What results remember of the model: generator, conditioned views, contexts and value range."""
         described: dict[str, Any] = {
             "generator": self.name,
             "views": ", ".join(f"{n}: {type(self.views[n]).__name__}" for n in self._data),
@@ -436,8 +448,6 @@ class CoGenerator:
         return self._jax[view]
 
     def _check_view(self, name: str, view: View, x: Tensor) -> tuple[int, ...]:
-        if name in _TAKEN:
-            raise ValueError(f"view {name!r}: this name is taken by the model's own site")
         context = {n: self.contexts[n].points(POINTS) for n in self._takes[name]}
         try:
             shape = None if context else view.shape(self.event_shape)
@@ -472,6 +482,22 @@ class CoGenerator:
                     f"view {name!r}: Bernoulli maps A(x) from [{low:g}, {high:g}] to probabilities, and the generator makes"
                     f" values in [{least:g}, {greatest:g}]: give Bernoulli(value_range=({least:g}, {greatest:g}))"
                 )
+
+
+def _check_views(views: Any) -> None:
+    if not isinstance(views, Mapping):
+        raise TypeError(f"views is {views!r}: give them by name, as in {{'seen': views.Identity(scale=0.1)}}")
+    for name, view in views.items():
+        if not isinstance(view, View):
+            raise TypeError(
+                f"view {name!r} is of {type(view)}: give an instance of cogen.models.views.View, such as"
+                " views.Identity(scale=0.1)"
+            )
+    scales = {n: view.likelihood.scale for n, view in views.items()}
+    sampled = [f"{n}_scale" for n, scale in scales.items() if isinstance(scale, torch.distributions.Distribution)]
+    for name in views:
+        if name in (*_TAKEN, *sampled):
+            raise ValueError(f"view {name!r}: this name is taken by the model's own site: rename the view")
 
 
 def _tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:

@@ -23,8 +23,10 @@ from __future__ import annotations
 
 import inspect
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from keyword import iskeyword
 from typing import Any, Literal
 
 import numpy as np
@@ -55,12 +57,14 @@ class Classes:
     prior: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.count, int) or isinstance(self.count, bool) or self.count < 2:
+        count = _integer(self.count)
+        if count is None or count < 2:
             raise ValueError(f"Classes({self.count!r}): the number of classes is an integer, at least 2")
+        object.__setattr__(self, "count", count)
         if self.names is not None:
-            names = tuple(self.names)
-            if len(names) != self.count or len(set(names)) < len(names) or not all(isinstance(n, str) for n in names):
-                raise ValueError(f"Classes: names={names!r} must be {self.count} different strings, one for each class")
+            names = tuple(self.names) if np.iterable(self.names) else ()
+            if len(names) != count or not all(isinstance(n, str) for n in names) or len(set(names)) < count:
+                raise ValueError(f"Classes: names={self.names!r} must be {count} different strings, one for each class")
             object.__setattr__(self, "names", names)
         if self.unknown not in (None, "exact", "relaxed"):
             raise ValueError(f"Classes: unknown={self.unknown!r}; it is 'exact' (one run a class), 'relaxed' (softmax) or None")
@@ -72,13 +76,14 @@ class Classes:
                     else "a class that is given has none"
                 )
                 raise ValueError(f"Classes: prior= is for unknown='exact'; {why}")
-            prior = np.asarray(self.prior, dtype=float)
+            prior = _floats(self.prior)
             if prior.shape != (self.count,) or not (prior > 0).all() or not math.isclose(prior.sum(), 1.0, abs_tol=1e-6):
                 raise ValueError(f"Classes: prior={self.prior!r} must be {self.count} positive probabilities with the sum 1")
             object.__setattr__(self, "prior", tuple(prior.tolist()))
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Of the weights of one item."""
         return (self.count,)
 
     @property
@@ -149,17 +154,17 @@ class Array:
     value_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        shape = self.shape if isinstance(self.shape, Iterable) else None
-        if shape is None or not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in shape):
+        shape = tuple(map(_integer, self.shape)) if np.iterable(self.shape) else (None,)
+        if not all(size is not None and size > 0 for size in shape):
             raise ValueError(
                 f"Array(shape={self.shape!r}): a shape is positive integers, as in Array((3, 64, 64)) or Array((5,))"
             )
-        object.__setattr__(self, "shape", tuple(shape))
+        object.__setattr__(self, "shape", shape)
         if self.value_range is not None:
-            limits = tuple(self.value_range)
-            if len(limits) != 2 or not all(math.isfinite(limit) for limit in limits) or not limits[0] < limits[1]:
+            limits = _floats(self.value_range)
+            if limits.shape != (2,) or not -math.inf < limits[0] < limits[1] < math.inf:
                 raise ValueError(f"Array: value_range={self.value_range!r} must be two finite numbers, the lower first")
-            object.__setattr__(self, "value_range", (float(limits[0]), float(limits[1])))
+            object.__setattr__(self, "value_range", tuple(limits.tolist()))
 
     @property
     def unknown(self) -> None:
@@ -198,9 +203,11 @@ class Array:
         return values
 
     def recorded(self, values: np.ndarray) -> np.ndarray:
+        """What results hold of given values (item, *shape): these."""
         return values
 
     def points(self, count: int) -> Tensor:
+        """A few values of the context to try a network with, (count, *shape)."""
         drawn = torch.rand(count, *self.shape, generator=torch.Generator().manual_seed(0))
         low, high = self.value_range or (-1.0, 1.0)
         return low + (high - low) * drawn
@@ -215,14 +222,17 @@ Context = Classes | Array
 def contexts_of(stored: Any) -> dict[str, Context]:
     """Contexts by name, each as it is or as a mapping of its arguments, as a configuration stores it.
 
-    Raises ValueError for what is no context, and for a name that is no Python name.
+    Raises ValueError for what is no context, and for a name that is no Python name, or a keyword of Python.
     """
     if not isinstance(stored, Mapping):
         raise ValueError(f"contexts is {stored!r}; it must be a mapping of names, as in {{'label': Classes(10)}}")
     found: dict[str, Context] = {}
     for name, context in stored.items():
-        if not isinstance(name, str) or not name.isidentifier():
-            raise ValueError(f"context {name!r}: the generator takes it as a keyword, so its name must be a Python name")
+        if not isinstance(name, str) or not name.isidentifier() or iskeyword(name):
+            raise ValueError(
+                f"context {name!r}: the generator takes it as a keyword argument, so its name must be a Python name, and none"
+                " that Python has reserved"
+            )
         if isinstance(context, Mapping):
             kind = Classes if "count" in context else Array
             try:
@@ -239,6 +249,22 @@ def taken_by(module: nn.Module, names: Iterable[str]) -> list[str]:
     """Which of these contexts a module's ``forward`` names among its parameters: a view or an encoder is given those."""
     parameters = inspect.signature(module.forward).parameters
     return [name for name in names if name in parameters]
+
+
+def _integer(value: Any) -> int | None:
+    """The value as Python's integer, NumPy's too; None for what is no integer."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def _floats(values: Any) -> np.ndarray:
+    """The values as an array of floats; a single NaN for what are no numbers."""
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        return np.asarray(math.nan)
 
 
 def _array(value: Any) -> np.ndarray:

@@ -51,9 +51,12 @@ def check_module(
     (batch, *shape) each, which keep their values. torch's global random state is as before.
     Raises ValueError, with what is wrong and the remedy, where a check fails.
     """
+
+    def fresh(items: slice = ALL) -> dict[str, Tensor]:  # a module may change its inputs in place
+        return {key: values[items].clone() for key, values in context.items()}
+
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        source = points.clone()  # a module may change its input in place
-        beside = {key: values.clone() for key, values in context.items()}
+        source, beside = points.clone(), fresh()
         watch = WatchedCall(source, *beside.values())
         torch.default_generator.manual_seed(1)
         with watch:
@@ -66,8 +69,13 @@ def check_module(
                 " torch.where, keep what is computed in tensors, and remove assertions on values"
             )
         tolerance = HALF_TOLERANCE if watch.half else VALUE_TOLERANCE
+        if changed := [key for key, values in context.items() if not torch.equal(values, beside[key])]:
+            raise ValueError(
+                f"{name} changes the context {changed[0]!r} in place, so that the next call is given other values: compute a"
+                f" new tensor, as in {changed[0]} = 2 * {changed[0]}"
+            )
         torch.default_generator.manual_seed(2)
-        if not _agree(_numpy(first), _numpy(_output(module, points.clone(), name, variable, context)), tolerance).all():
+        if not _agree(_numpy(first), _numpy(_output(module, points.clone(), name, variable, fresh())), tolerance).all():
             raise ValueError(_two_values(name, variable, f" ({watch.random})" if watch.random else ""))
         if torch.equal(state, torch.random.get_rng_state()):
             raise ValueError(
@@ -78,7 +86,7 @@ def check_module(
         def probe(inputs: np.ndarray, cotangent: np.ndarray, items: slice) -> tuple[np.ndarray, np.ndarray]:
             at = torch.from_numpy(inputs).to(points).requires_grad_()
             with torch.enable_grad():
-                value = module(at, **{key: values[items] for key, values in context.items()})
+                value = module(at, **fresh(items))
                 found = None
                 if value.requires_grad and value.shape == cotangent.shape:
                     (found,) = torch.autograd.grad(value, at, torch.from_numpy(cotangent).to(value), allow_unused=True)

@@ -15,13 +15,14 @@ _TORCH = str(Path(torch.__file__).parent)
 
 
 class WatchedCall(TorchFunctionMode):
-    """Follows what depends on the ``sources`` through the calls of torch's functions. Inside a script nothing is seen.
+    """Follows what depends on the ``sources`` through the calls of torch's functions. Inside a script nothing is seen."""
 
-    Attributes:
-        number: the first call that makes a Python number of a dependent tensor, and its place; empty if none does.
-        random: the first call that draws from, or seeds, torch's global random numbers, and its place.
-        half: whether a dependent tensor is of half precision.
-    """
+    number: str
+    """The first call that makes a Python number of a dependent tensor, and its place; empty if none does."""
+    random: str
+    """The first call that draws from, or seeds, torch's global random numbers, and its place."""
+    half: bool
+    """Whether a dependent tensor is of half precision."""
 
     def __init__(self, *sources: Tensor) -> None:
         super().__init__()

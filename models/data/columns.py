@@ -32,11 +32,11 @@ NARROW = 0.05
 class Column:
     """What one column holds.
 
-    Attributes:
-        name: the column's name in files and mappings.
-        kind: "continuous" (a number), "binary" (one of two levels) or "categorical" (one of two or more levels).
-        mean, sd: of a continuous column, in its own units; sd is positive.
-        levels: the texts of a binary or categorical column, in the order of their codes 0, 1, ...
+    :param name: the column's name in files and mappings.
+    :param kind: "continuous" (a number), "binary" (one of two levels) or "categorical" (one of two or more levels).
+    :param mean: of a continuous column, in its own units.
+    :param sd: the same of the standard deviation, which is positive.
+    :param levels: the texts of a binary or categorical column, in the order of their codes 0, 1, ...
 
     Raises ValueError for what contradicts itself.
     """

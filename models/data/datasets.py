@@ -57,12 +57,11 @@ SPLITS = ("train_images", "train_labels", "test_images", "test_labels")
 class ImageData:
     """A data set of images.
 
-    Attributes:
-        name: for people and configurations.
-        train: uint8 (item, channel, height, width), at least two items.
-        test: the same; without items only where `test_share=0` asked for that.
-        train_labels: int64 (item,), classes counted from 0; None without labels.
-        test_labels: the same for the test items.
+    :param name: for people and configurations.
+    :param train: uint8 (item, channel, height, width), at least two items.
+    :param test: the same; without items only where `test_share=0` asked for that.
+    :param train_labels: int64 (item,), classes counted from 0; None without labels.
+    :param test_labels: the same for the test items.
     """
 
     name: str
@@ -102,16 +101,15 @@ def load_image_data(
 
     What is transparent is put on white, in arrays with four channels too. One line warns of files that are not read.
 
-    Args:
-        source: `mnist`, `fashion-mnist`, `cifar10`, `celeba`, or a path.
-        folder: where the files of a known name are; `data/NAME` below the working directory unless given.
-        download: fetch missing files of a known name from their public address first, and check them.
-        size: crop images to their centre square and resize it to size x size; without, all must have one size.
-        test_share: the share of items, drawn with a fixed seed, that become the test set where the source has none.
-        data_range: the values of an array that stand for black and white, where they are not as above.
+    :param source: `mnist`, `fashion-mnist`, `cifar10`, `celeba`, or a path.
+    :param folder: where the files of a known name are; `data/NAME` below the working directory unless given.
+    :param download: fetch missing files of a known name from their public address first, and check them.
+    :param size: crop images to their centre square and resize it to size x size; without, all must have one size.
+    :param test_share: the share of items, drawn with a fixed seed, that become the test set where the source has none.
+    :param data_range: the values of an array that stand for black and white, where they are not as above.
 
     Raises FileNotFoundError where there is nothing to read, ValueError for what is broken or does not fit, and
-        ConnectionError when a download fails.
+    ConnectionError when a download fails.
     """
     if size is not None and size < 1:
         raise ValueError(f"size is {size!r}; it must be a positive number of pixels")

@@ -42,9 +42,8 @@ from cogen.models.data.entries import Holes, text_of, words_of
 class Schema:
     """The columns of a table in the order of the array's last axis, and the code between entries and numbers.
 
-    Attributes:
-        columns: what each column holds.
-        missing: the words that stand for holes besides `entries.WORDS_FOR_HOLES`.
+    :param columns: what each column holds.
+    :param missing: the words that stand for holes besides `entries.WORDS_FOR_HOLES`.
 
     Raises ValueError when there are no columns, two have the same name, or a level stands for a hole.
     """
@@ -144,11 +143,10 @@ class Schema:
 class Table:
     """The rows of a CSV file.
 
-    Attributes:
-        schema: what the columns mean.
-        values: encoded rows, float32 (row, column) with NaN for holes.
-        text: the file's text, for `write_filled`.
-        holes: by column, how often each word for a hole was read.
+    :param schema: what the columns mean.
+    :param values: encoded rows, float32 (row, column) with NaN for holes.
+    :param text: the file's text, for `write_filled`.
+    :param holes: by column, how often each word for a hole was read.
     """
 
     schema: Schema
@@ -168,9 +166,9 @@ def read_csv(
     those that the schema has.
 
     Raises FileNotFoundError, or ValueError naming file, line and column: a file that is empty, has no rows or is no UTF-8;
-        ragged rows; names that are missing, repeated or not the schema's; unknown levels; other texts among
-        numbers; when a schema is to be found also constant columns, columns of dates, columns that look like identifiers, and
-        columns whose values float32 does not tell apart. Warns of a column whose spread is decided by a few values far out.
+    ragged rows; names that are missing, repeated or not the schema's; unknown levels; other texts among
+    numbers; when a schema is to be found also constant columns, columns of dates, columns that look like identifiers, and
+    columns whose values float32 does not tell apart. Warns of a column whose spread is decided by a few values far out.
     """
     path = Path(path)
     if schema is not None and categorical:

@@ -145,11 +145,11 @@ REGULARISED = NonSaturating(gamma=0.5)
 def _build(
     sizes: Sizes,
     rates: Mapping[str, Any],
+    unit_variance: bool = False,
     *,
     objective: Objective = REGULARISED,
     weight: float | None = None,
     noise: float = 0.0,
-    unit_variance: bool = False,
 ) -> AIM:
     settings: dict[str, Any] = {"weight": weight, "noise": noise, "unit_variance": unit_variance}
     generator, head = sizes.generator(), sizes.head()
@@ -164,7 +164,7 @@ def _unit_variance(
     weight: float | None = None,
     noise: float = 0.0,
 ) -> AIM:
-    return _build(sizes, rates, objective=objective, weight=weight, noise=noise, unit_variance=True)
+    return _build(sizes, rates, True, objective=objective, weight=weight, noise=noise)
 
 
 def _inverse_root(num_steps: int) -> Schedule:

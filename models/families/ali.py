@@ -178,13 +178,13 @@ def joint_critic(sizes: Sizes) -> JointCritic:
     return JointCritic(sizes.event_shape, sizes.latent_dim, sizes.pair_features(), sizes.pair_widths)
 
 
-def _build(sizes: Sizes, rates: Mapping[str, Any], *, stochastic: bool = True, gamma: float = 1.0) -> ALI:
+def _build(sizes: Sizes, rates: Mapping[str, Any], stochastic: bool = True, *, gamma: float = 1.0) -> ALI:
     generator, critic = sizes.generator(), joint_critic(sizes)
     return ALI(generator, sizes.encoder(), critic, sizes.latent_dim, stochastic=stochastic, gamma=gamma, **rates)
 
 
 def _deterministic(sizes: Sizes, rates: Mapping[str, Any], *, gamma: float = 1.0) -> ALI:
-    return _build(sizes, rates, stochastic=False, gamma=gamma)
+    return _build(sizes, rates, False, gamma=gamma)
 
 
 RECIPE = Recipe(_build, encoder=Sizes.encoder_architecture)

@@ -27,7 +27,13 @@ LARGEST = 10.0
 
 @dataclass(frozen=True)
 class KL:
-    """The objective KL(data || generator)."""
+    """The objective KL(data || generator).
+
+    :param critic_steps: for each generator step.
+    :param non_saturating: the generator raises E T(G(z)), and does not lower -E exp(T(G(z)) - 1).
+
+    Raises ValueError for less than one critic step.
+    """
 
     critic_steps: int = 1
     non_saturating: bool = True

@@ -48,7 +48,9 @@ class Objective(Protocol):
         """``iteration`` counts the critic's steps."""
         ...
 
-    def generator_loss(self, critic: Critic, fake: Tensor) -> Tensor: ...
+    def generator_loss(self, critic: Critic, fake: Tensor) -> Tensor:
+        """What the generator minimises, of its samples (batch, *event_shape)."""
+        ...
 
     def constrain(self, critic: nn.Module) -> None:
         """Called after every critic step."""

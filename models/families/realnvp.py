@@ -51,10 +51,9 @@ class AffineCoupling(nn.Module):
 
     A fresh one is the identity: the last layer of its network begins at zero.
 
-    Args:
-        given: size of the half that is left as it is.
-        changed: size of the other.
-        hidden: widths of the network's hidden layers.
+    :param given: size of the half that is left as it is.
+    :param changed: size of the other.
+    :param hidden: widths of the network's hidden layers.
     """
 
     def __init__(self, given: int, changed: int, hidden: Sequence[int]) -> None:
@@ -86,14 +85,13 @@ class AffineCoupling(nn.Module):
 class RealNVPGenerator(nn.Module):
     """The generator x = f(z), its inverse and its density. A fresh one is x = z, put in the event's shape (and range).
 
-    Args:
-        event_shape: shape of one output, images as (channel, height, width); z has as many numbers (``latent_dim``).
-        couplings: their number. Two change every number, three let every number depend on every other.
-        hidden: widths of the hidden layers of every coupling's network.
-        bounded: the data lie in ``value_range``; otherwise they are any numbers. What is generated may leave the range by
-            alpha / (1 - 2 alpha) of its width on either side (0.056 of it), where the density is small but not zero.
-        value_range: least and greatest value of bounded data.
-        alpha: the logit sees [alpha, 1 - alpha].
+    :param event_shape: shape of one output, images as (channel, height, width); z has as many numbers (``latent_dim``).
+    :param couplings: their number. Two change every number, three let every number depend on every other.
+    :param hidden: widths of the hidden layers of every coupling's network.
+    :param bounded: the data lie in ``value_range``; otherwise they are any numbers. What is generated may leave the range by
+        alpha / (1 - 2 alpha) of its width on either side (0.056 of it), where the density is small but not zero.
+    :param value_range: least and greatest value of bounded data.
+    :param alpha: the logit sees [alpha, 1 - alpha].
 
     Raises ValueError for an event of a single number, which has no halves, and for arguments out of range.
     """
@@ -334,5 +332,5 @@ def _build(sizes: Sizes, rates: Mapping[str, Any]) -> RealNVP:
     return RealNVP(RealNVPGenerator(**_architecture(sizes).arguments), **rates)
 
 
-RECIPE = Recipe(_build, prepare=dequantised, generator=_architecture)
+RECIPE = Recipe(_build, prepare=dequantised, reads=frozenset({"widths"}), generator=_architecture)
 """Its z is as long as x, and its encoder the generator's inverse."""

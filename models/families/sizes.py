@@ -58,11 +58,11 @@ class Sizes:
     :param head_widths: hidden widths of an encoder's head on features.
     :param pair_widths: hidden widths of a critic of pairs (x, z) behind the features of x.
     :param bounded: the generator's values lie in (-1, 1).
-    :param bandwidth: all that reads x reads it by Fourier features of this bandwidth (dense networks only), a critic of
-        pairs by them alone; None reads x itself.
+    :param bandwidth: critics, and encoders on their features, read x by Fourier features of this bandwidth (points only), a
+        critic of pairs by them alone; None reads x itself.
 
-    Raises ValueError for convolutions with Fourier features, and a network with convolutions for another number of widths than
-    two.
+    Raises ValueError for a size of z or a width below 1, and for Fourier features of images; a network with convolutions for
+    another number of widths than two.
     """
 
     event_shape: tuple[int, ...]
@@ -81,9 +81,18 @@ class Sizes:
         shape = self.event_shape
         if self.convolutional is None:
             divisible = len(shape) == 3 and shape[1] % 4 == 0 and shape[2] % 4 == 0
-            object.__setattr__(self, "convolutional", divisible and self.bandwidth is None)
-        if self.convolutional and self.bandwidth is not None:
-            raise ValueError(f"bandwidth={self.bandwidth}: Fourier features are for dense networks; give convolutional=False")
+            object.__setattr__(self, "convolutional", divisible)
+        if self.bandwidth is not None and len(shape) != 1:
+            raise ValueError(
+                f"bandwidth={self.bandwidth}: Fourier features are for dense networks of points (column,), and event_shape is"
+                f" {shape}: leave the bandwidth out"
+            )
+        if self.latent_dim < 1:
+            raise ValueError(f"latent_dim={self.latent_dim}: a latent has at least one dimension")
+        for name in ("widths", "critic_widths", "encoder_widths", "head_widths", "pair_widths"):
+            widths = getattr(self, name)
+            if any(width < 1 for width in widths or ()):
+                raise ValueError(f"{name}={widths}: the widths of layers are at least 1")
 
     @property
     def of_generator(self) -> tuple[int, ...]:

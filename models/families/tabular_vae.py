@@ -81,7 +81,9 @@ class TabularVAE(Family):
         holes, uniform in (0, 1).
     :param smallest_scale: bounds the noise scales from below, in standardised units: the density of a column that is
         reproduced exactly is infinite.
-    :param weight_decay: of AdamW, on the weights of both networks.
+    :param learning_rate: of AdamW.
+    :param betas: AdamW's.
+    :param weight_decay: AdamW's, on the weights of both networks.
 
     >>> from cogen.models.training.trainer import train
     >>> columns = {"age": [20, 30, 40, None], "smokes": ["no", "yes", "no", "?"]}
@@ -106,6 +108,7 @@ class TabularVAE(Family):
         extra_holes: float = 0.5,
         smallest_scale: float = 0.05,
         learning_rate: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__()
@@ -115,10 +118,12 @@ class TabularVAE(Family):
             raise ValueError(f"smallest_scale={smallest_scale}: it lies in (0, 1), 1 being the spread of a whole column")
         if latent_dim < 1:
             raise ValueError(f"latent_dim={latent_dim}: a latent has at least one dimension")
+        if any(width < 1 for width in hidden):
+            raise ValueError(f"hidden={tuple(hidden)}: the widths of hidden layers are at least 1")
         where = parameter_places(schema)
         self.schema, self.latent_dim, self.hidden = schema, latent_dim, tuple(hidden)
         self.extra_holes, self.smallest_scale = extra_holes, smallest_scale
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.learning_rate, self.betas, self.weight_decay = learning_rate, betas, weight_decay
         self.encoder = RowEncoder(schema, latent_dim, self.hidden[::-1])
         self.generator = DenseGenerator(latent_dim, (where.size,), self.hidden, bounded=False)
         self.log_excess = nn.Parameter(torch.zeros(len(where.continuous)))
@@ -128,7 +133,7 @@ class TabularVAE(Family):
         groups = [{"params": [*self.encoder.parameters(), *self.generator.parameters()], "weight_decay": self.weight_decay}]
         if self.log_excess.numel():
             groups.append({"params": [self.log_excess], "weight_decay": 0.0})
-        return {"negative_elbo": torch.optim.AdamW(groups, self.learning_rate, fused=True)}
+        return {"negative_elbo": torch.optim.AdamW(groups, self.learning_rate, self.betas, fused=True)}
 
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
         rows = self.with_more_holes(batch[0])
@@ -291,5 +296,5 @@ def _build(sizes: TableSizes, rates: Mapping[str, Any], *, extra_holes: float = 
     return TabularVAE(sizes.schema, sizes.latent_dim, hidden=sizes.widths or (64, 64), **settings, **rates)
 
 
-RECIPE = Recipe(_build, takes=frozenset({Kind.TABLE}), latent_dim=8, average=0.0)
+RECIPE = Recipe(_build, takes=frozenset({Kind.TABLE}), latent_dim=8, reads=frozenset({"latent_dim", "widths"}), average=0.0)
 """What is stored is what `TabularVAE.config` says; averaged weights would not go with the noise scales."""

@@ -147,9 +147,9 @@ def _open(probability: Tensor) -> Tensor:
     return 1e-6 + (1.0 - 2e-6) * probability
 
 
-def _build(sizes: Sizes, rates: Mapping[str, Any], *, scale: float | None = None, bernoulli: bool = False) -> VAE:
+def _build(sizes: Sizes, rates: Mapping[str, Any], *, scale: float | None = None) -> VAE:
     generator = sizes.generator()
-    return VAE(sizes.dense_encoder(), generator, sizes.latent_dim, scale=scale, bernoulli=bernoulli, **rates)
+    return VAE(sizes.dense_encoder(), generator, sizes.latent_dim, scale=scale, **rates)
 
 
 RECIPE = Recipe(_build, encoder=Sizes.dense_encoder_architecture)

@@ -30,12 +30,11 @@ from torch.nn.utils.fusion import fuse_linear_bn_eval
 class DenseGenerator(nn.Module):
     """Multilayer perceptron: latent -> hidden layers with SiLU -> event, with tanh at the end when `bounded`.
 
-    Args:
-        latent_dim: size of z.
-        event_shape: shape of one output, images as (channel, height, width).
-        hidden: widths of the hidden layers.
-        bounded: tanh at the end, so that values lie in (-1, 1); otherwise the output is linear.
-        normalize: batch norm after each hidden linear layer, for training; `folded` takes it out again.
+    :param latent_dim: size of z.
+    :param event_shape: shape of one output, images as (channel, height, width).
+    :param hidden: widths of the hidden layers.
+    :param bounded: tanh at the end, so that values lie in (-1, 1); otherwise the output is linear.
+    :param normalize: batch norm after each hidden linear layer, for training; `folded` takes it out again.
     """
 
     def __init__(
@@ -78,10 +77,9 @@ class DenseGenerator(nn.Module):
 class DcganGenerator(nn.Module):
     """A linear layer to a quarter-size feature map, then two transposed convolutions; values in (-1, 1).
 
-    Args:
-        latent_dim: size of z.
-        event_shape: (channel, height, width); height and width divisible by four.
-        channels: feature maps at a quarter and at half of the full size.
+    :param latent_dim: size of z.
+    :param event_shape: (channel, height, width); height and width divisible by four.
+    :param channels: feature maps at a quarter and at half of the full size.
     """
 
     def __init__(self, latent_dim: int, event_shape: Sequence[int], channels: Sequence[int] = (64, 32)) -> None:
@@ -112,11 +110,10 @@ class FourierFeatures(nn.Module):
 
     A multilayer perceptron of the numbers themselves learns slow functions of them first, and fast ones late.
 
-    Args:
-        inputs: how many numbers an event has.
-        width: how many features; even, half of them sines.
-        bandwidth: standard deviation of the frequencies, in radians for each unit of an input (without the paper's 2 pi); the
-            features change over distances of 1 / bandwidth.
+    :param inputs: how many numbers an event has.
+    :param width: how many features; even, half of them sines.
+    :param bandwidth: standard deviation of the frequencies, in radians for each unit of an input (without the paper's 2 pi);
+        the features change over distances of 1 / bandwidth.
 
     Raises ValueError for a width that is odd, and for a bandwidth that is not positive.
     """
@@ -141,10 +138,9 @@ class DenseCritic(nn.Module):
 
     `features` (batch, width) feeds its `last` layer, and that of an encoder that reads along.
 
-    Args:
-        event_shape: shape of one event.
-        hidden: widths of the hidden layers.
-        fourier: what the layers see in place of the event's own numbers.
+    :param event_shape: shape of one event.
+    :param hidden: widths of the hidden layers.
+    :param fourier: what the layers see in place of the event's own numbers.
 
     Raises ValueError where `fourier` takes another count of numbers than an event has.
     """
@@ -217,9 +213,8 @@ class DenseEncoder(nn.Module):
 class Conditioned(nn.Module):
     """A network that sees a class beside its input: a one-hot vector beside a vector, constant planes beside an image.
 
-    Args:
-        network: takes `num_classes` more numbers (or channels) than the input has.
-        num_classes: how many classes there are.
+    :param network: takes `num_classes` more numbers (or channels) than the input has.
+    :param num_classes: how many classes there are.
     """
 
     def __init__(self, network: nn.Module, num_classes: int) -> None:

@@ -26,15 +26,17 @@ CLASSIFIERS = {"ConvolutionalCritic": ConvolutionalCritic}
 class ClassifierConfig:
     """What a classifier is and takes; the content of its JSON file.
 
-    Attributes:
-        architecture: a key of `CLASSIFIERS`.
-        arguments: keyword arguments of the architecture.
-        event_shape: shape of one image, (channel, height, width).
-        value_range: least and greatest value of a pixel, as it was trained.
-        classes: how many there are, in the order of the training labels.
-        name, training_data, licence, description: for people; the name stands beside every score.
-        figures: what was measured when it was trained.
-        sha256: of the weights' file, in hexadecimal; `save_classifier` fills it in.
+    :param architecture: a key of `CLASSIFIERS`.
+    :param arguments: keyword arguments of the architecture.
+    :param event_shape: shape of one image, (channel, height, width).
+    :param value_range: least and greatest value of a pixel, as it was trained.
+    :param classes: how many there are, in the order of the training labels.
+    :param name: for people; it stands beside every score.
+    :param training_data: what it was trained on.
+    :param licence: of the weights.
+    :param description: in a line.
+    :param figures: what was measured when it was trained.
+    :param sha256: of the weights' file, in hexadecimal; `save_classifier` fills it in.
     """
 
     architecture: str
@@ -60,12 +62,11 @@ def load_classifier(name_or_path: str | Path) -> ConvolutionalCritic:
     `network(x)`, x (item, *event_shape) within `config.value_range`, gives logits (item, class), and
     `network.features(x)` the features (item, width) before the last layer.
 
-    Args:
-        name_or_path: a shipped name as a string (it wins over a file of that name), or the path of a .safetensors file,
-            with or without the suffix, that has its JSON file beside it.
+    :param name_or_path: a shipped name as a string (it wins over a file of that name), or the path of a .safetensors file,
+        with or without the suffix, that has its JSON file beside it.
 
     Raises FileNotFoundError when there is no such classifier, and ValueError, naming the file, for whatever is wrong with
-        it: weights of another SHA-256 than the configuration says, too.
+    it: weights of another SHA-256 than the configuration says, too.
     """
     shipped = {path.stem: path for path in sorted((SHIPPED / "classifiers").glob("*.safetensors"))}
     path = stored.with_suffix(Path(name_or_path), ".safetensors")

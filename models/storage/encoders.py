@@ -42,13 +42,15 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
 class EncoderConfig:
     """What an encoder is and takes; the content of its JSON file.
 
-    Attributes:
-        architecture: a key of `ENCODERS`.
-        arguments: keyword arguments of the architecture.
-        latent_dim: size of z.
-        event_shape: shape of one x, images as (channel, height, width).
-        value_range: least and greatest value of x.
-        name, training_data, licence, description: for people.
+    :param architecture: a key of `ENCODERS`.
+    :param arguments: keyword arguments of the architecture.
+    :param latent_dim: size of z.
+    :param event_shape: shape of one x, images as (channel, height, width).
+    :param value_range: least and greatest value of x.
+    :param name: for people, as are the next three.
+    :param training_data: what it was trained on.
+    :param licence: of the weights.
+    :param description: in a line.
     """
 
     architecture: str

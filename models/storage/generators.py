@@ -38,20 +38,22 @@ EXECUTABLE = (".pt", ".pth", ".pt2")
 class GeneratorConfig:
     """What a generator is and makes; the content of its JSON file.
 
-    Attributes:
-        architecture: a key of `ARCHITECTURES`, or the class name of a module the user brings.
-        arguments: keyword arguments of the architecture.
-        latent_dim: size of z.
-        event_shape: shape of one output, images as (channel, height, width).
-        value_range: least and greatest value an output takes; loaders, metrics and pictures use it.
-        noise_scale: standard deviation of the noise to condition with, unless one knows better; it stands for what the
-            generator cannot make, and is chosen on held-out data.
-        name, training_data, licence, description: for people.
-        figures: what was measured when it was trained.
-        contexts: what the generator takes besides z, by name: `Classes` or `Array`; none for most.
-        schema: of the generator of a table: its columns (`Schema.to_json`), and by name the ``noise_scale`` of those that are
-            continuous, in standardised units.
-        bytes: size of the weights on disk; filled in on loading, not stored.
+    :param architecture: a key of `ARCHITECTURES`, or the class name of a module the user brings.
+    :param arguments: keyword arguments of the architecture.
+    :param latent_dim: size of z.
+    :param event_shape: shape of one output, images as (channel, height, width).
+    :param value_range: least and greatest value an output takes; loaders, metrics and pictures use it.
+    :param noise_scale: standard deviation of the noise to condition with, unless one knows better; it stands for what the
+        generator cannot make, and is chosen on held-out data.
+    :param name: for people, as are the next three.
+    :param training_data: what it was trained on.
+    :param licence: of the weights.
+    :param description: in a line.
+    :param figures: what was measured when it was trained.
+    :param contexts: what the generator takes besides z, by name: `Classes` or `Array`; none for most.
+    :param schema: of the generator of a table: its columns (`Schema.to_json`), and by name the ``noise_scale`` of those that
+        are continuous, in standardised units.
+    :param bytes: size of the weights on disk; filled in on loading, not stored.
     """
 
     architecture: str
@@ -85,19 +87,18 @@ def load_generator(
 ) -> nn.Module:
     """A frozen generator in evaluation mode, with its configuration as `.config`.
 
-    Args:
-        name_or_path: a shipped name as a string (see `shipped_generators`; it wins over a file of that name), or the
-            path of a .safetensors file (with or without the suffix) that has its JSON file beside it.
-        module: a module of your own for the weights to go into, which keeps its mode and stays trainable: what comes back is a
-            frozen copy of it. The JSON file may then be absent, and with it `.config` (give `CoGenerator` the `latent_dim`).
-        allow_pickle: also read .pt and .pth (a pickled state dict or module, a scripted module) and .pt2 (an exported program,
-            which stays in the mode it was exported in, and takes other batch sizes only if exported with a dynamic one). These
-            run code from the file: allow it for files you trust as you trust a program.
-        label: the class, of a conditional generator: what comes back is the generator of this class, without a context. Without
-            it, the generator takes the context ``label``, as its configuration says, and `CoGenerator` reads that.
+    :param name_or_path: a shipped name as a string (see `shipped_generators`; it wins over a file of that name), or the
+        path of a .safetensors file (with or without the suffix) that has its JSON file beside it.
+    :param module: a module of your own for the weights to go into, which keeps its mode and stays trainable: what comes back
+        is a frozen copy of it. The JSON file may then be absent, and with it `.config` (give `CoGenerator` the `latent_dim`).
+    :param allow_pickle: also read .pt and .pth (a pickled state dict or module, a scripted module) and .pt2 (an exported
+        program, which stays in the mode it was exported in, and takes other batch sizes only if exported with a dynamic one).
+        These run code from the file: allow it for files you trust as you trust a program.
+    :param label: the class, of a conditional generator: what comes back is the generator of this class, without a context.
+        Without it, the generator takes the context ``label``, as its configuration says, and `CoGenerator` reads that.
 
     Raises FileNotFoundError when there is no such generator, and ValueError, naming the file, for whatever is wrong
-        with it.
+    with it.
     """
     path = _find(name_or_path)
     if path.suffix in EXECUTABLE:

@@ -87,7 +87,7 @@ class Train:
     network: Literal["auto", "dense", "convolutional"] = "auto"
     """Convolutional where height and width divide by four, or else dense."""
     latent_dim: int | None = None
-    """Size of z; the default is the family's: 64 for images, 8 for a table (a RealNVP's is the size of x)."""
+    """Size of z; the default is the family's: 64 for images, 8 for a table. A RealNVP's is the size of x, and no option."""
     widths: tuple[int, ...] | None = None
     """The generator's hidden widths, or its two channel counts; the critic has them in reverse."""
     epochs: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -32,6 +33,15 @@ sampler can follow; one that reproduces nothing for more noise than there are va
 HELD_OUT = 0.1
 """Share of the training images (at most 5,000) on which the noise scale is chosen."""
 
+OF_SOME_FAMILIES = {
+    "weight": "weight",
+    "real_target": "real_target",
+    "latent_dim": "latent_dim",
+    "network": "convolutional",
+    "widths": "widths",
+}
+"""Options that some families have, with what a recipe calls them: a setting, or a size that it reads."""
+
 LICENCE = "the weights are yours; the training data carry their own licence"
 
 
@@ -46,8 +56,8 @@ def check(options: Train) -> None:
         if (value := getattr(options, name)) is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} {value}: it must be at least 1")
     for name in ("learning_rate", "epochs"):
-        if (value := getattr(options, name)) is not None and not value > 0:
-            raise ValueError(f"--{name.replace('_', '-')} {value:g}: it must be positive")
+        if (value := getattr(options, name)) is not None and not 0 < value < math.inf:
+            raise ValueError(f"--{name.replace('_', '-')} {value:g}: it must be positive and finite")
     if options.threads < 0:
         raise ValueError(f"--threads {options.threads}: it must not be negative")
     if options.output.is_dir():
@@ -69,14 +79,14 @@ def train_on_images(options: Train) -> None:
     data = load_image_data(
         options.data, folder=options.folder, download=options.download, size=options.size, data_range=options.range
     )
-    if made.labelled and not data.num_classes:
+    if made.labelled and data.num_classes < 2:
         raise ValueError(
-            f"{options.family} needs labels, and {data.name} has none: give folders of classes, or labels in the .npz"
+            f"{options.family} needs labels of two or more classes, and {data.name} has"
+            f" {'one class' if data.num_classes else 'none'}: give folders of classes, or labels in the .npz"
         )
     sizes = sizes_of(options, made, data)
     torch.manual_seed(options.seed)
     family = made.family(sizes, learning_rate=options.learning_rate, **settings)
-    family.initialise(made.prepare(torch.from_numpy(data.train[:1_000])))
     tensors = [torch.from_numpy(data.train)]
     if made.labelled:
         assert data.train_labels is not None
@@ -85,6 +95,7 @@ def train_on_images(options: Train) -> None:
     held_out = order[: min(5_000, max(1, round(HELD_OUT * len(order))))]
     kept = [tensor[held_out] for tensor in tensors]
     tensors = [tensor[order[len(held_out) :]] for tensor in tensors]
+    family.initialise(made.prepare(tensors[0][:1_000]))
     trained = run(options, made, family, tensors)
     if is_first():
         with torch.random.fork_rng():
@@ -128,15 +139,16 @@ def is_first() -> bool:
 
 
 def settings_of(options: Train, made: Recipe) -> dict[str, Any]:
-    """The options that some families have. Raises ValueError where one is given that this family does not have."""
-    settings = {name: value for name in ("weight", "real_target") if (value := getattr(options, name)) is not None}
-    for name, value in settings.items():
-        if name not in made.settings:
-            have = [other for other in FAMILIES if any(name in found.settings for found in recipes(other))]
+    """The settings among the options. Raises ValueError where an option is given that this family does not have."""
+    for option, name in OF_SOME_FAMILIES.items():
+        value = getattr(options, option)
+        if value != getattr(Train, option) and name not in {*made.settings, *made.reads}:
+            have = [other for other in FAMILIES if any(name in {*each.settings, *each.reads} for each in recipes(other))]
+            shown = f"{value:g}" if isinstance(value, float) else value
             raise ValueError(
-                f"--{name.replace('_', '-')} {value:g}: {options.family} has no such setting; {', '.join(have)} have"
+                f"--{option.replace('_', '-')} {shown}: {options.family} has no such setting; {', '.join(have)} have"
             )
-    return settings
+    return {name: value for name in ("weight", "real_target") if (value := getattr(options, name)) is not None}
 
 
 def sizes_of(options: Train, made: Recipe, data: ImageData) -> Sizes:

@@ -12,14 +12,17 @@ import pytest
 import torch
 from PIL import Image
 
+from cogen import training
 from cogen.command_line import main
 from cogen.models import Array, Classes, GeneratorConfig, load_generator, save_generator
+from cogen.models.families.realnvp import RealNVP
 from cogen.models.networks.architectures import ConditionalGenerator, DenseGenerator
 from cogen.models.storage.encoders import load_encoder
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
-SMALL = ["--epochs", "2", "--batch", "8", "--latent-dim", "3", "--noise-images", "2"]
+QUICK = ["--epochs", "2", "--batch", "8", "--noise-images", "2"]
+SMALL = [*QUICK, "--latent-dim", "3"]
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +57,8 @@ def images(tmp_path_factory) -> Path:
 )
 def test_what_is_trained_is_there_to_complete_with(images, tmp_path, capsys, family, options):
     output = tmp_path / "made" / family
-    main(["train", family, "--data", str(images), "--output", str(output), *SMALL, *options])
+    small = QUICK if family == "realnvp" else SMALL
+    main(["train", family, "--data", str(images), "--output", str(output), *small, *options])
     said = capsys.readouterr().out
     assert f"{family} on halves" in said
     assert "noise scale" in said
@@ -167,10 +171,39 @@ def test_a_second_call_goes_on_and_another_run_is_refused(images, tmp_path, caps
     assert "seed was 0 there and is 5 here" in capsys.readouterr().err
 
 
+def test_initial_values_are_of_a_sample_of_the_training_images(tmp_path, monkeypatch):
+    """Of files that are sorted by class, all classes, and none of the images that are held out."""
+    class_of = np.arange(1_500) >= 1_000
+    random = np.random.default_rng(0)
+    pixels = (random.integers(0, 100, (1_500, 4, 4)) + 150 * class_of[:, None, None]).astype(np.uint8)
+    np.savez(tmp_path / "sorted.npz", train_images=pixels, test_images=pixels[:2])
+    seen = {}
+
+    def bytes_of(x):
+        return {picture.tobytes() for picture in (128 * (x + 1)).floor().clamp(0, 255).byte().numpy()}
+
+    monkeypatch.setattr(RealNVP, "initialise", lambda self, x: seen.update(initial=bytes_of(x)))
+    monkeypatch.setattr(training, "write", lambda *arguments: seen.update(held_out=bytes_of(arguments[-1][0])))
+    options = ["--widths", "8", "--epochs", "0.01", "--output", str(tmp_path / "flow")]
+    main(["train", "realnvp", "--data", str(tmp_path / "sorted.npz"), *options])
+    assert (len(seen["initial"]), len(seen["held_out"])) == (1_000, 150)
+    assert not seen["initial"] & seen["held_out"]
+    bright = sum(np.frombuffer(picture, np.uint8).mean() > 125 for picture in seen["initial"])
+    assert 280 < bright < 390  # a third
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
         (["gan", "--data", "nowhere"], "nowhere"),
+        (["gan", "--data", "IMAGES", "--epochs", "inf"], "--epochs inf: it must be positive and finite"),
+        (["gan", "--data", "IMAGES", "--epochs", "nan"], "--epochs nan: it must be positive and finite"),
+        (["gan", "--data", "IMAGES", "--learning-rate", "inf"], "--learning-rate inf"),
+        (["gan", "--data", "IMAGES", "--widths", "-5", "4"], "widths=(-5, 4): the widths of layers are at least 1"),
+        (["vae", "--data", "TABLE", "--widths", "-5"], "hidden=(-5,): the widths of hidden layers are at least 1"),
+        (["realnvp", "--data", "IMAGES", "--latent-dim", "7"], "--latent-dim 7: realnvp has no such setting; gan, "),
+        (["realnvp", "--data", "IMAGES", "--network", "dense"], "--network dense: realnvp has no such setting; gan, "),
+        (["cgan", "--data", "ONE_CLASS"], "cgan needs labels of two or more classes, and one_class has one class"),
         (["gan", "--data", "IMAGES", "--batch", "1000"], "a step takes 1000 items, and there are 4"),
         (["gan", "--data", "IMAGES", "--epochs", "0"], "--epochs 0: it must be positive"),
         (["gan", "--data", "IMAGES", "--latent-dim", "0"], "--latent-dim 0"),
@@ -205,15 +238,18 @@ def test_bad_input_is_one_line(images, table, tmp_path, capsys, monkeypatch, arg
     np.save(unlabelled, np.zeros((20, 8, 8), np.uint8))
     signed = tmp_path / "signed.npy"
     np.save(signed, np.linspace(-1, 1, 1280).reshape(20, 8, 8))
+    one_class = tmp_path / "one_class.npz"
+    np.savez(one_class, images=np.zeros((20, 8, 8), np.uint8), labels=np.zeros(20, int))
     monkeypatch.chdir(tmp_path)
     places = {"IMAGES": str(images), "UNLABELLED": str(unlabelled), "SIGNED": str(signed), "TABLE": str(table)}
+    places["ONE_CLASS"] = str(one_class)
     with pytest.raises(SystemExit) as stop:
         main(["train", *(places.get(argument, argument) for argument in arguments)])
     assert stop.value.code == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert reason in said[-1]
     assert said[-1].startswith("cogen: ")
-    assert {path.name for path in tmp_path.iterdir()} == {"unlabelled.npy", "signed.npy"}
+    assert {path.name for path in tmp_path.iterdir()} == {"unlabelled.npy", "signed.npy", "one_class.npz"}
 
 
 # --- tables --------------------------------------------------------------------------------------------------------

@@ -282,6 +282,30 @@ def test_what_is_no_generator_is_named(generator, said):
         CoGenerator(generator, latent_dim=2, views={"seen": views.Identity(scale=0.1)})
 
 
+@pytest.mark.parametrize(
+    ("shown", "said"),
+    [
+        ({"a": nn.Identity()}, r"view 'a' is of <class 'torch.*Identity'>: give an instance of cogen.models.views.View"),
+        ({"b": views.Identity(scale=0.1), "a": lambda x: x}, "view 'a' is of <class 'function'>"),
+        ({"a": views.Identity}, "view 'a' is of <class 'type'>"),
+        ([views.Identity(scale=0.1)], r"views is \[Identity\(\)\]: give them by name"),
+    ],
+)
+def test_what_is_no_view_is_named(shown, said):
+    with pytest.raises(TypeError, match=said):
+        CoGenerator(Tiny(), latent_dim=2, views=shown)
+
+
+def test_the_name_of_a_scale_is_taken_where_it_is_sampled():
+    def model(scale):
+        shown = {"a": views.Identity(scale=scale), "a_scale": views.Identity(scale=0.1)}
+        return CoGenerator(Tiny(), latent_dim=2, views=shown)
+
+    assert {"a", "a_scale"} <= set(handlers.trace(handlers.seed(model(0.1).numpyro, 0)).get_trace())
+    with pytest.raises(ValueError, match="view 'a_scale': this name is taken by the model's own site: rename the view"):
+        model(pyro.distributions.HalfNormal(1.0))
+
+
 def test_probabilities_of_another_range_than_the_generator_s_are_refused():
     generator = Tiny()
     generator.config = GeneratorConfig("Tiny", {}, 2, SHAPE, (-1.0, 1.0), 0.1)

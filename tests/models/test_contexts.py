@@ -219,6 +219,15 @@ def test_a_copy_stays_what_it_was_and_pickles_as_before():
     assert np.abs(second.decode(Z) - first.decode(Z)).max() > 1e-3
 
 
+def test_ids_that_leave_no_room_for_the_classes_are_refused():
+    seen = by_class(Classes(3, unknown="exact")).condition(seen=pixels())
+    limit = 2**63 // 3
+    expanded = seen.with_ids([0, 5, limit - 1]).expand_unknown().model
+    assert expanded.ids.tolist() == [3 * item + k for item in (0, 5, limit - 1) for k in range(3)]
+    with pytest.raises(ValueError, match=rf"id {limit}: .* there are 3 of an item, so ids lie below {limit}"):
+        seen.with_ids([0, 1, limit]).expand_unknown()
+
+
 # --- declarations --------------------------------------------------------------------------------------------------
 
 
@@ -244,11 +253,26 @@ def test_contexts_are_written_and_read_as_mappings():
     assert contexts_of(stored) == contexts
 
 
+def test_integers_of_numpy_are_integers():
+    labels = np.array([2, 0, 1])
+    classes, array = Classes(labels.max() + 1), Array(np.array([3, 4]), value_range=np.array([0, 1]))
+    assert (classes, array) == (Classes(3), Array((3, 4), value_range=(0.0, 1.0)))
+    assert [type(number) for number in (classes.count, *array.shape, *array.value_range)] == [int, int, int, float, float]
+    for number in (True, np.True_, np.float64(3)):
+        with pytest.raises(ValueError, match="is an integer"):
+            Classes(number)
+        with pytest.raises(ValueError, match="is positive integers"):
+            Array((3, number))
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
         (lambda: Classes(1), "at least 2"),
         (lambda: Classes(2.0), r"Classes\(2.0\)"),
+        (lambda: Classes(3, names=5), "names=5 must be 3 different strings"),
+        (lambda: Classes(2, names=(["a"], ["b"])), "2 different strings"),
+        (lambda: Classes(2, unknown="exact", prior=int), "2 positive probabilities"),
         (lambda: Classes(2, names=("a", "a")), "2 different strings"),
         (lambda: Classes(2, names=("a",)), "2 different strings"),
         (lambda: Classes(2, unknown="maybe"), "unknown='maybe'; it is 'exact'"),
@@ -258,8 +282,12 @@ def test_contexts_are_written_and_read_as_mappings():
         (lambda: Classes(2, unknown="exact", prior=(1.0, 0.0)), "2 positive probabilities"),
         (lambda: Array(5), r"Array\(shape=5\)"),
         (lambda: Array((3, 0)), "positive integers"),
+        (lambda: Array(np.array(5)), "positive integers"),
+        (lambda: Array((3,), value_range=5), "value_range=5 must be two finite numbers"),
+        (lambda: Array((3,), value_range=("a", "b")), "must be two finite numbers"),
         (lambda: Array((3,), value_range=(1, -1)), "the lower first"),
         (lambda: contexts_of({"a b": Classes(2)}), "its name must be a Python name"),
+        (lambda: contexts_of({"class": Classes(2)}), "context 'class': .* none that Python has reserved"),
         (lambda: contexts_of({"label": 10}), r"'label' is 10; it must be Classes\(count\)"),
         (lambda: contexts_of({"label": {"count": 1}}), "'label': Classes"),
         (lambda: contexts_of({"label": {"classes": 3}}), "'label': .*unexpected keyword argument 'classes'"),

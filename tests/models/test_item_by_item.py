@@ -11,7 +11,7 @@ from numpyro import handlers
 from torch import nn
 from torch.nn import functional
 
-from cogen.models import CoGenerator, load_generator, views
+from cogen.models import Array, CoGenerator, load_generator, views
 from cogen.models.families.realnvp import RealNVPGenerator
 from cogen.models.frozen import frozen
 from cogen.models.item_by_item import POINTS, check_function, check_module
@@ -173,6 +173,32 @@ def test_a_branch_inside_a_script_is_found_by_the_numbers():
     torch.manual_seed(0)
     with pytest.raises(ValueError, match="mixes the items"):
         check_module(torch.jit.script(Branch()), torch.randn(POINTS, 3), "it", "z")
+
+
+class ContextInPlace(nn.Module):
+    def forward(self, z, a, b):
+        return z + a + b.mul_(2)
+
+
+def test_a_context_that_is_changed_in_place_is_named():
+    with pytest.raises(ValueError, match=r"^the generator changes the context 'b' in place.*as in b = 2 \* b$"):
+        CoGenerator(
+            ContextInPlace(),
+            latent_dim=3,
+            contexts={"a": Array((3,)), "b": Array((3,))},
+            views={"all": views.Identity(scale=0.1)},
+        )
+
+
+class InPlaceUnderGradients(nn.Module):
+    def forward(self, z, a):
+        return z + (a.mul_(2) if torch.is_grad_enabled() else 2 * a)
+
+
+def test_a_check_leaves_contexts_as_they_were():
+    context = torch.ones(POINTS, 3)
+    check_module(InPlaceUnderGradients(), torch.randn(POINTS, 3), "it", "z", {"a": context})
+    assert torch.equal(context, torch.ones(POINTS, 3))
 
 
 def half_precision():

@@ -158,6 +158,33 @@ def test_settings_are_those_of_the_family():
     assert made.family(Sizes((1, 8, 8), 3)).learning_rate == made.learning_rate
 
 
+def test_the_rates_of_a_table_s_family_are_those_of_its_optimiser():
+    schema = Schema.of({"age": [20, 30, 40, None], "smokes": ["no", "yes", "no", "?"]})
+    family = recipe("vae", Kind.TABLE).family(TableSizes(schema, 3), learning_rate=1e-5, betas=(0.5, 0.9))
+    (optimizer,) = family.optimizers().values()
+    assert [(group["lr"], group["betas"]) for group in optimizer.param_groups] == [(1e-5, (0.5, 0.9))] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "switch"), [("vae", "bernoulli"), ("cvae", "bernoulli"), ("aim", "unit_variance"), ("ali", "stochastic")]
+)
+def test_a_switch_of_the_class_that_its_recipe_cannot_follow_is_no_setting(name, switch):
+    """`bernoulli` is for data in [0, 1], and theirs lie in (-1, 1); the others make what `aim-minus` and `bigan` are."""
+    made = recipe(name, Kind.IMAGES)
+    with pytest.raises(ValueError, match=f"{switch}=True: the family has no such setting"):
+        made.family(Sizes((1, 8, 8), 3, 2 if made.labelled else 0), **{switch: True})
+
+
+@pytest.mark.parametrize("name", OF_IMAGES)
+def test_a_recipe_says_which_sizes_it_reads(name):
+    made, read = recipe(name, Kind.IMAGES), set()
+    plain = {"latent_dim": 3, "convolutional": False, "widths": (8, 4)}
+    for size, other in {"latent_dim": 2, "convolutional": True, "widths": (4, 8)}.items():
+        one, two = (made.generator(Sizes((1, 8, 8), **(plain | changed))) for changed in ({}, {size: other}))
+        read |= {size} if one != two else set()
+    assert made.reads == read
+
+
 def test_a_weight_behind_the_name():
     assert weighted("aim:0.5", Kind.IMAGES) == (recipe("aim", Kind.IMAGES), {"weight": 0.5})
     assert weighted("gan", Kind.POINTS) == (recipe("gan", Kind.POINTS), {})
@@ -175,12 +202,30 @@ def test_the_penalty_is_put_where_the_family_has_it():
     [
         ({"convolutional": True, "widths": (4, 5, 6)}, r"widths \(4, 5, 6\): a convolutional network has two channel counts"),
         ({"critic_widths": (4,)}, r"critic_widths \(4,\): a convolutional network"),
-        ({"convolutional": True, "bandwidth": 1.0}, r"bandwidth=1.0: Fourier features are for dense networks"),
     ],
 )
 def test_sizes_that_do_not_go_together(options, reason):
     with pytest.raises(ValueError, match=reason):
         recipe("gan", Kind.IMAGES).family(Sizes((1, 8, 8), 3, **options))
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "reason"),
+    [
+        ((1, 8, 8), {"bandwidth": 1.0}, r"bandwidth=1.0: Fourier features are for dense networks of points .*\(1, 8, 8\)"),
+        ((1, 8, 8), {"bandwidth": 1.0, "convolutional": False}, "bandwidth=1.0: Fourier features"),
+        ((2,), {"latent_dim": 0}, "latent_dim=0: a latent has at least one dimension"),
+        ((2,), {"widths": (0, 0)}, r"widths=\(0, 0\): the widths of layers are at least 1"),
+        ((1, 8, 8), {"widths": (-5, 4)}, r"widths=\(-5, 4\)"),
+        ((2,), {"critic_widths": (4, 0)}, r"critic_widths=\(4, 0\)"),
+        ((2,), {"encoder_widths": (-1,)}, r"encoder_widths=\(-1,\)"),
+        ((2,), {"head_widths": (0,)}, r"head_widths=\(0,\)"),
+        ((2,), {"pair_widths": (0,)}, r"pair_widths=\(0,\)"),
+    ],
+)
+def test_sizes_that_cannot_be(shape, options, reason):
+    with pytest.raises(ValueError, match=reason):
+        Sizes(shape, **({"latent_dim": 2} | options))
 
 
 def test_what_reads_fourier_features_is_not_stored():

@@ -289,6 +289,7 @@ def test_a_table_without_continuous_columns():
         ({"extra_holes": 1.5}, r"extra_holes=1\.5: .* lies in \[0, 1\]"),
         ({"smallest_scale": 0.0}, r"smallest_scale=0\.0: it lies in \(0, 1\)"),
         ({"latent": 0}, "latent_dim=0"),
+        ({"hidden": (8, -5)}, r"hidden=\(8, -5\): the widths of hidden layers are at least 1"),
     ],
 )
 def test_settings_that_cannot_be(options, said):
