@@ -103,7 +103,7 @@ def calls_of_infer() -> dict[str, float]:
     for name in ("infer, 4 x 4 linear generator: first call", "infer, 4 x 4 linear generator: second call"):
         seen = model.condition(seen=np.random.default_rng(len(took)).standard_normal((1, 4)).astype(np.float32))
         start = time.perf_counter()
-        infer(seen, AnnealedHMC(), num_warmup=100, num_samples=50, num_chains=4, seed=0, progress=False)
+        infer(seen, AnnealedHMC(), num_warmup=100, num_samples=50, num_chains=16, seed=0, progress=False)
         took[name] = time.perf_counter() - start
     return took
 
