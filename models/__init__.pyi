@@ -17,6 +17,7 @@ from .families.ali import ALI as ALI
 from .families.alice import ALICE as ALICE
 from .families.family import Family as Family
 from .families.gan import GAN as GAN
+from .families.glf import GLF as GLF
 from .families.realnvp import RealNVP as RealNVP
 from .families.tabular_vae import TabularVAE as TabularVAE
 from .families.unrolled import UnrolledGAN as UnrolledGAN

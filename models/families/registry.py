@@ -18,6 +18,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "unrolled-gan": ("cogen.models.families.unrolled:RECIPE",),
     "vae": ("cogen.models.families.vae:RECIPE", "cogen.models.families.tabular_vae:RECIPE"),
     "cvae": ("cogen.models.families.vae:CONDITIONAL",),
+    "glf": ("cogen.models.families.glf:RECIPE",),
     "realnvp": ("cogen.models.families.realnvp:RECIPE",),
     "ali": ("cogen.models.families.ali:RECIPE",),
     "bigan": ("cogen.models.families.ali:DETERMINISTIC",),

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cogen.models.contexts import Classes, Context, contexts_of
 from cogen.models.data.datasets import from_bytes
+from cogen.models.families.glf import LatentFlowGenerator
 from cogen.models.families.realnvp import RealNVPGenerator
 from cogen.models.frozen import frozen
 from cogen.models.networks.architectures import ConditionalGenerator, Conditioned, DcganGenerator, DenseGenerator
@@ -28,6 +29,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "DcganGenerator": DcganGenerator,
     "RealNVPGenerator": RealNVPGenerator,
     "ConditionalGenerator": ConditionalGenerator,
+    "LatentFlowGenerator": LatentFlowGenerator,
 }
 
 SHIPPED = Path(__file__).parents[1] / "shipped"

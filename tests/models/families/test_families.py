@@ -19,6 +19,7 @@ from cogen.models.families.alice import ALICE
 from cogen.models.families.family import Family, Updates
 from cogen.models.families.fgan import KL
 from cogen.models.families.gan import GAN, NonSaturating, Saturating
+from cogen.models.families.glf import GLF, LatentFlowGenerator
 from cogen.models.families.realnvp import RealNVP, RealNVPGenerator
 from cogen.models.families.unrolled import UnrolledGAN
 from cogen.models.families.vae import VAE
@@ -32,6 +33,12 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 LATENT, COLUMNS = 2, ("x1", "x2")
 ARGUMENTS = {"latent_dim": LATENT, "event_shape": (2,), "hidden": (32, 32), "bounded": False}
+FLOW_ARGUMENTS = {"architecture": "DenseGenerator", "arguments": ARGUMENTS, "couplings": 4, "hidden": (16,)}
+ARCHITECTURES = {
+    "realnvp": ("RealNVPGenerator", {"event_shape": (2,), "hidden": (32,)}),
+    "glf": ("LatentFlowGenerator", FLOW_ARGUMENTS),
+}
+"""Of the families whose generator is no `DenseGenerator`."""
 RATE = {"learning_rate": 2e-3, "betas": (0.5, 0.9)}
 
 
@@ -56,6 +63,7 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     "fgan": lambda: GAN(generator(), critic(), LATENT, KL(), learning_rate=1e-3),
     "unrolled": lambda: UnrolledGAN(generator(), critic(), LATENT, unroll=2, **RATE),
     "vae": lambda: VAE(DenseEncoder(LATENT, (2,), (32, 32)), generator(), LATENT, learning_rate=5e-3),
+    "glf": lambda: GLF(DenseEncoder(LATENT, (2,), (32, 32)), LatentFlowGenerator(**FLOW_ARGUMENTS), LATENT, learning_rate=5e-3),
     "realnvp": lambda: RealNVP(RealNVPGenerator((2,), hidden=(32,)), learning_rate=5e-3),
     "ali": lambda: ALI(generator(), encoder(), JointCritic((2,), LATENT), LATENT, **RATE),
     "bigan": lambda: ALI(generator(), encoder(), JointCritic((2,), LATENT), LATENT, stochastic=False, **RATE),
@@ -156,10 +164,10 @@ def test_it_trains_in_mixed_precision(name):
 
 def test_it_is_stored_and_conditioned_in_both_ppls(name, tmp_path):
     family = fresh(name).eval()
-    flow = name == "realnvp"
+    architecture, arguments = ARCHITECTURES.get(name, ("DenseGenerator", ARGUMENTS))
     config = GeneratorConfig(
-        architecture="RealNVPGenerator" if flow else "DenseGenerator",
-        arguments={"event_shape": (2,), "hidden": (32,)} if flow else ARGUMENTS,
+        architecture=architecture,
+        arguments=arguments,
         latent_dim=LATENT,
         event_shape=(2,),
         value_range=(-5, 5),
