@@ -67,9 +67,9 @@ def importance_p_value(case, posterior) -> float:
         (in_jax, "AutoMultivariateNormal"),
         (in_jax, "AutoNormal"),
         (in_jax, "AutoDiagonalNormal"),
-        (in_torch, "AutoMultivariateNormal"),
+        pytest.param(in_torch, "AutoMultivariateNormal", marks=pytest.mark.slow),
         (in_torch, "AutoNormal"),
-        (in_torch, "AutoDiagonalNormal"),
+        pytest.param(in_torch, "AutoDiagonalNormal", marks=pytest.mark.slow),
     ],
 )
 def test_a_guide_that_can_be_the_posterior_becomes_it(make, guide):
@@ -112,6 +112,7 @@ def errors_of_bridges(case, num_chains):
     return log_evidence(posterior)["estimate"].values - case.log_evidence
 
 
+@pytest.mark.slow
 def test_the_evidence_of_a_bridge_is_consistent(monkeypatch):
     """Sixteen times the particles quarter the error; its bias, which falls faster, then is below what 48 items can see."""
     case = LinearCase(48)

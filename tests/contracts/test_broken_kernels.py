@@ -63,6 +63,7 @@ def test_the_right_trajectory_has_the_right_moments(library):
 SUBTLE = [a_stale_start_gradient, *WRONG_BETAS, an_acceptance_to_the_power_of_a_half]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", SUBTLE)
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_a_broken_trajectory_has_the_wrong_moments(library, mistake, monkeypatch):

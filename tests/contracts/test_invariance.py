@@ -24,7 +24,13 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 FALSE_ALARM = 1e-4
 
-PLACINGS = [(name, case, beta) for name, entry in PLACED.items() for case in entry.cases for beta in entry.betas]
+PLACINGS = [
+    pytest.param(name, case, beta, marks=pytest.mark.slow if name.split(",")[0] in ("blackjax", "numpyro") else ())
+    for name, entry in PLACED.items()
+    for case in entry.cases
+    for beta in entry.betas
+]
+"""Kernels of other libraries, which change rarely, are put to the contract in the slow tests."""
 
 
 @pytest.mark.parametrize(("name", "case", "beta"), PLACINGS)

@@ -95,7 +95,17 @@ def cases_of(entry) -> dict:
     return CASES if entry.crosses_modes else WITH_ONE_MODE
 
 
-@pytest.mark.parametrize(("name", "target"), [(name, target) for name, entry in DRIVEN.items() for target in cases_of(entry)])
+ON_EVERY_TARGET = ("ais", "resampling", "torch, resampling")
+"""These are put to every target at once; the others to the linear generator, and to the rest in the slow tests."""
+
+
+def pairings() -> list:
+    pairs = [(name, target) for name, entry in DRIVEN.items() for target in cases_of(entry)]
+    at_once = [target == "linear" or name in ON_EVERY_TARGET for name, target in pairs]
+    return [pytest.param(*pair, marks=() if quick else pytest.mark.slow) for pair, quick in zip(pairs, at_once, strict=True)]
+
+
+@pytest.mark.parametrize(("name", "target"), pairings())
 def test_moments_and_evidence(name, target):
     entry = DRIVEN[name]
     case = cases_of(entry)[target]()

@@ -86,6 +86,7 @@ def test_metrics(written):
     assert {"torch", "jax", "numpyro", "arviz", "cogen-ppl"} <= set(metrics["versions"])
 
 
+@pytest.mark.slow
 def test_scores_of_pairs_need_two_populations(written, tmp_path, capsys):
     """So few temperatures leave one population to every image: no score, and the report names the reason."""
     metrics = json.loads((written / "metrics.json").read_text())
@@ -126,7 +127,7 @@ def test_generators(capsys):
     [
         ["--algorithm", "gradient-descent", "--view", "thumbnail"],
         ["--algorithm", "importance", "--view", "box"],
-        ["--algorithm", "nuts", "--view", "centre", "--warmup", "5"],
+        pytest.param(["--algorithm", "nuts", "--view", "centre", "--warmup", "5"], marks=pytest.mark.slow, id="nuts"),
         ["--algorithm", "annealed-hmc", "--backend", "pyro"],
         ["--algorithm", "hmc", "--backend", "pyro", "--view", "random", "--warmup", "2", "--chains", "1", "--samples", "4"],
     ],

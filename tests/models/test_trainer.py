@@ -451,6 +451,7 @@ TWO = """
 """
 
 
+@pytest.mark.slow
 def test_two_devices_do_what_one_does(tmp_path):
     """A loss that is a mean over items, without latents: the averaged gradients are those of the whole batch."""
     from safetensors.torch import load_file

@@ -55,6 +55,7 @@ print("alike")
 """
 
 
+@pytest.mark.slow
 def test_the_draws_are_those_of_one_device():
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}

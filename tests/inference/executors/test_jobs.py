@@ -117,6 +117,7 @@ def test_shards_are_read_when_they_are_used(folder, whole):
     np.testing.assert_allclose(mean.values, whole["posterior"]["z"].mean(("chain", "draw")).values, rtol=1e-5)
 
 
+@pytest.mark.slow
 @needs_dask
 def test_memory_does_not_grow_with_the_items(tmp_path):
     """900 items more have 17 MB of latents alone."""
@@ -141,6 +142,7 @@ def test_a_model_that_is_one_item_is_one_job(tmp_path):
     assert shards(tmp_path / "run") == ["run.json", "shard_000000.nc"]
 
 
+@pytest.mark.slow
 def test_kernels_of_numpyro_and_given_starts(tmp_path):
     model, start = conditioned(5), {"z": np.random.default_rng(0).normal(size=(16, 5, 3)).astype(np.float32)}
     for name, kernel, settings in (("nuts", numpyro.infer.NUTS, {}), ("mala", Langevin(step_size=0.1), {"start": start})):
