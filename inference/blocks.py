@@ -25,7 +25,7 @@ from cogen.inference.items import Items
 from cogen.inference.kernels.kernel import ExactDraws, GivenPositions, Kernel
 from cogen.inference.loops import compiled_loop, has_convolutions
 from cogen.inference.program import Started
-from cogen.inference.records import Records, statistics_of
+from cogen.inference.records import Records, facts_of, statistics_of
 from cogen.inference.seeds import item_key, run_key
 from cogen.inference.targets.numpyro_target import constrained_sites
 from cogen.inference.targets.target import Target
@@ -95,7 +95,7 @@ class JaxProgram:
 
     @property
     def facts(self) -> dict[str, Any]:
-        return self.kernel.facts if self._shape.start is None else {**self.kernel.facts, "evidence_kind": ""}
+        return facts_of(self.kernel.facts, self._shape.start is None)
 
     # --- what a run asks for -----------------------------------------------------------------------------------
 

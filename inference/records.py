@@ -34,6 +34,11 @@ def statistics_of(info: Any, exact: bool) -> dict[str, Any]:
     return {name: value for name, value in info._asdict().items() if value is not None and name not in left_out}
 
 
+def facts_of(facts: dict[str, Any], exact: bool) -> dict[str, Any]:
+    """What the results remember of a kernel: of chains that did not start from exact draws, no kind of evidence."""
+    return facts if exact else {**facts, "evidence_kind": ""}
+
+
 @dataclass
 class BlockRecords:
     """What is kept of a block of items."""

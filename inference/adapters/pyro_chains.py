@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from cogen.inference.items import ItemModel, Items
 from cogen.inference.program import Started
 from cogen.inference.records import Records
-from cogen.inference.torch.guide_start import check_sites
+from cogen.inference.torch.guide_start import check_sites, check_supports
 from cogen.inference.torch.model_checks import ProperUnobserved
 
 
@@ -89,6 +89,7 @@ class PyroProgram:
 
     def start(self, items: Items) -> Started:
         high, low = (int(half) for half in items.id[0])
+        given = None if items.start is None else self._coordinates(items)
         chains = []
         for index in range(self._num_chains):
             with torch.random.fork_rng(devices=[]):
@@ -96,10 +97,8 @@ class PyroProgram:
                 torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
                 gradients = [0]
                 kernel = self._make(self._counted(gradients))
-                if items.start is not None:
-                    kernel.initial_params = self._coordinates(
-                        {name: value[0, index] for name, value in items.start.items()}, items
-                    )
+                if given is not None:
+                    kernel.initial_params = given[index]
                 kernel.setup(self._num_warmup, items.data)
                 chains.append(_Chain(kernel, kernel.initial_params, torch.get_rng_state(), gradients))
         return Started(chains, None, np.zeros(1, np.int64))
@@ -129,15 +128,20 @@ class PyroProgram:
         """The parameters of every chain of every item."""
         return [[chain.parameters for chain in chains] for chains, _ in parts]
 
-    def _coordinates(self, values: dict[str, np.ndarray], items: Items) -> dict[str, torch.Tensor]:
-        """Values of the latent sites of a chain as Pyro's kernels hold them: unconstrained, in the plate of one item."""
-        found, _, transforms, _ = initialize_model(self._target, model_args=(items.data,))
-        given = {n: torch.as_tensor(v if self._items is None else v[None]) for n, v in values.items()}
-        check_sites("start", given, {name: transforms[name].inv(value).shape for name, value in found.items()})
-        unconstrained = {name: transforms[name](value.to(found[name])) for name, value in given.items()}
-        if not all(value.isfinite().all() for value in unconstrained.values()):
-            raise ValueError(f"start holds values outside of the supports of the sites {sorted(values)}")
-        return unconstrained
+    def _coordinates(self, items: Items) -> list[dict[str, torch.Tensor]]:
+        """The item's starting values as Pyro's kernels hold them, chain by chain: unconstrained, in the plate of one item."""
+        with torch.random.fork_rng(devices=[]):
+            found, _, transforms, _ = initialize_model(self._target, model_args=(items.data,))
+        shapes = {name: transforms[name].inv(value).shape for name, value in found.items()}
+        chains = []
+        for index in range(self._num_chains):
+            values = {name: value[0, index] for name, value in items.start.items()}
+            given = {n: torch.as_tensor(v if self._items is None else v[None]) for n, v in values.items()}
+            check_sites("start", given, shapes)
+            unconstrained = {name: transforms[name](value.to(found[name])) for name, value in given.items()}
+            check_supports(values, unconstrained.values())
+            chains.append(unconstrained)
+        return chains
 
     def _counted(self, gradients: list[int]) -> Callable:
         def counted(data: Any) -> Any:

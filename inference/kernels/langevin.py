@@ -162,15 +162,16 @@ class LangevinSettings:
         but a `Tuning`."""
         if not isinstance(pilot, Tuning):
             raise TypeError(f"a pilot of Langevin dynamics is frozen from its Tuning, not from a {type(pilot).__name__}")
-        changed: dict[str, Any] = {"step_size": pilot.steps}
+        changed: dict[str, Any] = {"step_size": pilot.steps} if self.rule.adapts else {}
         if self.adapt_preconditioner:
             changed |= {"adapt_preconditioner": False, "preconditioner": pilot.metric}
         return replace(self, **changed)
 
     @property
     def recorded(self) -> np.ndarray | None:
-        """The ids of the items whose step sizes are held, if known."""
-        return getattr(self.step_size, "ids", None)
+        """The ids of the items whose step sizes or metrics are held, if known."""
+        ids = (getattr(each, "ids", None) for each in (self.step_size, self.preconditioner))
+        return next((each for each in ids if each is not None), None)
 
     def own(self, num_warmup: int) -> Own:
         """What is held item by item."""

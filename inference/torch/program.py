@@ -11,7 +11,7 @@ import torch
 from cogen.inference.items import Items
 from cogen.inference.kernels.kernel import ExactDraws, GivenPositions, Start
 from cogen.inference.program import Started
-from cogen.inference.records import Records, statistics_of
+from cogen.inference.records import Records, facts_of, statistics_of
 from cogen.inference.torch.checkpoint import identity, state_from_arrays, state_to_arrays
 from cogen.inference.torch.random_numbers import Random
 
@@ -38,7 +38,7 @@ class TorchProgram:
 
     @property
     def facts(self) -> dict[str, Any]:
-        return self.kernel.facts if self._start.exact else {**self.kernel.facts, "evidence_kind": ""}
+        return facts_of(self.kernel.facts, self._start.exact)
 
     def compile(self) -> None:
         """Nothing is compiled."""

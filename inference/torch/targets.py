@@ -39,7 +39,7 @@ from torch.distributions import Distribution, Independent, Normal, biject_to
 
 from cogen.inference.items import ItemModel, count_items, find_items, item_ids, items_apart, take_items
 from cogen.inference.kernels.kernel import ExactDraws, Own, Start
-from cogen.inference.torch.guide_start import PyroGuideStart, check_sites
+from cogen.inference.torch.guide_start import PyroGuideStart, check_sites, check_supports
 from cogen.inference.torch.model_checks import ProperUnobserved, check_pyro_model
 from cogen.inference.torch.random_numbers import Random
 
@@ -163,10 +163,11 @@ class PyroTarget:
         """
         given = {name: torch.as_tensor(value).to(self._like) for name, value in values.items()}
         with torch.random.fork_rng(devices=[]), torch.no_grad(), pyro.validation_enabled(False):
+            (call, *_), lead = self._calls(0, self.num_chains)
+            self._draw_once(*call, lead)  # finds the shapes of so many rows
             items = [self._given(item, {name: value[item] for name, value in given.items()}) for item in range(self.num_items)]
         u = torch.stack(items, dim=1)
-        if not u.isfinite().all():
-            raise ValueError(f"start holds values outside of the supports of the sites {sorted(values)}")
+        check_supports(values, [u])
         return u
 
     def starting_from(self, guide: PyroGuideStart) -> Self:
@@ -293,7 +294,6 @@ class PyroTarget:
     def _given(self, item: int, values: dict[str, Tensor]) -> Tensor:
         """These values (chain, *shape) of one item, as unconstrained coordinates (chain, dim)."""
         calls, lead = self._calls(item, self.num_chains)
-        self._draw_once(*calls[0], lead)  # finds the shapes of so many rows
         rows = [values] if lead else [{name: value[chain] for name, value in values.items()} for chain in range(len(calls))]
         return self._coordinates("start", rows, calls, lead)
 

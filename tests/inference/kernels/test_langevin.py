@@ -221,6 +221,19 @@ def test_a_pilot_freezes_the_step_sizes_and_the_metric(case, tmp_path):
         Run(other, Langevin(adapt_preconditioner=True).frozen(loaded), num_warmup=5, num_chains=2, seed=0, progress=False)
 
 
+def test_a_pilot_of_ula_finds_a_metric_and_leaves_its_step_alone(case):
+    kernel = Langevin(metropolis=False, step_size=0.3, adapt_preconditioner=True)
+    run = Run(case.conditioned, kernel, num_warmup=50, num_chains=4, seed=3, progress=False)
+    tuning = run.pilot(4)
+    posterior = run.draw(1)
+    assert (posterior["sample_stats"]["step_size"].values == np.float32(0.3)).all()
+    np.testing.assert_allclose(np.asarray(run.last_state.scale) ** 2, tuning.variance, rtol=1e-5)
+    swapped = case.conditioned.with_ids([1, 0, *range(2, 24)])
+    other = Run(swapped, kernel.frozen(tuning), num_warmup=5, num_chains=2, seed=0, progress=False)
+    other.draw(1)  # rows are found by their ids
+    np.testing.assert_allclose(np.asarray(other.last_state.scale)[0] ** 2, tuning.variance[1], rtol=1e-5)
+
+
 def test_what_learns_nothing_has_no_pilot(case):
     with pytest.raises(ValueError, match="a pilot needs one of our kernels that adapts"):
         infer(case.conditioned, Langevin(metropolis=False, step_size=0.1), num_warmup=5, pilot=4, seed=0, progress=False)
