@@ -260,7 +260,7 @@ def _integer(value: Any) -> int | None:
 
 
 def _floats(values: Any) -> np.ndarray:
-    """The values as an array of floats; a single NaN for what are no numbers."""
+    """The values as an array of floats; a single NaN where they are not numbers."""
     try:
         return np.asarray(values, dtype=float)
     except (TypeError, ValueError):

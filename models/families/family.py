@@ -91,6 +91,13 @@ class Updates:
         return self.losses[name]
 
 
+def x_alone(batch: Batch) -> Tensor:
+    """The x of a batch without labels. Raises ValueError for one with more than x."""
+    if len(batch) != 1:
+        raise ValueError(f"the batch holds {len(batch)} tensors, and this family models x alone: train on x without labels")
+    return batch[0]
+
+
 def adam(*networks: nn.Module, learning_rate: float, betas: tuple[float, float]) -> torch.optim.Adam:
     """Adam over the networks' weights, fused: a step is one kernel."""
     return torch.optim.Adam([p for net in networks for p in net.parameters()], learning_rate, betas, fused=True)

@@ -25,12 +25,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cogen.models.families.family import Batch, Family, Update, adam
+from cogen.models.families.family import Batch, Family, Update, adam, x_alone
 from cogen.models.families.realnvp import RealNVPGenerator
 from cogen.models.families.recipe import Recipe
 from cogen.models.families.sizes import Architecture, Sizes
 from cogen.models.families.vae import negative_elbo
-from cogen.models.networks.architectures import DcganGenerator, DenseGenerator
+from cogen.models.networks.architectures import PLAIN
 
 COUPLINGS = 8
 HIDDEN = (64, 64)
@@ -56,11 +56,10 @@ class LatentFlowGenerator(nn.Module):
         hidden: Sequence[int] = HIDDEN,
     ) -> None:
         super().__init__()
-        kinds = {"DenseGenerator": DenseGenerator, "DcganGenerator": DcganGenerator}
-        if architecture not in kinds:
-            raise ValueError(f"a latent flow has the decoder {' or '.join(kinds)}, not {architecture!r}")
+        if architecture not in PLAIN:
+            raise ValueError(f"a latent flow has the decoder {' or '.join(PLAIN)}, not {architecture!r}")
         self.flow = RealNVPGenerator((arguments["latent_dim"],), couplings, hidden)
-        self.decoder = kinds[architecture](**arguments)
+        self.decoder = PLAIN[architecture](**arguments)
 
     def forward(self, z: Tensor) -> Tensor:
         """z (batch, latent_dim) -> (batch, *event_shape)."""
@@ -104,9 +103,7 @@ class GLF(Family):
         }
 
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
-        if len(batch) != 1:
-            raise ValueError(f"the batch holds {len(batch)} tensors, and this family models x alone: train on x without labels")
-        (x,) = batch
+        x = x_alone(batch)
         update("negative_elbo", lambda: negative_elbo(self.code_encoder, self.generator.decoder, x, scale=self.scale)[0])
         with torch.no_grad():
             mean, log_sd = self.code_encoder(x)

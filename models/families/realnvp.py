@@ -40,7 +40,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 
-from cogen.models.families.family import Batch, Family, Update, adam
+from cogen.models.families.family import Batch, Family, Update, adam, x_alone
 from cogen.models.families.recipe import Recipe
 from cogen.models.families.sizes import Architecture, Sizes
 from cogen.models.training.preparation import dequantised
@@ -247,9 +247,8 @@ class RealNVP(Family):
         self.generator.standardise(x)
 
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
-        if len(batch) != 1:
-            raise ValueError(f"the batch holds {len(batch)} tensors, and this family models x alone: train on x without labels")
-        update("negative_log_likelihood", lambda: -self.generator.log_density(batch[0]).mean())
+        x = x_alone(batch)
+        update("negative_log_likelihood", lambda: -self.generator.log_density(x).mean())
 
     def distribution(self) -> Any:
         """Pyro's distribution of x, with event shape that of x: it is drawn from, scored and differentiated as any other."""

@@ -105,13 +105,17 @@ class DcganGenerator(nn.Module):
         return self.upsample(self.project(z))
 
 
+PLAIN: dict[str, Any] = {"DenseGenerator": DenseGenerator, "DcganGenerator": DcganGenerator}
+"""Generators on which others are built, by the names under which they are stored."""
+
+
 class FourierFeatures(nn.Module):
     """Sines and cosines of fixed random combinations of a few numbers, for events of few numbers and fine detail.
 
     A multilayer perceptron of the numbers themselves learns slow functions of them first, and fast ones late.
 
     :param inputs: how many numbers an event has.
-    :param width: how many features; even, half of them sines.
+    :param width: number of features, even: half are sines, half cosines.
     :param bandwidth: standard deviation of the frequencies, in radians for each unit of an input (without the paper's 2 pi);
         the features change over distances of 1 / bandwidth.
 
@@ -248,10 +252,9 @@ class ConditionalGenerator(Conditioned):
     """A generator of (z, label), by the name and the arguments of the architecture below it, so that it can be stored."""
 
     def __init__(self, architecture: str, num_classes: int, arguments: Mapping[str, Any]) -> None:
-        kinds = {"DenseGenerator": DenseGenerator, "DcganGenerator": DcganGenerator}
-        if architecture not in kinds:
-            raise ValueError(f"a conditional generator is built on {' or '.join(kinds)}, not on {architecture!r}")
-        super().__init__(kinds[architecture](**arguments), num_classes)
+        if architecture not in PLAIN:
+            raise ValueError(f"a conditional generator is built on {' or '.join(PLAIN)}, not on {architecture!r}")
+        super().__init__(PLAIN[architecture](**arguments), num_classes)
 
 
 def count_parameters(module: nn.Module) -> int:

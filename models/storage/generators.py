@@ -21,12 +21,11 @@ from cogen.models.data.datasets import from_bytes
 from cogen.models.families.glf import LatentFlowGenerator
 from cogen.models.families.realnvp import RealNVPGenerator
 from cogen.models.frozen import frozen
-from cogen.models.networks.architectures import ConditionalGenerator, Conditioned, DcganGenerator, DenseGenerator
+from cogen.models.networks.architectures import PLAIN, ConditionalGenerator, Conditioned
 from cogen.models.storage import stored
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
-    "DenseGenerator": DenseGenerator,
-    "DcganGenerator": DcganGenerator,
+    **PLAIN,
     "RealNVPGenerator": RealNVPGenerator,
     "ConditionalGenerator": ConditionalGenerator,
     "LatentFlowGenerator": LatentFlowGenerator,
@@ -45,8 +44,8 @@ class GeneratorConfig:
     :param latent_dim: size of z.
     :param event_shape: shape of one output, images as (channel, height, width).
     :param value_range: least and greatest value an output takes; loaders, metrics and pictures use it.
-    :param noise_scale: standard deviation of the noise to condition with, unless one knows better; it stands for what the
-        generator cannot make, and is chosen on held-out data.
+    :param noise_scale: standard deviation of the noise that views take by default: it covers what the generator cannot make,
+        and is chosen on held-out data.
     :param name: for people, as are the next three.
     :param training_data: what it was trained on.
     :param licence: of the weights.
