@@ -11,6 +11,7 @@ of the trainer) is done in new processes, in turns too.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shlex
@@ -49,8 +50,6 @@ class Options:
 
 def kernels(transitions: int) -> dict[str, Callable[[], float]]:
     """Functions that do a piece of work and give its seconds."""
-    import functools
-
     import numpyro.infer
     import peer_samplers as peers
     import speed

@@ -43,7 +43,7 @@ class ItemDraws(NamedTuple):
 
 
 def items_of(draws: Any, truth: Any, mask: Any = None, log_weight: Any = None, group: Any = None) -> Iterator[ItemDraws | None]:
-    """One `ItemDraws` an item; None for an item without weights or a judged pixel, or with values there that are no numbers.
+    """One `ItemDraws` an item; None for an item without weights or judged pixels, or where one of these is not finite.
 
     :param draws: (chain, draw, item, ...).
     :param truth: (item, ...).

@@ -36,10 +36,9 @@ def plot_completions(
 
     truth: (item, channel, height, width), or None. draws: pictures of posterior draws (draw, item, channel, height, width),
     of which the first num_draws are shown; when None they are picked by weight from the `x` of a run with keep_x=True, or left
-    out.
-    items: positions of the items to show (the first 16 when None); more than 8 stand in two bands side by side. value_range:
-    black and white of the pictures; read off the run's attributes when None. Hidden pixels are bluish grey. Raises ValueError
-    for a run that has no pixels.
+    out. items: positions of the items to show (the first 16 when None); more than 8 stand in two bands side by side.
+    value_range: black and white of the pictures; read off the run's attributes when None. Hidden pixels are bluish grey. Raises
+    ValueError for a run that has no pixels.
     """
     if not has_group(posterior, "predictions") or "x_mean" not in group(posterior, "predictions"):
         raise ValueError("the run has no predictions x_mean: only runs of a CoGenerator over images can be pictured")

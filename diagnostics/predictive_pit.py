@@ -64,7 +64,7 @@ def pit_p_value(joint_pit: np.ndarray) -> float:
 
     Pixels of an item depend on each other, items do not: the joint PIT of an item is uniform whatever its pixels' dependence,
     so that the test is exact for any number of items whose draws are independent and equally weighted. (A test of the items'
-    mean PIT and dispersion is not: of strongly dependent pixels, sixteen items reject at 1 % in 6 % of right cases.) Items
+    mean PIT and dispersion is not: where pixels depend strongly on each other and items are few, it rejects too often.) Items
     without a value are left out; NaN where none has one.
     """
     known = np.asarray(joint_pit, dtype=float)
