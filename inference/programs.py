@@ -68,7 +68,7 @@ def _compiled(
 
     from cogen.inference.blocks import JaxProgram, items_per_block
     from cogen.inference.targets.masked_sites import ProperUnobserved
-    from cogen.inference.targets.model_checks import check_numpyro_model
+    from cogen.inference.targets.model_checks import check_numpyro_model, check_supports
 
     recipe = _recipe(kernel)
     if items is None:
@@ -83,6 +83,7 @@ def _compiled(
     jax.eval_shape(lambda: jnp.zeros(bound.target(args, model=program_model, own=own).dim))  # what is wrong is raised here
     if start is not None:
         whole = whole._replace(start=_positions(program_model, whole, start))
+        check_supports(start, [whole.start])
     size = 1 if items is None else items_at_once or items_per_block(counts["num_chains"])
     first = whole.take(blocks_of(len(ids), size)[0][0])
     program = JaxProgram(bound, program_model, first, **counts, devices=devices)

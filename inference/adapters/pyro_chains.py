@@ -21,7 +21,8 @@ from tqdm.auto import tqdm
 from cogen.inference.items import ItemModel, Items
 from cogen.inference.program import Started
 from cogen.inference.records import Records
-from cogen.inference.torch.guide_start import check_sites, check_supports
+from cogen.inference.targets.model_checks import check_supports
+from cogen.inference.torch.guide_start import check_sites
 from cogen.inference.torch.model_checks import ProperUnobserved
 
 

@@ -120,6 +120,12 @@ def runs_in_numpyro(model: Callable, args: Iterable, kwargs: Mapping[str, Any]) 
     return any(site["type"] == "sample" for site in getattr(trace, "trace", {}).values())
 
 
+def check_supports(sites: Iterable[str], coordinates: Iterable[Any]) -> None:
+    """Raises ValueError where the values that a start gives of these sites have no finite unconstrained coordinates."""
+    if not all(np.isfinite(np.asarray(each)).all() for each in coordinates):
+        raise ValueError(f"start holds values outside of the supports of the sites {sorted(sites)}")
+
+
 def check_starts(lost: np.ndarray, num_chains: int, items: bool) -> None:
     """Raises ValueError where items (their numbers) have no chain that starts where the density is finite."""
     if lost.size:

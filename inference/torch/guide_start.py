@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -90,12 +90,6 @@ def check_sites(whose: str, given: Mapping[str, Tensor], latent: Mapping[str, to
     for name, value in given.items():
         if value.shape != latent[name]:
             raise ValueError(f"{whose}'s site {name!r} has shape {tuple(value.shape)}, the model's has {tuple(latent[name])}")
-
-
-def check_supports(sites: Mapping[str, Any], coordinates: Iterable[Tensor]) -> None:
-    """Raises ValueError where values given of these sites have no finite unconstrained coordinates."""
-    if not all(each.isfinite().all() for each in coordinates):
-        raise ValueError(f"start holds values outside of the supports of the sites {sorted(sites)}")
 
 
 def _flat(guide: Any, num_items: int) -> Distribution:

@@ -39,7 +39,8 @@ from torch.distributions import Distribution, Independent, Normal, biject_to
 
 from cogen.inference.items import ItemModel, count_items, find_items, item_ids, items_apart, take_items
 from cogen.inference.kernels.kernel import ExactDraws, Own, Start
-from cogen.inference.torch.guide_start import PyroGuideStart, check_sites, check_supports
+from cogen.inference.targets.model_checks import check_supports
+from cogen.inference.torch.guide_start import PyroGuideStart, check_sites
 from cogen.inference.torch.model_checks import ProperUnobserved, check_pyro_model
 from cogen.inference.torch.random_numbers import Random
 

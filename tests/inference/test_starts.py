@@ -92,6 +92,8 @@ def test_values_are_constrained_ones():
     found = infer(model, Langevin(metropolis=False, step_size=1e-5), start=start, **QUICK)["posterior"]
     np.testing.assert_allclose(found["scale"].values[:, 0], start["scale"], atol=1e-3)
     np.testing.assert_allclose(found["mean"].values[:, 0], start["mean"], atol=1e-3)
+    with pytest.raises(ValueError, match=r"start holds values outside of the supports of the sites \['mean', 'scale'\]"):
+        infer(model, Langevin(), start={**start, "scale": np.array([-1.0, *start["scale"][1:]])}, **QUICK)
 
 
 def test_from_exact_posterior_draws_mala_has_the_posterior_at_once(case):
