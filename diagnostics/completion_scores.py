@@ -21,7 +21,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import xarray as xr
@@ -49,6 +50,18 @@ NOISY_DRAWS = 1000
 """Noisy copies that stand for the predictive of a few draws that are the whole distribution."""
 
 
+class Noise(Protocol):
+    """What lies between a pixel as it was made and as it is observed."""
+
+    def noisy(self, x: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Observations of x (...)."""
+        ...
+
+    def recorded(self, y: np.ndarray) -> np.ndarray:
+        """Values y (...) as observations have them: those that count as the end of a range, at the end."""
+        ...
+
+
 def score_completions(
     draws: Any,
     truth: Any,
@@ -56,6 +69,7 @@ def score_completions(
     *,
     value_range: tuple[float, float],
     noise_scale: float = 0.0,
+    noise: Noise | None = None,
     log_weight: Any = None,
     group: Any = None,
     mean: Any = None,
@@ -72,6 +86,7 @@ def score_completions(
         their truth: what is calibrated over all pixels is not over those.
     :param value_range: (low, high) of the pixels, for PSNR and SSIM.
     :param noise_scale: standard deviation of the normal noise that the view gives a pixel; 0 when the truth is G(z) itself.
+    :param noise: the noise of a pixel where it is not normal, such as `cogen.models.pixels.censored.Censored`.
     :param log_weight: (chain, draw, item); equal weights when None.
     :param group: labels of independent groups of draws (chain, draw, item), from `independent_groups`; chains when None.
     :param mean: the posterior mean (item, ...), where ``draws`` are thinned; the weighted mean of the draws when None.
@@ -82,15 +97,19 @@ def score_completions(
     :returns: a Dataset with the dim item (``pit_histogram``: item, bin). NaN for an item without weights or judged pixels; the
         fair scores are NaN where all draws are of one group, and SSIM where an image has fewer than 11 pixels a side.
 
-    Raises ValueError and TypeError for arrays that do not fit together, a negative noise scale, and ``best_of`` below 1.
+    Raises ValueError and TypeError for arrays that do not fit together, a negative noise scale, one beside ``noise``, and
+    ``best_of`` below 1.
     """
+    if noise is not None and noise_scale:
+        raise ValueError(f"noise_scale={noise_scale} beside noise: a pixel has one noise")
     if not (np.isfinite(noise_scale) and noise_scale >= 0):
         raise ValueError(f"noise_scale {noise_scale}: give the standard deviation of the pixel noise, 0 or more")
     if best_of < 1:
         raise ValueError(f"best_of {best_of}: the best of how many draws? 1 or more")
     target = np.asarray(truth)
+    added = _NormalNoise(noise_scale) if noise is None else noise
     rows = [
-        {} if one is None else _scores_of(one, noise_scale, is_sample, best_of, np.random.default_rng([seed, item]))
+        {} if one is None else _scores_of(one, added, is_sample, best_of, np.random.default_rng([seed, item]))
         for item, one in enumerate(items_of(draws, target, hidden, log_weight, group))
     ]
     judged = counted_pixels(hidden, target.shape)
@@ -119,14 +138,13 @@ def _ssim(estimate: np.ndarray, truth: np.ndarray, judged: np.ndarray, value_ran
     return hidden_ssim(shown, known, judged, value_range)
 
 
-def _scores_of(
-    one: ItemDraws, noise_scale: float, is_sample: bool, best_of: int, random: np.random.Generator
-) -> dict[str, Any]:
+def _scores_of(one: ItemDraws, noise: Noise, is_sample: bool, best_of: int, random: np.random.Generator) -> dict[str, Any]:
     own = float((one.weight**2).sum()) if is_sample else 0.0
     uniform = random.random(one.truth.size)
-    noisy, weight = _with_noise(one, noise_scale, is_sample, random)
-    pit = randomised_pit(noisy, one.truth, weight, uniform, own)
-    joint = joint_pit(noisy, one.truth, weight, random.random(), own)
+    noisy, weight = _with_noise(one, noise, is_sample, random)
+    recorded = noise.recorded(one.truth)
+    pit = randomised_pit(noisy, recorded, weight, uniform, own)
+    joint = joint_pit(noisy, recorded, weight, random.random(), own)
     described = randomised_pit(one.draws, one.truth, one.weight, uniform, own)
     width = _interval_widths(noisy, weight)
     energy, distance = energy_score_of(one, is_sample)
@@ -152,15 +170,24 @@ def _scores_of(
     return scores
 
 
-def _with_noise(
-    one: ItemDraws, noise_scale: float, is_sample: bool, random: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _with_noise(one: ItemDraws, noise: Noise, is_sample: bool, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Draws of what would be observed, and their weights: one noise a draw, or many where the draws are the distribution."""
-    if noise_scale == 0:
+    if isinstance(noise, _NormalNoise) and noise.scale == 0:
         return one.draws, one.weight
     copies = 1 if is_sample else -(-NOISY_DRAWS // len(one.draws))
     draws = np.repeat(one.draws, copies, axis=0)
-    return draws + noise_scale * random.standard_normal(draws.shape), np.repeat(one.weight / copies, copies)
+    return noise.noisy(draws, random), np.repeat(one.weight / copies, copies)
+
+
+@dataclass(frozen=True)
+class _NormalNoise:
+    scale: float
+
+    def noisy(self, x: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        return x + self.scale * random.standard_normal(x.shape)
+
+    def recorded(self, y: np.ndarray) -> np.ndarray:
+        return y
 
 
 def _covered(pit: np.ndarray, level: int) -> float:

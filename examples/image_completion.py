@@ -1,24 +1,37 @@
-"""Completing images: annealed HMC against gradient descent with the same number of gradient evaluations.
+"""Completing images: annealed HMC against nearest neighbours and descents, on real images that no model has seen.
 
-The image experiment of Fang and Schwing (2019), section 4.2 and Figure 4, on digits instead of faces: one start of gradient
-descent, the best of n starts (by the error of the seen part), and AIS-based HMC, on masked images and on super-resolution,
-for generators after different numbers of training iterations. Beside them the ensemble of all n starts, since an answer to
-"what could the rest be" is a distribution. All are judged by what a posterior is for (`cogen.diagnostics.score_completions`):
-fair CRPS and energy score of the hidden part, coverage of predictive intervals over all hidden pixels, error of the mean, and
-error of the seen part. One descent, or the best of several, is a point: its CRPS is the absolute error.
+Everybody answers the same question, what the rest of an image could be, with a distribution, and one scorer judges it
+(`cogen.diagnostics.score_completions`): fair CRPS and energy score of the hidden part, randomised PIT and coverage of the
+predictive over all hidden pixels, error of the mean, error of the seen part. The methods:
+
+* annealed HMC on the generator's own likelihood, learned or Gaussian, with the exponent stored beside it, or those given;
+* the ensemble of as many descents (`GradientDescent`), stopped after so many steps each: early stopping matters, so their
+  number is chosen on validation images; one descent with all the gradients, and the best of all starts by
+  the error of the seen part, which are points: their CRPS is the absolute error (Fang and Schwing 2019, section 4.2);
+* the k nearest training images by the seen part, no model at all; k is chosen on validation images too;
+* draws of the prior, which have not looked.
 
 The paper's finding: AIS-based HMC beats gradient descent from one start and from the best of 5,000 in MSE of the hidden part
 and MS-SSIM, most of all for well-trained generators (CelebA and LSUN, 64 to 256 pixels). What differs here: MNIST and
-Fashion-MNIST, 28 pixels, sixteen images, dense generators of 0.2 million weights, Gaussian noise fitted on held-out data.
+Fashion-MNIST, 28 pixels, generators of 0.2 to 0.4 million weights.
+
+The choice, on the first 64 images that training held out, and then the figures, on the first test images:
+
+    python examples/image_completion.py --generators digits --views top left centre thumbnail --images data/mnist \
+        --part held-out --count 64 --chains 16 --warmup 60 --samples 1 --leapfrog 8 --exponents 1 0.3 0.1 \
+        --neighbours 3 4 6 8 16 32 --steps 40 100 400 --output examples/results/digits_held_out
+    python examples/image_completion.py --generators digits --views top left centre thumbnail --images data/mnist --count 256 \
+        --chains 16 --warmup 60 --samples 1 --leapfrog 8 --output examples/results/digits
+
+Earlier tables, of the generators with Gaussian noise:
 
     python examples/image_completion.py --output examples/results/image_completion
-    python examples/image_completion.py --generators mnist_vae --views half --output examples/results/image_completion_vae
+    python examples/image_completion.py --generators mnist_vae --views top --output examples/results/image_completion_vae
     python examples/image_completion.py --generators out/mnist-2000 out/mnist-4000 out/mnist-8000 out/mnist \
-        --views block thumbnail --noise 0.75 --count 8 --chains 16 --warmup 100 --samples 10 \
+        --views centre thumbnail --noise 0.75 --count 8 --chains 16 --warmup 100 --samples 10 \
         --output examples/results/training_mnist
-
     python examples/image_completion.py --generators out/fashion-500 out/fashion-1500 out/fashion-3000 out/fashion \
-        --views block thumbnail --noise 0.75 --count 8 --chains 16 --warmup 100 --samples 10 --images data/fashion_mnist \
+        --views centre thumbnail --noise 0.75 --count 8 --chains 16 --warmup 100 --samples 10 --images data/fashion_mnist \
         --output examples/results/training_fashion
 
 where out/ holds the snapshots of ``train_mnist.py --iterations 16000 --snapshots 2000 4000 8000 --bf16 --threads 1`` and of
@@ -29,6 +42,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,8 +56,8 @@ from matplotlib.figure import Figure
 
 from cogen.diagnostics import compare_scores, independent_groups, mean_of_draws, ms_ssim, mse_of_draws, score_completions
 from cogen.inference import AnnealedHMC, GradientDescent, infer
-from cogen.models import CoGenerator, load_generator, load_idx_folder, shipped_images, views
-from cogen.models.data.datasets import from_bytes
+from cogen.models import CoGenerator, load_generator, load_idx_folder, pixel_noise_of, shipped_images, views
+from cogen.models.data.datasets import from_bytes, held_out_split
 
 ANNEALED = "annealed HMC"
 
@@ -51,9 +66,12 @@ REPORTED = {
     "hidden_energy_score": "energy_score",
     "coverage_50": "coverage_50",
     "coverage_90": "coverage_90",
+    "joint_coverage_50": "joint_coverage_50",
     "joint_coverage_90": "joint_coverage_90",
     "pit_dispersion": "pit_dispersion",
     "interval_width_90": "interval_width_90",
+    "descriptive_coverage_50": "descriptive_coverage_50",
+    "descriptive_coverage_90": "descriptive_coverage_90",
     "mse_of_mean": "mse_of_mean",
     "mse_best_of_10": "mse_of_best",
     "seen_error": "seen_error",
@@ -66,125 +84,182 @@ REPORTED = {
 class Options:
     generators: tuple[str, ...] = ("mnist",)
     """Shipped names, or paths of .safetensors files (such as the snapshots of `train_mnist.py --snapshots`)."""
-    views: tuple[str, ...] = ("half", "block", "thumbnail")
-    """half: the top half is seen; block: all but a central block of 14 pixels; thumbnail: a 7 x 7 thumbnail."""
+    views: tuple[str, ...] = ("top", "centre", "thumbnail")
+    """What is seen: top or left, that half; centre, all but a central block of 14 pixels; thumbnail, a 7 x 7 thumbnail."""
     images: Path | None = None
-    """A folder of idx files (MNIST, Fashion-MNIST), of which the first test images are taken; the default is the sixteen
-    test digits that are shipped."""
+    """A folder of idx files (MNIST, Fashion-MNIST); the default is the sixteen test digits that are shipped."""
+    part: str = "test"
+    """Of that folder: test, or held-out, what `cogen train` keeps of the training images for choices."""
     count: int = 16
     chains: int = 32
-    """Chains of annealed HMC, and n, the number of starts of gradient descent."""
+    """Chains of annealed HMC, draws of the prior, and n, the number of starts of gradient descent."""
     warmup: int = 300
     samples: int = 20
     leapfrog: int = 10
+    exponents: tuple[float, ...] = ()
+    """Exponents of a learned likelihood; the default is the generator's own. The first is what the others are compared with."""
+    steps: tuple[int, ...] = ()
+    """Steps of the ensembles of descents; the default is as many as annealed HMC has gradients for each chain."""
+    points: bool = False
+    """Also the answers of one descent: after as many steps as annealed HMC makes transitions, with all its gradients, and the
+    best of all starts."""
+    neighbours: tuple[int, ...] = ()
+    """How many nearest training images; they need --images."""
     starts: int | None = None
     """Also the best of so many starts, whatever it costs (the paper: 5,000), with the same steps per start."""
     noise: float | None = None
-    """Noise scale; by default each generator's own."""
+    """Scale of Gaussian noise; by default each generator's own, learned or Gaussian."""
     seed: int = 0
     output: Path = Path("image-completion")
     """Folder-and-stem of the JSON and the PNG."""
 
 
-def view_of(name: str, shape: tuple[int, ...], scale: float) -> views.View:
-    if name == "half":
-        return views.Mask(views.half(shape, "top"), scale=scale)
-    if name == "block":
-        return views.Mask(views.centre(shape, shape[-1] // 2), scale=scale)
+def view_of(name: str, shape: tuple[int, ...], scale: float, likelihood: Any = None) -> views.View:
+    """A view with a learned likelihood of its pixels if there is one, else with Gaussian noise."""
+    noise: dict[str, Any] = {"scale": scale} if likelihood is None else {"likelihood": likelihood}
+    if name in ("top", "left"):
+        return views.Mask(views.half(shape, name), **noise)
+    if name == "centre":
+        return views.Mask(views.centre(shape, shape[-1] // 2), **noise)
     if name == "thumbnail":
         return views.Thumbnail(4, scale=scale / 4)  # the mean of sixteen pixels, each with noise of that scale
-    raise SystemExit(f"--views {name}: choose from half, block, thumbnail")
+    raise SystemExit(f"--views {name}: choose from top, left, centre, thumbnail")
 
 
 class Answer(NamedTuple):
-    """What a method gives: draws, their weights, and what they cost."""
+    """What a method gives: draws of x, their weights, and what they cost."""
 
-    z: np.ndarray  # (chain, draw, item, latent)
-    gradient_evaluations: float
+    x: np.ndarray  # (chain, draw, item, channel, height, width)
+    gradient_evaluations: float = 0.0
     is_sample: bool = False
     """Whether the draws are a sample of the method's answer, as those of a posterior; otherwise they are the whole answer."""
+    noise: Any = None
+    """Of the predictive: a scale, or a learned noise; the draws are of observations where there is none."""
     log_weight: np.ndarray | None = None
     group: np.ndarray | None = None
 
 
-def judge(model: CoGenerator, seen: CoGenerator, images: np.ndarray, noise: float, answer: Answer) -> xr.Dataset:
+def judge(seen: CoGenerator, images: np.ndarray, answer: Answer) -> xr.Dataset:
     """Scores of every image."""
-    view, entry = model.views["seen"], seen.item_data["seen"]
+    view, entry = seen.views["seen"], seen.item_data["seen"]
     hidden = ~entry["mask"] if "mask" in entry else None
-    z, log_weight = answer.z, answer.log_weight
-    x = model.decode(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:3], *images.shape[1:])
+    x, log_weight = answer.x, answer.log_weight
     scores = score_completions(
         x,
         images,
         hidden,
-        value_range=model.value_range,
-        noise_scale=noise,
+        value_range=seen.value_range,
         log_weight=log_weight,
         group=answer.group,
         is_sample=answer.is_sample,
+        **({"noise_scale": answer.noise or 0.0} if not hasattr(answer.noise, "noisy") else {"noise": answer.noise}),
     )
     looked = view(torch.from_numpy(x.reshape(-1, *x.shape[3:]))).numpy().reshape(*x.shape[:3], *entry["value"].shape[1:])
     found = {
         "seen_error": mse_of_draws(looked, entry["value"], entry.get("mask"), log_weight),
-        "ms_ssim_of_mean": ms_ssim(mean_of_draws(x, log_weight), images, model.value_range),
+        "ms_ssim_of_mean": ms_ssim(mean_of_draws(x, log_weight), images, seen.value_range),
     }
     return scores.assign({name: ("item", values) for name, values in found.items()})
 
 
-def compare(options: Options, name: str, view: str, images: np.ndarray) -> list[dict[str, Any]]:
-    generator = load_generator(name)
+def nearest(view: views.View, seen: np.ndarray, training: np.ndarray, count: int) -> np.ndarray:
+    """The nearest training images by what the view shows, in squared distance: (neighbour, item, *event), the nearest first."""
+    shown = np.concatenate([view(torch.from_numpy(part)).numpy() for part in np.array_split(training, 20)])
+    mask = np.broadcast_to(True if view.mask is None else view.mask.numpy(), shown.shape[1:])
+    of_training, of_seen = shown[:, mask], seen[:, mask]
+    square = (of_training**2).sum(1) - 2 * of_seen @ of_training.T  # but for a constant an item
+    return training[np.argsort(square, axis=1, kind="stable")[:, :count].T]
+
+
+def answers_of(
+    options: Options, generator: Any, name: str, images: np.ndarray, training: np.ndarray | None
+) -> Iterator[tuple[str, CoGenerator, Answer]]:
+    """The answers by method, each with the model that it was given; that of annealed HMC first."""
+    shape = tuple(generator.config.event_shape)
     scale = options.noise or generator.config.noise_scale
-    model = CoGenerator(generator, views={"seen": view_of(view, tuple(generator.config.event_shape), scale)})
-    seen = model.condition(seen=model.views["seen"](torch.from_numpy(images)).numpy())
-    evaluations = options.chains * (options.warmup + options.samples) * options.leapfrog  # per image
-    each = evaluations // options.chains
+    learned = None if options.noise else pixel_noise_of(generator)
+
+    def conditioned(exponent: float | None = None) -> CoGenerator:
+        likelihood = None if learned is None else pixel_noise_of(generator, exponent)
+        model = CoGenerator(generator, views={"seen": view_of(name, shape, scale, likelihood)})
+        return model.condition(seen=model.views["seen"](torch.from_numpy(images)).numpy())
+
+    def decoded(z: np.ndarray) -> np.ndarray:
+        return seen.decode(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:3], *shape)
+
+    seen = conditioned()
+    noise = scale if learned is None else learned
+    each = (options.warmup + options.samples) * options.leapfrog
+    evaluations = options.chains * each  # per image
+
+    exponents: tuple[float | None, ...] = (None,) if learned is None or name == "thumbnail" else options.exponents or (None,)
+    for exponent in exponents:
+        model = conditioned(exponent)
+        annealed = infer(
+            model,
+            AnnealedHMC(num_leapfrog=options.leapfrog),
+            num_warmup=options.warmup,
+            num_samples=options.samples,
+            num_chains=options.chains,
+            seed=options.seed,
+        )
+        weight = annealed["sample_stats"]["log_weight"].values
+        group = independent_groups(annealed).values
+        x = decoded(annealed["posterior"]["z"].values)
+        method = ANNEALED if exponent is None or exponent == exponents[0] else f"{ANNEALED}, exponent {exponent:g}"
+        yield method, model, Answer(x, evaluations, True, noise, weight, group)
 
     def descend(chains: int, steps: int, best_of: int = 1) -> Any:
         kernel = GradientDescent(best_of=best_of)
         return infer(seen, kernel, num_warmup=steps - 1, num_samples=1, num_chains=chains, seed=options.seed)
 
-    def point(run: Any, cost: float) -> Answer:
-        return Answer(run["posterior"]["z"].values, cost)
-
-    answers: dict[str, Answer] = {}
-    short = options.warmup + options.samples
-    answers[f"descent, {short} steps"] = point(descend(1, short), short)
-    answers["descent, one start"] = point(descend(1, evaluations), evaluations)
-    ensemble = descend(options.chains, each)
-    z = ensemble["posterior"]["z"].values
-    best = ensemble["sample_stats"]["lp"].values[:, 0].argmax(axis=0)  # (item,)
-    chosen = z[best, :, np.arange(len(images))].swapaxes(0, 1)[None]
-    answers[f"descent, best of {options.chains}"] = Answer(chosen, evaluations)
-    answers[f"descent, all {options.chains}"] = Answer(z, evaluations, is_sample=True)
+    for steps in options.steps or (each,):
+        ensemble = descend(options.chains, steps)
+        z = ensemble["posterior"]["z"].values
+        answer = Answer(decoded(z), steps * options.chains, True, noise)
+        yield f"descent, all {options.chains}, {steps} steps", seen, answer
+    if options.points:
+        best = ensemble["sample_stats"]["lp"].values[:, 0].argmax(axis=0)  # (item,)
+        chosen = z[best, :, np.arange(len(images))].swapaxes(0, 1)[None]
+        yield f"descent, best of {options.chains}", seen, Answer(decoded(chosen), evaluations, noise=noise)
+        for steps in (options.warmup + options.samples, evaluations):
+            z = descend(1, steps)["posterior"]["z"].values
+            yield f"descent, {steps} steps", seen, Answer(decoded(z), steps, noise=noise)
     if options.starts:
-        answers[f"descent, best of {options.starts}"] = point(descend(1, each, best_of=options.starts), each * options.starts)
-    annealed = infer(
-        seen,
-        AnnealedHMC(num_leapfrog=options.leapfrog),
-        num_warmup=options.warmup,
-        num_samples=options.samples,
-        num_chains=options.chains,
-        seed=options.seed,
-    )
-    answers[ANNEALED] = Answer(
-        annealed["posterior"]["z"].values,
-        evaluations,
-        is_sample=True,
-        log_weight=annealed["sample_stats"]["log_weight"].values,
-        group=independent_groups(annealed).values,
-    )
-    figures = generator.config.figures
-    scores = {method: judge(model, seen, images, scale, answer) for method, answer in answers.items()}
+        z = descend(1, each, best_of=options.starts)["posterior"]["z"].values
+        yield f"descent, best of {options.starts}", seen, Answer(decoded(z), each * options.starts, noise=noise)
+    if options.neighbours:
+        if training is None:
+            raise SystemExit("--neighbours: they are training images, so give --images")
+        found = nearest(seen.views["seen"], seen.item_data["seen"]["value"], training, max(options.neighbours))
+        for count in options.neighbours:
+            yield f"{count} nearest images", seen, Answer(found[:count, None], 0, True)
+    z = np.random.default_rng(options.seed).standard_normal((options.chains, 1, len(images), seen.latent_dim))
+    yield "draws of the prior", seen, Answer(decoded(z), 0, True, noise)
+
+
+def compare(
+    options: Options, name: str, view: str, images: np.ndarray, training: np.ndarray | None = None
+) -> list[dict[str, Any]]:
+    generator = load_generator(name)
+    scores, costs, seconds = {}, {}, {}
+    started = time.perf_counter()
+    for method, seen, answer in answers_of(options, generator, view, images, training):
+        seconds[method] = time.perf_counter() - started
+        scores[method], costs[method] = judge(seen, images, answer), answer.gradient_evaluations
+        started = time.perf_counter()
     against = compare_scores(scores, "crps", reference=ANNEALED)
     compared = np.isfinite([found["crps"].values for found in scores.values()]).all(axis=0)  # (item,)
+    figures = generator.config.figures
     return [
         {
             "generator": generator.config.name or name,
             "iterations": figures.get("iteration", figures.get("iterations")),
             "view": view,
             "method": method,
-            "noise": scale,
-            "gradient_evaluations": answers[method].gradient_evaluations,
+            "noise": options.noise or generator.config.noise_scale,
+            "gradient_evaluations": costs[method],
+            "seconds": round(seconds[method], 1),
             **{reported: float(found[score][compared].mean()) for reported, score in REPORTED.items()},
             "images_compared": int(compared.sum()),
             "crps_difference": float(against.loc[method, "difference"]),
@@ -210,7 +285,7 @@ def figure_of(rows: list[dict[str, Any]]) -> Figure:
             panel = axes[line, column]
             found = {(r["method"], r["iterations"] or 0): r[score] for r in rows if r["view"] == view}
             for place, method in enumerate(methods):
-                values = [found[method, iteration] for iteration in iterations]
+                values = [found.get((method, iteration), np.nan) for iteration in iterations]  # a view has not all methods
                 if len(iterations) == 1:
                     panel.barh(place, values[0], color=f"C{place}")
                 else:
@@ -229,28 +304,39 @@ def figure_of(rows: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def main(options: Options) -> dict[str, Any]:
+def images_of(options: Options) -> tuple[np.ndarray, np.ndarray | None]:
+    """The images to complete, and those that a method may look at, (item, 1, height, width) in [-1, 1]."""
     if options.images is None:
-        images = shipped_images("mnist")[0][: options.count]
-    else:
-        images = from_bytes(load_idx_folder(options.images)[2][: options.count], (-1.0, 1.0))[:, None]
+        return shipped_images("mnist")[0][: options.count], None
+    training, _, test, _ = load_idx_folder(options.images)
+    kept, held_out = held_out_split(len(training))
+    if options.part not in ("test", "held-out"):
+        raise SystemExit(f"--part {options.part}: choose test or held-out")
+    chosen = test if options.part == "test" else training[held_out]
+    return tuple(from_bytes(part, (-1.0, 1.0))[:, None] for part in (chosen[: options.count], training[kept]))
+
+
+def main(options: Options) -> dict[str, Any]:
+    images, training = images_of(options)
     rows: list[dict[str, Any]] = []
     for name in options.generators:
         for view in options.views:
-            rows += compare(options, name, view, images)
+            found = compare(options, name, view, images, training)
+            rows += found
             print(f"\n{name}, {view}")
             print(
-                f"{'':24} {'CRPS':>8} {'- annealed (s.e.)':>19} {'energy':>8} {'50 %':>7} {'90 %':>7} {'mean^2':>8} "
+                f"{'':32} {'CRPS':>8} {'- annealed (s.e.)':>19} {'energy':>8} {'50 %':>7} {'90 %':>7} {'mean^2':>8} "
                 f"{'seen^2':>8} {'MS-SSIM':>8}"
             )
-            for row in [r for r in rows[-6:] if r["view"] == view]:
+            for row in found:
                 difference = (
                     f"{row['crps_difference']:+.4f} ({row['crps_difference_se']:.4f})" if row["method"] != ANNEALED else ""
                 )
                 print(
-                    f"{row['method']:24} {row['hidden_crps']:8.4f} {difference:>19} {row['hidden_energy_score']:8.3f} "
+                    f"{row['method']:32} {row['hidden_crps']:8.4f} {difference:>19} {row['hidden_energy_score']:8.3f} "
                     f"{row['coverage_50']:7.3f} {row['coverage_90']:7.3f} {row['mse_of_mean']:8.4f} {row['seen_error']:8.4f} "
-                    f"{row['ms_ssim_of_mean']:8.4f}"
+                    f"{row['ms_ssim_of_mean']:8.4f}",
+                    flush=True,
                 )
             if (compared := rows[-1]["images_compared"]) < len(images):
                 print(

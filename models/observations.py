@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cogen.models.likelihoods import Normal
+from cogen.models.pixels.censored import Censored
 from cogen.models.views import View
 
 FAR = 20.0
@@ -54,7 +55,7 @@ def observe(
     complaint = view.check(value, mask)
     if complaint:
         raise ValueError(f"view {name!r}: {complaint}")
-    if value_range is not None and view.keeps_range and isinstance(view.likelihood, Normal):
+    if value_range is not None and view.keeps_range and isinstance(view.likelihood, Normal | Censored):
         _check_range(name, value, mask, value_range, view.likelihood.scale)
     blind = np.flatnonzero(~mask.reshape(len(mask), -1).any(axis=1)).tolist()
     if blind:
@@ -70,7 +71,9 @@ def _check_range(name: str, value: np.ndarray, mask: np.ndarray, value_range: tu
     """
     low, high = value_range
     width, seen = high - low, value[mask]
-    noise: Any = width if isinstance(scale, torch.distributions.Distribution) else torch.as_tensor(scale).numpy()
+    noise: Any = 0.0  # of a noise that is learned, which stays within the range
+    if scale is not None:
+        noise = width if isinstance(scale, torch.distributions.Distribution) else torch.as_tensor(scale).numpy()
     noise = np.broadcast_to(noise, value.shape)
     beyond = np.where(mask, np.maximum(low - value, value - high), -np.inf)
     own = f"the generator's range [{low:g}, {high:g}]"

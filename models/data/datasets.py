@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from cogen.models.data.image_arrays import (
     ARRAY_SUFFIXES,
@@ -147,6 +148,14 @@ def split(count: int, test_share: float) -> tuple[np.ndarray, np.ndarray]:
     order = np.random.default_rng(0).permutation(count)
     held_out = min(max(round(count * test_share), 1), count - 1) if test_share > 0 else 0
     return order[: count - held_out], order[count - held_out :]
+
+
+def held_out_split(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of what is trained on and of what `cogen train` keeps of the training items for choices (a tenth, at most 5,000),
+    always the same and in a mixed order: files are often sorted by class."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).numpy()
+    held_out = min(5_000, max(1, round(0.1 * count)))
+    return order[held_out:], order[:held_out]
 
 
 def _find_known(name: str, folder: Path | None, download: bool) -> Path:

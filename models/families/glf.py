@@ -3,22 +3,30 @@
     e ~ q(e | x),    x ~ p(x | D(e)),    e = f(z),    z ~ Normal(0, I),        G(z) = D(f(z)).
 
 The codes of an autoencoder are not distributed as any prior says: between and around them lie places from which the decoder
-makes blobs, and the posterior of half an image finds them. Here the aggregated posterior q(e) = E_x q(e | x) is what it is, and
-a RealNVP learns it by maximum likelihood, so that the composition has a standard normal latent again, and an exact density of
-its codes, log q(e) = log Normal(f^-1(e)) + log |det d f^-1(e) / de|.
+makes blobs, and the posterior of half an image finds them. A RealNVP f learns the codes' density, so that the composition has a
+standard normal latent again, and an exact density of its codes, log p(e) = log Normal(f^-1(e)) + log |det d f^-1(e) / de|.
 
-Two losses, at every step: the evidence lower bound of the autoencoder, with Normal(0, I) as what keeps codes near each other,
-and the flow's negative log likelihood of codes drawn from q(e | x). The second does not reach the encoder.
+One loss a step, the negative evidence lower bound with the flow as the prior,
+
+    -log p(x | D(e)) + log q(e | x) - log p(e),    e ~ q(e | x),
+
+or, with ``joint=False``, the two of the paper: the bound with Normal(0, I) as what keeps codes near each other, and the flow's
+negative log likelihood of the codes, which does not reach the encoder.
+
+Pixels have the noise that is learned with the decoder (`cogen.models.pixels.noise`): it goes with the generator, which is
+conditioned by it. Other events have a Gaussian noise of a given scale.
 
 References:
     Xiao, Yan, Amit. Generative latent flow. arXiv 1905.10485, 2019 (section 3: both parts at once, no gradient from the flow to
         the encoder).
     Dai, Wipf. Diagnosing and enhancing VAE models. ICLR 2019 (section 4: a second stage for the aggregated posterior).
-Departures: the encoder is Gaussian with its divergence from Normal(0, I), theirs deterministic with an added noise.
+    Chen et al. Variational lossy autoencoder. ICLR 2017 (section 3.2: a flow as the prior, trained with the rest).
+Departures: the encoder is Gaussian, that of Xiao et al. deterministic with an added noise.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,23 +37,29 @@ from cogen.models.families.family import Batch, Family, Update, adam, x_alone
 from cogen.models.families.realnvp import RealNVPGenerator
 from cogen.models.families.recipe import Recipe
 from cogen.models.families.sizes import Architecture, Sizes
-from cogen.models.families.vae import negative_elbo
-from cogen.models.networks.architectures import PLAIN
+from cogen.models.families.vae import kl_to_standard_normal
+from cogen.models.networks.architectures import PLAIN, DenseEncoder
+from cogen.models.pixels.noise import PixelNoise, saturated
 
 COUPLINGS = 8
 HIDDEN = (64, 64)
 """Of the flow, by default."""
 
+SCALE = 0.3
+"""Of the Gaussian noise, by default."""
+
 
 class LatentFlowGenerator(nn.Module):
     """The generator x = D(f(z)), by the name and the arguments of its decoder, so that it can be stored.
 
-    :param architecture: of the decoder D, "DenseGenerator" or "DcganGenerator".
+    :param architecture: of the decoder D, one of `PLAIN`.
     :param arguments: its keyword arguments; their ``latent_dim`` is the size of z and of a code, at least 2.
     :param couplings: of the flow f.
     :param hidden: widths of the hidden layers of every coupling's network.
+    :param noise: x are pixels in [-1, 1] with a learned noise, `noise`; the decoder makes any numbers (``bounded=False``),
+        which are saturated at the ends of the range.
 
-    Raises ValueError for another architecture, and what `RealNVPGenerator` raises.
+    Raises ValueError for another architecture, a bounded decoder of pixels with noise, and what `RealNVPGenerator` raises.
     """
 
     def __init__(
@@ -54,24 +68,34 @@ class LatentFlowGenerator(nn.Module):
         arguments: Mapping[str, Any],
         couplings: int = COUPLINGS,
         hidden: Sequence[int] = HIDDEN,
+        noise: bool = False,
     ) -> None:
         super().__init__()
         if architecture not in PLAIN:
             raise ValueError(f"a latent flow has the decoder {' or '.join(PLAIN)}, not {architecture!r}")
+        if noise and arguments.get("bounded", True):
+            raise ValueError(f"pixels with a learned noise take a decoder with bounded=False, not {architecture} as it is")
         self.flow = RealNVPGenerator((arguments["latent_dim"],), couplings, hidden)
         self.decoder = PLAIN[architecture](**arguments)
+        self.noise = PixelNoise() if noise else None
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Codes (batch, latent_dim) -> x (batch, *event_shape)."""
+        made = self.decoder(code)
+        return made if self.noise is None else saturated(made)
 
     def forward(self, z: Tensor) -> Tensor:
-        """z (batch, latent_dim) -> (batch, *event_shape)."""
-        return self.decoder(self.flow(z))
+        """z (batch, latent_dim) -> x (batch, *event_shape)."""
+        return self.decode(self.flow(z))
 
 
 class GLF(Family):
     """An encoder of codes (batch, *event) -> mean, log sd and a `LatentFlowGenerator`; batches are x alone.
 
-    :param scale: sigma of the Gaussian likelihood, positive: the larger, the nearer the codes are to each other and the
-        smoother the flow has to be.
-    :param learning_rate: of Adam, for both parts.
+    :param scale: sigma of the Gaussian likelihood of a generator without a learned noise, positive: the larger, the nearer the
+        codes are to each other and the smoother the flow has to be.
+    :param joint: one bound with the flow as the prior; otherwise the paper's two losses.
+    :param learning_rate: of Adam, for all parts.
     :param betas: Adam's.
 
     Raises ValueError for a scale that is not positive; `step` for batches with labels.
@@ -85,30 +109,42 @@ class GLF(Family):
         generator: LatentFlowGenerator,
         latent_dim: int,
         *,
-        scale: float = 0.3,
+        scale: float = SCALE,
+        joint: bool = True,
         learning_rate: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
         super().__init__()
         if not scale > 0:
             raise ValueError(f"scale={scale}: the noise of the Gaussian likelihood is a positive number")
-        self.code_encoder, self.generator, self.latent_dim, self.scale = code_encoder, generator, latent_dim, scale
+        self.code_encoder, self.generator, self.latent_dim = code_encoder, generator, latent_dim
+        self.scale, self.joint = scale, joint
         self.learning_rate, self.betas = learning_rate, betas
 
     def optimizers(self) -> dict[str, Any]:
-        rates: dict[str, Any] = {"learning_rate": self.learning_rate, "betas": self.betas}
-        return {
-            "negative_elbo": adam(self.code_encoder, self.generator.decoder, **rates),
-            "flow": adam(self.generator.flow, **rates),
-        }
+        return {"negative_elbo": adam(self.code_encoder, self.generator, learning_rate=self.learning_rate, betas=self.betas)}
 
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
         x = x_alone(batch)
-        update("negative_elbo", lambda: negative_elbo(self.code_encoder, self.generator.decoder, x, scale=self.scale)[0])
-        with torch.no_grad():
-            mean, log_sd = self.code_encoder(x)
-            code = mean + log_sd.exp() * torch.randn_like(mean)
-        update("flow", lambda: -self.generator.flow.log_density(code).mean())
+        update("negative_elbo", lambda: self.negative_bound(x).mean())
+
+    def negative_bound(self, x: Tensor) -> Tensor:
+        """The negative lower bound of log p(x) by one code each, (batch,); with ``joint=False`` both losses added."""
+        mean, log_sd = self.code_encoder(x)
+        noise = torch.randn_like(mean)
+        code = mean + log_sd.exp() * noise
+        made = self.generator.decode(code)
+        fit = self.log_likelihood(x, made).flatten(1).sum(1)
+        if not self.joint:
+            return kl_to_standard_normal(mean, log_sd) - fit - self.generator.flow.log_density(code.detach())
+        entropy = (0.5 * (noise.square() + math.log(2 * math.pi)) + log_sd).sum(1)  # -log q(e | x)
+        return -fit - entropy - self.generator.flow.log_density(code)
+
+    def log_likelihood(self, x: Tensor, made: Tensor) -> Tensor:
+        """log p(x | made), elementwise, (batch, *event)."""
+        if self.generator.noise is not None:
+            return self.generator.noise.log_prob(x, made)
+        return -0.5 * (((x - made) / self.scale).square() + math.log(2 * math.pi * self.scale**2))
 
     @torch.no_grad()
     def infer(self, x: Tensor) -> Tensor:
@@ -120,14 +156,24 @@ class GLF(Family):
 
 
 def _architecture(sizes: Sizes) -> Architecture:
-    decoder = sizes.generator_architecture()
-    return Architecture("LatentFlowGenerator", {"architecture": decoder.name, "arguments": decoder.arguments})
+    """Images have a mixer where "convolutional" is asked for, ``widths`` being its channels and blocks."""
+    if len(sizes.event_shape) != 3:
+        decoder, noise = sizes.generator_architecture(), {}
+    else:
+        shape = {"latent_dim": sizes.latent_dim, "event_shape": sizes.event_shape, "bounded": False}
+        if sizes.convolutional:
+            channels, blocks = sizes.widths or (96, 3)
+            decoder = Architecture("MixerGenerator", {**shape, "channels": channels, "blocks": blocks})
+        else:
+            decoder = Architecture("DenseGenerator", {**shape, "hidden": sizes.of_generator})
+        noise = {"noise": True}
+    return Architecture("LatentFlowGenerator", {"architecture": decoder.name, "arguments": decoder.arguments, **noise})
 
 
-def _build(sizes: Sizes, rates: Mapping[str, Any], *, scale: float = 0.3) -> GLF:
-    encoder = sizes.encoder() if sizes.convolutional else sizes.dense_encoder()
+def _build(sizes: Sizes, rates: Mapping[str, Any], *, scale: float = SCALE, joint: bool = True) -> GLF:
+    encoder = DenseEncoder(sizes.latent_dim, sizes.event_shape, sizes.encoder_widths or (512, 512))
     generator = LatentFlowGenerator(**_architecture(sizes).arguments)
-    return GLF(encoder, generator, sizes.latent_dim, scale=scale, **rates)
+    return GLF(encoder, generator, sizes.latent_dim, scale=scale, joint=joint, **rates)
 
 
-RECIPE = Recipe(_build, latent_dim=16, generator=_architecture)
+RECIPE = Recipe(_build, batch_size=128, epochs=60.0, exponent=0.3, generator=_architecture)

@@ -9,10 +9,13 @@ References:
     Radford, Metz, Chintala. Unsupervised representation learning with deep convolutional GANs. ICLR 2016 (section 3:
         transposed convolutions, batch norm in the generator, leaky ReLU in the critic, tanh at the end).
     Elfwing, Uchibe, Doya. Sigmoid-weighted linear units. Neural Networks 2018 (SiLU).
+    Tolstikhin et al. MLP-Mixer: an all-MLP architecture for vision. NeurIPS 2021 (section 2: mixing over patches and over
+        channels).
     Tancik et al. Fourier features let networks learn high frequency functions in low dimensional domains. NeurIPS 2020
         (section 6: Gaussian frequencies).
 Departures: the DCGAN here has two upsampling stages (28 = 7 * 2 * 2) and its critic has no batch norm, because a
-penalty on the critic's gradient at one example must not see the others.
+penalty on the critic's gradient at one example must not see the others. The mixer has one linear layer in place of each
+perceptron of two, and no layer norm.
 """
 
 import math
@@ -23,7 +26,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
+from torch.nn.functional import one_hot, silu
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 
@@ -105,7 +108,49 @@ class DcganGenerator(nn.Module):
         return self.upsample(self.project(z))
 
 
-PLAIN: dict[str, Any] = {"DenseGenerator": DenseGenerator, "DcganGenerator": DcganGenerator}
+class MixerGenerator(nn.Module):
+    """Patches of an image as rows of features, mixed by dense layers: over the patches, over the features, and again.
+
+    z -> linear -> (patch, channel), then in every block  h += SiLU(h mixed over patches),  h += SiLU(h mixed over channels),
+    then each patch's features -> its pixels. All of it is matrix products, so that on a CPU it is several times faster than
+    convolutions with the same fit.
+
+    :param latent_dim: size of z.
+    :param event_shape: (channel, height, width); height and width divisible by four, the side of a patch.
+    :param channels: features of a patch.
+    :param blocks: their number.
+    :param bounded: tanh at the end, so that values lie in (-1, 1); otherwise the output is linear.
+    """
+
+    def __init__(
+        self, latent_dim: int, event_shape: Sequence[int], channels: int = 96, blocks: int = 3, bounded: bool = True
+    ) -> None:
+        super().__init__()
+        colours, height, width = _image_shape(event_shape)
+        self.colours, self.rows, self.columns, self.channels = colours, height // 4, width // 4, channels
+        patches = self.rows * self.columns
+        self.project = nn.Linear(latent_dim, patches * channels)
+        self.over_patches = nn.ModuleList(nn.Linear(patches, patches) for _ in range(blocks))
+        self.over_channels = nn.ModuleList(nn.Linear(channels, channels) for _ in range(blocks))
+        self.pixels = nn.Linear(channels, 16 * colours)
+        self.bounded = bounded
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z (batch, latent_dim) -> (batch, channel, height, width)."""
+        h = silu(self.project(z)).unflatten(1, (self.rows * self.columns, self.channels))
+        for patches, channels in zip(self.over_patches, self.over_channels, strict=True):
+            h = h + silu(patches(h.transpose(1, 2)).transpose(1, 2))
+            h = h + silu(channels(h))
+        x = self.pixels(h).reshape(-1, self.rows, self.columns, self.colours, 4, 4)
+        x = x.permute(0, 3, 1, 4, 2, 5).reshape(-1, self.colours, 4 * self.rows, 4 * self.columns)
+        return x.tanh() if self.bounded else x
+
+
+PLAIN: dict[str, Any] = {
+    "DenseGenerator": DenseGenerator,
+    "DcganGenerator": DcganGenerator,
+    "MixerGenerator": MixerGenerator,
+}
 """Generators on which others are built, by the names under which they are stored."""
 
 

@@ -6,6 +6,7 @@ to build and what it makes), and neither can run code (`cogen.models.storage.sto
 refused unless `allow_pickle=True`.
 """
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -46,6 +47,8 @@ class GeneratorConfig:
     :param value_range: least and greatest value an output takes; loaders, metrics and pictures use it.
     :param noise_scale: standard deviation of the noise that views take by default: it covers what the generator cannot make,
         and is chosen on held-out data.
+    :param exponent: of the power likelihood of pixels whose noise the generator learned (`cogen.models.pixels.noise`), in
+        (0, 1]; chosen on held-out data.
     :param name: for people, as are the next three.
     :param training_data: what it was trained on.
     :param licence: of the weights.
@@ -63,6 +66,7 @@ class GeneratorConfig:
     event_shape: tuple[int, ...]
     value_range: tuple[float, float]
     noise_scale: float
+    exponent: float = 1.0
     name: str = ""
     training_data: str = ""
     licence: str = ""
@@ -77,6 +81,8 @@ class GeneratorConfig:
         stored.check(self, stored.is_count(self.latent_dim), "latent_dim", "a positive integer")
         noise = self.noise_scale
         stored.check(self, stored.is_finite(noise) and noise > 0, "noise_scale", "a positive number")
+        exponent = self.exponent
+        stored.check(self, stored.is_finite(exponent) and 0 < exponent <= 1, "exponent", "a number in (0, 1]")
         stored.check(self, isinstance(self.figures, Mapping), "figures", "a mapping")
         good = self.schema is None or isinstance(self.schema, Mapping)
         stored.check(self, good, "schema", "a mapping that Schema.to_json wrote")
@@ -135,10 +141,14 @@ def load_generator(
     return generator
 
 
-def save_generator(path: str | Path, generator: nn.Module, config: GeneratorConfig) -> Path:
-    """Write PATH.safetensors and PATH.json; each appears whole or not at all. Returns the path of the weights."""
+def save_generator(path: str | Path, generator: nn.Module, config: GeneratorConfig, *, half: bool = False) -> Path:
+    """Write PATH.safetensors and PATH.json; each appears whole or not at all. Returns the path of the weights.
+
+    ``half`` writes half the bytes a weight, which are single precision again when they are loaded.
+    """
     content = asdict(config)
     del content["bytes"]
+    generator = copy.deepcopy(generator).half() if half else generator
     return stored.write_pair(path, content, stored.packed(generator))
 
 

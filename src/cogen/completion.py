@@ -16,6 +16,9 @@ import numpy as np
 from cogen.options import Complete
 from cogen.output import Workplace, print_findings, read_posterior, strict_json
 
+IMAGES_OF = {"fashion": "fashion"}
+"""The shipped images that a shipped generator completes by default; the others complete digits."""
+
 NOISE_OF_VIEW = {"thumbnail": 1 / 4, "gray": 0.668}
 """The noise of a view over that of a pixel, where pixels are averaged: of sixteen, and by the luma weights."""
 
@@ -156,7 +159,7 @@ def _images(options: Complete, generator: Any) -> np.ndarray:
     if options.range is not None:
         low, high = options.range
         raise ValueError(f"--range {low:g} {high:g}: it is for an array given with --images")
-    images, _ = shipped_images("mnist")
+    images, _ = shipped_images(IMAGES_OF.get(options.generator, "mnist"))
     if images.shape[1:] != tuple(config.event_shape) or tuple(config.value_range) != (-1.0, 1.0):
         raise ValueError(f"generator {options.generator} makes {config.event_shape}, not digits: give --images")
     return images[: options.count]
@@ -165,11 +168,14 @@ def _images(options: Complete, generator: Any) -> np.ndarray:
 def _condition(options: Complete, generator: Any, images: np.ndarray) -> tuple[Any, Any]:
     from cogen.models.cogenerator import CoGenerator
     from cogen.models.noise import fit_scale
+    from cogen.models.pixels.censored import pixel_noise_of
 
     labels = _labels(options, generator, len(images))
+    learned = pixel_noise_of(generator) if options.noise is None and options.view not in NOISE_OF_VIEW else None
 
     def build(scale: float) -> tuple[Any, Any]:
-        view = _view(options, tuple(generator.config.event_shape), scale)
+        noise = {"scale": scale} if learned is None else {"likelihood": learned}
+        view = _view(options, tuple(generator.config.event_shape), noise)
         model = CoGenerator(generator, views={"seen": view})
         return model, model.condition(seen=_observe(view, images)).given(**labels)
 
@@ -211,25 +217,25 @@ def _labels(options: Complete, generator: Any, count: int) -> dict[str, Any]:
         raise ValueError(f"--label {shown}: {reason}") from None
 
 
-def _view(options: Complete, shape: tuple[int, ...], scale: float) -> Any:
+def _view(options: Complete, shape: tuple[int, ...], noise: dict[str, Any]) -> Any:
     from cogen.models import views
 
     height, width = shape[-2:]
     match options.view:
         case "half":
-            return views.Mask(views.half(shape, "top"), scale=scale)
+            return views.Mask(views.half(shape, "top"), **noise)
         case "box":
-            return views.Mask(views.box(shape, height // 2, width // 4, height // 3, width // 3), scale=scale)
+            return views.Mask(views.box(shape, height // 2, width // 4, height // 3, width // 3), **noise)
         case "centre":
-            return views.Mask(views.centre(shape, min(height, width) // 2), scale=scale)
+            return views.Mask(views.centre(shape, min(height, width) // 2), **noise)
         case "random":
-            return views.Mask(views.random(shape, 0.25, seed=options.seed), scale=scale)
+            return views.Mask(views.random(shape, 0.25, seed=options.seed), **noise)
         case "thumbnail":
-            return views.Thumbnail(4, scale=scale)
+            return views.Thumbnail(4, **noise)
         case "gray":
             if shape[0] == 1:
                 raise ValueError("--view gray: this generator makes gray images, so nothing would be hidden")
-            return views.Grayscale(scale=scale)
+            return views.Grayscale(**noise)
 
 
 def _observe(view: Any, images: np.ndarray) -> np.ndarray:
@@ -269,13 +275,14 @@ def _metrics(
 
     view, entry = model.views["seen"], seen.item_data["seen"]
     hidden = ~entry["mask"] if "mask" in entry else np.ones(images.shape, dtype=bool)
-    scale = float(view.likelihood.scale)
+    scale = view.likelihood.scale
+    noise = {"noise": view.likelihood} if scale is None else {"noise_scale": scale / NOISE_OF_VIEW.get(options.view, 1.0)}
     scores = score_completions(
         draws,
         images,
         hidden,
         value_range=model.value_range,
-        noise_scale=scale / NOISE_OF_VIEW.get(options.view, 1.0),
+        **noise,
         mean=posterior["predictions"]["x_mean"].values,
         best_of=_BEST_OF,
         seed=options.seed,
@@ -306,7 +313,8 @@ def _metrics(
         "gradient_evaluations": int(np.sum(attributes["gradient_evaluations"])),
         "seconds": float(attributes["seconds"]),
         "compile_seconds": float(attributes["compile_seconds"]),
-        "noise": scale,
+        "noise": float("nan") if scale is None else scale,
+        "exponent": getattr(view.likelihood, "exponent", 1.0),
         "seed": options.seed,
         "options": {name: str(value) for name, value in vars(options).items()},
         "versions": {name: version(name) for name in ("cogen-ppl", "torch", "pyro-ppl", "jax", "numpyro", "arviz")},

@@ -89,7 +89,8 @@ class Train:
     latent_dim: int | None = None
     """Size of z; the default is the family's: 64 for images, 8 for a table. A RealNVP's is the size of x, and no option."""
     widths: tuple[int, ...] | None = None
-    """The generator's hidden widths, or its two channel counts; the critic has them in reverse."""
+    """The generator's hidden widths, or its two channel counts; the critic has them in reverse. Of a convolutional glf: the
+    features of a patch and the number of blocks, 96 3."""
     epochs: float | None = None
     """Passes over the data; the default is the family's, 20."""
     batch: int | None = None
@@ -113,6 +114,8 @@ class Train:
     """Threads for torch; 0 leaves its choice."""
     save_every: int = 1_000
     """Steps between checkpoints."""
+    half: bool = False
+    """Write the generator's weights in half precision: half the bytes."""
     noise_images: int = 64
     """Held-out images on which the noise scale is chosen."""
     seed: int = 0

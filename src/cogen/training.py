@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cogen.inference.whole_files import write_whole
 from cogen.models.contexts import Classes
-from cogen.models.data.datasets import ImageData, load_image_data
+from cogen.models.data.datasets import ImageData, held_out_split, load_image_data
 from cogen.models.families.family import Family
 from cogen.models.families.recipe import Kind, Recipe
 from cogen.models.families.registry import FAMILIES, recipe, recipes
@@ -29,9 +29,6 @@ from cogen.options import Train
 LEAST_NOISE, MOST_NOISE = 0.02, 0.5
 """As shares of the value range. A generator that reproduces everything would ask for no noise at all, and a posterior that no
 sampler can follow; one that reproduces nothing for more noise than there are values."""
-
-HELD_OUT = 0.1
-"""Share of the training images (at most 5,000) on which the noise scale is chosen."""
 
 OF_SOME_FAMILIES = {
     "weight": "weight",
@@ -91,10 +88,9 @@ def train_on_images(options: Train) -> None:
     if made.labelled:
         assert data.train_labels is not None
         tensors.append(torch.from_numpy(data.train_labels))
-    order = torch.randperm(len(tensors[0]), generator=torch.Generator().manual_seed(0))  # files are often sorted by class
-    held_out = order[: min(5_000, max(1, round(HELD_OUT * len(order))))]
+    trained_on, held_out = held_out_split(len(tensors[0]))
     kept = [tensor[held_out] for tensor in tensors]
-    tensors = [tensor[order[len(held_out) :]] for tensor in tensors]
+    tensors = [tensor[trained_on] for tensor in tensors]
     family.initialise(made.prepare(tensors[0][:1_000]))
     trained = run(options, made, family, tensors)
     if is_first():
@@ -191,6 +187,7 @@ def write(
         event_shape=sizes.event_shape,
         value_range=made.value_range,
         noise_scale=noise,
+        exponent=made.exponent,
         name=options.output.name,
         figures={
             "command": shlex.join(["cogen", *sys.argv[1:]]),
@@ -200,7 +197,7 @@ def write(
         },
         **about,
     )
-    written = [save_generator(options.output, generator, config)]
+    written = [save_generator(options.output, generator, config, half=options.half)]
     if made.encoder is not None:
         beside = options.output.with_name(f"{options.output.name}-encoder")
         name, arguments = made.encoder(sizes)

@@ -73,7 +73,7 @@ def test_the_latent_of_data_makes_them_again(trained):
 def test_what_is_refused():
     with pytest.raises(ValueError, match=r"scale=0\.0: the noise of the Gaussian likelihood is a positive number"):
         GLF(DenseEncoder(2, (6,), (8,)), LatentFlowGenerator("DenseGenerator", DECODER), 2, scale=0.0)
-    with pytest.raises(ValueError, match="has the decoder DenseGenerator or DcganGenerator, not 'Linear'"):
+    with pytest.raises(ValueError, match="has the decoder DenseGenerator or DcganGenerator or MixerGenerator, not 'Linear'"):
         LatentFlowGenerator("Linear", DECODER)
     with pytest.raises(ValueError, match="two numbers"):
         LatentFlowGenerator("DenseGenerator", {**DECODER, "latent_dim": 1})

@@ -1,0 +1,43 @@
+"""Pixels that end at black and at white as a distribution of NumPyro; `censored_torch` is the same for Pyro."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from numpyro.distributions import Distribution, constraints
+
+from cogen.models.pixels.noise import HIGH, LOW, NEAR, cut, log_scale, unsaturated
+
+
+class CensoredLogistic(Distribution):
+    """See `cogen.models.pixels.noise`.
+
+    :param location: x, (...).
+    :param curve: of the log scale, (4, unit).
+    :param exponent: of the density; draws are those of exponent 1.
+    """
+
+    arg_constraints = {"location": constraints.real}  # noqa: RUF012 (NumPyro reads it so)
+    support = constraints.real
+    pytree_data_fields = ("location", "curve")
+    pytree_aux_fields = ("exponent",)
+
+    def __init__(self, location: Any, curve: Any, exponent: float, *, validate_args: bool | None = None) -> None:
+        self.location, self.curve, self.exponent = location, curve, exponent
+        super().__init__(jnp.shape(location), validate_args=validate_args)
+
+    def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
+        a = unsaturated(self.location)
+        log_s = log_scale(self.curve, a, jnp.tanh)
+        inverse = jnp.exp(-log_s)
+        black, white = value < LOW + NEAR, value > HIGH - NEAR
+        t = jnp.where(black, LOW + NEAR - a, jnp.where(white, a - HIGH + NEAR, value - a)) * inverse
+        tail = jax.nn.log_sigmoid(t)
+        return self.exponent * jnp.where(black | white, tail, 2 * tail - t - log_s)
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        a = unsaturated(self.location)
+        noise = jnp.exp(log_scale(self.curve, a, jnp.tanh)) * jax.random.logistic(key, (*sample_shape, *jnp.shape(a)), a.dtype)
+        return cut(a + noise, jnp.where)
