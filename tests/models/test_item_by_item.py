@@ -12,10 +12,11 @@ from torch import nn
 from torch.nn import functional
 
 from cogen.models import Array, CoGenerator, load_generator, views
+from cogen.models.families.glf import LatentFlowGenerator
 from cogen.models.families.realnvp import RealNVPGenerator
 from cogen.models.frozen import frozen
 from cogen.models.item_by_item import POINTS, check_function, check_module
-from cogen.models.networks.architectures import DcganGenerator, DenseGenerator
+from cogen.models.networks.architectures import DcganGenerator, DenseGenerator, MixerGenerator
 from cogen.models.storage.generators import shipped_generators
 
 
@@ -210,6 +211,10 @@ RIGHT = {
     "dense": lambda: DenseGenerator(8, (1, 8, 8)),
     "convolutional": lambda: DcganGenerator(8, (3, 16, 16)),
     "flow": lambda: RealNVPGenerator((8,)),
+    "mixer": lambda: MixerGenerator(8, (1, 8, 8), channels=8, blocks=2),
+    "pixels with a noise": lambda: LatentFlowGenerator(
+        "DenseGenerator", {"latent_dim": 8, "event_shape": (1, 8, 8), "hidden": (16,), "bounded": False}, noise=True
+    ),
     "dropout and batch norm": lambda: nn.Sequential(
         nn.Linear(8, 6), nn.BatchNorm1d(6), nn.Dropout(), nn.ReLU(), nn.Linear(6, 4)
     ),

@@ -1,11 +1,14 @@
 """Generative latent flow: the flow learns the codes and leaves the autoencoder alone, and the latent is standard normal."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from cogen.models.families.glf import GLF, LatentFlowGenerator
+from cogen.models.families.glf import GLF, RECIPE, LatentFlowGenerator, _architecture
+from cogen.models.families.sizes import Sizes
 from cogen.models.networks.architectures import DenseEncoder
 from cogen.models.training.trainer import train
 
@@ -49,6 +52,58 @@ def test_the_latent_of_new_data_is_standard_normal_though_their_codes_are_not(tr
     assert distance(z) < 0.06
     assert z.mean(0).abs().max() < 0.15
     assert (z.std(0) - 1).abs().max() < 0.15
+
+
+def test_the_bound_lies_below_the_exact_density_and_near_it_for_an_autoencoder_that_is_exact():
+    """x = W e + noise with the flow an identity: log p(x) is Gaussian, and so is q(e | x). The gap of the exact q is zero, of
+    another one its divergence."""
+    torch.manual_seed(0)
+    generator = LatentFlowGenerator("DenseGenerator", {**DECODER, "hidden": ()})
+    weight = generator.decoder.layers[0].weight.detach()
+    family = GLF(DenseEncoder(2, (6,), ()), generator, 2, scale=0.5)
+    precision = torch.eye(2) + weight.T @ weight / 0.25
+    basis = torch.linalg.eigh(precision)
+    with torch.no_grad():  # codes along the eigenvectors, so that the posterior has independent coordinates
+        generator.decoder.layers[0].weight.copy_(weight @ basis.eigenvectors)
+        weight = generator.decoder.layers[0].weight.clone()
+        encoder = family.code_encoder.layers[-1]
+        encoder.weight[:2] = (weight.T / 0.25) / basis.eigenvalues[:, None]
+        encoder.weight[2:] = 0
+        encoder.bias[:2] = 0
+        encoder.bias[2:] = -0.5 * basis.eigenvalues.log()
+    x = torch.randn(50, 6)
+    exact = torch.distributions.MultivariateNormal(torch.zeros(6), weight @ weight.T + 0.25 * torch.eye(6)).log_prob(x)
+    torch.testing.assert_close(-family.negative_bound(x), exact, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        encoder.bias[2:] += 0.7  # too wide by 0.7 nat a code: KL = 2 (exp(1.4) / 2 - 1 / 2 - 0.7)
+    gap = (exact + torch.stack([family.negative_bound(x) for _ in range(200)]).mean(0)).mean()
+    assert float(gap) == pytest.approx(math.exp(1.4) - 1 - 1.4, abs=0.05)
+
+
+def test_the_losses_of_the_paper_leave_the_encoder_to_the_autoencoder():
+    torch.manual_seed(0)
+    family = GLF(DenseEncoder(2, (6,), (8,)), LatentFlowGenerator("DenseGenerator", DECODER), 2, joint=False)
+    x = two_clouds(64, 0)
+    torch.manual_seed(1)
+    with_flow = torch.autograd.grad(family.negative_bound(x).mean(), list(family.code_encoder.parameters()))
+    with torch.no_grad():
+        family.generator.flow.log_scale += 1.0
+    torch.manual_seed(1)
+    with_another = torch.autograd.grad(family.negative_bound(x).mean(), list(family.code_encoder.parameters()))
+    assert all(torch.equal(one, other) for one, other in zip(with_flow, with_another, strict=True))
+
+
+def test_images_get_a_mixer_with_a_noise_and_points_a_gaussian():
+    images = _architecture(Sizes((1, 8, 8), 4))
+    assert images.arguments["architecture"] == "MixerGenerator"
+    assert images.arguments["noise"]
+    assert _architecture(Sizes((1, 8, 8), 4, widths=(32, 2))).arguments["arguments"]["blocks"] == 2
+    dense = _architecture(Sizes((1, 7, 7), 4))
+    assert (dense.arguments["architecture"], dense.arguments["arguments"]["bounded"]) == ("DenseGenerator", False)
+    assert "noise" not in _architecture(Sizes((2,), 2)).arguments
+    for sizes in (Sizes((1, 8, 8), 4), Sizes((1, 7, 7), 4), Sizes((2,), 2)):
+        family = RECIPE.family(sizes)
+        assert torch.isfinite(family.negative_bound(2 * torch.rand(5, *sizes.event_shape) - 1)).all()
 
 
 def test_samples_fall_into_the_two_clouds(trained):

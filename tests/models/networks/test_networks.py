@@ -12,12 +12,20 @@ from cogen.models.networks.architectures import (
     DenseCritic,
     DenseGenerator,
     FourierFeatures,
+    MixerGenerator,
 )
 
 SHAPE = (1, 8, 12)
 
 
-@pytest.mark.parametrize("make", [lambda: DenseGenerator(5, SHAPE, hidden=(16,)), lambda: DcganGenerator(5, SHAPE, (8, 4))])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: DenseGenerator(5, SHAPE, hidden=(16,)),
+        lambda: DcganGenerator(5, SHAPE, (8, 4)),
+        lambda: MixerGenerator(5, SHAPE, channels=8, blocks=2),
+    ],
+)
 def test_generators_make_events_in_range_one_by_one(make):
     torch.manual_seed(0)
     generator = make().eval()
@@ -33,6 +41,25 @@ def test_an_unbounded_generator_is_linear_at_the_end_and_takes_any_event_shape()
     generator = DenseGenerator(2, (2,), hidden=(), bounded=False)
     z = torch.randn(4, 2)
     torch.testing.assert_close(generator(2 * z), 2 * generator(z))
+
+
+def test_a_mixer_without_blocks_makes_each_patch_of_its_own_features():
+    """A weight of one patch's features moves the pixels of this patch, in every colour, and no others."""
+    torch.manual_seed(0)
+    mixer = MixerGenerator(3, (2, 8, 12), channels=4, blocks=0, bounded=False)
+    z = torch.randn(1, 3)
+    before = mixer(z).detach()
+    with torch.no_grad():
+        mixer.project.bias.view(6, 4)[4] += 1  # the second row of patches, its second
+    moved = (mixer(z) != before).squeeze(0)
+    expected = torch.zeros(2, 8, 12, dtype=torch.bool)
+    expected[:, 4:8, 4:8] = True
+    assert torch.equal(moved, expected)
+    mixed = MixerGenerator(3, (2, 8, 12), channels=4, blocks=1, bounded=False)
+    before = mixed(z).detach()
+    with torch.no_grad():
+        mixed.project.bias.view(6, 4)[4] += 1
+    assert (mixed(z) != before).all()
 
 
 def test_a_fresh_dense_generator_passes_its_signal_on():
@@ -115,6 +142,8 @@ def test_a_classifier_has_features_and_classes():
 def test_convolutional_networks_name_a_size_they_cannot_make():
     with pytest.raises(ValueError, match=r"event_shape \(1, 30, 28\).*divisible by four"):
         DcganGenerator(5, (1, 30, 28))
+    with pytest.raises(ValueError, match=r"event_shape \(1, 30, 28\).*divisible by four"):
+        MixerGenerator(5, (1, 30, 28))
     with pytest.raises(ValueError, match=r"event_shape \(7,\)"):
         ConvolutionalCritic((7,))
 

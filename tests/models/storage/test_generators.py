@@ -78,6 +78,28 @@ def test_batch_norm_statistics_travel(tmp_path):
     torch.testing.assert_close(load_generator(tmp_path / "conv")(z), generator.eval()(z))
 
 
+def test_half_precision_halves_the_file_and_is_single_again_when_loaded(tmp_path):
+    generator = make()
+    save_generator(tmp_path / "whole", generator, CONFIG)
+    save_generator(tmp_path / "half", generator, CONFIG, half=True)
+    weights = [sum(p.numel() for p in generator.parameters()) * size for size in (4, 2)]
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[0] - sizes[1] >= weights[0] - weights[1] - 64  # of the header
+    loaded = load_generator(tmp_path / "half")
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    z = torch.randn(4, CONFIG.latent_dim)
+    torch.testing.assert_close(loaded(z), generator.eval()(z), rtol=1e-2, atol=1e-2)
+    assert not torch.equal(loaded(z), load_generator(tmp_path / "whole")(z))
+    assert {p.dtype for p in generator.parameters()} == {torch.float32}  # the caller's own
+
+
+def test_an_exponent_is_a_number_up_to_one(tmp_path):
+    save_generator(tmp_path / "small", make(), replace(CONFIG, exponent=0.3))
+    assert load_generator(tmp_path / "small").config.exponent == 0.3
+    with pytest.raises(ValueError, match=r"exponent.*a number in \(0, 1\]"):
+        replace(CONFIG, exponent=1.5)
+
+
 def test_a_failed_save_leaves_the_old_files(saved, monkeypatch):
     before = saved.read_bytes(), saved.with_suffix(".json").read_bytes()
 
