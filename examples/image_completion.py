@@ -17,21 +17,22 @@ Fashion-MNIST, 28 pixels, generators of 0.2 to 0.4 million weights.
 
 The choice, on the first 64 images that training held out, and then the figures, on the first test images:
 
-    python examples/image_completion.py --generators digits --views top left centre thumbnail --images data/mnist \
-        --part held-out --count 64 --chains 16 --warmup 60 --samples 1 --leapfrog 8 --exponents 1 0.3 0.1 \
-        --neighbours 3 4 6 8 16 32 --steps 40 100 400 --output examples/results/digits_held_out
-    python examples/image_completion.py --generators digits --views top left centre thumbnail --images data/mnist --count 256 \
+    python examples/image_completion.py --generators digits --views half left block thumbnail --images data/mnist \
+        --part held-out --count 64 --chains 16 --warmup 60 --samples 1 --leapfrog 10 --independent --exponents 0.3 1 0.1 \
+        --neighbours 3 4 6 8 16 32 --steps 100 610 --output examples/results/digits_held_out
+    python examples/image_completion.py --generators digits --views half left block thumbnail --images data/mnist --count 256 \
         --chains 16 --warmup 60 --samples 1 --leapfrog 8 --output examples/results/digits
 
 Earlier tables, of the generators with Gaussian noise:
 
-    python examples/image_completion.py --output examples/results/image_completion
-    python examples/image_completion.py --generators mnist_vae --views top --output examples/results/image_completion_vae
-    python examples/image_completion.py --generators out/mnist-2000 out/mnist-4000 out/mnist-8000 out/mnist \
-        --views centre thumbnail --noise 0.75 --count 8 --chains 16 --warmup 100 --samples 10 \
+    python examples/image_completion.py --points --output examples/results/image_completion
+    python examples/image_completion.py --points --generators mnist_vae --views half \
+        --output examples/results/image_completion_vae
+    python examples/image_completion.py --points --generators out/mnist-2000 out/mnist-4000 out/mnist-8000 out/mnist \
+        --views block thumbnail --noise 0.75 --count 8 --chains 16 --warmup 100 --samples 10 \
         --output examples/results/training_mnist
-    python examples/image_completion.py --generators out/fashion-500 out/fashion-1500 out/fashion-3000 out/fashion \
-        --views centre thumbnail --noise 0.75 --count 8 --chains 16 --warmup 100 --samples 10 --images data/fashion_mnist \
+    python examples/image_completion.py --points --generators out/fashion-500 out/fashion-1500 out/fashion-3000 out/fashion \
+        --views block thumbnail --noise 0.75 --count 8 --chains 16 --warmup 100 --samples 10 --images data/fashion_mnist \
         --output examples/results/training_fashion
 
 where out/ holds the snapshots of ``train_mnist.py --iterations 16000 --snapshots 2000 4000 8000 --bf16 --threads 1`` and of
@@ -84,18 +85,23 @@ REPORTED = {
 class Options:
     generators: tuple[str, ...] = ("mnist",)
     """Shipped names, or paths of .safetensors files (such as the snapshots of `train_mnist.py --snapshots`)."""
-    views: tuple[str, ...] = ("top", "centre", "thumbnail")
-    """What is seen: top or left, that half; centre, all but a central block of 14 pixels; thumbnail, a 7 x 7 thumbnail."""
+    views: tuple[str, ...] = ("half", "block", "thumbnail")
+    """What is seen: half, the top half; left, the left half; block, all but a central block of 14 pixels; thumbnail, a 7 x 7
+    thumbnail."""
     images: Path | None = None
     """A folder of idx files (MNIST, Fashion-MNIST); the default is the sixteen test digits that are shipped."""
     part: str = "test"
-    """Of that folder: test, or held-out, what `cogen train` keeps of the training images for choices."""
+    """Of that folder: test, or held-out, what `cogen train` keeps of the training images for choices. Or simulated: images that
+    the generator makes, with the view's noise, for which its posterior (of exponent 1) is the right answer."""
     count: int = 16
     chains: int = 32
     """Chains of annealed HMC, draws of the prior, and n, the number of starts of gradient descent."""
     warmup: int = 300
     samples: int = 20
     leapfrog: int = 10
+    independent: bool = False
+    """Every chain counts the same, and none is resampled: the annealing is a warm-up. The scores are then those of independent
+    draws, which pairs of a few populations are not when these collapse."""
     exponents: tuple[float, ...] = ()
     """Exponents of a learned likelihood; the default is the generator's own. The first is what the others are compared with."""
     steps: tuple[int, ...] = ()
@@ -117,13 +123,13 @@ class Options:
 def view_of(name: str, shape: tuple[int, ...], scale: float, likelihood: Any = None) -> views.View:
     """A view with a learned likelihood of its pixels if there is one, else with Gaussian noise."""
     noise: dict[str, Any] = {"scale": scale} if likelihood is None else {"likelihood": likelihood}
-    if name in ("top", "left"):
-        return views.Mask(views.half(shape, name), **noise)
-    if name == "centre":
+    if name in ("half", "left"):
+        return views.Mask(views.half(shape, "top" if name == "half" else name), **noise)
+    if name == "block":
         return views.Mask(views.centre(shape, shape[-1] // 2), **noise)
     if name == "thumbnail":
         return views.Thumbnail(4, scale=scale / 4)  # the mean of sixteen pixels, each with noise of that scale
-    raise SystemExit(f"--views {name}: choose from top, left, centre, thumbnail")
+    raise SystemExit(f"--views {name}: choose from half, left, block, thumbnail")
 
 
 class Answer(NamedTuple):
@@ -171,39 +177,59 @@ def nearest(view: views.View, seen: np.ndarray, training: np.ndarray, count: int
     return training[np.argsort(square, axis=1, kind="stable")[:, :count].T]
 
 
+def simulated(options: Options, generator: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images that the generator makes, and what the view shows of them, both (item, ...). A view of pixels has the noise of the
+    hidden ones too: then the images are what would be observed of all."""
+    learned = None if options.noise else pixel_noise_of(generator, 1.0)
+    scale = options.noise or generator.config.noise_scale
+    view = view_of(name, tuple(generator.config.event_shape), scale, learned)
+    model = CoGenerator(generator, views={"seen": view})
+    z = np.random.default_rng(options.seed + 1).standard_normal((options.count, model.latent_dim))
+    x = model.decode(z)
+    shown = model.simulate(x, {}, seed=options.seed)["seen"]
+    return (x if view.mask is None else shown), shown
+
+
 def answers_of(
-    options: Options, generator: Any, name: str, images: np.ndarray, training: np.ndarray | None
+    options: Options, generator: Any, name: str, images: np.ndarray, shown: np.ndarray | None, training: np.ndarray | None
 ) -> Iterator[tuple[str, CoGenerator, Answer]]:
-    """The answers by method, each with the model that it was given; that of annealed HMC first."""
+    """The answers by method, each with the model that it was given; that of annealed HMC first. ``shown`` None: what the view
+    shows of the images."""
     shape = tuple(generator.config.event_shape)
     scale = options.noise or generator.config.noise_scale
     learned = None if options.noise else pixel_noise_of(generator)
 
     def conditioned(exponent: float | None = None) -> CoGenerator:
-        likelihood = None if learned is None else pixel_noise_of(generator, exponent)
+        likelihood = None if learned is None else pixel_noise_of(generator, 1.0 if options.part == "simulated" else exponent)
         model = CoGenerator(generator, views={"seen": view_of(name, shape, scale, likelihood)})
-        return model.condition(seen=model.views["seen"](torch.from_numpy(images)).numpy())
+        return model.condition(seen=model.views["seen"](torch.from_numpy(images)).numpy() if shown is None else shown)
 
     def decoded(z: np.ndarray) -> np.ndarray:
         return seen.decode(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:3], *shape)
 
     seen = conditioned()
-    noise = scale if learned is None else learned
+    noise: Any = scale if learned is None else learned
+    if options.part == "simulated" and seen.views["seen"].mask is None:
+        noise = None  # the truth is x itself
     each = (options.warmup + options.samples) * options.leapfrog
     evaluations = options.chains * each  # per image
+
+    kernel = AnnealedHMC(num_leapfrog=options.leapfrog)
+    if options.independent:
+        kernel = AnnealedHMC(num_leapfrog=options.leapfrog, resample_threshold=0, weighted=False)
 
     exponents: tuple[float | None, ...] = (None,) if learned is None or name == "thumbnail" else options.exponents or (None,)
     for exponent in exponents:
         model = conditioned(exponent)
         annealed = infer(
             model,
-            AnnealedHMC(num_leapfrog=options.leapfrog),
+            kernel,
             num_warmup=options.warmup,
             num_samples=options.samples,
             num_chains=options.chains,
             seed=options.seed,
         )
-        weight = annealed["sample_stats"]["log_weight"].values
+        weight = None if options.independent else annealed["sample_stats"]["log_weight"].values
         group = independent_groups(annealed).values
         x = decoded(annealed["posterior"]["z"].values)
         method = ANNEALED if exponent is None or exponent == exponents[0] else f"{ANNEALED}, exponent {exponent:g}"
@@ -241,10 +267,12 @@ def answers_of(
 def compare(
     options: Options, name: str, view: str, images: np.ndarray, training: np.ndarray | None = None
 ) -> list[dict[str, Any]]:
-    generator = load_generator(name)
+    generator, shown = load_generator(name), None
+    if options.part == "simulated":
+        images, shown = simulated(options, generator, view)
     scores, costs, seconds = {}, {}, {}
     started = time.perf_counter()
-    for method, seen, answer in answers_of(options, generator, view, images, training):
+    for method, seen, answer in answers_of(options, generator, view, images, shown, training):
         seconds[method] = time.perf_counter() - started
         scores[method], costs[method] = judge(seen, images, answer), answer.gradient_evaluations
         started = time.perf_counter()
@@ -306,12 +334,14 @@ def figure_of(rows: list[dict[str, Any]]) -> Figure:
 
 def images_of(options: Options) -> tuple[np.ndarray, np.ndarray | None]:
     """The images to complete, and those that a method may look at, (item, 1, height, width) in [-1, 1]."""
+    if options.part not in ("test", "held-out", "simulated"):
+        raise SystemExit(f"--part {options.part}: choose test, held-out or simulated")
     if options.images is None:
+        if options.part == "held-out":
+            raise SystemExit("--part held-out: give --images")
         return shipped_images("mnist")[0][: options.count], None
     training, _, test, _ = load_idx_folder(options.images)
     kept, held_out = held_out_split(len(training))
-    if options.part not in ("test", "held-out"):
-        raise SystemExit(f"--part {options.part}: choose test or held-out")
     chosen = test if options.part == "test" else training[held_out]
     return tuple(from_bytes(part, (-1.0, 1.0))[:, None] for part in (chosen[: options.count], training[kept]))
 

@@ -233,7 +233,7 @@ class JaxProgram:
         sites = jax.vmap(lambda z: constrained_sites(self._model, args, {}, z, deterministic=alone))(unconstrained)
         if not alone:
             sites = {name: value[:, 0] for name, value in sites.items()}  # the plate of one item
-        statistics = statistics_of(info, item.start is None)
+        statistics = statistics_of(info, item.start is None, self.kernel.weighted)
         steps = statistics.get("n_steps", jnp.zeros((), jnp.int32)).sum()
         return Records(sites, statistics, dict(self.kernel.path(state, info)), steps)
 

@@ -27,10 +27,11 @@ class Records(NamedTuple):
     """Gradient evaluations of all chains."""
 
 
-def statistics_of(info: Any, exact: bool) -> dict[str, Any]:
+def statistics_of(info: Any, exact: bool, weighted: bool = True) -> dict[str, Any]:
     """What is kept of the info of a transition. Of draws beta is one; chains that did not start from exact draws have neither
-    weights nor evidence."""
-    left_out = {"beta"} if exact else {"beta", "log_weight", "population_log_evidence"}
+    weights nor evidence, and those that all count the same no populations either."""
+    left_out = {"beta"} if exact and weighted else {"beta", "log_weight", "population_log_evidence"}
+    left_out |= set() if weighted else {"population", "ancestor"}
     return {name: value for name, value in info._asdict().items() if value is not None and name not in left_out}
 
 

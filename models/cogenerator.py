@@ -327,6 +327,9 @@ class CoGenerator:
             "generator": self.name,
             "views": ", ".join(f"{n}: {type(self.views[n]).__name__}" for n in self._data),
         }
+        exponents = {n: e for n in self._data if (e := getattr(self.views[n].likelihood, "exponent", 1.0)) != 1.0}
+        if exponents:  # the evidence is then that of a power likelihood
+            described["likelihood_exponents"] = ", ".join(f"{n}: {e:g}" for n, e in exponents.items())
         described |= self._contexts.attributes()
         return {**described, "value_range": list(self.value_range)} if self.value_range is not None else described
 

@@ -178,7 +178,7 @@ class AnnealedHMCKernel(AnnealingKernel):
         return state.arrived
 
     def path(self, state: AnnealedState, info: AnnealedInfo) -> dict[str, Array]:
-        return {
+        path = {
             "beta": state.beta,
             "acceptance_rate": info.acceptance_rate.mean(),
             "step_size": info.step_size[0],
@@ -189,6 +189,7 @@ class AnnealedHMCKernel(AnnealingKernel):
             "nonfinite": info.nonfinite.sum(),
             "log_evidence": log_mean_exp(info.population_log_evidence),
         }
+        return self.kept(path)
 
     def init(self, target: Target, key: Array, start: Start) -> AnnealedState:
         self.settings.check_dim(target.dim)

@@ -28,6 +28,9 @@ class AnnealingSettings:
     :param moves_per_temperature: transitions at each temperature, M >= 1.
     :param resample_threshold: resample a population whose weight ESS, as a fraction, falls below this value in [0, 1];
         0 never does. Above 0, a last resampling at beta = 1 over all chains leaves equal weights.
+    :param weighted: False makes the annealing a warm-up and nothing more: every chain counts the same, as independent Markov
+        chains do that had other starts, and there is no evidence. For a budget whose weights would leave one chain, or a
+        likelihood that is wrong anyway; never resampled, so ``resample_threshold`` is 0.
     :param initial: q0, a distribution of the model's library over the latent site (or a mapping over sites), or a guide start
         (`GuideStart`, `PyroGuideStart`); default the prior.
     :param temper: names of the observed sites (``factor`` sites are such) to temper; the others count fully at every
@@ -48,6 +51,7 @@ class AnnealingSettings:
     step_size: StepSizeRule | float = ConstantGain()
     moves_per_temperature: int = 1
     resample_threshold: float = 0.5
+    weighted: bool = True
     initial: Any = None
     temper: Sequence[str] | None = None
     flat_prior: bool = False
@@ -62,6 +66,11 @@ class AnnealingSettings:
                 raise ValueError(f"{name}={getattr(self, name)}: at least one is needed")
         if not 0.0 <= self.resample_threshold <= 1.0:
             raise ValueError(f"resample_threshold={self.resample_threshold}: a fraction of the chains, from 0 (never) to 1")
+        if self.resample_threshold > 0 and not self.weighted:
+            raise ValueError(
+                f"weighted=False with resample_threshold={self.resample_threshold}: chains that count the same are not"
+                " resampled by their weights; give resample_threshold=0"
+            )
         if not 0.0 <= self.jitter < 1.0:
             raise ValueError(f"jitter={self.jitter}: it lies in [0, 1)")
         if self.bridge and self.flat_prior:
@@ -142,7 +151,18 @@ class AnnealingKernel(Kernel):
 
     @property
     def evidence_kind(self) -> str:
+        if not self.settings.weighted:
+            return ""
         return "" if self.settings.flat_prior else "bridged" if self.settings.bridge else "annealed"
+
+    @property
+    def weighted(self) -> bool:
+        return self.settings.weighted
+
+    def kept(self, path: dict[str, Any]) -> dict[str, Any]:
+        """What is kept of a path: nothing of weights where every chain counts the same."""
+        of_weights = () if self.weighted else ("conditional_ess", "weight_ess", "ancestors", "log_evidence")
+        return {name: value for name, value in path.items() if name not in of_weights}
 
     @property
     def adapts(self) -> bool:

@@ -146,6 +146,11 @@ class Kernel(Protocol):
         return False
 
     @property
+    def weighted(self) -> bool:
+        """Whether its weights, populations and ancestors are kept, where it has any."""
+        return True
+
+    @property
     def populations(self) -> int:
         """Groups of chains whose estimates are kept apart; 0 where there is nothing to estimate."""
         return 0

@@ -134,7 +134,7 @@ class AnnealedHMCKernel(AnnealingKernel):
 
     def path(self, state: AnnealedState, info: AnnealedInfo) -> dict[str, Tensor]:
         slots = torch.zeros_like(info.ancestor).scatter_(0, info.ancestor, 1)
-        return {
+        path = {
             "beta": state.beta,
             "acceptance_rate": info.acceptance_rate.mean(0),
             "step_size": state.step_size,
@@ -145,6 +145,7 @@ class AnnealedHMCKernel(AnnealingKernel):
             "nonfinite": info.nonfinite.sum(0),
             "log_evidence": log_mean_exp(info.population_log_evidence),
         }
+        return self.kept(path)
 
     def init(self, target: PyroTarget, random: Random, start: Start) -> AnnealedState:
         self.settings.check_dim(target.dim)

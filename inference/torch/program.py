@@ -56,7 +56,7 @@ class TorchProgram:
         state, info = self.kernel.step(self.target, self._random.at(carried.iteration), carried)
         records = Records(
             _first_transition(state.point.values, lambda value: value.swapaxes(0, 1)),
-            _first_transition(statistics_of(info, self._start.exact), lambda value: value.swapaxes(0, 1)),
+            _first_transition(statistics_of(info, self._start.exact, self.kernel.weighted), lambda value: value.swapaxes(0, 1)),
             _first_transition(self.kernel.path(state, info), lambda value: value),
             info.n_steps.sum(0).numpy(force=True)[None],
         )

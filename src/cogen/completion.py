@@ -129,7 +129,7 @@ def _kernel(options: Complete) -> Any:
     from cogen.inference import AnnealedHMC, GradientDescent, ImportanceResampling
 
     return {
-        "annealed-hmc": AnnealedHMC(),
+        "annealed-hmc": AnnealedHMC(weighted=options.weighted, resample_threshold=0.5 if options.weighted else 0.0),
         "hmc": functools.partial(numpyro.infer.HMC, num_steps=10, trajectory_length=None),
         "nuts": numpyro.infer.NUTS,
         "gradient-descent": GradientDescent(),
@@ -353,6 +353,7 @@ def _report(options: Complete, posterior: Any, metrics: dict[str, Any]) -> None:
     print(
         f"\n{count} images, {options.view} seen, {options.algorithm}: {options.chains} chains x {options.samples} draws each\n"
     )
+    power = metrics["exponent"]
     rows = [
         ("hidden part", "CRPS", metrics["hidden_crps"]),
         ("", "energy score", metrics["hidden_energy_score"]),
@@ -371,7 +372,8 @@ def _report(options: Complete, posterior: Any, metrics: dict[str, Any]) -> None:
         ("", "least effective draws", metrics["ess_min"]),
         ("", "greatest nested R-hat", metrics["nested_rhat_max"]),
         ("", "fewest distinct ancestors", metrics["ancestors_min"]),
-        ("", "log evidence, mean", float(np.mean(metrics["log_evidence"]))),
+        ("", "exponent of the likelihood", np.nan if power == 1 else power),
+        ("", "log evidence, mean" if power == 1 else "its log evidence, mean", float(np.mean(metrics["log_evidence"]))),
         ("cost", "gradient evaluations", float(metrics["gradient_evaluations"])),
         ("", "seconds", metrics["seconds"]),
         ("", "of which compilation", metrics["compile_seconds"]),

@@ -23,7 +23,7 @@ else:
 class Complete:
     """Complete images of which a part is seen: draws from p(z | seen part), pushed through a generator."""
 
-    generator: str = "mnist"
+    generator: str = "digits"
     """A shipped generator (see `cogen generators`), or the path of a .safetensors file with its .json beside it."""
     images: Path | None = None
     """A picture, a folder of pictures, or an .npy/.npz array; the default is the sixteen test digits that are shipped."""
@@ -40,12 +40,15 @@ class Complete:
     """How the posterior is computed."""
     backend: Literal["numpyro", "pyro"] = "numpyro"
     """Pyro runs its own HMC and NUTS, one chain after another."""
-    chains: int = 32
+    chains: int = 16
     """Chains per image."""
-    warmup: int = 300
+    warmup: int = 60
     """Transitions of warm-up: the annealing from the prior to the posterior, or adaptation, or descent."""
-    samples: int = 20
+    samples: int = 5
     """Draws per chain."""
+    weighted: bool = False
+    """With annealed HMC: chains are weighted and resampled as they cool, which gives the evidence and the right shares of
+    modes, and takes more of both, as in `--chains 32 --warmup 300`. Without it every chain counts the same."""
     engine: Literal["in-process", "ray"] = "in-process"
     """Where images are completed: in this process, or by workers that Ray starts (pip install 'cogen-ppl[ray]')."""
     workers: int = 2

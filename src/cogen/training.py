@@ -194,6 +194,7 @@ def write(
             "steps": len(next(iter(trained.losses.values()))),
             "seconds": round(trained.seconds, 1),
             "losses": {name: round(float(np.mean(values[-100:])), 5) for name, values in trained.losses.items()},
+            "curve": {name: _means(values) for name, values in trained.losses.items()},
         },
         **about,
     )
@@ -213,6 +214,11 @@ def write(
     print(f"  {'noise scale to condition with':44} {noise:.3g}")
     print(f"written: {', '.join(str(path) for path in [*written, picture])}")
     print(f"next: cogen complete --generator {options.output} --images PICTURES" + (" --label CLASS" if made.labelled else ""))
+
+
+def _means(values: np.ndarray) -> list[float]:
+    """Of the twentieths of a training, one after the other."""
+    return [round(float(np.mean(part)), 5) for part in np.array_split(values, min(20, len(values)))]
 
 
 def noise_scale(generator: nn.Module, options: Train, made: Recipe, latent_dim: int, held_out: list[Tensor]) -> float:

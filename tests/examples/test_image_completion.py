@@ -13,7 +13,7 @@ from cogen.models.storage.generators import GeneratorConfig, save_generator
 def test_it_compares_all_methods_on_the_same_images(script, tmp_path, capsys):
     options = script.Options(
         generators=("mnist_vae",),
-        views=("top",),
+        views=("half",),
         count=2,
         chains=16,
         warmup=20,
@@ -93,6 +93,13 @@ def test_exponents_and_neighbours_on_held_out_images(script, tmp_path):
     assert methods == ["annealed HMC", "annealed HMC, exponent 0.1", *rest]
     assert [row["method"] for row in rows if row["view"] == "thumbnail"] == ["annealed HMC", *rest]
     assert all(np.isfinite(row["hidden_crps"]) for row in rows)
+    generator = script.load_generator(options.generators[0])
+    for view in options.views:  # a generator of one's own making is simulated with its own noise
+        images, shown = script.simulated(options, generator, view)
+        assert (images.shape, len(shown)) == ((4, 1, 28, 28), 4)
+        assert np.array_equal(images, shown) == (view == "left")
+    options.part, options.exponents, options.neighbours = "simulated", (), ()
+    assert len(script.main(options)["rows"]) == 6
 
 
 def write_idx(path, array):
@@ -103,7 +110,7 @@ def write_idx(path, array):
 def test_a_point_is_scored_as_one_and_draws_as_a_sample(script):
     """The same two draws as the whole answer and as a sample of it: the first pairs a draw with itself, the second does not."""
     generator = script.load_generator("mnist_vae")
-    model = script.CoGenerator(generator, views={"seen": script.view_of("top", (1, 28, 28), 0.5)})
+    model = script.CoGenerator(generator, views={"seen": script.view_of("half", (1, 28, 28), 0.5)})
     images = script.shipped_images("mnist")[0][:1]
     seen = model.condition(seen=images)
     z = np.random.default_rng(0).standard_normal((2, generator.config.latent_dim)).astype(np.float32)

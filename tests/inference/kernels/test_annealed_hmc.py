@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pyro
 import pytest
+import torch
 from known import Repeated, repeated_means_p_value
 from numpyro.infer import MCMC
 
-from cogen.diagnostics import log_evidence
-from cogen.inference import AnnealedHMC, MovingAverage, Sigmoid, infer
+from cogen.diagnostics import diagnose, independent_groups, log_evidence
+from cogen.inference import AnnealedHMC, MovingAverage, PyroAnnealedHMC, Sigmoid, infer
 from cogen.inference.kernels import hamiltonian
 
 FALSE_ALARM = 1e-4
@@ -35,6 +37,7 @@ def gauss():
         ({"moves_per_temperature": 0}, "moves_per_temperature=0"),
         ({"resample_threshold": 1.5}, "resample_threshold=1.5"),
         ({"jitter": 1.0}, "jitter=1.0"),
+        ({"weighted": False}, "chains that count the same are not resampled"),
         ({"step_size": 0.0}, "step_size=0.0"),
     ],
 )
@@ -176,3 +179,36 @@ def test_the_paper_s_own_path_has_no_evidence():
     z = posterior["posterior"]["z"].values[:, -1, :, 0]
     assert z.mean() == pytest.approx(1.0, abs=0.2)  # the likelihood's mean, where the posterior's would be 0.8
     assert z.std() == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("library", ["numpyro", "pyro"])
+def test_chains_that_count_the_same_are_those_of_the_weighted_run_without_weights_and_evidence(library):
+    if library == "numpyro":
+        model, kind = Repeated(log_likelihood, 1.0, items=4), AnnealedHMC
+    else:
+        model, kind = pyro_gauss, PyroAnnealedHMC
+    runs = [
+        infer(
+            model, kind(resample_threshold=0.0, num_leapfrog=3, weighted=weighted), num_warmup=40, num_samples=2, num_chains=64,
+            seed=0, progress=False,
+        )
+        for weighted in (True, False)
+    ]  # fmt: skip
+    # Compiled apart, so that the last bits may differ.
+    np.testing.assert_allclose(*(run["posterior"]["z"].values for run in runs), rtol=1e-4, atol=1e-5)
+    assert {"log_weight", "population", "ancestor"} <= set(runs[0]["sample_stats"])
+    assert not {"log_weight", "population", "ancestor", "population_log_evidence"} & set(runs[1]["sample_stats"])
+    assert runs[1]["posterior"].attrs["evidence_kind"] == ""
+    with pytest.raises(ValueError, match="no evidence"):
+        log_evidence(runs[1])
+    path = set(runs[1]["warmup_sample_stats"])
+    assert "beta" in path
+    assert not {"conditional_ess", "weight_ess", "ancestors", "log_evidence"} & path
+    assert not any("effective" in finding for finding in diagnose(runs[1]))
+    groups = independent_groups(runs[1]).values
+    assert len(np.unique(groups)) == 64  # every chain is independent
+
+
+def pyro_gauss():
+    z = pyro.sample("z", pyro.distributions.Normal(0.0, 1.0))
+    pyro.sample("y", pyro.distributions.Normal(z, 0.5), obs=torch.tensor(1.0))

@@ -77,7 +77,7 @@ def test_the_bound_lies_below_the_exact_density_and_near_it_for_an_autoencoder_t
     with torch.no_grad():
         encoder.bias[2:] += 0.7  # too wide by 0.7 nat a code: KL = 2 (exp(1.4) / 2 - 1 / 2 - 0.7)
     gap = (exact + torch.stack([family.negative_bound(x) for _ in range(200)]).mean(0)).mean()
-    assert float(gap) == pytest.approx(math.exp(1.4) - 1 - 1.4, abs=0.05)
+    assert gap.item() == pytest.approx(math.exp(1.4) - 1 - 1.4, abs=0.05)
 
 
 def test_the_losses_of_the_paper_leave_the_encoder_to_the_autoencoder():
