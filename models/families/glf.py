@@ -176,4 +176,4 @@ def _build(sizes: Sizes, rates: Mapping[str, Any], *, scale: float = SCALE, join
     return GLF(encoder, generator, sizes.latent_dim, scale=scale, joint=joint, **rates)
 
 
-RECIPE = Recipe(_build, batch_size=128, epochs=60.0, exponent=0.3, generator=_architecture)
+RECIPE = Recipe(_build, batch_size=128, epochs=60.0, generator=_architecture)

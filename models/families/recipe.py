@@ -47,7 +47,6 @@ class Recipe:
     :param schedule: from the number of steps to the schedule of the learning rate.
     :param average: default decay of the moving average of the generator's weights; 0 keeps none.
     :param latent_dim: default size of z.
-    :param exponent: of the power likelihood that its generators are conditioned by, where they learned a noise of pixels.
     :param reads: which of ``latent_dim``, ``widths`` and ``convolutional`` of the sizes its networks follow.
     :param generator: from the sizes to how the generator is stored.
     :param encoder: the same of the family's ``encoder``; None where it has none to store.
@@ -64,7 +63,6 @@ class Recipe:
     schedule: Callable[[int], Schedule] = Falling
     average: float = 0.999
     latent_dim: int = 64
-    exponent: float = 1.0
     reads: frozenset[str] = frozenset({"latent_dim", "widths", "convolutional"})
     generator: Callable[[Sizes], Architecture] = Sizes.generator_architecture
     encoder: Callable[[Sizes], Architecture] | None = None

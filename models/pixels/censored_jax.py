@@ -29,8 +29,8 @@ class CensoredLogistic(Distribution):
         super().__init__(jnp.shape(location), validate_args=validate_args)
 
     def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
-        a = unsaturated(self.location)
-        log_s = log_scale(self.curve, a, jnp.tanh)
+        a = unsaturated(self.location, jnp)
+        log_s = log_scale(self.curve, a, jnp)
         inverse = jnp.exp(-log_s)
         black, white = value < LOW + NEAR, value > HIGH - NEAR
         t = jnp.where(black, LOW + NEAR - a, jnp.where(white, a - HIGH + NEAR, value - a)) * inverse
@@ -38,6 +38,6 @@ class CensoredLogistic(Distribution):
         return self.exponent * jnp.where(black | white, tail, 2 * tail - t - log_s)
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
-        a = unsaturated(self.location)
-        noise = jnp.exp(log_scale(self.curve, a, jnp.tanh)) * jax.random.logistic(key, (*sample_shape, *jnp.shape(a)), a.dtype)
-        return cut(a + noise, jnp.where)
+        a = unsaturated(self.location, jnp)
+        noise = jnp.exp(log_scale(self.curve, a, jnp)) * jax.random.logistic(key, (*sample_shape, *jnp.shape(a)), a.dtype)
+        return cut(a + noise, jnp)

@@ -8,8 +8,8 @@ where the decoder's a is any number: far below -1 black is as good as certain. I
 learned with the decoder, so that edges, which are gray and uncertain, have a wide noise, and what is far inside of a stroke or
 of the background almost none. The density is that of y between the ends, and a probability at them.
 
-A generator makes x, a pixel: `saturated` maps a to [-1, 1] but for a slope of 1/1000 beyond the ends, less than half of a gray
-level, and `unsaturated` is its inverse; so every view works on x as on any other, and the density of a view of pixels knows a.
+A generator makes x, a pixel: `saturated` maps a to [-1, 1] but for ten-thousandths beyond the ends, a tenth of a gray level,
+and `unsaturated` is its inverse; so every view works on x as on any other, and the density of a view of pixels knows a.
 
 References:
     Salimans, Karpathy, Chen, Kingma. PixelCNN++. ICLR 2017 (section 2.1: logistic distributions, whose tails lie in the first
@@ -21,7 +21,7 @@ Departures: one logistic in place of a mixture; between the ends a density, not 
 from __future__ import annotations
 
 import math
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,38 +33,38 @@ LOW, HIGH = -1.0, 1.0
 NEAR = 0.02
 """Values so near to an end count as the end: two gray levels and a half of 255."""
 
-LEAK = 1e-3
-"""The slope of x beyond the ends."""
+LEAK = 1e-4
+"""x goes beyond the ends by this times log(1 + how far a does)."""
 
 LEAST, MOST = math.log(0.02), math.log(4.0)
 """Of the log scale."""
 
-Array = TypeVar("Array", Tensor, Any)
 
-
-def saturated(a: Array) -> Array:
-    """x of any numbers a (...): their part in [-1, 1], and a thousandth of what lies beyond."""
+def saturated(a: Tensor) -> Tensor:
+    """x of any numbers a (...): their part in [-1, 1], and a trace of what lies beyond."""
     inside = a.clip(LOW, HIGH)
-    return inside + LEAK * (a - inside)
+    beyond = a - inside
+    return inside + LEAK * beyond.sign() * beyond.abs().log1p()
 
 
-def unsaturated(x: Array) -> Array:
-    """a of x (...), the inverse of `saturated`."""
+def unsaturated(x: Any, library: Any) -> Any:
+    """a of x (...), the inverse of `saturated`; ``library`` is torch, jax.numpy or numpy."""
     inside = x.clip(LOW, HIGH)
-    return inside + (x - inside) / LEAK
+    beyond = x - inside
+    return inside + library.sign(beyond) * library.expm1(library.abs(beyond) / LEAK)
 
 
-def cut(y: Any, where: Any) -> Any:
-    """Values y (...) as pixels, by either library's where."""
-    return where(y < LOW + NEAR, LOW, where(y > HIGH - NEAR, HIGH, y))
+def cut(y: Any, library: Any) -> Any:
+    """Values y (...) as pixels."""
+    return library.where(y < LOW + NEAR, LOW, library.where(y > HIGH - NEAR, HIGH, y))
 
 
-def log_scale(curve: Any, a: Any, tanh: Any) -> Any:
-    """log s(a) of a curve (4, unit), rows weight, slope, place and a level shared out over the units, by either library's tanh.
+def log_scale(curve: Any, a: Any, library: Any) -> Any:
+    """log s(a) of a curve (4, unit), rows weight, slope, place and a level shared out over the units.
 
     Unit by unit, so that nothing larger than a is held.
     """
-    total = sum(level + weight * tanh(slope * (a - place)) for weight, slope, place, level in zip(*curve, strict=True))
+    total = sum(level + weight * library.tanh(slope * (a - place)) for weight, slope, place, level in zip(*curve, strict=True))
     return total.clip(LEAST, MOST)
 
 
@@ -82,8 +82,8 @@ class PixelNoise(nn.Module):
 
     def log_prob(self, y: Tensor, x: Tensor) -> Tensor:
         """log p(y | x), elementwise: pixels y and what was made of them, x, (...) each."""
-        a = unsaturated(x)
-        log_s = log_scale(self.curve, a, torch.tanh)
+        a = unsaturated(x, torch)
+        log_s = log_scale(self.curve, a, torch)
         inverse = (-log_s).exp()
         # One log sigmoid for the three cases: at an end it is all, between them log p = 2 log sigmoid(t) - t - log s.
         black, white = y < LOW + NEAR, y > HIGH - NEAR
@@ -93,6 +93,6 @@ class PixelNoise(nn.Module):
 
     def sample(self, x: Tensor) -> Tensor:
         """Pixels y of x, (...) each."""
-        a = unsaturated(x)
+        a = unsaturated(x, torch)
         e = torch.rand_like(a).clamp(1e-7, 1 - 1e-7).logit()
-        return cut(a + log_scale(self.curve, a, torch.tanh).exp() * e, torch.where)
+        return cut(a + log_scale(self.curve, a, torch).exp() * e, torch)

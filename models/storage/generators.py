@@ -47,8 +47,6 @@ class GeneratorConfig:
     :param value_range: least and greatest value an output takes; loaders, metrics and pictures use it.
     :param noise_scale: standard deviation of the noise that views take by default: it covers what the generator cannot make,
         and is chosen on held-out data.
-    :param exponent: of the power likelihood of pixels whose noise the generator learned (`cogen.models.pixels.noise`), in
-        (0, 1]; chosen on held-out data.
     :param name: for people, as are the next three.
     :param training_data: what it was trained on.
     :param licence: of the weights.
@@ -66,7 +64,6 @@ class GeneratorConfig:
     event_shape: tuple[int, ...]
     value_range: tuple[float, float]
     noise_scale: float
-    exponent: float = 1.0
     name: str = ""
     training_data: str = ""
     licence: str = ""
@@ -81,8 +78,6 @@ class GeneratorConfig:
         stored.check(self, stored.is_count(self.latent_dim), "latent_dim", "a positive integer")
         noise = self.noise_scale
         stored.check(self, stored.is_finite(noise) and noise > 0, "noise_scale", "a positive number")
-        exponent = self.exponent
-        stored.check(self, stored.is_finite(exponent) and 0 < exponent <= 1, "exponent", "a number in (0, 1]")
         stored.check(self, isinstance(self.figures, Mapping), "figures", "a mapping")
         good = self.schema is None or isinstance(self.schema, Mapping)
         stored.check(self, good, "schema", "a mapping that Schema.to_json wrote")

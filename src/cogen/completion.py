@@ -314,7 +314,6 @@ def _metrics(
         "seconds": float(attributes["seconds"]),
         "compile_seconds": float(attributes["compile_seconds"]),
         "noise": float("nan") if scale is None else scale,
-        "exponent": getattr(view.likelihood, "exponent", 1.0),
         "seed": options.seed,
         "options": {name: str(value) for name, value in vars(options).items()},
         "versions": {name: version(name) for name in ("cogen-ppl", "torch", "pyro-ppl", "jax", "numpyro", "arviz")},
@@ -353,7 +352,6 @@ def _report(options: Complete, posterior: Any, metrics: dict[str, Any]) -> None:
     print(
         f"\n{count} images, {options.view} seen, {options.algorithm}: {options.chains} chains x {options.samples} draws each\n"
     )
-    power = metrics["exponent"]
     rows = [
         ("hidden part", "CRPS", metrics["hidden_crps"]),
         ("", "energy score", metrics["hidden_energy_score"]),
@@ -372,8 +370,7 @@ def _report(options: Complete, posterior: Any, metrics: dict[str, Any]) -> None:
         ("", "least effective draws", metrics["ess_min"]),
         ("", "greatest nested R-hat", metrics["nested_rhat_max"]),
         ("", "fewest distinct ancestors", metrics["ancestors_min"]),
-        ("", "exponent of the likelihood", np.nan if power == 1 else power),
-        ("", "log evidence, mean" if power == 1 else "its log evidence, mean", float(np.mean(metrics["log_evidence"]))),
+        ("", "log evidence, mean", float(np.mean(metrics["log_evidence"]))),
         ("cost", "gradient evaluations", float(metrics["gradient_evaluations"])),
         ("", "seconds", metrics["seconds"]),
         ("", "of which compilation", metrics["compile_seconds"]),

@@ -187,7 +187,6 @@ def write(
         event_shape=sizes.event_shape,
         value_range=made.value_range,
         noise_scale=noise,
-        exponent=made.exponent,
         name=options.output.name,
         figures={
             "command": shlex.join(["cogen", *sys.argv[1:]]),

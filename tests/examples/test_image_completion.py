@@ -67,7 +67,7 @@ def test_exponents_and_neighbours_on_held_out_images(script, tmp_path):
     torch.manual_seed(0)
     arguments = {"latent_dim": 2, "event_shape": (1, 28, 28), "hidden": (8,), "bounded": False}
     flow = {"architecture": "DenseGenerator", "arguments": arguments, "noise": True}
-    config = GeneratorConfig("LatentFlowGenerator", flow, 2, (1, 28, 28), (-1.0, 1.0), 0.5, exponent=0.5)
+    config = GeneratorConfig("LatentFlowGenerator", flow, 2, (1, 28, 28), (-1.0, 1.0), 0.5)
     save_generator(tmp_path / "small", LatentFlowGenerator(**flow), config)
     random = np.random.default_rng(0)
     for name, count in (("train", 40), ("t10k", 4)):
@@ -98,7 +98,7 @@ def test_exponents_and_neighbours_on_held_out_images(script, tmp_path):
         images, shown = script.simulated(options, generator, view)
         assert (images.shape, len(shown)) == ((4, 1, 28, 28), 4)
         assert np.array_equal(images, shown) == (view == "left")
-    options.part, options.exponents, options.neighbours = "simulated", (), ()
+    options.part, options.exponents, options.neighbours = "simulated", (1.0,), ()
     assert len(script.main(options)["rows"]) == 6
 
 

@@ -20,7 +20,8 @@ from cogen.models.networks.architectures import DenseGenerator
 from cogen.models.storage.generators import SHIPPED, GeneratorConfig, save_generator, shipped_images
 from cogen.output import read_posterior
 
-TINY = ["complete", "--count", "2", "--chains", "8", "--warmup", "20", "--samples", "2", "--noise", "0.2"]
+SIZE = ["--count", "2", "--chains", "8", "--warmup", "20", "--samples", "2"]
+TINY = ["complete", "--generator", "mnist", "--weighted", "--noise", "0.2", *SIZE]
 METRICS = {
     *("hidden_crps", "hidden_coverage_50", "hidden_coverage_90", "hidden_mse", "hidden_mse_posterior_mean", "observed_mse"),
     *(
@@ -84,6 +85,21 @@ def test_metrics(written):
     assert metrics["gradient_evaluations"] % (2 * 8) == 0
     assert metrics["observed_mse"] < metrics["hidden_mse"]
     assert {"torch", "jax", "numpyro", "arviz", "cogen-ppl"} <= set(metrics["versions"])
+
+
+def test_a_shipped_generator_completes_its_own_images_by_its_own_noise(tmp_path, capsys):
+    """Pieces of clothing, chains that count the same: calibrated over all hidden pixels, without weights and evidence."""
+    main(["complete", "--generator", "fashion", *SIZE, "--output", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert "log evidence" not in said
+    assert "effective" not in said
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["noise"] is None
+    assert metrics["weight_ess"] == 8
+    assert abs(metrics["hidden_coverage_50"] - 0.5) < 0.2
+    posterior = read_posterior(tmp_path / "posterior.nc")
+    seen = posterior["observed_data"]["seen"].values
+    np.testing.assert_array_equal(seen[:, :, :14], shipped_images("fashion")[0][:2, :, :14])
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from numpyro import handlers
 
 from cogen.models import Array, Classes, CoGenerator, views
 from cogen.models.networks.architectures import ConditionalGenerator, DcganGenerator, DenseGenerator
+from cogen.models.pixels.censored import pixel_noise_of
 from cogen.models.storage import generators
 from cogen.models.storage.generators import GeneratorConfig, load_generator, save_generator, shipped_generators, shipped_images
 
@@ -91,13 +92,6 @@ def test_half_precision_halves_the_file_and_is_single_again_when_loaded(tmp_path
     torch.testing.assert_close(loaded(z), generator.eval()(z), rtol=1e-2, atol=1e-2)
     assert not torch.equal(loaded(z), load_generator(tmp_path / "whole")(z))
     assert {p.dtype for p in generator.parameters()} == {torch.float32}  # the caller's own
-
-
-def test_an_exponent_is_a_number_up_to_one(tmp_path):
-    save_generator(tmp_path / "small", make(), replace(CONFIG, exponent=0.3))
-    assert load_generator(tmp_path / "small").config.exponent == 0.3
-    with pytest.raises(ValueError, match=r"exponent.*a number in \(0, 1\]"):
-        replace(CONFIG, exponent=1.5)
 
 
 def test_a_failed_save_leaves_the_old_files(saved, monkeypatch):
@@ -274,24 +268,30 @@ def test_every_shipped_generator_makes_what_it_says(name):
     assert config.name == name
     assert config.training_data
     assert config.licence
-    assert 0.02 < config.figures["rms_whole"] < 0.3
-    assert config.figures["rms_whole"] <= config.noise_scale < 1  # independent noise has to stand for misfit that is not
-    assert {"command", "rms_whole", "rms_seen_half", "frechet"} <= config.figures.keys()
+    assert "command" in config.figures
+    if "rms_whole" in config.figures:  # of `examples/train_mnist.py`, which measures more
+        assert 0.02 < config.figures["rms_whole"] < 0.3
+        assert config.figures["rms_whole"] <= config.noise_scale < 1  # independent noise has to stand for misfit that is not
+        assert {"rms_seen_half", "frechet"} <= config.figures.keys()
+    else:
+        assert pixel_noise_of(generator) is not None
     x = generator(torch.randn(64, config.latent_dim))
     assert x.shape == (64, *config.event_shape)
-    assert config.value_range[0] <= x.min() < x.max() <= config.value_range[1]
+    low, high = config.value_range
+    assert low - 1e-3 <= x.min() < x.max() <= high + 1e-3
     assert x.std(0).mean() > 0.2  # no two digits are alike
     torch.testing.assert_close(generator(torch.zeros(1, config.latent_dim)), generator(torch.zeros(2, config.latent_dim))[:1])
 
 
 def test_shipped_files_are_small_and_include_test_digits():
     assert sum(config.bytes for config in shipped_generators().values()) <= 4 * 2**20
-    images, labels = shipped_images("mnist")
-    assert images.shape == (16, 1, 28, 28)
-    assert images.dtype == np.float32
-    assert (images.min(), images.max()) == (-1, 1)
-    assert labels.tolist() == [*range(10), *range(6)]
-    with pytest.raises(FileNotFoundError, match="no test images called 'cats' are shipped; there are: mnist"):
+    for name in ("mnist", "fashion"):
+        images, labels = shipped_images(name)
+        assert images.shape == (16, 1, 28, 28)
+        assert images.dtype == np.float32
+        assert (images.min(), images.max()) == (-1, 1)
+        assert labels.tolist() == [*range(10), *range(6)]
+    with pytest.raises(FileNotFoundError, match="no test images called 'cats' are shipped; there are: fashion, mnist"):
         shipped_images("cats")
 
 
