@@ -224,6 +224,8 @@ def _rhat(posterior: Any, table: pd.DataFrame) -> list[str]:
     worst = table["rhat_max"].values
     bad, mild = worst > RHAT_BAD, (worst > RHAT_GOOD) & (worst <= RHAT_BAD)
     remedy = "Run longer, or anneal (AnnealedHMC) where there are several modes"
+    if str(attributes(posterior).get("kernel", "")).endswith("AnnealedHMC"):  # whose chains all count the same
+        remedy = "Each stays in the mode where the annealing left it: take more temperatures, or weigh them (weighted=True)"
     what = f"the chains disagree: R-hat {{value}}, above {RHAT_BAD}"
     found = _sentence(table, bad, worst, np.max, what, remedy, ".3f")
     what = f"the chains have not quite mixed: R-hat {{value}}, above {RHAT_GOOD}"

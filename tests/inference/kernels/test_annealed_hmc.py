@@ -209,6 +209,17 @@ def test_chains_that_count_the_same_are_those_of_the_weighted_run_without_weight
     assert len(np.unique(groups)) == 64  # every chain is independent
 
 
+def test_chains_that_stay_in_their_modes_are_told_to_be_weighed():
+    def two_modes():
+        z = numpyro.sample("z", dist.Normal(0.0, 3.0))
+        numpyro.sample("y", dist.Normal(jnp.abs(z), 0.05), obs=3.0)
+
+    kernel = AnnealedHMC(resample_threshold=0.0, weighted=False)
+    posterior = infer(two_modes, kernel, num_warmup=60, num_samples=20, num_chains=8, seed=0, progress=False)
+    (finding,) = [found for found in diagnose(posterior) if "R-hat" in found]
+    assert "weigh them (weighted=True)" in finding
+
+
 def pyro_gauss():
     z = pyro.sample("z", pyro.distributions.Normal(0.0, 1.0))
     pyro.sample("y", pyro.distributions.Normal(z, 0.5), obs=torch.tensor(1.0))
