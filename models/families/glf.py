@@ -28,10 +28,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal
 
 from cogen.models.families.family import Batch, Family, Update, adam, x_alone
 from cogen.models.families.realnvp import RealNVPGenerator
@@ -144,7 +146,7 @@ class GLF(Family):
         """log p(x | made), elementwise, (batch, *event)."""
         if self.generator.noise is not None:
             return self.generator.noise.log_prob(x, made)
-        return -0.5 * (((x - made) / self.scale).square() + math.log(2 * math.pi * self.scale**2))
+        return Normal(made, self.scale).log_prob(x)
 
     @torch.no_grad()
     def infer(self, x: Tensor) -> Tensor:
@@ -157,16 +159,13 @@ class GLF(Family):
 
 def _architecture(sizes: Sizes) -> Architecture:
     """Images have a mixer where "convolutional" is asked for, ``widths`` being its channels and blocks."""
-    if len(sizes.event_shape) != 3:
-        decoder, noise = sizes.generator_architecture(), {}
-    else:
+    noise = {"noise": True} if len(sizes.event_shape) == 3 else {}
+    if sizes.convolutional:
+        channels, blocks = sizes.widths or (96, 3)
         shape = {"latent_dim": sizes.latent_dim, "event_shape": sizes.event_shape, "bounded": False}
-        if sizes.convolutional:
-            channels, blocks = sizes.widths or (96, 3)
-            decoder = Architecture("MixerGenerator", {**shape, "channels": channels, "blocks": blocks})
-        else:
-            decoder = Architecture("DenseGenerator", {**shape, "hidden": sizes.of_generator})
-        noise = {"noise": True}
+        decoder = Architecture("MixerGenerator", {**shape, "channels": channels, "blocks": blocks})
+    else:
+        decoder = replace(sizes, bounded=sizes.bounded and not noise).generator_architecture()
     return Architecture("LatentFlowGenerator", {"architecture": decoder.name, "arguments": decoder.arguments, **noise})
 
 

@@ -112,8 +112,7 @@ class MixerGenerator(nn.Module):
     """Patches of an image as rows of features, mixed by dense layers: over the patches, over the features, and again.
 
     z -> linear -> (patch, channel), then in every block  h += SiLU(h mixed over patches),  h += SiLU(h mixed over channels),
-    then each patch's features -> its pixels. All of it is matrix products, so that on a CPU it is several times faster than
-    convolutions with the same fit.
+    then each patch's features -> its pixels. All of it is matrix products, which are fast on CPUs, inside of loops too.
 
     :param latent_dim: size of z.
     :param event_shape: (channel, height, width); height and width divisible by four, the side of a patch.

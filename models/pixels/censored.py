@@ -1,8 +1,8 @@
 """The likelihood of pixels whose noise a generator learned, as a view takes it; and its power, for a generator that is wrong.
 
 With an exponent below 1 this is a power likelihood: log p(y | x) times the exponent. Pixels are taken for independent given the
-latent, and what a generator cannot make errs in many of them at once; the exponent discounts that. What is reported as evidence
-is then that of the power likelihood, no log p(y). On the shipped digits no exponent below 1 was found to help
+latent, but the misfit of a generator shows in many of them at once; the exponent discounts that. What is reported as
+evidence is then that of the power likelihood, no log p(y). On the shipped digits no exponent below 1 was found to help
 (docs/inference.md).
 
 References:

@@ -1,6 +1,6 @@
 """Noise of pixels that end at black and at white, learned with the decoder: a logistic distribution, cut at both ends.
 
-Most pixels of a digit are black to the last bit, and no Gaussian with a mean in the range says so. Here a pixel is
+Most pixels of a digit are exactly black, which a Gaussian with its mean in the range cannot express. Here a pixel is
 
     y = cut(a + s(a) e),    e ~ Logistic(0, 1),    cut(v) = -1 below -1 + NEAR, 1 above 1 - NEAR, else v,
 

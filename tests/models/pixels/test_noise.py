@@ -116,7 +116,7 @@ def test_the_two_models_have_one_density_and_its_exponent(generator):
 
 
 def test_training_finds_the_scale_of_the_noise():
-    """From pixels of known a, by maximum likelihood, wherever a says something of it."""
+    """By maximum likelihood, given pixels and the a that they were drawn from."""
     truth = PixelNoise().requires_grad_(False)
     truth.curve[0] = torch.tensor([0.4, 0.0, 0.0, -0.6])
     torch.manual_seed(0)
