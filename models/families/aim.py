@@ -7,9 +7,12 @@ With the generator's joint p(z) p(x | z) and the encoder's joint data(x) q(z | x
 so the two joints agree when the marginals of x do, which is a GAN's game, and when the encoder is the generator's posterior,
 which is maximum likelihood on pairs, of which the generator makes as many as one wants:
 
-    critic       any objective of a GAN: the log odds, or the divergence of f-GAN
+    critic       any objective of a GAN: the log odds (equation 7), or the divergence of f-GAN (equation 6)
     encoder      E_{z ~ p(z), x ~ p(x | z)} -log q(z | x),      q(z | x) = Normal(mean(x), sd(x)), dimensions independent
-    generator    the GAN's loss + lambda times the encoder's, lambda = 1 / latent_dim
+    generator    the GAN's loss + lambda times the encoder's
+
+lambda is 1 with f-GAN's divergence, where the sum is the objective itself (equation 3), and 1 / latent_dim with the log odds,
+which only puts both terms on one scale (section 5).
 
 The encoder's term in the generator's loss keeps apart what comes from different z: where modes collapse, z could not be told
 from x. x | z is G(z), or G(z) with Gaussian noise. The encoder reads the critic's features and does not train them.
@@ -24,16 +27,21 @@ unit variance, where the term is a squared error.
 
 References:
     Li, Wang, Chen, Gao. AIM: adversarial inference by matching priors and conditionals. 2018 (equations 3 and 7 to 9;
-        algorithm 1 is `AIM.step`, algorithm 2 is `neighbours` of `cogen.models.networks.encoders`; section 4.6: noise).
+        algorithm 1 is `AIM.step` with ``together``, algorithm 2 is `neighbours` of `cogen.models.networks.encoders`; section
+        4.6: noise).
     Nowozin, Cseke, Tomioka. f-GAN. NeurIPS 2016.
-Departures: the critic may be regularised (R1), and has no batch norm, so that what the encoder reads of one x does not
-depend on others.
+Departures: generator and encoder take turns by default. The critic learns first, then the encoder on the critic's samples, then
+the generator on fresh ones; algorithm 1 (``together``) takes all gradients at the same weights, of one batch of latents, and
+moves generator and encoder by one optimiser. The critic may be regularised (R1). The head's outputs are mean and log sd, and
+the log sd is bounded in the loss; the paper does not say how its network makes sigma positive. The published networks are in
+`cogen.models.families.published_aim`; those of the recipes here have no batch norm in the critic, so that what the encoder
+reads of one x does not depend on others.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -41,6 +49,7 @@ import torch
 from torch import Tensor, nn
 
 from cogen.models.families.family import Batch, Family, Update, adam
+from cogen.models.families.fgan import KL
 from cogen.models.families.gan import NonSaturating, Objective
 from cogen.models.families.recipe import Recipe
 from cogen.models.families.sizes import Sizes
@@ -55,11 +64,14 @@ class AIM(Family):
         `networks.ConvolutionalCritic` and `networks.DenseCritic`.
     :param head: from features (batch, width) to mean and log sd, (batch, 2 latent_dim); see `encoders.head`.
     :param objective: what generator and critic play for; default `gan.NonSaturating`.
-    :param weight: lambda; default 1 / latent_dim.
+    :param weight: lambda; default 1 with the objective `fgan.KL`, else 1 / latent_dim.
+    :param together: generator and encoder move together, with the latents that the critic sees, all gradients at the same
+        weights (algorithm 1); else critic, encoder and generator take turns.
     :param unit_variance: q(z | x) has variance one: the encoder's loss is half the squared error of z (the paper's AIM-).
     :param noise: standard deviation of x | z around G(z).
 
-    Raises ValueError for a negative weight or noise, and a critic without features.
+    Raises ValueError for a negative weight or noise, a critic without features, and for ``together`` with an objective of
+    several critic steps.
     """
 
     def __init__(
@@ -73,12 +85,19 @@ class AIM(Family):
         weight: float | None = None,
         unit_variance: bool = False,
         noise: float = 0.0,
+        together: bool = False,
         learning_rate: float = 2e-4,
         betas: tuple[float, float] = (0.5, 0.99),
     ) -> None:
         super().__init__()
         objective = objective or NonSaturating()
-        weight = 1.0 / latent_dim if weight is None else weight
+        if weight is None:
+            weight = 1.0 if isinstance(objective, KL) else 1.0 / latent_dim
+        if together and objective.critic_steps > 1:
+            raise ValueError(
+                f"together=True with {objective}: algorithm 1 has one step of the critic for each of the others; set"
+                " critic_steps=1"
+            )
         if not (weight >= 0 and noise >= 0):
             raise ValueError(f"weight={weight}, noise={noise}: neither is negative")
         if not (
@@ -89,8 +108,11 @@ class AIM(Family):
             )
         self.generator, self.critic, self.head, self.latent_dim = generator, critic, head, latent_dim
         self.objective, self.weight, self.unit_variance, self.noise = objective, weight, unit_variance, noise
-        self.learning_rate, self.betas = learning_rate, betas
+        self.together, self.learning_rate, self.betas = together, learning_rate, betas
         self.batches_per_step = objective.critic_steps
+
+    def variant(self, iteration: int) -> Hashable:
+        return self.objective.variant(iteration)
 
     @property
     def encoder(self) -> FeatureEncoder:
@@ -98,10 +120,32 @@ class AIM(Family):
         return FeatureEncoder(self.critic.features, self.head, self.unit_variance)  # type: ignore[arg-type]
 
     def optimizers(self) -> dict[str, Any]:
-        networks = {"critic": self.critic, "generator": self.generator, "encoder": self.head}
-        return {name: adam(each, learning_rate=self.learning_rate, betas=self.betas) for name, each in networks.items()}
+        networks: dict[str, list[nn.Module]] = {"critic": [self.critic], "generator": [self.generator], "encoder": [self.head]}
+        if self.together:
+            networks = {"generator_encoder": [self.generator, self.head], "critic": [self.critic]}
+        return {name: adam(*some, learning_rate=self.learning_rate, betas=self.betas) for name, some in networks.items()}
 
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
+        if self.together:
+            self._step_together(batch[0], update, iteration)
+        else:
+            self._step_by_turns(batch, update, iteration)
+
+    def _step_together(self, real: Tensor, update: Update, iteration: int) -> None:
+        """Algorithm 1. The critic's own step comes last, on samples made before: both losses have its old weights."""
+        z = self.latent(len(real))
+        made: list[Tensor] = []
+
+        def loss() -> Tensor:
+            fake = self.sample(z)
+            made.append(fake.detach())
+            return self.generator_loss(z, fake)
+
+        update("generator_encoder", loss)
+        update("critic", functools.partial(self.objective.critic_loss, self.critic, real, made[0], iteration))
+        self.objective.constrain(self.critic)
+
+    def _step_by_turns(self, batch: Batch, update: Update, iteration: int) -> None:
         for k, real in enumerate(batch[0].chunk(self.batches_per_step)):
             with torch.no_grad():
                 z = self.latent(len(real))
@@ -111,14 +155,8 @@ class AIM(Family):
             self.objective.constrain(self.critic)
         update("encoder", lambda: self.encoder_loss(z, fake))
 
-        def generator_loss() -> Tensor:
-            z = self.latent(len(real))
-            made = self.sample(z)
-            features = self.critic.features(made)  # type: ignore[operator]  # once, for both terms
-            fooled = self.objective.generator_loss(self._last, features)
-            return fooled + self.weight * negative_log_density(z, *self._code(features)).mean()
-
-        update("generator", generator_loss)
+        z = self.latent(len(real))
+        update("generator", lambda: self.generator_loss(z, self.sample(z)))
 
     def sample(self, z: Tensor) -> Tensor:
         """x | z: G(z), with noise where there is any."""
@@ -129,8 +167,11 @@ class AIM(Family):
         """Mean of -log q(z | x) over pairs, in nats (equations 7 and 8)."""
         return negative_log_density(z, *self.encoder(x)).mean()
 
-    def _code(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        return self.encoder.code(features)
+    def generator_loss(self, z: Tensor, x: Tensor) -> Tensor:
+        """The GAN's and lambda times the encoder's, of pairs (equation 9)."""
+        features = self.critic.features(x)  # type: ignore[operator]  # once, for both terms
+        fooled = self.objective.generator_loss(self._last, features)
+        return fooled + self.weight * negative_log_density(z, *self.encoder.code(features)).mean()
 
     def _last(self, features: Tensor) -> Tensor:
         return self.critic.last(features).squeeze(-1)  # type: ignore[operator]
@@ -150,8 +191,9 @@ def _build(
     objective: Objective = REGULARISED,
     weight: float | None = None,
     noise: float = 0.0,
+    together: bool = False,
 ) -> AIM:
-    settings: dict[str, Any] = {"weight": weight, "noise": noise, "unit_variance": unit_variance}
+    settings: dict[str, Any] = {"weight": weight, "noise": noise, "unit_variance": unit_variance, "together": together}
     generator, head = sizes.generator(), sizes.head()
     return AIM(generator, sizes.critic(), head, sizes.latent_dim, objective, **settings, **rates)
 
@@ -163,8 +205,9 @@ def _unit_variance(
     objective: Objective = REGULARISED,
     weight: float | None = None,
     noise: float = 0.0,
+    together: bool = False,
 ) -> AIM:
-    return _build(sizes, rates, True, objective=objective, weight=weight, noise=noise)
+    return _build(sizes, rates, True, objective=objective, weight=weight, noise=noise, together=together)
 
 
 def _inverse_root(num_steps: int) -> Schedule:

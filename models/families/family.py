@@ -12,7 +12,7 @@ checkpoints and no loop: these are the trainer's (`cogen.models.training.trainer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,6 +44,10 @@ class Family(nn.Module):
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
         """One step on ``batches_per_step`` batches, laid one after the other in ``batch``."""
         raise NotImplementedError
+
+    def variant(self, iteration: int) -> Hashable:
+        """Steps of one variant compute the same: two of them where a penalty comes only every k-th step."""
+        return 0
 
     def initialise(self, x: Tensor) -> None:
         """Set the initial values that depend on data x (item, *event_shape), before training; most families have none."""

@@ -13,6 +13,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +49,9 @@ class KL:
     def generator_loss(self, critic: Critic, fake: Tensor) -> Tensor:
         output = critic(fake)
         return -output.mean() if self.non_saturating else -conjugate(output).mean()
+
+    def variant(self, iteration: int) -> Hashable:
+        return 0
 
     def constrain(self, critic: nn.Module) -> None:
         pass

@@ -20,7 +20,7 @@ References:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -42,6 +42,10 @@ class Objective(Protocol):
     @property
     def critic_steps(self) -> int:
         """Critic steps for each generator step."""
+        ...
+
+    def variant(self, iteration: int) -> Hashable:
+        """Equal for generator steps whose losses are the same functions."""
         ...
 
     def critic_loss(self, critic: Critic, real: Tensor, fake: Tensor, iteration: int) -> Tensor:
@@ -74,6 +78,10 @@ class NonSaturating:
     def __post_init__(self) -> None:
         if not (self.gamma >= 0 and self.penalty_every >= 1 and self.critic_steps >= 1 and 0.5 < self.real_target <= 1):
             raise ValueError(f"{self}: gamma >= 0, penalty_every >= 1, critic_steps >= 1 and real_target in (0.5, 1] are asked")
+
+    def variant(self, iteration: int) -> Hashable:
+        counts = range(iteration * self.critic_steps, (iteration + 1) * self.critic_steps)
+        return tuple(self.gamma > 0 and count % self.penalty_every == 0 for count in counts)
 
     def critic_loss(self, critic: Critic, real: Tensor, fake: Tensor, iteration: int) -> Tensor:
         loss = discriminator_loss(critic(real), critic(fake), self.real_target)
@@ -134,6 +142,9 @@ class GAN(Family):
         self.objective = objective or NonSaturating()
         self.learning_rate, self.betas = learning_rate, betas
         self.batches_per_step = self.objective.critic_steps
+
+    def variant(self, iteration: int) -> Hashable:
+        return self.objective.variant(iteration)
 
     def optimizers(self) -> dict[str, Any]:
         networks = {"critic": self.critic, "generator": self.generator}

@@ -13,6 +13,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +43,9 @@ class Clipping:
     def generator_loss(self, critic: Critic, fake: Tensor) -> Tensor:
         return -critic(fake).mean()
 
+    def variant(self, iteration: int) -> Hashable:
+        return 0
+
     def constrain(self, critic: nn.Module) -> None:
         with torch.no_grad():
             for parameter in critic.parameters():
@@ -70,6 +74,9 @@ class GradientPenalty:
 
     def generator_loss(self, critic: Critic, fake: Tensor) -> Tensor:
         return -critic(fake).mean()
+
+    def variant(self, iteration: int) -> Hashable:
+        return 0
 
     def constrain(self, critic: nn.Module) -> None:
         pass

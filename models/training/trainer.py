@@ -7,18 +7,23 @@ CPU, and no state of a random generator has to be kept.
 With several devices every one takes its share of the batch and the gradients are averaged before a step.
 DistributedDataParallel is not used for that: it cannot follow a loss that trains one of several networks, nor a penalty on a
 critic's gradient.
+
+On a GPU the data lie on the device where they take less than half of its free memory. With ``graph`` they always do, and a step
+is a CUDA graph: small networks are then no longer bound by the time that Python takes to start kernels. Several such trainings
+share a GPU by taking turns (`interleaved`). They then share its random numbers too, and such runs are not repeated to the bit.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
+import inspect
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -27,11 +32,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm.auto import tqdm
 
 from cogen.models.families.family import Family, Updates
+from cogen.models.training.captured_step import CapturedStep
 from cogen.models.training.checkpoint import TrainingCheckpoint, describe, digest
 from cogen.models.training.learning_rates import Constant, Schedule
 
 Prepare = Callable[[Tensor], Tensor]
 """From a batch of one tensor of the data, (item, ...), to what the networks see of it."""
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 @dataclasses.dataclass
@@ -46,7 +55,7 @@ class Training:
     """The averaged generator, in evaluation mode with batch statistics of its own weights."""
 
 
-def train(
+def training_steps(
     family: Family,
     data: Tensor | Sequence[Tensor],
     *,
@@ -63,9 +72,13 @@ def train(
     precision: Literal["32-true", "bf16-mixed"] = "32-true",
     accelerator: str = "cpu",
     devices: int = 1,
+    graph: bool = False,
+    seconds: float = math.inf,
     progress: bool = True,
-) -> Training:
-    """Train a family in place for ``num_steps`` steps.
+) -> Generator[int, None, Training]:
+    """Train a family in place for ``num_steps`` steps: each yields how many were made, and the end returns the `Training`.
+
+    `train` runs all of them; `interleaved` runs several trainings by turns.
 
     :param data: x (item, *event_shape), or x and more tensors with the item axis first, such as labels. It stays in memory as
         it is, bytes too.
@@ -84,6 +97,8 @@ def train(
     :param precision: "32-true", or "bf16-mixed", which is several times faster on CPUs with AMX and on GPUs.
     :param accelerator: "cpu", "cuda", "auto".
     :param devices: how many; the script is then launched once for each.
+    :param graph: each step is a CUDA graph (`cogen.models.training.captured_step`); for one GPU in full precision.
+    :param seconds: no step begins later than that after the call; what was reached by then is the result.
 
     Raises ValueError for counts out of range, too few items, images beside x that would reach the networks as bytes, and a
     checkpoint of another run; FloatingPointError where a loss is no longer finite (the message says which, at which step, and
@@ -97,6 +112,13 @@ def train(
         raise ValueError(f"precision={precision!r}: it is '32-true' or 'bf16-mixed'")
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise ValueError("accelerator='cuda': torch sees no GPU here; use 'cpu' or 'auto'")
+    if graph and (not torch.cuda.is_available() or accelerator == "cpu" or devices > 1 or precision != "32-true"):
+        raise ValueError(
+            f"graph=True with accelerator={accelerator!r}, devices={devices}, precision={precision!r}: CUDA graphs are for one"
+            " GPU and '32-true'; leave graph out elsewhere"
+        )
+    if not seconds > 0:
+        raise ValueError(f"seconds={seconds}: the time to train must be positive; leave it out for no limit")
     if not 0.0 <= average < 1.0:
         raise ValueError(f"average={average}: the decay of the moving average lies in [0, 1)")
     if seed < 0:
@@ -119,7 +141,7 @@ def train(
     if devices > 1:  # all begin with the weights of the first
         for tensor in (*family.parameters(), *family.buffers()):
             tensor.data.copy_(fabric.broadcast(tensor.data))
-    averaged = AveragedModel(family.generator, multi_avg_fn=_follow(average)) if average else None
+    averaged = AveragedModel(family.generator) if average else None
     optimizers = family.optimizers()
     rates = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in optimizers.items()}
     update = Updates(family, optimizers, reduce=_mean_over_devices(fabric) if devices > 1 else None)
@@ -135,6 +157,8 @@ def train(
     def averaged_generator() -> nn.Module | None:
         if averaged is None:
             return None
+        for mine, current in zip(averaged.module.buffers(), family.generator.buffers(), strict=True):
+            mine.copy_(current)
         module = AveragedModel(averaged.module)  # a copy: the average itself keeps the statistics of training
         _reseed(fabric.device, seed, 2, done)
         with torch.no_grad():
@@ -159,49 +183,106 @@ def train(
                 )
         pending = []
 
+    device = fabric.device
+    if device.type == "cuda" and (graph or sum(a.nbytes for a in arrays) < torch.cuda.mem_get_info(device)[0] / 2):
+        arrays = tuple(a.to(device) for a in arrays)
+
+    def step(items: Tensor, iteration: int) -> dict[str, Tensor]:
+        batch = tuple(f(a[items].to(device, non_blocking=True)) for f, a in zip(prepared, arrays, strict=True))
+        with fabric.autocast() if precision != "32-true" else nullcontext():
+            family.step(batch, update, iteration)
+        return dict(update.losses)
+
+    captured = None
+    if graph:
+        captured = CapturedStep(step, optimizers, per_step=per_step, variant=family.variant, device=device)
+    side: Any = torch.cuda.Stream(device) if graph else None
+    if side is not None:
+        side.wait_stream(torch.cuda.current_stream(device))
+    settled_every = 500 if graph else 50  # to settle is to wait for the device
     begun = time.perf_counter()
+    order, of_epoch, factor = None, -1, math.nan
     bar = tqdm(total=num_steps, initial=done, disable=not (progress and fabric.is_global_zero), unit="step", mininterval=0.5)
-    with bar, torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
+    with bar, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         while done < num_steps:
-            epoch = done / per_epoch
-            factor = schedule(done, epoch)
-            for name, optimizer in optimizers.items():  # its groups are other ones after a checkpoint was read
-                for group, rate in zip(optimizer.param_groups, rates[name], strict=True):
-                    group["lr"] = rate * factor
-            _reseed(fabric.device, seed, 0, done, fabric.global_rank)
-            items = _items(len(arrays[0]), per_step, seed, done)[fabric.global_rank :: devices]
-            batch = tuple(f(a[items].to(fabric.device, non_blocking=True)) for f, a in zip(prepared, arrays, strict=True))
-            with fabric.autocast() if precision != "32-true" else nullcontext():
-                family.step(batch, update, done)
-            if averaged is not None:
-                averaged.update_parameters(family.generator)
-            pending.append(dict(update.losses))
-            done += 1
-            bar.update()
-            last = done == num_steps
-            if len(pending) == 50 or last or done % save_every == 0:
-                settle()
-                bar.set_postfix({name: f"{values[-1]:.4g}" for name, values in losses.items()}, refresh=False)
-            if store is not None and fabric.is_global_zero and (done % save_every == 0 or last):
-                store.save(done, before + time.perf_counter() - begun, losses)
-            if watch is not None and (done % watch_every == 0 or last):
-                with torch.random.fork_rng():
-                    watch(done, family, averaged_generator)
-                family.train()
+            with torch.cuda.stream(side):
+                before_factor, factor = factor, schedule(done, done / per_epoch)
+                if factor != before_factor:
+                    for name, optimizer in optimizers.items():  # its groups are other ones after a checkpoint was read
+                        for k, (group, rate) in enumerate(zip(optimizer.param_groups, rates[name], strict=True)):
+                            group["lr"] = rate * factor
+                            if captured is not None:
+                                captured.set_rate(name, k, rate * factor)
+                _reseed(device, seed, 0, done, fabric.global_rank)
+                epoch, place = divmod(done, per_epoch)
+                if order is None or epoch != of_epoch:
+                    order, of_epoch = _permutation(len(arrays[0]), seed, epoch).to(arrays[0].device), epoch
+                items = order[place * per_step : (place + 1) * per_step][fabric.global_rank :: devices]
+                pending.append(step(items, done) if captured is None else captured(items, done))
+                if averaged is not None:
+                    _follow(averaged, family.generator, average)
+                done += 1
+                bar.update()
+                last = done == num_steps or time.perf_counter() - begun > seconds
+                if len(pending) == settled_every or last or done % save_every == 0:
+                    settle()
+                    bar.set_postfix({name: f"{values[-1]:.4g}" for name, values in losses.items()}, refresh=False)
+                if store is not None and fabric.is_global_zero and (done % save_every == 0 or last):
+                    store.save(done, before + time.perf_counter() - begun, losses)
+                if watch is not None and (done % watch_every == 0 or last):
+                    with torch.random.fork_rng():
+                        watch(done, family, averaged_generator)
+                    family.train()
+            yield done
+            if last:
+                break
         final = averaged_generator()
     family.eval()
     return Training(losses, before + time.perf_counter() - begun, final)
 
 
-def _follow(decay: float) -> Callable[[Any, Any, Any], None]:
-    """The step of the average; its decay is less at the beginning, or it would remember the initial weights for 1 / (1 - decay)
-    steps."""
+def _to_the_end(steps: Callable[Arguments, Generator[int, None, Training]]) -> Callable[Arguments, Training]:
+    def train(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Training:
+        return interleaved([steps(*args, **kwargs)])[0]
 
-    def step(average: Any, current: Any, count: Any) -> None:
-        begun = (1.0 + int(count)) / (10.0 + int(count))
-        get_ema_multi_avg_fn(min(decay, begun))(average, current, count)
+    train.__doc__ = steps.__doc__
+    train.__signature__ = inspect.signature(steps).replace(return_annotation="Training")  # type: ignore[attr-defined]
+    return train
 
-    return step
+
+train = _to_the_end(training_steps)
+"""`training_steps`, all of them."""
+
+
+def interleaved(trainings: Sequence[Generator[int, None, Result]]) -> list[Result]:
+    """Run several `training_steps` by turns, one step each, until all have ended: on a GPU, with ``graph``, at the same time.
+
+    What the generators return comes back, in their order. An error in one of them ends all.
+    """
+    results: dict[int, Result] = {}
+    while len(results) < len(trainings):
+        for k, steps in enumerate(trainings):
+            if k in results:
+                continue
+            try:
+                next(steps)
+            except StopIteration as end:
+                results[k] = end.value
+    return [results[k] for k in range(len(trainings))]
+
+
+@torch.no_grad()
+def _follow(averaged: AveragedModel, generator: nn.Module, decay: float) -> None:
+    """A step of the average; its decay is less at the beginning, or it would remember the initial weights for 1 / (1 - decay)
+    steps. `AveragedModel.update_parameters` waits for the device at every step, this does not."""
+    count = int(averaged.n_averaged)  # lies on the CPU
+    mine: list[Tensor] = [*averaged.module.parameters()]
+    current: list[Tensor] = [*generator.parameters()]
+    if count:
+        get_ema_multi_avg_fn(min(decay, (1.0 + count) / (10.0 + count)))(mine, current, count)
+    else:
+        torch._foreach_copy_(mine, current)
+    averaged.n_averaged += 1
 
 
 def _stream(*numbers: int) -> int:
@@ -247,13 +328,6 @@ def _reseed(device: torch.device, *numbers: int) -> None:
         torch.cuda.manual_seed(_stream(*numbers))
 
 
-def _items(count: int, per_step: int, seed: int, step: int) -> Tensor:
-    """Indices of the items of a step: a slice of the epoch's permutation."""
-    epoch, place = divmod(step, count // per_step)
-    return _permutation(count, seed, epoch)[place * per_step : (place + 1) * per_step]
-
-
-@functools.lru_cache(maxsize=1)
 def _permutation(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(_stream(seed, 1, epoch)))
 

@@ -1,4 +1,4 @@
-"""The comparison runs for every family with tiny arguments; a later run adds its rows to the table."""
+"""The comparison runs for every family with tiny arguments, and its report puts the runs beside the paper's table."""
 
 import dataclasses
 import json
@@ -7,36 +7,74 @@ import numpy as np
 import pytest
 
 
+def tiny(script, data, tmp_path, **options):
+    return script.Options(
+        **{
+            "data": str(data),
+            "epochs": 0.5,
+            "batch": 16,
+            "latent_dim": 3,
+            "validation": 32,
+            "points": 1,
+            "samples": 200,
+            "output": tmp_path / "out" / "aim",
+            **options,
+        }
+    )
+
+
 def test_all_families_and_a_later_run(script, data, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(script.PAPER, data.name, {"aim": {"mse": 0.0123}})
-
-    def options(*families):
-        return script.Options(
-            data=str(data),
-            families=families,
-            epochs=0.5,
-            batch=16,
-            latent_dim=3,
-            validation=32,
-            points=1,
-            samples=200,
-            output=tmp_path / "out" / "aim",
-        )
-
-    script.main(options("gan", "ali", "aim-minus"))
-    script.main(options("alice:2", "aim"))
+    script.main(tiny(script, data, tmp_path, families=("gan", "ali", "aim-minus"), seeds=(0, 1)))
+    script.main(tiny(script, data, tmp_path, families=("alice:2", "aim"), together=True))
+    script.main(tiny(script, data, tmp_path, families=("aim",), latent_dim=2))
     said = capsys.readouterr().out
     assert "the test set's own inception score" in said
-    (line,) = (line for line in said.splitlines() if line.startswith("aim  "))
-    assert line.split()[2] == "0.0123"  # the paper's, for these data
-    record = json.loads((tmp_path / "out" / "aim.json").read_text())
-    rows = {row["family"]: row for row in record["rows"]}
-    assert list(rows) == ["gan", "ali", "aim-minus", "alice:2", "aim"]
-    assert all(row["inception_score"] >= 1 for row in rows.values())
-    assert "mse" not in rows["gan"]
-    assert 0 < rows["aim"]["mse"] < 1
-    assert rows["aim"]["curve"][-1]["epoch"] > 0
-    assert (tmp_path / "out" / "aim-alice-2.png").exists()
+    *_, line = (line for line in said.splitlines() if line.startswith("| ours | AIM, 2 latents | 0.5 | 1 |"))
+    assert line.split(" | ")[6] == "0.012"  # the paper's, for these data
+    rows = json.loads((tmp_path / "out" / "aim.json").read_text())["rows"]
+    assert list(rows) == [
+        "ours GAN, 3 latents, 0.5 epochs",
+        "ours ALI, 3 latents, 0.5 epochs",
+        "ours ALICE, weight 2, 3 latents, 0.5 epochs",
+        "ours AIM-, 3 latents, 0.5 epochs",
+        "ours AIM, 2 latents, 0.5 epochs",
+        "ours AIM, together, 3 latents, 0.5 epochs",
+    ]
+    assert all(row["inception_score"]["mean"] >= 1 and 0 < row["share_of_test_set"]["mean"] < 1 for row in rows.values())
+    assert "mse" not in rows["ours GAN, 3 latents, 0.5 epochs"]
+    ali = rows["ours ALI, 3 latents, 0.5 epochs"]
+    first, second = (run["mse"] for run in ali["runs"])
+    assert ali["mse"] == pytest.approx({"mean": (first + second) / 2, "se": abs(first - second) / 2})
+    assert ali["mse_of_range_two"]["mean"] == pytest.approx(4 * ali["mse"]["mean"])
+    assert ali["runs"][0]["curve"][-1]["epoch"] > 0
+    assert (tmp_path / "out" / "aim-ours-alice-weight-2-3-latents-0.5-epochs.png").exists()
+    assert (tmp_path / "out" / "aim-ours-aim-2-latents-0.5-epochs-latents.png").exists()
+
+
+def test_runs_of_several_folders_are_reported_without_training(script, data, tmp_path):
+    options = tiny(script, data, tmp_path, families=("aim",), samples=50)
+    script.main(options)
+    script.main(dataclasses.replace(options, seeds=(1,), output=tmp_path / "other" / "aim"))
+    folders = (tmp_path / "out" / "aim-runs", tmp_path / "other" / "aim-runs")
+    record = script.main(script.Options(report=folders, output=tmp_path / "both"))
+    (row,) = record["rows"].values()
+    assert row["seeds"] == [0, 1]
+    script.main(dataclasses.replace(options, classifier=None, output=tmp_path / "unjudged" / "aim"))
+    with pytest.raises(SystemExit, match="a table is of one data set and one classifier"):
+        script.main(script.Options(report=(tmp_path,), output=tmp_path / "all"))
+    with pytest.raises(SystemExit, match="here are no runs at all"):
+        script.main(script.Options(report=(tmp_path / "nothing",), output=tmp_path / "all"))
+
+
+def test_the_published_recipe_has_its_own_networks_and_units(script, data, tmp_path):
+    options = tiny(script, data, tmp_path, recipe="published", latent_dim=None, batch=8, samples=20, seconds=1e-6)
+    record = script.main(dataclasses.replace(options, families=("aim",)))
+    (row,) = record["rows"].values()
+    assert row["runs"][0]["steps"] == 1  # no time for a second
+    assert 0 < row["mse"]["mean"] < 1
+    with pytest.raises(SystemExit, match=r"family 'ali': the paper has networks of aim, aim-minus, gan; take --recipe ours"):
+        script.main(options)
 
 
 @pytest.mark.parametrize(
@@ -58,26 +96,12 @@ def test_a_classifier_of_other_images_is_refused_and_none_is_allowed(script, tmp
     rng = np.random.default_rng(0)
     colour = {name: rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8) for name in ("train_images", "test_images")}
     np.savez(tmp_path / "colour.npz", **colour)
-    options = script.Options(
-        data=str(tmp_path / "colour.npz"),
-        families=("aim",),
-        epochs=1,
-        batch=16,
-        latent_dim=3,
-        validation=16,
-        points=1,
-        output=tmp_path / "colour",
-    )
+    options = tiny(script, tmp_path / "colour.npz", tmp_path, families=("aim",), validation=16, output=tmp_path / "colour")
     with pytest.raises(SystemExit, match="judges images of shape"):
         script.main(options)
     script.main(dataclasses.replace(options, classifier=None))
     assert "inception" not in capsys.readouterr().out
-    (row,) = json.loads((tmp_path / "colour.json").read_text())["rows"]
+    (row,) = json.loads((tmp_path / "colour.json").read_text())["rows"].values()
     assert "inception_score" not in row
-    assert row["mse"] > 0
-    assert (tmp_path / "colour-aim.png").exists()
+    assert row["mse"]["mean"] > 0
     assert (tmp_path / "colour-curves.png").exists()
-    record = json.loads((tmp_path / "colour.json").read_text())
-    (tmp_path / "colour.json").write_text(json.dumps(record | {"classifier": "another"}))
-    with pytest.raises(SystemExit, match=r"colour.json is of other data or another classifier"):
-        script.main(dataclasses.replace(options, classifier=None))

@@ -1,0 +1,87 @@
+"""A training step as a CUDA graph: some hundred kernels of a few microseconds, started by one call.
+
+A step of small networks takes a GPU less time than Python takes to start its kernels. A captured step starts them all at
+once, on a stream of its own, so that several trainings share the GPU (`cogen.models.training.trainer.interleaved`). What
+changes from step to step lies in memory that the graph reads: the items of the batch, the learning rates, and torch's random
+state.
+
+References:
+    PyTorch's notes on CUDA semantics, section CUDA graphs: what may be captured, and warming up on a side stream.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WARM_UP = 3
+"""Steps of each variant before it is captured: they choose algorithms and make the optimisers' state."""
+
+
+class CapturedStep:
+    """Runs ``step(items, iteration)`` eagerly a few times, and then as the graph that it captured.
+
+    :param step: from the indices of a batch (item,) and the iteration to the losses by name, all on the device.
+    :param optimizers: of the family, by name; their ``step`` must run on the device alone, as fused Adam's does.
+    :param per_step: how many indices a step takes.
+    :param variant: from the iteration to what tells graphs apart (`Family.variant`).
+    :param device: a CUDA device.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[Tensor, int], Mapping[str, Tensor]],
+        optimizers: Mapping[str, Any],
+        *,
+        per_step: int,
+        variant: Callable[[int], Hashable],
+        device: torch.device,
+    ) -> None:
+        self._step, self._optimizers, self._variant = step, optimizers, variant
+        self._items = torch.zeros(per_step, dtype=torch.long, device=device)
+        self._visits: Counter[Hashable] = Counter()
+        self._graphs: dict[Hashable, tuple[torch.cuda.CUDAGraph, tuple[str, ...], Tensor]] = {}
+        self._rates = {
+            name: [torch.tensor(float(group["lr"]), device=device) for group in optimizer.param_groups]
+            for name, optimizer in optimizers.items()
+        }
+
+    def set_rate(self, name: str, group: int, rate: float) -> None:
+        """The learning rate of a group of an optimiser, for the graphs."""
+        self._rates[name][group].fill_(rate)
+
+    def __call__(self, items: Tensor, iteration: int) -> dict[str, Tensor]:
+        """The losses of the step, by name; they are the caller's to keep."""
+        variant = self._variant(iteration)
+        self._visits[variant] += 1
+        if self._visits[variant] <= WARM_UP:
+            return dict(self._step(items, iteration))
+        self._items.copy_(items)
+        if variant not in self._graphs:
+            self._graphs[variant] = self._capture(iteration)
+        graph, names, losses = self._graphs[variant]
+        graph.replay()
+        return dict(zip(names, losses.clone().unbind(), strict=True))
+
+    def _capture(self, iteration: int) -> tuple[torch.cuda.CUDAGraph, tuple[str, ...], Tensor]:
+        groups = [
+            (group, rate)
+            for name, optimizer in self._optimizers.items()
+            for group, rate in zip(optimizer.param_groups, self._rates[name], strict=True)
+        ]
+        before = [(group["lr"], group["capturable"]) for group, _ in groups]
+        for group, rate in groups:
+            group["lr"], group["capturable"] = rate, True
+        try:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+                losses = self._step(self._items, iteration)
+                stacked = torch.stack([loss.float() for loss in losses.values()])
+            return graph, tuple(losses), stacked
+        finally:
+            for (group, _), (rate, capturable) in zip(groups, before, strict=True):
+                group["lr"], group["capturable"] = rate, capturable
