@@ -327,6 +327,8 @@ def read_runs(folders: tuple[Path, ...]) -> dict[str, list[tuple[dict[str, Any],
     rows: dict[str, list[tuple[dict[str, Any], Path]]] = {}
     units = set()
     for path in sorted(path for folder in folders for path in folder.rglob("*.json")):
+        if not path.with_suffix(".npz").exists():  # a report, or a classifier
+            continue
         row = json.loads(path.read_text(encoding="utf-8"))
         units.add((row["data"], row.get("classifier")))
         plain, _, weight = row["family"].partition(":")
@@ -339,6 +341,8 @@ def read_runs(folders: tuple[Path, ...]) -> dict[str, list[tuple[dict[str, Any],
         found = ", ".join(f"{data} by {classifier}" for data, classifier in sorted(units, key=str)) or "no runs at all"
         where = ", ".join(map(str, folders))
         raise ValueError(f"{where}: a table is of one data set and one classifier, and here are {found}")
+    for runs in rows.values():
+        runs.sort(key=lambda run: run[0]["seed"])
     return dict(sorted(rows.items(), key=lambda item: _place(item[1][0][0])))
 
 

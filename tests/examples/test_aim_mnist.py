@@ -15,6 +15,7 @@ def tiny(script, data, tmp_path, **options):
             "batch": 16,
             "latent_dim": 3,
             "validation": 32,
+            "average": 0.0,
             "points": 1,
             "samples": 200,
             "output": tmp_path / "out" / "aim",

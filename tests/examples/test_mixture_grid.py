@@ -32,10 +32,12 @@ def test_the_example_runs(script, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     (line,) = (line for line in lines if line.startswith("aim:0.003  "))
     assert line.split()[4] == "25"  # the paper's modes, behind two seeds and their mean
-    assert line.split()[-1] == "81"
+    assert line.split()[-1] == "81.1"
+    assert any(line.startswith("the data themselves: 25 modes, 98.9 %") for line in lines)
     written = json.loads((tmp_path / "grid.json").read_text())
     assert written["families"].keys() == set(options.families)
     assert written["options"]["output"] == "grid"
     assert all(0 <= row["high_quality"] <= 1 for rows in record["families"].values() for row in rows.values())
-    with Image.open(tmp_path / "grid.png") as picture:
-        assert picture.size[0] > 500
+    for name in ("grid.png", "grid-inference.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.size[0] > 500

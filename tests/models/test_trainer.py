@@ -21,7 +21,7 @@ from cogen.models.training.checkpoint import FILE
 from cogen.models.training.classification import Classification
 from cogen.models.training.learning_rates import Constant, Falling, InverseRoot, OneCycle
 from cogen.models.training.preparation import as_floats, dequantised
-from cogen.models.training.trainer import train
+from cogen.models.training.trainer import interleaved, train, training_steps
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -484,3 +484,30 @@ def test_a_bare_loop_does_what_the_trainer_does():
     for iteration, batch in enumerate(batches):
         bare.step(batch, update, iteration)
     assert_equal(recorder, bare)
+
+
+def test_interleaved_trainings_are_what_they_are_alone():
+    alone = [family(), family(12)]
+    for k, each in enumerate(alone):
+        run(each, 12 + 5 * k)
+    turns = [family(), family(12)]
+    options = {"batch_size": 16, "seed": 1, "average": 0.9, "progress": False}
+    results = interleaved([training_steps(each, DATA, num_steps=12 + 5 * k, **options) for k, each in enumerate(turns)])
+    assert [len(result.losses["critic"]) for result in results] == [12, 17]
+    for one, other in zip(alone, turns, strict=True):
+        assert_equal(one, other)
+
+
+def test_a_training_out_of_time_keeps_what_it_reached():
+    seen = []
+    result = run(family(), 1_000_000, seconds=0.3, watch=lambda step, *_: seen.append(step), watch_every=10**7)
+    assert 0 < len(result.losses["critic"]) < 1_000_000
+    assert seen == [len(result.losses["critic"])]
+    assert result.average is not None
+    with pytest.raises(ValueError, match="seconds=0: the time to train must be positive"):
+        run(family(), 10, seconds=0)
+
+
+def test_graphs_are_for_a_gpu():
+    with pytest.raises(ValueError, match="graph=True with accelerator='cpu'"):
+        run(family(), 10, graph=True)

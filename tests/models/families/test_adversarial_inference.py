@@ -7,15 +7,21 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import softplus
 
 from cogen.models.families import ali
+from cogen.models.families.aim import AIM
 from cogen.models.families.ali import ALI, JointCritic
 from cogen.models.families.alice import ALICE
 from cogen.models.families.family import Updates
+from cogen.models.families.fgan import KL
 from cogen.models.families.gan import GAN, NonSaturating, Saturating
+from cogen.models.families.published_aim import CIFAR, DIGITS
+from cogen.models.families.sizes import Sizes
 from cogen.models.families.unrolled import UnrolledGAN, surrogate_loss, unrolled
 from cogen.models.families.veegan import VEEGAN, Reconstructor
 from cogen.models.networks.architectures import ConvolutionalCritic, DcganGenerator, DenseCritic, DenseEncoder, DenseGenerator
+from cogen.models.networks.encoders import head
 from cogen.models.training.learning_rates import Falling
 from cogen.models.training.trainer import train
 
@@ -377,3 +383,64 @@ def test_a_critic_of_other_latents_is_refused(family):
     generator, encoder, _ = networks()
     with pytest.raises(ValueError, match=r"latent_dim=2, and the critic takes .* 3 latents: make it with .*latent_dim=2\)"):
         family(generator, encoder, JointCritic((2,), 3), LATENT)
+
+
+# ------------------------------------------------------------------------------------------------------- AIM
+
+
+def aim(**options):
+    torch.manual_seed(0)
+    critic = DenseCritic((2,), WIDTHS)
+    return AIM(DenseGenerator(LATENT, (2,), WIDTHS, bounded=False), critic, head(WIDTHS[-1], LATENT), LATENT, **options)
+
+
+def test_lambda_is_one_with_the_divergence_and_one_over_the_latents_with_the_log_odds():
+    assert aim(objective=KL()).weight == 1.0
+    assert aim().weight == 1.0 / LATENT
+    assert aim(objective=KL(), weight=0.3).weight == 0.3
+
+
+def test_together_is_algorithm_one():
+    """All gradients at the same weights, of one batch of latents."""
+    real = three_gaussians(16)
+    family = aim(objective=NonSaturating(gamma=0.0), together=True)
+    torch.manual_seed(1)
+    z = family.latent(16)
+    fake = family.generator(z)
+    negative_log_q = family.encoder_loss(z, fake)
+    players = [*family.generator.parameters(), *family.head.parameters()]
+    answers = torch.autograd.grad(softplus(-family.critic(fake)).mean() + negative_log_q / LATENT, players)
+    loss = softplus(-family.critic(real)).mean() + softplus(family.critic(fake.detach())).mean()
+    judged = torch.autograd.grad(loss, list(family.critic.parameters()))
+    optimizers = {name: torch.optim.SGD(one.param_groups[0]["params"], 1.0) for name, one in family.optimizers().items()}
+    before = {id(p): p.detach().clone() for p in family.parameters()}
+    torch.manual_seed(1)
+    family.step((real,), Updates(family, optimizers), 0)
+    for parameter, gradient in zip([*players, *family.critic.parameters()], [*answers, *judged], strict=True):
+        torch.testing.assert_close(parameter.detach(), before[id(parameter)] - gradient)
+
+
+def test_together_wants_one_step_of_the_critic():
+    with pytest.raises(ValueError, match="set critic_steps=1"):
+        aim(objective=NonSaturating(critic_steps=2), together=True)
+
+
+@pytest.mark.parametrize(("recipes", "shape"), [(DIGITS, (1, 28, 28)), (CIFAR, (3, 64, 64))])
+def test_published_networks(recipes, shape):
+    """The sizes that the tables state: 6272 = 128 x 7 x 7, 576 = 64 x 3 x 3, 512 = 128 x 2 x 2 numbers."""
+    torch.manual_seed(0)
+    made = recipes["aim"]
+    family = made.family(Sizes(shape, made.latent_dim))
+    assert (family.learning_rate, family.betas, family.weight) == (2e-4, (0.5, 0.999), 1 / made.latent_dim)
+    assert made.schedule(10)(0, 3.2) == 0.5  # over the root of the fourth epoch
+    assert family.together
+    low, high = made.value_range
+    x = family.generator(family.latent(2))
+    assert x.shape == (2, *shape)
+    assert low < x.min() <= x.max() < high
+    assert family.encoder(x)[0].shape == (2, made.latent_dim)
+    first = next(layer for layer in family.generator.modules() if isinstance(layer, (nn.Linear, nn.ConvTranspose2d)))
+    assert first.weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert made.prepare(torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)).max() == high
+    with pytest.raises(ValueError, match=r"the paper has networks for \(1, 28, 28\)"):
+        made.family(Sizes((1, 32, 32), 3))
