@@ -361,7 +361,7 @@ def report(folders: tuple[Path, ...], output: Path) -> dict[str, Any]:
     """Make OUTPUT.json and the pictures of the runs, and print the table."""
     rows = read_runs(folders)
     first = next(iter(rows.values()))[0][0]
-    paper = PAPER.get(first["data"], {})
+    paper = next((theirs for name, theirs in PAPER.items() if first["data"].startswith(name)), {})  # of a subset too
     record: dict[str, Any] = {"data": first["data"], "paper": paper}
     record |= {key: first[key] for key in ("classifier", "test_set_inception_score") if key in first}
     record["rows"] = {}
