@@ -34,7 +34,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal, NamedTuple
@@ -264,8 +264,23 @@ def run(name: str, seed: int, options: Options, data: ImageData, judge: Judge) -
     if encoder is not None:
         row["mse"] = squared_error(generator, encoder, test, made, device)
     row |= {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"}
-    row |= {"command": shlex.join(["python", "examples/aim_mnist.py", *sys.argv[1:]])}
+    row |= {"command": command(name, seed, options)}
     return row, pictures_of(generator, encoder, family.latent_dim, seed, data, made, device)
+
+
+def command(name: str, seed: int, options: Options) -> str:
+    """What runs this training alone: the options that are not the default's."""
+    words = ["python", "examples/aim_mnist.py", "--families", name, "--seeds", str(seed)]
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if value == field.default or field.name in ("families", "seeds", "output", "checkpoints", "folder", "report"):
+            continue
+        option = field.name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [f"--{option}", f"{value:g}" if isinstance(value, float) else str(value)]
+    return shlex.join(words)
 
 
 @torch.no_grad()
