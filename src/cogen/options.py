@@ -126,6 +126,36 @@ class Train:
 
 
 @dataclass
+class Guide:
+    """Train a guide of a generator: what its latent may be, given any part of what it makes. `cogen complete` starts from it.
+
+    It learns from pairs that the generator makes, under masks of all kinds and as thumbnails; no data are needed."""
+
+    generator: str
+    """The path of a generator's files."""
+    output: Path | None = None
+    """Where to write: OUTPUT.safetensors and OUTPUT.json; the default is GENERATOR-guide, where `cogen complete` finds it."""
+    steps: int = 20_000
+    """Training steps."""
+    batch: int = 256
+    """Pairs in a step."""
+    learning_rate: float = 1e-3
+    """Adam's; it falls to zero over the second half."""
+    masks: int = 4_000
+    """Masks in stock, a fifth each of halves, hidden boxes, seen boxes, random pixels and brush strokes."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """bf16-mixed is faster on GPUs, and on CPUs with AMX."""
+    accelerator: Literal["cpu", "cuda", "auto"] = "cpu"
+    """Where it runs."""
+    threads: int = 0
+    """Threads for torch; 0 leaves its choice."""
+    half: bool = False
+    """Write the weights in half precision: half the bytes."""
+    seed: int = 0
+    """Weights, pairs and masks follow from it."""
+
+
+@dataclass
 class Fill:
     """Fill the holes of a table with a generator that `cogen train vae --data TABLE.csv` made."""
 

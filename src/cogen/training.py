@@ -193,7 +193,7 @@ def write(
             "steps": len(next(iter(trained.losses.values()))),
             "seconds": round(trained.seconds, 1),
             "losses": {name: round(float(np.mean(values[-100:])), 5) for name, values in trained.losses.items()},
-            "curve": {name: _means(values) for name, values in trained.losses.items()},
+            "curve": {name: means(values) for name, values in trained.losses.items()},
         },
         **about,
     )
@@ -215,7 +215,7 @@ def write(
     print(f"next: cogen complete --generator {options.output} --images PICTURES" + (" --label CLASS" if made.labelled else ""))
 
 
-def _means(values: np.ndarray) -> list[float]:
+def means(values: np.ndarray) -> list[float]:
     """Of the twentieths of a training, one after the other."""
     return [round(float(np.mean(part)), 5) for part in np.array_split(values, min(20, len(values)))]
 
