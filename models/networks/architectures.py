@@ -114,21 +114,32 @@ class MixerGenerator(nn.Module):
     z -> linear -> (patch, channel), then in every block  h += SiLU(h mixed over patches),  h += SiLU(h mixed over channels),
     then each patch's features -> its pixels. All of it is matrix products, which are fast on CPUs, inside of loops too.
 
+    The first layer has latent_dim x patches x channels weights, most of the network; with ``projected`` it makes so many
+    features of a patch, and one layer that all patches share makes ``channels`` of them.
+
     :param latent_dim: size of z.
     :param event_shape: (channel, height, width); height and width divisible by four, the side of a patch.
     :param channels: features of a patch.
     :param blocks: their number.
     :param bounded: tanh at the end, so that values lie in (-1, 1); otherwise the output is linear.
+    :param projected: features of a patch that the first layer makes; None for ``channels``, without a shared layer.
     """
 
     def __init__(
-        self, latent_dim: int, event_shape: Sequence[int], channels: int = 96, blocks: int = 3, bounded: bool = True
+        self,
+        latent_dim: int,
+        event_shape: Sequence[int],
+        channels: int = 96,
+        blocks: int = 3,
+        bounded: bool = True,
+        projected: int | None = None,
     ) -> None:
         super().__init__()
         colours, height, width = _image_shape(event_shape)
-        self.colours, self.rows, self.columns, self.channels = colours, height // 4, width // 4, channels
+        self.colours, self.rows, self.columns = colours, height // 4, width // 4
         patches = self.rows * self.columns
-        self.project = nn.Linear(latent_dim, patches * channels)
+        self.project = nn.Linear(latent_dim, patches * (projected or channels))
+        self.widen = nn.Linear(projected, channels) if projected else None
         self.over_patches = nn.ModuleList(nn.Linear(patches, patches) for _ in range(blocks))
         self.over_channels = nn.ModuleList(nn.Linear(channels, channels) for _ in range(blocks))
         self.pixels = nn.Linear(channels, 16 * colours)
@@ -136,10 +147,11 @@ class MixerGenerator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """z (batch, latent_dim) -> (batch, channel, height, width)."""
-        h = silu(self.project(z)).unflatten(1, (self.rows * self.columns, self.channels))
-        x = self.pixels(mixed(h, self.over_patches, self.over_channels)).reshape(
-            -1, self.rows, self.columns, self.colours, 4, 4
-        )
+        h = silu(self.project(z)).unflatten(1, (self.rows * self.columns, -1))
+        if self.widen is not None:
+            h = silu(self.widen(h))
+        h = mixed(h, self.over_patches, self.over_channels)
+        x = self.pixels(h).reshape(-1, self.rows, self.columns, self.colours, 4, 4)
         x = x.permute(0, 3, 1, 4, 2, 5).reshape(-1, self.colours, 4 * self.rows, 4 * self.columns)
         return x.tanh() if self.bounded else x
 

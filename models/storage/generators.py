@@ -162,7 +162,8 @@ def shipped_images(name: str = "mnist") -> tuple[np.ndarray, np.ndarray]:
         names = ", ".join(p.stem.removesuffix("_test") for p in sorted(SHIPPED.glob("*_test.npz")))
         raise FileNotFoundError(f"no test images called {name!r} are shipped; there are: {names}")
     with np.load(path, allow_pickle=False) as content:
-        return from_bytes(content["images"], (-1.0, 1.0))[:, None], content["labels"]
+        images = from_bytes(content["images"], (-1.0, 1.0))
+        return images if images.ndim == 4 else images[:, None], content["labels"]
 
 
 def read_config(path: Path) -> GeneratorConfig:

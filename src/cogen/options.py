@@ -26,7 +26,8 @@ class Complete:
     generator: str = "digits"
     """A shipped generator (see `cogen generators`), or the path of a .safetensors file with its .json beside it."""
     images: Path | None = None
-    """A picture, a folder of pictures, or an .npy/.npz array; the default is the sixteen test digits that are shipped."""
+    """A picture, a folder of pictures, or an .npy/.npz array; the default is the sixteen shipped test images of what the
+    generator makes: digits, or with `fashion` and `colour` those."""
     range: tuple[float, float] | None = None
     """The values of an array that are black and white; the default is 0 255 for integers and 0 1 for floats."""
     count: int = 16
@@ -85,6 +86,8 @@ class Train:
     """The values of an array that are black and white; the default is 0 255 for integers and 0 1 for floats."""
     size: int | None = None
     """Crop pictures to a square and resize them to this."""
+    mirror: bool = False
+    """Half of the images of every batch are mirrored, left to right: for things that have no handedness."""
     output: Path = Path("generator")
     """Writes OUTPUT.safetensors, OUTPUT.json and OUTPUT.png, OUTPUT-encoder where there is one, and OUTPUT-checkpoint/."""
     network: Literal["auto", "dense", "convolutional"] = "auto"
@@ -93,7 +96,7 @@ class Train:
     """Size of z; the default is the family's: 64 for images, 8 for a table. A RealNVP's is the size of x, and no option."""
     widths: tuple[int, ...] | None = None
     """The generator's hidden widths, or its two channel counts; the critic has them in reverse. Of a convolutional glf: the
-    features of a patch and the number of blocks, 96 3."""
+    features of a patch and the number of blocks, 96 3, and, if fewer, the features that its first layer makes."""
     epochs: float | None = None
     """Passes over the data; the default is the family's, 20."""
     batch: int | None = None
