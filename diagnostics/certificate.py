@@ -37,7 +37,6 @@ from cogen.diagnostics.thinning import pick_draws, take_draws
 
 if TYPE_CHECKING:
     from cogen.inference import AnnealedHMC
-    from cogen.inference.items import ItemModel
 
 GROUP = "certificate"
 """The group of an ArviZ object where `with_certificate` puts the table."""
@@ -90,7 +89,7 @@ def certify(
     posterior of another number of items, a kernel without weights, and one that adapts without a pilot.
     """
     from cogen.inference import infer
-    from cogen.inference.items import count_items, find_items
+    from cogen.inference.items import count_items, find_items, take_items
 
     items: Any = find_items(seen)
     if items is None or not hasattr(items, "of_items"):
@@ -112,7 +111,8 @@ def certify(
 
     first, alike = _alike(items.item_data)
     rows = np.repeat(first, num_simulations)
-    simulated = _shown_as(items, rows, _prior(items, rows, _seed(rng)), _seed(rng))
+    latents = prior_draws(items, take_items(dict(items.item_data), rows), len(rows), seed=_seed(rng))
+    simulated = _shown_as(items, rows, latents, _seed(rng))
     both = items.of_items(_joined(items.item_data, simulated.item_data))
     whole = infer(both, kernel, num_samples=1, seed=_seed(rng), **options)
     evidence = log_evidence(whole)
@@ -124,8 +124,7 @@ def certify(
     rows = np.tile(np.arange(count), num_neighbours)
     drawn = {name: values.reshape(-1, *values.shape[2:]) for name, values in _sites(posterior, picks).items()}
     neighbours = _shown_as(items, rows, drawn, _seed(rng))
-    truth = {name: drawn[name] for name in prior_draws(items, _given(items, [0]), 1, seed=0) if name in drawn}
-    bounds = evidence_bounds(neighbours, kernel, truth, seed=_seed(rng), **options)
+    bounds = evidence_bounds(neighbours, kernel, {name: drawn[name] for name in latents}, seed=_seed(rng), **options)
     errors = np.hypot(bounds["lower_se"].values, bounds["upper_se"].values).reshape(num_neighbours, count)
     columns = {
         "predictive_p": predictive,
@@ -175,18 +174,6 @@ def _two_sided(at_most: np.ndarray, at_least: np.ndarray, count: int) -> np.ndar
 
 def _seed(rng: np.random.Generator) -> int:
     return int(rng.integers(2**31))
-
-
-def _given(items: ItemModel, rows: Any) -> dict[str, Any]:
-    from cogen.inference.items import CONTEXT, take_items
-
-    return {name: take_items(value, rows) for name, value in items.item_data.items() if name == CONTEXT}
-
-
-def _prior(items: ItemModel, rows: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Latents drawn from the prior for new items, with the contexts of these rows."""
-    drawn = prior_draws(items, _given(items, rows), len(rows), seed=seed)
-    return {name: values for name, values in drawn.items() if name not in items.item_data}
 
 
 def _sites(posterior: Any, picks: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:

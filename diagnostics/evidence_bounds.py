@@ -57,16 +57,18 @@ def simulate(model: Any, num_items: int, *, seed: int) -> tuple[Any, dict[str, n
     return items.condition(**data), {name: value for name, value in sites.items() if name not in data}
 
 
-def prior_draws(items: ItemModel, given: Mapping[str, Any], num_items: int, *, seed: int) -> dict[str, np.ndarray]:
-    """The random sites of so many items drawn from the model, (item, ...) each, those of its views among them.
+def prior_draws(items: ItemModel, data: Mapping[str, Any], num_items: int, *, seed: int) -> dict[str, np.ndarray]:
+    """The random sites of so many items drawn from the model, (item, ...) each.
 
-    :param given: {} or the contexts of these items, as `ItemModel.item_data` holds them.
+    :param data: as `ItemModel.item_data` holds them: contexts, with which they are drawn, and views, which are not drawn then.
     """
     from numpyro import handlers
 
+    from cogen.inference.items import items_apart
     from cogen.inference.seeds import run_key
 
-    trace = handlers.trace(handlers.seed(items.numpyro, run_key(seed))).get_trace(given, num_items=num_items)
+    with items_apart():
+        trace = handlers.trace(handlers.seed(items.numpyro, run_key(seed))).get_trace(data, num_items=num_items)
     return {n: np.asarray(s["value"]) for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
 
 
