@@ -10,11 +10,12 @@ Right above a table stands a comment that says where its numbers are recorded::
     -->
     | images, seen | method | CRPS | minus annealed (s.e.) | 50 % |
 
-* The first line is the record of a row, FILE#PATH from the root of the repository, or FILE or FILE#PATH: one of them has it.
+* The first line is the record of a row, FILE#PATH from the root of the repository, or several with "or" between: one has it.
 * ``HEADER = PATH, PATH`` names the places of a column's numbers, in the order in which a cell shows them. Paths go on from the
   record; one with a # starts in a file of its own. ``* =`` is every column that is not named otherwise.
-* A path is keys and indices between dots. ``[key=value]`` chooses the one entry of a list (or of lists side by side) of which that
-  holds, ``*`` takes all. Before a path may stand a factor (``100*``), around it ``mean()``, ``median()``, ``min()``, ``max()``.
+* A path is keys and indices between dots. ``[key=value]`` chooses the one entry of a list (or of lists side by side) of which
+  that holds, ``*`` takes all. Before a path may stand a factor (``100*``), around it ``mean()``, ``median()``, ``min()`` or
+  ``max()``.
 * ``{header}`` is the text of the row's cell under that header, ``{column}`` the header itself. A header with commas names the
   parts of its cells, ``{one + other}`` joins two. An empty cell makes no condition.
 * ``text -> value`` says how the record calls what the table calls ``text``; ``value or value``, where records differ.
@@ -42,6 +43,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 
 NUMBER = re.compile(r"(?<![\w.])[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)")
+
+FACTOR = r"^(-?[\d.e]+)\*"
 
 FUNCTIONS: dict[str, Callable] = {"mean": statistics.fmean, "median": statistics.median, "min": min, "max": max}
 
@@ -121,18 +124,20 @@ class Records:
         self.root = root
         self._read: dict[str, Any] = {}
 
-    def values(self, place: str, cells: Mapping[str, str], names: Mapping[str, list[str]]) -> list[Any]:
-        """What stands at [FACTOR*]FILE#PATH, or a function of it."""
-        if call := re.fullmatch(rf"(.*?)({'|'.join(FUNCTIONS)})\((.*)\)(.*)", place):
-            before, function, inner, _ = call.groups()
-            factor, inside = re.fullmatch(r"(?:(-?[\d.e]+)\*)?(.*)", before).groups()  # type: ignore[union-attr]
-            return [float(factor or 1) * FUNCTIONS[function](self.values(inside + inner, cells, names))]
-        factor, files, path = re.fullmatch(r"(?:(-?[\d.e]+)\*)?([^#]*)#(.*)", place).groups()  # type: ignore[union-attr]
-        tried = [self._in_file(file, path, cells, names) for file in files.split(" or ")]
-        found = [values for values in tried if not isinstance(values, LookupError)]
-        if len(found) != 1:
-            raise tried[0] if not found else LookupError(f"an entry in {len(found)} files")
-        return found[0] if factor is None else [float(factor) * one for one in found[0]]
+    def values(self, path: str, record: str, cells: Mapping[str, str], names: Mapping[str, list[str]]) -> list[Any]:
+        """What stands at [FACTOR*]PATH below a record, or in a file of its own; or a function of it."""
+        factor = re.match(FACTOR, path)
+        inner = re.sub(FACTOR, "", path)
+        if call := re.fullmatch(rf"({'|'.join(FUNCTIONS)})\((.*)\)", inner):
+            found = [FUNCTIONS[call[1]](self.values(call[2], record, cells, names))]
+        else:
+            places = [inner] if "#" in inner else [_below(one, inner) for one in alternatives(record)]
+            tried = [self._in_file(*place.split("#", 1), cells, names) for place in places]
+            there = [values for values in tried if not isinstance(values, LookupError)]
+            if len(there) != 1:
+                raise tried[0] if not there else LookupError(f"an entry in {len(there)} records")
+            found = there[0]
+        return [float(factor[1]) * one for one in found] if factor else found
 
     def _in_file(self, file: str, path: str, cells: Mapping[str, str], names: Mapping[str, list[str]]) -> Any:
         """What stands at the path in one file, or the LookupError that says why nothing does."""
@@ -215,7 +220,7 @@ def complaints(text: str, root: Path = ROOT) -> list[str]:
 
 
 def _of_table(table: Table, records: Records) -> Iterator[tuple[int, str]]:
-    digits = any(NUMBER.search(_bare(cell)) for row in table.rows for cell in row)
+    digits = any(NUMBER.search(_without_code(cell)) for row in table.rows for cell in row)
     if table.claims is None:
         if digits:
             yield table.line, "a table with numbers has no '<!-- claims: FILE#PATH ... -->' right above it"
@@ -230,6 +235,12 @@ def _of_table(table: Table, records: Records) -> Iterator[tuple[int, str]]:
     for name in claims.columns:
         if name not in (*table.header, "*"):
             yield table.line, f"the comment names a column '{name}', the table has {', '.join(table.header)}"
+    if repeated := {name for name in table.header if name and table.header.count(name) > 1}:
+        yield table.line, f"two columns have the header '{min(repeated)}'"
+    places = [path for paths in claims.columns.values() for path in paths if "#" in path]
+    for file in {re.sub(FACTOR, "", place).split("#")[0].split("(")[-1] for place in (*alternatives(claims.record), *places)}:
+        if "{" not in file and not (records.root / file).is_file():
+            yield table.line, f"there is no file {file}"
     used = "".join((claims.record, *(path for paths in claims.columns.values() for path in paths)))
     chosen = {part.strip() for reference in re.findall(r"\{([^}]*)\}", used) for part in reference.split("+")}
     for k, row in enumerate(table.rows):
@@ -239,7 +250,7 @@ def _of_table(table: Table, records: Records) -> Iterator[tuple[int, str]]:
             continue
         for header, cell in zip(table.header, row, strict=True):
             parts = header.split(", ")
-            cells |= {header: _bare(cell), **dict(zip(parts, _bare(cell).split(", ", len(parts) - 1), strict=False))}
+            cells |= {header: _label(cell), **dict(zip(parts, _label(cell).split(", ", len(parts) - 1), strict=False))}
         for header, cell in zip(table.header, row, strict=True):
             paths = claims.columns.get(header)
             if paths == ["label"] or "paper" in header or EXEMPT in header + cell:
@@ -247,7 +258,7 @@ def _of_table(table: Table, records: Records) -> Iterator[tuple[int, str]]:
             if paths is None and chosen & {header, *header.split(", ")}:
                 continue
             paths = claims.columns.get("*") if paths is None else paths
-            for what in _of_cell(header, _bare(cell), paths, claims, cells | {"column": header}, records):
+            for what in _of_cell(header, _without_code(cell), paths, claims, cells | {"column": header}, records):
                 yield line, what
 
 
@@ -264,8 +275,8 @@ def _of_cell(
     recorded: list[Any] = []
     for path in paths:
         try:
-            found = records.values(_whole(path, claims.record), cells, claims.names)
-            if len(found) != 1 and "*" not in re.sub(r"^-?[\d.e]+\*", "", path):
+            found = records.values(path, claims.record, cells, claims.names)
+            if len(found) != 1 and "*" not in f"{claims.record}.{re.sub(FACTOR, '', path)}".split("."):
                 raise LookupError(f"{len(found)} entries fit")
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             if len(recorded) < len(numbers):
@@ -284,20 +295,26 @@ def _of_cell(
             yield f"{where}: {number} is {value} in the record"
 
 
-def _whole(path: str, record: str) -> str:
-    """The path from its file on, its factor and function in front."""
-    front, inner = re.fullmatch(rf"((?:-?[\d.e]+\*)?)(.*)", path).groups()  # type: ignore[union-attr]
-    if call := re.fullmatch(rf"({'|'.join(FUNCTIONS)})\((.*)\)", inner):
-        return f"{front}{call[1]}({_whole(call[2], record)})"
-    if "#" in inner:
-        return front + inner
-    return f"{front}{record}{'' if inner.startswith('[') or record.endswith('#') else '.'}{inner}"
+def alternatives(record: str) -> list[str]:
+    """The places FILE#PATH of 'FILE#PATH or FILE#PATH'; a FILE alone has the next one's path."""
+    places, path = [], ""
+    for place in reversed(record.split(" or ")):
+        file, _, path = place.partition("#") if "#" in place else (place, "#", path)
+        places.append(f"{file}#{path}")
+    return places[::-1]
 
 
-def _bare(cell: str) -> str:
-    """A cell without inline code and emphasis, and its text where all of it is code."""
-    whole = re.fullmatch(r"`([^`]*)`", cell)
-    return whole[1] if whole else re.sub(r"`[^`]*`", "", cell).replace("**", "").strip()
+def _below(record: str, path: str) -> str:
+    return f"{record}{'' if path.startswith('[') or record.endswith('#') else '.'}{path}"
+
+
+def _without_code(cell: str) -> str:
+    return re.sub(r"`[^`]*`", "", cell).replace("**", "").strip()
+
+
+def _label(cell: str) -> str:
+    """The text of a cell, which is what is inside where all of it is code."""
+    return whole[1] if (whole := re.fullmatch(r"`([^`]*)`", cell)) else _without_code(cell)
 
 
 def main(paths: list[str]) -> int:
