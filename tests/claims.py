@@ -235,7 +235,7 @@ def _of_table(table: Table, records: Records) -> Iterator[tuple[int, str]]:
     for name in claims.columns:
         if name not in (*table.header, "*"):
             yield table.line, f"the comment names a column '{name}', the table has {', '.join(table.header)}"
-    if repeated := {name for name in table.header if name and table.header.count(name) > 1}:
+    if repeated := {name for name in table.header if name and "paper" not in name and table.header.count(name) > 1}:
         yield table.line, f"two columns have the header '{min(repeated)}'"
     places = [path for paths in claims.columns.values() for path in paths if "#" in path]
     for file in {re.sub(FACTOR, "", place).split("#")[0].split("(")[-1] for place in (*alternatives(claims.record), *places)}:
