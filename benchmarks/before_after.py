@@ -201,16 +201,25 @@ def main(options: Options) -> None:
             "command": shlex.join(["python", "benchmarks/before_after.py", *sys.argv[1:]]),
             "commits": dict(zip(("here", "there"), commits, strict=True)),
             "seconds": {name: dict(zip(("here", "there"), pair.tolist(), strict=True)) for name, pair in seconds.items()},
+            "ratios": {
+                name: dict(zip(("ratio", "standard_error"), ratio(*pair), strict=True)) for name, pair in seconds.items()
+            },
         }
         options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
+def ratio(here: np.ndarray, there: np.ndarray) -> tuple[float, float]:
+    """The geometric mean over rounds (round,), and its standard error."""
+    logs = np.log(here / there)
+    mean = float(np.exp(logs.mean()))
+    return mean, mean * float(logs.std(ddof=1)) / len(logs) ** 0.5
+
+
 def report(seconds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     for name, (here, there) in seconds.items():
-        logs = np.log(here / there)
-        ratio, error = np.exp(logs.mean()), np.exp(logs.mean()) * logs.std(ddof=1) / len(logs) ** 0.5
+        mean, error = ratio(here, there)
         print(
-            f"{name:52} {np.median(there):9.4g} s to {np.median(here):9.4g} s, ratio {ratio:.3f} (s.e. {error:.3f})", flush=True
+            f"{name:52} {np.median(there):9.4g} s to {np.median(here):9.4g} s, ratio {mean:.3f} (s.e. {error:.3f})", flush=True
         )
     return seconds
 

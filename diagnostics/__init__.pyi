@@ -1,6 +1,8 @@
 from .arviz_plots import plot_energy as plot_energy
 from .arviz_plots import plot_rank as plot_rank
 from .arviz_plots import plot_trace as plot_trace
+from .certificate import certify as certify
+from .certificate import with_certificate as with_certificate
 from .comparison import compare as compare
 from .completion_scores import compare_scores as compare_scores
 from .completion_scores import paired_difference as paired_difference

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import gammaincinv, logsumexp
 
+from cogen.diagnostics.certificate import CHANCE as CERTIFICATE_CHANCE
+from cogen.diagnostics.certificate import GROUP, LARGE_GAP, misfits, not_arrived, smaller_tail
 from cogen.diagnostics.evidence import has_evidence
 from cogen.diagnostics.groups import attributes, group, has_group, num_populations, parameters, statistic
 from cogen.diagnostics.predictive_checks import can_check, predictive_checks, tail_probability
@@ -56,6 +58,7 @@ def diagnose(posterior: Any) -> list[str]:
         _acceptance,
         _misfit,
         _predictions,
+        _certificate,
     ):
         found += check(posterior, table)
     return found
@@ -331,3 +334,23 @@ def _predictions(posterior: Any, table: pd.DataFrame) -> list[str]:
                 found += _sentence(table, wrong & ~said, values, np.min, what, remedy)
                 said |= wrong
     return found
+
+
+def _certificate(posterior: Any, table: pd.DataFrame) -> list[str]:
+    """The verdicts of a certificate that is stored with the run."""
+    if not has_group(posterior, GROUP):
+        return []
+    found = group(posterior, GROUP)
+    wrong, tails = misfits(found), smaller_tail(found)
+    what = (
+        "the generator does not fit: the seen part is less or more likely than what it makes itself (certificate, two-sided"
+        f" tail {{value}}, at most {CERTIFICATE_CHANCE:g})"
+    )
+    remedy = "A better generator or another noise scale may; completions may be surer than they should be"
+    sentences = _sentence(table, wrong, tails, np.min, what, remedy)
+    what = (
+        "the sampler has not arrived: the bounds of the evidence of simulated neighbours are {value} nats apart, more than"
+        f" {LARGE_GAP:g} beyond their error"
+    )
+    remedy = "Use more temperatures (num_warmup) or more chains"
+    return sentences + _sentence(table, not_arrived(found), found["gap"].values, np.max, what, remedy)

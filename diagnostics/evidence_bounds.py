@@ -24,11 +24,13 @@ import numpy as np
 import xarray as xr
 
 from cogen.diagnostics.evidence import log_evidence, population_estimates
+from cogen.diagnostics.groups import attributes
 from cogen.diagnostics.report import distinct_ancestors
 from cogen.diagnostics.weights import pareto_k, weight_ess
 
 if TYPE_CHECKING:
     from cogen.inference import AnnealedHMC
+    from cogen.inference.items import ItemModel
 
 
 def simulate(model: Any, num_items: int, *, seed: int) -> tuple[Any, dict[str, np.ndarray]]:
@@ -37,10 +39,7 @@ def simulate(model: Any, num_items: int, *, seed: int) -> tuple[Any, dict[str, n
     All views are simulated. Raises TypeError for a model that knows no items, ValueError for a count below one, and for one
     that is not that of the items whose contexts are given.
     """
-    from numpyro import handlers
-
     from cogen.inference.items import CONTEXT, context_rows, count_items, find_items
-    from cogen.inference.seeds import run_key
 
     items = find_items(model)
     if items is None:
@@ -52,11 +51,25 @@ def simulate(model: Any, num_items: int, *, seed: int) -> tuple[Any, dict[str, n
     given = {CONTEXT: items.item_data[CONTEXT]} if CONTEXT in items.item_data else {}
     if given and count_items(given) != num_items:
         raise ValueError(f"num_items={num_items}: contexts are given for {count_items(given)} items, so this is their number")
-    trace = handlers.trace(handlers.seed(items.numpyro, run_key(seed))).get_trace(given, num_items=num_items)
-    sites = {n: np.asarray(s["value"]) for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
+    sites = prior_draws(items, given, num_items, seed=seed)
     context = context_rows(items, sites, np.arange(num_items))
     data = items.simulate(items.decode(sites["z"], **context), {**sites, **context}, seed=seed)
     return items.condition(**data), {name: value for name, value in sites.items() if name not in data}
+
+
+def prior_draws(items: ItemModel, data: Mapping[str, Any], num_items: int, *, seed: int) -> dict[str, np.ndarray]:
+    """The random sites of so many items drawn from the model, (item, ...) each.
+
+    :param data: as `ItemModel.item_data` holds them: contexts, with which they are drawn, and views, which are not drawn then.
+    """
+    from numpyro import handlers
+
+    from cogen.inference.items import items_apart
+    from cogen.inference.seeds import run_key
+
+    with items_apart():
+        trace = handlers.trace(handlers.seed(items.numpyro, run_key(seed))).get_trace(data, num_items=num_items)
+    return {n: np.asarray(s["value"]) for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
 
 
 def evidence_bounds(
@@ -80,7 +93,8 @@ def evidence_bounds(
     :param pilot: chains of a pilot that adapts step sizes and inverse temperatures; needed for a kernel that adapts.
     :param num_warmup, num_chains, seed, progress, items_at_once: as in `infer`.
     :returns: per item ``lower``, ``upper``, their ``lower_se`` and ``upper_se``, ``gap`` = upper - lower, and of the forward
-        run ``spread`` (of its populations), ``weight_ess``, ``pareto_k``, ``ancestors``.
+        run ``spread`` (of its populations), ``weight_ess``, ``pareto_k``, ``ancestors``; the attributes hold what was run, and
+        ``gradient_evaluations`` of all of it.
 
     Raises ValueError for latents that are not the model's, and for a kernel that adapts without a pilot.
     """
@@ -91,10 +105,14 @@ def evidence_bounds(
     exact = _flat(model, truth)
     kernel.settings.check_bounds()
     options: dict[str, Any] = {"num_warmup": num_warmup, "progress": progress, "items_at_once": items_at_once}
+    gradients = 0
     if pilot:
-        kernel = kernel.frozen(Run(model, kernel, num_chains=num_chains, seed=seed, **options).pilot(pilot))
+        first = Run(model, kernel, num_chains=num_chains, seed=seed, **options)
+        kernel = kernel.frozen(first.pilot(pilot))
+        gradients = int(first.gradient_evaluations.sum())
     forward = infer(model, kernel, num_samples=1, num_chains=num_chains, seed=seed, **options)
     backward = infer(model, kernel.replace(around=exact), num_samples=1, num_chains=num_chains, seed=seed + 2, **options)
+    gradients += sum(int(attributes(one)["gradient_evaluations"]) for one in (forward, backward))
     below, above = log_evidence(forward), population_estimates(backward)
     share: xr.DataArray = np.exp(above.min("population") - above)  # type: ignore[assignment]  # 1 / Zhat over the largest
     count = above.sizes["population"]
@@ -112,7 +130,13 @@ def evidence_bounds(
             "pareto_k": pareto_k(forward),
             "ancestors": distinct_ancestors(forward),
         },
-        attrs={"num_populations": count, "num_chains": num_chains, "num_warmup": num_warmup, "kind": "simulated data"},
+        attrs={
+            "num_populations": count,
+            "num_chains": num_chains,
+            "num_warmup": num_warmup,
+            "gradient_evaluations": gradients,
+            "kind": "simulated data",
+        },
     )
 
 

@@ -191,8 +191,9 @@ def _draw_prior(one: ItemModel, count: int, seed: int) -> dict[str, np.ndarray]:
     return {name: np.asarray(value) for name, value in jax.jit(jax.vmap(draw))(keys).items()}
 
 
-def _log_likelihood(model: ItemModel) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
-    """log p(y | z) of all items: from the values of the latents, (item, ...) each, to (item,)."""
+def log_likelihood_of(model: ItemModel) -> Callable[..., np.ndarray]:
+    """log p(y | z) of all items: from the values of the latents, (item, ...) each, and optionally other data of the form of
+    ``model.item_data``, to (item,)."""
     import jax
     import jax.numpy as jnp
     from numpyro import handlers
@@ -208,8 +209,8 @@ def _log_likelihood(model: ItemModel) -> Callable[[Mapping[str, np.ndarray]], np
         terms = [site["fn"].log_prob(site["value"]) * (1.0 if site["scale"] is None else site["scale"]) for site in observed]
         return sum(term.reshape(term.shape[0], -1).sum(axis=1) for term in terms)
 
-    data = jax.tree.map(jnp.asarray, dict(model.item_data))
-    return lambda sites: np.asarray(of(dict(sites), data))
+    own = jax.tree.map(jnp.asarray, dict(model.item_data))
+    return lambda sites, data=None: np.asarray(of(dict(sites), own if data is None else dict(data)))
 
 
 def _quantities(
@@ -225,7 +226,7 @@ def _quantities(
     from cogen.inference.items import context_rows
 
     count = len(x)
-    log_likelihood = _log_likelihood(model)
+    log_likelihood = log_likelihood_of(model)
     each = [{name: value[k] for name, value in draws.items()} for k in range(len(draws["z"]))]
     among = np.stack([log_likelihood(one) for one in each])
     found = {"log_likelihood": (among, log_likelihood({name: truth[name] for name in draws}))}

@@ -16,18 +16,21 @@ import numpy as np
 from cogen.options import Complete
 from cogen.output import Workplace, print_findings, read_posterior, strict_json
 
-IMAGES_OF = {"fashion": "fashion"}
+IMAGES_OF = {"fashion": "fashion", "colour": "cifar10"}
 """The shipped images that a shipped generator completes by default; the others complete digits."""
 
 NOISE_OF_VIEW = {"thumbnail": 1 / 4, "gray": 0.668}
 """The noise of a view over that of a pixel, where pixels are averaged: of sixteen, and by the luma weights."""
 
-_FILES = ("posterior.nc", "completions.png", "annealing.png", "metrics.json")
+_FILES = ("posterior.nc", "completions.png", "annealing.png", "metrics.json", "certificate.csv")
 
 _SCORED = 1000
 """Every chain's draws are thinned to at most so many per image, or one a chain, which are decoded to be scored."""
 
 _BEST_OF = 10
+
+_PILOT = 8
+"""Chains of the pilots of a certificate."""
 
 _SCORES = {
     "hidden_crps": "crps",
@@ -63,6 +66,11 @@ def complete(options: Complete) -> None:
         raise ValueError(f"--warmup {options.warmup}: it must not be negative")
     if isinstance(options.noise, float) and not (np.isfinite(options.noise) and options.noise > 0):
         raise ValueError(f"--noise {options.noise:g}: a noise scale is a positive number")
+    if options.certify and (options.chains < 8 or options.chains % 4 or options.warmup < 1):
+        raise ValueError(
+            f"--certify --chains {options.chains} --warmup {options.warmup}: it anneals four populations of two chains or more,"
+            " all of one size: use --chains 8, 12, 16, ... and --warmup 1 or more"
+        )
     kernel, executor = _kernel(options), _executor(options)
     with Workplace(options.output, [re.escape(name) for name in _FILES]) as folder:
         from cogen.inference import infer
@@ -81,6 +89,8 @@ def complete(options: Complete) -> None:
             items_at_once=options.items_at_once,
             executor=executor,
         )
+        if options.certify:
+            posterior = _certified(options, seen, posterior)
         draws, labels = _decoded(seen, posterior)
         metrics = _metrics(options, model, seen, posterior, images, draws, labels)
         _write(Path(folder), options, posterior, images, draws, metrics)
@@ -103,6 +113,7 @@ def diagnose(path: Path) -> None:
     print(item_summary(posterior).to_string(float_format=lambda v: f"{v:.3g}"), "\n")
     if "item" not in posterior["posterior"].dims:
         print(summary(posterior).to_string(float_format=lambda v: f"{v:.3g}"), "\n")
+    _print_certificate(posterior)
     print_findings(diagnose(posterior))
 
 
@@ -244,6 +255,24 @@ def _observe(view: Any, images: np.ndarray) -> np.ndarray:
     return view(torch.from_numpy(images)).numpy()
 
 
+def _certified(options: Complete, seen: Any, posterior: Any) -> Any:
+    """The posterior with a certificate of its items."""
+    from cogen.diagnostics import certify, with_certificate
+    from cogen.inference import AnnealedHMC
+
+    certificate = certify(
+        seen,
+        posterior,
+        AnnealedHMC(),
+        num_warmup=options.warmup,
+        num_chains=options.chains,
+        seed=options.seed,
+        pilot=_PILOT,
+        items_at_once=options.items_at_once,
+    )
+    return with_certificate(posterior, certificate)
+
+
 # --- scores --------------------------------------------------------------------------------------------------------
 
 
@@ -318,7 +347,20 @@ def _metrics(
         "options": {name: str(value) for name, value in vars(options).items()},
         "versions": {name: version(name) for name in ("cogen-ppl", "torch", "pyro-ppl", "jax", "numpyro", "arviz")},
         "per_item": {name: np.asarray(values).tolist() for name, values in per_item.items()},
+        **_certificate_metrics(posterior),
     }
+
+
+def _certificate_metrics(posterior: Any) -> dict[str, Any]:
+    """The table of a certificate, if there is one: its columns, and the settings of its runs."""
+    from cogen.diagnostics.certificate import GROUP
+    from cogen.diagnostics.groups import group, has_group
+
+    if not has_group(posterior, GROUP):
+        return {}
+    table = group(posterior, GROUP)
+    settings = {name: int(value) for name, value in table.attrs.items()}
+    return {"certificate": {**{str(name): values.values.tolist() for name, values in table.data_vars.items()}, **settings}}
 
 
 def _over_items(choose: Callable[[np.ndarray], Any], values: np.ndarray) -> float:
@@ -335,14 +377,28 @@ def _write(
     folder: Path, options: Complete, posterior: Any, images: np.ndarray, draws: np.ndarray, metrics: dict[str, Any]
 ) -> None:
     from cogen.diagnostics import plot_annealing, plot_completions
-    from cogen.diagnostics.groups import has_group
+    from cogen.diagnostics.certificate import GROUP
+    from cogen.diagnostics.groups import group, has_group
 
     chosen = np.random.default_rng(options.seed).choice(draws.shape[0], size=min(4, draws.shape[0]), replace=False)
     plot_completions(posterior, truth=images, draws=draws[chosen, -1]).savefig(folder / "completions.png")
     if has_group(posterior, "warmup_sample_stats") and "beta" in posterior["warmup_sample_stats"]:
         plot_annealing(posterior).savefig(folder / "annealing.png")
+    if has_group(posterior, GROUP):
+        group(posterior, GROUP).to_dataframe().to_csv(folder / "certificate.csv")
     (folder / "metrics.json").write_text(json.dumps(strict_json(metrics), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     posterior.to_netcdf(str(folder / "posterior.nc"), engine="h5netcdf")
+
+
+def _print_certificate(posterior: Any) -> None:
+    from cogen.diagnostics.certificate import GROUP
+    from cogen.diagnostics.groups import group, has_group
+
+    if has_group(posterior, GROUP):
+        table = group(posterior, GROUP)
+        runs = "{num_chains} chains x {num_warmup} temperatures, {gradient_evaluations:,} gradients".format_map(table.attrs)
+        print(f"certificate ({runs}; ranks among {table.attrs['num_simulations']} simulated items):\n")
+        print(table.to_dataframe().to_string(float_format=lambda v: f"{v:.3g}"), "\n")
 
 
 def _report(options: Complete, posterior: Any, metrics: dict[str, Any]) -> None:
@@ -386,5 +442,6 @@ def _report(options: Complete, posterior: Any, metrics: dict[str, Any]) -> None:
             f"{unscored} of {count} images have no CRPS and no energy score: these take pairs of independent draws, and theirs "
             "are all of one population or chain. Use more --chains or --warmup\n"
         )
+    _print_certificate(posterior)
     print_findings(diagnose(posterior))
     print(f"\nwritten to {options.output}: {', '.join(name for name in _FILES if (options.output / name).exists())}")

@@ -130,6 +130,21 @@ def test_diagnose(written, capsys):
     assert "adapt" in said
 
 
+@pytest.mark.slow
+def test_a_certificate_is_printed_written_and_read_again(tmp_path, capsys):
+    small = ["complete", "--generator", "mnist", *SIZE, "--certify", "--items-at-once", "41"]
+    main([*small, "--output", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert names(tmp_path) == FILES | {"certificate.csv"}
+    table = json.loads((tmp_path / "metrics.json").read_text())["certificate"]
+    assert table["num_simulations"] == 79
+    assert table["gradient_evaluations"] > 20 * 10 * (8 + 8) * (2 + 79 + 2)
+    main(["diagnose", str(tmp_path / "posterior.nc")])
+    for place in (said, capsys.readouterr().out, (tmp_path / "certificate.csv").read_text()):
+        assert "evidence_rank" in place
+        assert all(verdict in place for verdict in table["verdict"])
+
+
 def test_generators(capsys):
     main(["generators"])
     said = capsys.readouterr().out
@@ -268,6 +283,7 @@ BAD = {
     "unknown generator": (["--generator", "nonesuch"], "nonesuch"),
     "no image": (["--count", "0"], "--count 0"),
     "no chain": (["--chains", "0"], "--chains 0"),
+    "chains that are no populations": (["--certify", "--chains", "10"], "--certify --chains 10"),
     "chains that do not divide": (["--chains", "6"], "num_chains=6"),
     "no draw": (["--samples", "0"], "--samples 0"),
     "no worker": (["--workers", "0"], "--workers 0"),

@@ -1,0 +1,227 @@
+"""A certificate for each real item: does the generator not fit, or has the sampler not arrived?
+
+Nobody knows the latent of a real item. Three numbers tell what can be told, each against simulations of the model:
+
+    predictive p    P( T(y_rep, z) >= T(y, z) | y ),   T = -log p(y | z) of the seen part, y_rep ~ p(y | z), z ~ p(z | y)
+    evidence rank   #{ j: log Zhat(y_j) < log Zhat(y) },   y_1, ..., y_N ~ p(y), shown under the item's mask
+    gap             upper - lower bound of log p(y*),   y* ~ p(y | z*), z* ~ p(z | y): a neighbour, shown under the item's mask
+
+*The rank* is Box's prior predictive p-value with log p(y) as the statistic. The item and the N simulated ones go through the
+same kernel in the same run, so that under the model they are exchangeable, and the rank is uniform on 0, ..., N however rough
+the estimates are. *The predictive p* is conservative: the draws have seen the data. Both are two-sided, since with too much
+noise real data look too good. *The gap* bounds the symmetric divergence between the posterior and what annealing draws.
+
+Departure from Grosse, Ancha and Roy: their latents come from the prior, and are exact draws of p(z | y*); a neighbour's z* was
+shaped by y as well. It lies where the real item's posterior does, but the upper bound holds only as far as the path forgets
+where it came from. And a real item that lies off the generator may be harder than its neighbours.
+
+References:
+    Box (1980), Sampling and Bayes' inference in scientific modelling and robustness, section 2.
+    Gelman, Meng and Stern (1996), Posterior predictive assessment of model fitness via realized discrepancies.
+    Grosse, Ancha and Roy (2016), Measuring the reliability of MCMC inference with bidirectional Monte Carlo, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from cogen.diagnostics.evidence import log_evidence
+from cogen.diagnostics.evidence_bounds import evidence_bounds, prior_draws
+from cogen.diagnostics.groups import all_groups, assemble, attributes, group, item_labels
+from cogen.diagnostics.simulation_based_calibration import log_likelihood_of
+from cogen.diagnostics.thinning import pick_draws, take_draws
+
+if TYPE_CHECKING:
+    from cogen.inference import AnnealedHMC
+
+GROUP = "certificate"
+"""The group of an ArviZ object where `with_certificate` puts the table."""
+
+CHANCE = 0.025
+"""False alarms per item of the rank, and at most those of the predictive p: a right generator is accused once in twenty."""
+
+LARGE_GAP = 1.0
+"""Nats between the bounds that pass for sampling error, as `EVIDENCE_SPREAD` of `cogen.diagnostics.diagnosis`."""
+
+MISFIT, NOT_ARRIVED, NOTHING = "the generator does not fit", "the sampler has not arrived", "nothing found"
+
+
+def certify(
+    seen: Callable,
+    posterior: Any,
+    kernel: AnnealedHMC,
+    *,
+    num_warmup: int,
+    num_chains: int,
+    seed: int,
+    pilot: int = 0,
+    num_simulations: int = 79,
+    num_neighbours: int = 1,
+    num_replicates: int = 400,
+    items_at_once: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """The certificate of every item of a run. See the module for what it says, and what it cannot say.
+
+    It costs as many gradients as weighted runs, pilots included, of all items, of ``num_simulations`` more for every different
+    mask (and context) among them, and of ``num_neighbours`` items per item twice.
+
+    :param seen: the conditioned model of items, as `infer` took it.
+    :param posterior: what `infer` returned, by any kernel: its draws are judged, and the neighbours are drawn from it.
+    :param kernel: whose evidence is compared: a weighted `AnnealedHMC` made without a model, which starts from the prior or
+        from a guide that serves any item.
+    :param num_warmup, num_chains, seed, items_at_once, progress: of the runs made here, as in `infer`.
+    :param pilot: chains of the pilots; needed for a kernel that adapts.
+    :param num_simulations: N, at least 1. Below 79 the rank alone is never extreme enough for a verdict.
+    :param num_neighbours: at least 1 per item.
+    :param num_replicates: simulated y_rep per item, at least 1, spread over as many draws as there are.
+    :returns: a Dataset of items: ``predictive_p`` and its two-sided ``predictive_tail``; ``log_evidence``, ``log_evidence_se``,
+        ``evidence_rank`` (0 to N) and its two-sided ``evidence_tail``; ``gap`` in nats (the mean of the neighbours) and
+        ``gap_se``; and the ``verdict``, in words: "the generator does not fit" where a tail is at most `CHANCE`, "the sampler
+        has not arrived" where the gap exceeds `LARGE_GAP` by two standard errors, both, or "nothing found". The attributes say
+        what was run, and its ``gradient_evaluations``.
+
+    Raises TypeError for a model without items or of which there cannot be others; ValueError for counts out of range, a
+    posterior of another number of items, a kernel without weights, and one that adapts without a pilot.
+    """
+    from cogen.inference import infer
+    from cogen.inference.items import count_items, find_items, take_items
+
+    items: Any = find_items(seen)
+    if items is None or not hasattr(items, "of_items"):
+        raise TypeError(f"{type(seen).__name__}: a certificate needs a conditioned model of items, such as a CoGenerator")
+    counts = {"num_simulations": num_simulations, "num_neighbours": num_neighbours, "num_replicates": num_replicates}
+    if wrong := [f"{name}={value}" for name, value in counts.items() if value < 1]:
+        raise ValueError(f"{', '.join(wrong)}: at least 1 is needed")
+    labels, count = item_labels(posterior), count_items(items.item_data)
+    if "item" not in group(posterior, "posterior").dims or len(labels) != count:
+        raise ValueError(f"the posterior is of {len(labels)} items, the model is conditioned on {count}: give those of one run")
+    if not kernel.settings.weighted:
+        raise ValueError("a kernel with weighted=False has no evidence: give AnnealedHMC() or another with weights")
+    if kernel.adapts and not pilot:
+        raise ValueError("this kernel adapts as it runs, which biases the bounds: give pilot=, the number of a pilot's chains")
+    options: Any = {"num_warmup": num_warmup, "num_chains": num_chains, "pilot": pilot}
+    options |= {"items_at_once": items_at_once, "progress": progress}
+    rng = np.random.default_rng(seed)
+    predictive = _predictive_p(items, posterior, num_replicates, rng)
+
+    first, alike = _alike(items.item_data)
+    rows = np.repeat(first, num_simulations)
+    latents = prior_draws(items, take_items(dict(items.item_data), rows), len(rows), seed=_seed(rng))
+    simulated = _shown_as(items, rows, latents, _seed(rng))
+    both = items.of_items(_joined(items.item_data, simulated.item_data))
+    whole = infer(both, kernel, num_samples=1, seed=_seed(rng), **options)
+    evidence = log_evidence(whole)
+    own, others = np.split(evidence["estimate"].values, [count])
+    among = others.reshape(-1, num_simulations)[alike]  # (item, N)
+    below, above = (among < own[:, None]).sum(axis=1), (among > own[:, None]).sum(axis=1)
+
+    picks = pick_draws(posterior, num_neighbours, rng)
+    rows = np.tile(np.arange(count), num_neighbours)
+    drawn = {name: values.reshape(-1, *values.shape[2:]) for name, values in _sites(posterior, picks).items()}
+    neighbours = _shown_as(items, rows, drawn, _seed(rng))
+    bounds = evidence_bounds(neighbours, kernel, {name: drawn[name] for name in latents}, seed=_seed(rng), **options)
+    errors = np.hypot(bounds["lower_se"].values, bounds["upper_se"].values).reshape(num_neighbours, count)
+    columns = {
+        "predictive_p": predictive,
+        "predictive_tail": _two_sided(num_replicates * predictive, num_replicates * (1 - predictive), num_replicates),
+        "log_evidence": own,
+        "log_evidence_se": evidence["standard_error"].values[:count],
+        "evidence_rank": below,
+        "evidence_tail": _two_sided(num_simulations - above, num_simulations - below, num_simulations),
+        "gap": bounds["gap"].values.reshape(num_neighbours, count).mean(axis=0),
+        "gap_se": np.sqrt((errors**2).sum(axis=0)) / num_neighbours,
+    }
+    gradients = int(attributes(whole)["gradient_evaluations"]) + int(bounds.attrs["gradient_evaluations"])
+    run = {"num_warmup": num_warmup, "num_chains": num_chains, "pilot": pilot, "seed": seed, "gradient_evaluations": gradients}
+    table = xr.Dataset({n: ("item", v) for n, v in columns.items()}, {"item": labels}, {**counts, **run})
+    return table.assign(verdict=("item", _verdicts(table)))
+
+
+def with_certificate(posterior: Any, certificate: xr.Dataset) -> Any:
+    """The posterior with the table as a group, which is stored with it, and which `diagnose` reads."""
+    return assemble(posterior, {**all_groups(posterior), GROUP: certificate})
+
+
+def misfits(certificate: xr.Dataset) -> np.ndarray:
+    """Whether the generator does not fit, (item,)."""
+    return (smaller_tail(certificate) <= CHANCE * (1 + 1e-9)).astype(bool)
+
+
+def smaller_tail(certificate: xr.Dataset) -> np.ndarray:
+    """The smaller of the two tail probabilities, (item,)."""
+    return np.fmin(certificate["predictive_tail"].values, certificate["evidence_tail"].values)
+
+
+def not_arrived(certificate: xr.Dataset) -> np.ndarray:
+    """Whether the sampler has not arrived, (item,): a gap that is not a number counts."""
+    return ~(certificate["gap"].values - 2 * np.nan_to_num(certificate["gap_se"].values) <= LARGE_GAP)
+
+
+def _verdicts(certificate: xr.Dataset) -> list[str]:
+    each = zip(misfits(certificate), not_arrived(certificate), strict=True)
+    return ["; ".join([*[MISFIT] * bool(m), *[NOT_ARRIVED] * bool(n)]) or NOTHING for m, n in each]
+
+
+def _two_sided(at_most: np.ndarray, at_least: np.ndarray, count: int) -> np.ndarray:
+    """Monte Carlo p-values of values among ``count`` simulated ones, so many of which are at most and at least as large."""
+    return np.minimum(1.0, 2 * (np.minimum(at_most, at_least) + 1) / (count + 1))
+
+
+def _seed(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**31))
+
+
+def _sites(posterior: Any, picks: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
+    """Latents of picked draws, (pick, item, ...) each."""
+    draws = group(posterior, "posterior").data_vars
+    return {str(name): take_draws(values, picks) for name, values in draws.items() if name != "x"}
+
+
+def _shown_as(items: Any, rows: np.ndarray, sites: dict[str, np.ndarray], seed: int) -> Any:
+    """The model of new items, simulated from these latents and shown under the masks and with the contexts of these rows."""
+    from cogen.inference.items import context_rows, take_items
+
+    context = context_rows(items, sites, rows)
+    made = items.simulate(items.decode(sites["z"], **context), {**sites, **context}, seed=seed)
+    data = take_items(dict(items.item_data), rows)
+    for name in set(data) & set(made):
+        shown = data[name].get("mask", True)
+        data[name] = {**data[name], "value": np.where(shown, made[name], np.float32(0.0))}
+    return items.of_items(data)
+
+
+def _alike(item_data: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Items with the same masks and contexts: the first of each kind, (kind,), and the kind of every item, (item,)."""
+    from cogen.inference.items import CONTEXT, count_items
+
+    count = count_items(item_data)
+    parts = [*item_data.get(CONTEXT, {}).values(), *(v["mask"] for n, v in item_data.items() if n != CONTEXT and "mask" in v)]
+    keys = [b"".join(np.ascontiguousarray(part[item]).tobytes() for part in parts) for item in range(count)]
+    return np.unique(keys, return_index=True, return_inverse=True)[1:]
+
+
+def _joined(one: Any, other: Any) -> Any:
+    """Item data of both, one after the other."""
+    if isinstance(one, np.ndarray):
+        return np.concatenate([one, other])
+    return {name: _joined(one[name], other[name]) for name in one}
+
+
+def _predictive_p(items: Any, posterior: Any, num_replicates: int, rng: np.random.Generator) -> np.ndarray:
+    """(item,)"""
+    sizes = group(posterior, "posterior").sizes
+    num_draws = min(num_replicates, sizes["chain"] * sizes["draw"])
+    draws = _sites(posterior, pick_draws(posterior, num_draws, rng))
+    log_likelihood, rows = log_likelihood_of(items), np.arange(len(item_labels(posterior)))
+    exceeds = np.zeros(len(rows))
+    for k in range(num_replicates):
+        sites = {name: values[k % num_draws] for name, values in draws.items()}
+        replicate = _shown_as(items, rows, sites, _seed(rng))
+        real, fake = log_likelihood(sites), log_likelihood(sites, replicate.item_data)
+        exceeds += (fake < real) + 0.5 * (fake == real)
+    return exceeds / num_replicates
