@@ -1,8 +1,10 @@
 """Adversarial inference on images: a GAN, ALI, ALICE, AIM- and AIM side by side (AIM's Table 1; Figures 2, 4, 8, 9 and 10).
 
-    python examples/aim_mnist.py --data mnist --output aim_mnist                                  our networks, 20 epochs
-    python examples/aim_mnist.py --recipe published --families gan aim --output aim_mnist         the paper's, 400 epochs
-    python examples/aim_mnist.py --report aim_mnist-runs --output aim_mnist                       the tables of what was run
+    python examples/aim_mnist.py --data mnist --output aim_mnist                            our networks, 20 epochs
+    python examples/aim_mnist.py --recipe published --families gan aim --output aim_mnist   the paper's, 400 epochs
+    python examples/aim_mnist.py --report aim_mnist-runs --output aim_mnist                 the tables of what was run
+
+On a GPU, --accelerator cuda --graph trains all families and seeds of a command at the same time.
 
 Measured on the test set:
 
@@ -13,7 +15,8 @@ Measured on the test set:
 Along the way the validation set (the last 5,000 training images) gives the curves of MSE and of the score of 10,000 samples.
 Every run is a pair of files in OUTPUT-runs: its numbers with the curve, and its pictures. OUTPUT.json, OUTPUT-curves.png
 (Figure 8), OUTPUT-ROW.png (Figures 2, 9 and 10) and, of runs with two latents, OUTPUT-ROW-latents.png (Figure 4) are made of
-all runs there; --report makes them again, of runs in several folders, without training.
+all runs there; --report makes them again without training, of runs in several folders, and of records OUTPUT.json whose
+folders are gone: these have the numbers and the curves, and no pictures.
 
 The recipe `published` has the networks, initial weights, losses, batches and rates of the paper's Tables 3 and 4
 (`cogen.models.families.published_aim`, which says what they leave open), for the GAN, AIM- and AIM; the paper took ALI and
@@ -33,7 +36,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import mean, stdev
@@ -138,7 +141,7 @@ class Options:
     checkpoints: Path | None = None
     """A folder: a killed run goes on from there."""
     report: tuple[Path, ...] = ()
-    """Folders of runs: nothing is trained, and the tables are made of these."""
+    """Folders of runs, and files OUTPUT.json of earlier ones: nothing is trained, and the tables are made of these."""
     output: Path = Path("aim_mnist")
     """Where to write: the folder OUTPUT-runs, OUTPUT.json, OUTPUT-curves.png and OUTPUT-ROW.png."""
 
@@ -320,8 +323,12 @@ def _name(name: str, seed: int, options: Options) -> str:
 
 
 def kept(name: str, seed: int, options: Options, data: ImageData, judge: Judge) -> Generator[int, None, None]:
-    """`run`, and its two files."""
-    row, pictures = yield from run(name, seed, options, data, judge)
+    """`run`, and its two files; none of a run that diverges, which leaves the others alone."""
+    try:
+        row, pictures = yield from run(name, seed, options, data, judge)
+    except FloatingPointError as error:
+        print(f"{options.recipe} {name}, seed {seed}: {error}", file=sys.stderr, flush=True)
+        return
     folder = options.output.with_name(f"{options.output.name}-runs")
     folder.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(folder / f"{_name(name, seed, options)}.npz", **pictures)  # type: ignore[arg-type]
@@ -334,27 +341,38 @@ def kept(name: str, seed: int, options: Options, data: ImageData, judge: Judge) 
 NAMES = {"gan": "GAN", "ali": "ALI", "alice": "ALICE", "aim-minus": "AIM-", "aim": "AIM"}
 
 
-def read_runs(folders: tuple[Path, ...]) -> dict[str, list[tuple[dict[str, Any], Path]]]:
-    """The runs below the folders, by the row of the table to which they belong: what differs in the seed alone is one row.
+def _recorded(places: tuple[Path, ...]) -> Iterator[tuple[dict[str, Any], Path | None]]:
+    """The runs of folders with their pictures, and of records OUTPUT.json without."""
+    for place in places:
+        if place.is_file():
+            for entry in json.loads(place.read_text(encoding="utf-8"))["rows"].values():
+                yield from ((row, None) for row in entry["runs"])
+            continue
+        for path in sorted(place.rglob("*.json")):
+            if path.with_suffix(".npz").exists():  # else a report, or a classifier
+                yield json.loads(path.read_text(encoding="utf-8")), path.with_suffix(".npz")
+
+
+def read_runs(places: tuple[Path, ...]) -> dict[str, list[tuple[dict[str, Any], Path | None]]]:
+    """The runs of folders and records, by the row of the table to which they belong: what differs in the seed alone is one row,
+    and of one row and seed the last counts.
 
     Raises ValueError for none, and for runs on different data or by different classifiers.
     """
-    rows: dict[str, list[tuple[dict[str, Any], Path]]] = {}
+    rows: dict[str, list[tuple[dict[str, Any], Path | None]]] = {}
     units = set()
-    for path in sorted(path for folder in folders for path in folder.rglob("*.json")):
-        if not path.with_suffix(".npz").exists():  # a report, or a classifier
-            continue
-        row = json.loads(path.read_text(encoding="utf-8"))
+    for row, pictures in _recorded(places):
         units.add((row["data"], row.get("classifier")))
         plain, _, weight = row["family"].partition(":")
         usual = {"ours": False, "published": True}[row["recipe"]]
         turns = "" if row["together"] in (None, usual) else ", together" if row["together"] else ", by turns"
         label = f"{row['recipe']} {NAMES.get(plain, plain)}{f', weight {weight}' if weight else ''}{turns}"
         label += f", {row['latent_dim']} latents, {row['epochs_asked']:g} epochs"
-        rows.setdefault(label, []).append((row, path.with_suffix(".npz")))
+        others = [run for run in rows.get(label, []) if run[0]["seed"] != row["seed"]]
+        rows[label] = [*others, (row, pictures)]
     if len(units) != 1:
         found = ", ".join(f"{data} by {classifier}" for data, classifier in sorted(units, key=str)) or "no runs at all"
-        where = ", ".join(map(str, folders))
+        where = ", ".join(map(str, places))
         raise ValueError(f"{where}: a table is of one data set and one classifier, and here are {found}")
     for runs in rows.values():
         runs.sort(key=lambda run: run[0]["seed"])
@@ -372,9 +390,9 @@ def summary(values: list[float]) -> dict[str, float]:
     return {"mean": mean(values)} | ({"se": stdev(values) / len(values) ** 0.5} if len(values) > 1 else {})
 
 
-def report(folders: tuple[Path, ...], output: Path) -> dict[str, Any]:
+def report(places: tuple[Path, ...], output: Path) -> dict[str, Any]:
     """Make OUTPUT.json and the pictures of the runs, and print the table."""
-    rows = read_runs(folders)
+    rows = read_runs(places)
     first = next(iter(rows.values()))[0][0]
     paper = next((theirs for name, theirs in PAPER.items() if first["data"].startswith(name)), {})  # of a subset too
     record: dict[str, Any] = {"data": first["data"], "paper": paper}
@@ -395,12 +413,15 @@ def report(folders: tuple[Path, ...], output: Path) -> dict[str, Any]:
     output.parent.mkdir(parents=True, exist_ok=True)
     output.with_name(f"{output.name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     for label, runs in rows.items():
-        with np.load(runs[0][1]) as stored:
+        path = next((path for _, path in runs if path is not None), None)
+        if path is None:
+            continue
+        with np.load(path) as stored:
             pictures = dict(stored)
         plain = label.replace(", ", "-").replace(" ", "-").replace(":", "-").lower()
         if "codes" in pictures:
-            draw_latents(pictures, label, output.with_name(f"{output.name}-{plain}-latents.png"))
-        draw(pictures, label, output.with_name(f"{output.name}-{plain}.png"))
+            draw_latents(pictures, _title(label, runs), output.with_name(f"{output.name}-{plain}-latents.png"))
+        draw(pictures, _title(label, runs), output.with_name(f"{output.name}-{plain}.png"))
     draw_curves(rows, record.get("test_set_inception_score"), output.with_name(f"{output.name}-curves.png"))
     print(table(record))
     return record
@@ -421,8 +442,10 @@ def table(record: Mapping[str, Any]) -> str:
     for label, entry in record["rows"].items():
         theirs = record["paper"].get(entry["family"].partition(":")[0], {})
         networks, _, method = label.partition(" ")
-        reached = sorted({round(value) if value >= 1 else round(value, 2) for value in entry["epochs"]})
-        cells = [networks, method.rpartition(", ")[0], ", ".join(f"{value:g}" for value in reached), str(len(entry["seeds"]))]
+        asked = f"{entry['runs'][0]['epochs_asked']:g}"
+        reached = ", ".join(sorted({f"{value:.3g}" for value in entry["epochs"]}))
+        cells = [networks, method.rpartition(", ")[0], asked if reached == asked else f"{reached} of {asked}"]
+        cells += [str(len(entry["seeds"]))]
         cells += [_cell(entry, "mse", 4), _cell(entry, "mse_of_range_two", 4)]
         cells += [f"{theirs['mse']:.3f}" if "mse" in theirs else "", _cell(entry, "inception_score", 3)]
         cells += [_cell(entry, "share_of_test_set", 3)]
@@ -437,6 +460,12 @@ def _sheet(images: np.ndarray, columns: int) -> np.ndarray:
     """Images (item, channel, height, width) as one, (height, width, channel)."""
     rows = images.reshape(-1, columns, *images.shape[1:])
     return rows.transpose(0, 3, 1, 4, 2).reshape(rows.shape[0] * rows.shape[3], columns * rows.shape[4], rows.shape[2])
+
+
+def _title(label: str, runs: list[tuple[dict[str, Any], Path | None]]) -> str:
+    """The row's name, and what was reached of it where that is less."""
+    reached = ", ".join(sorted({f"{row['epochs']:.3g}" for row, _ in runs if row["epochs"] < 0.99 * row["epochs_asked"]}))
+    return f"{label}, {reached} reached" if reached else label
 
 
 def draw(pictures: Mapping[str, np.ndarray], label: str, path: Path) -> None:
@@ -473,27 +502,34 @@ def draw_latents(pictures: Mapping[str, np.ndarray], label: str, path: Path) -> 
     figure.savefig(path, dpi=100)
 
 
-def draw_curves(rows: Mapping[str, list[tuple[dict[str, Any], Path]]], own: float | None, path: Path) -> None:
-    """Validation MSE of the first 50 epochs (Figure 8), and the score's share of the test set's, against epochs."""
+def draw_curves(rows: Mapping[str, list[tuple[dict[str, Any], Path | None]]], own: float | None, path: Path) -> None:
+    """Validation MSE of the first 50 epochs (Figure 8) and of more where there are more, and the score's share of the test
+    set's, against epochs."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
-    axes = figure.subplots(1, 3 if own else 2)
+    points = [point for runs in rows.values() for row, _ in runs for point in row["curve"]]
+    titles = ["validation MSE, pixels in [0, 1]"]
+    titles += ["the same, all epochs"] * any(point["epoch"] > 50 for point in points)
+    titles += ["inception score / test set's"] * any("inception_score" in point for point in points)
+    figure = Figure(figsize=(max(7.0, 3.6 * len(titles)), 4.2), layout="constrained")
+    axes = dict(zip(titles, figure.subplots(1, len(titles), squeeze=False)[0], strict=True))
+    lines = {}
     for k, (label, runs) in enumerate(rows.items()):
-        for seed, (row, _) in enumerate(runs):
+        for row, _ in runs:
             style: dict[str, Any] = {"color": f"C{k % 10}", "ls": "-" if k < 10 else "--", "lw": 1}
-            style["label"] = label if seed == 0 else None
-            points = [p for p in row["curve"] if "mse" in p]
-            for place in axes[:2]:
-                place.plot([p["epoch"] for p in points], [p["mse"] for p in points], **style)
-            if own:
-                scored = [p for p in row["curve"] if "inception_score" in p]
-                axes[2].plot([p["epoch"] for p in scored], [p["inception_score"] / own for p in scored], **style)
-    axes[0].set(xlabel="epoch", ylabel="validation MSE, pixels in [0, 1]", xlim=(0, 50), ylim=(0, None))
-    axes[1].set(xlabel="epoch", ylim=(0, None))
-    if own:
-        axes[2].set(xlabel="epoch", ylabel="inception score / test set's", ylim=(0.8, 1.005))
-    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)
+            for title, place in axes.items():
+                key, unit = ("inception_score", own or 1.0) if title.startswith("inception") else ("mse", 1.0)
+                shown = [(point["epoch"], point[key] / unit) for point in row["curve"] if key in point]
+                if shown:
+                    (lines[_title(label, runs)],) = place.plot(*zip(*shown, strict=True), **style)
+    for title, place in axes.items():
+        place.set(xlabel="epoch")
+        place.set_title(title, fontsize=9)
+        if title.startswith("inception"):
+            place.set(ylim=(0.8, 1.005))
+        else:
+            place.set(ylim=(0, None), xlim=(0, 50 if title == titles[0] and "the same, all epochs" in titles else None))
+    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=2, fontsize=7)
     figure.savefig(path, dpi=90)
 
 

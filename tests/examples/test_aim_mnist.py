@@ -6,6 +6,9 @@ import json
 import numpy as np
 import pytest
 
+from cogen.models.families.aim import AIM
+from cogen.models.training.trainer import training_steps
+
 
 def tiny(script, data, tmp_path, **options):
     return script.Options(
@@ -61,6 +64,14 @@ def test_runs_of_several_folders_are_reported_without_training(script, data, tmp
     record = script.main(script.Options(report=folders, output=tmp_path / "both"))
     (row,) = record["rows"].values()
     assert row["seeds"] == [0, 1]
+    record["rows"]["x"] = {"runs": [{**row["runs"][0], "seed": 2, "steps": 9}, {**row["runs"][0], "mse": 0.5}]}
+    (tmp_path / "earlier.json").write_text(json.dumps(record))
+    (again,) = script.main(script.Options(report=(tmp_path / "earlier.json", folders[1]), output=tmp_path / "again"))[
+        "rows"
+    ].values()
+    assert again["seeds"] == [0, 1, 2]  # of a record without pictures; and of one seed the last run counts
+    assert [run["mse"] for run in again["runs"]][:2] == [0.5, row["runs"][1]["mse"]]
+    assert (tmp_path / "again-ours-aim-3-latents-0.5-epochs.png").exists()
     script.main(dataclasses.replace(options, classifier=None, output=tmp_path / "unjudged" / "aim"))
     with pytest.raises(SystemExit, match="a table is of one data set and one classifier"):
         script.main(script.Options(report=(tmp_path,), output=tmp_path / "all"))
@@ -76,6 +87,18 @@ def test_the_published_recipe_has_its_own_networks_and_units(script, data, tmp_p
     assert 0 < row["mse"]["mean"] < 1
     with pytest.raises(SystemExit, match=r"family 'ali': the paper has networks of aim, aim-minus, gan; take --recipe ours"):
         script.main(options)
+
+
+def test_a_run_that_diverges_leaves_the_others(script, data, tmp_path, capsys, monkeypatch):
+    def steps(family, *args, **kwargs):
+        if isinstance(family, AIM):
+            raise FloatingPointError("the loss 'critic' is nan at step 7")
+        return (yield from training_steps(family, *args, **kwargs))
+
+    monkeypatch.setattr(script, "training_steps", steps)
+    record = script.main(tiny(script, data, tmp_path, families=("aim", "gan")))
+    assert list(record["rows"]) == ["ours GAN, 3 latents, 0.5 epochs"]
+    assert "ours aim, seed 0: the loss 'critic' is nan at step 7" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
