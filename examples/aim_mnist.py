@@ -26,7 +26,7 @@ second half of 20 epochs. Its settings were chosen with a GAN and AIM on the val
 (`docs/families.md`).
 
 What the paper's numbers are not: its classifier of digits is not known; its MSEs of ALI and ALICE (.48 on digits) cannot be
-means over pixels in [0, 1], where two random digits differ by .128; its own are most naturally in [0, 1] for digits, behind a
+means over pixels in [0, 1], where two random digits differ by .13; its own are most naturally in [0, 1] for digits, behind a
 sigmoid, and in [-1, 1] for CIFAR-10, behind a tanh.
 """
 
