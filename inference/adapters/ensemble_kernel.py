@@ -87,7 +87,7 @@ class EnsembleKernel(Recipe, MCMCKernel):
         initial = getattr(self.settings, "initial", None)
         own = own or Own()
         if isinstance(initial, GuideStart) and own.guide is not None:
-            initial = initial.with_params(own.guide)
+            initial = initial.with_row(own.guide)
         options = {name: getattr(self.settings, name) for name in ("temper", "flat_prior") if hasattr(self.settings, name)}
         return numpyro_target(model, args, kwargs, initial=initial, **options)._replace(own=own)
 

@@ -3,13 +3,16 @@
 A guide is nearer to the posterior than the prior is, so the path from it is shorter; what the guide has missed, the share of
 the prior keeps within reach, so that no mode is lost for good. Both parts are exact draws with known densities, which is
 all that the weights of annealed importance sampling ask of a start (Neal 2001, section 2).
+
+A guide also knows about how wide the posterior is in which directions. With ``affine`` coordinates the chains walk where the
+guide is about standard normal, in v of u = center + factor v, so that one step size fits all directions.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +25,15 @@ from numpyro.infer.autoguide import AutoContinuous
 Array = jax.Array
 
 
+class Affine(NamedTuple):
+    """Coordinates v of u = center + factor v."""
+
+    center: Any
+    """(dim,), or (item, dim)."""
+    factor: Any
+    """(dim, dim), or (item, dim, dim): lower triangular, its diagonal positive."""
+
+
 class GuideStart:
     """A NumPyro guide mixed with the prior, as the ``initial`` of `AnnealedHMC`.
 
@@ -30,13 +42,20 @@ class GuideStart:
         order.
     :param params: the guide's parameters (of a distribution: its own, by name), as arrays.
     :param prior_share: eps, in [0, 1]; a guide without any of the prior may lose a mode for good.
-    :param per_item: the parameters have a leading item axis.
+    :param per_item: the parameters, and ``affine``, have a leading item axis.
+    :param affine: the coordinates in which chains walk; default those of the model.
 
     Raises ValueError for a share out of range.
     """
 
     def __init__(
-        self, guide: Any, params: Mapping[str, Any] | None = None, *, prior_share: float = 0.1, per_item: bool = False
+        self,
+        guide: Any,
+        params: Mapping[str, Any] | None = None,
+        *,
+        prior_share: float = 0.1,
+        per_item: bool = False,
+        affine: Affine | None = None,
     ) -> None:
         if not 0.0 <= prior_share <= 1.0:
             raise ValueError(f"prior_share={prior_share}: the prior's share of the start lies in [0, 1]")
@@ -44,6 +63,7 @@ class GuideStart:
         self.params = dict(params or {})
         self.prior_share = prior_share
         self.per_item = per_item
+        self.affine = affine
 
     @classmethod
     def of(cls, run: Any, *, prior_share: float = 0.1) -> GuideStart:
@@ -56,10 +76,16 @@ class GuideStart:
             raise ValueError(f"GuideStart.of: a run of {run.program.name} has fitted no guide; run SVI first")
         return cls(kernel.density, run.over_items(kernel.parameters), prior_share=prior_share, per_item=True)
 
-    def with_params(self, params: Mapping[str, Any]) -> Self:
-        """A copy with the parameters of one item."""
+    @property
+    def rows(self) -> Any:
+        """What is held item by item; None where nothing is."""
+        return (self.params, self.affine) if self.per_item else None
+
+    def with_row(self, row: Any) -> Self:
+        """A copy with what is held of one item."""
         copied = copy.copy(self)
-        copied.params, copied.per_item = dict(params), False
+        copied.params, copied.affine = row
+        copied.per_item = False
         return copied
 
     def check(self, latent: Mapping[str, Any], args: tuple, kwargs: dict) -> None:

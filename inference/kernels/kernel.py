@@ -32,7 +32,7 @@ class Own(NamedTuple):
     ladder: Any = None
     """(T + 1,) inverse temperatures."""
     guide: Any = None
-    """The parameters of a guide."""
+    """The parameters of a guide, and its coordinates."""
     exact: Any = None
     """An exact posterior draw, (dim,)."""
     variance: Any = None
@@ -41,7 +41,7 @@ class Own(NamedTuple):
     @classmethod
     def of(cls, rule: Any, initial: Any) -> Own:
         """What a step-size rule and a start hold item by item."""
-        return cls(steps=rule.rows, guide=initial.params if getattr(initial, "per_item", False) else None)
+        return cls(steps=rule.rows, guide=getattr(initial, "rows", None))
 
     def for_items(self, ids: np.ndarray, recorded: np.ndarray | None = None) -> Self:
         """The rows of these items: found by the ``recorded`` ids, or in the same order. Raises ValueError where they are of
@@ -81,8 +81,8 @@ class ExactDraws:
 
 @dataclass(frozen=True)
 class GivenPositions:
-    """Chains start at these unconstrained coordinates (chain, dim), or (chain, *lead, dim) where a chain has several
-    positions. Nothing is known of where they come from, so that such a run has no evidence."""
+    """Chains start at these unconstrained coordinates of the model (chain, dim), or (chain, *lead, dim) where a chain has
+    several positions. Nothing is known of where they come from, so that such a run has no evidence."""
 
     u: Array
     exact: ClassVar[bool] = False
@@ -91,9 +91,10 @@ class GivenPositions:
         """(chain, *lead, dim). Raises ValueError for coordinates of another number than the target's."""
         if self.u.shape[-1] != target.dim:
             raise ValueError(f"the start has {self.u.shape[-1]} coordinates, the model has {target.dim} unconstrained ones")
-        if self.u.ndim == 2:
-            return jnp.broadcast_to(jnp.expand_dims(self.u, range(1, 1 + len(lead))), (len(self.u), *lead, target.dim))
-        return self.u
+        own = jnp.vectorize(target.own_coordinates, signature="(d)->(d)")(self.u)
+        if own.ndim == 2:
+            return jnp.broadcast_to(jnp.expand_dims(own, range(1, 1 + len(lead))), (len(own), *lead, target.dim))
+        return own
 
 
 Start = ExactDraws | GivenPositions

@@ -40,7 +40,8 @@ def reversed_path(
     """
     if exact.shape != (target.dim,):
         raise ValueError(f"exact draws have {exact.shape[0]} coordinates, the model has {target.dim}")
-    end = jax.vmap(lambda u: evaluate(target, u))(jnp.broadcast_to(real(exact), (populations, target.dim)))
+    own = target.own_coordinates(real(exact))
+    end = jax.vmap(lambda u: evaluate(target, u))(jnp.broadcast_to(own, (populations, target.dim)))
 
     def back(point: Point, k: Array) -> tuple[Point, Point]:
         normal, uniform = transition_noise(jax.random.fold_in(key, k), populations, target.dim)

@@ -165,7 +165,8 @@ def numpyro_target(
     apart = not discrete and any(site["is_observed"] and name not in tempered for name, site in prototype.items())
     # A compiled function is traced once for all the places of a transition where it is called.
     weight, program = start_weight if apart else None, Program(model, args, kwargs)
-    return Target(flat.size, draw, jax.jit(reference), jax.jit(tilt), unravel, weight, program)
+    target = Target(flat.size, draw, jax.jit(reference), jax.jit(tilt), unravel, weight, program)
+    return target if guide is None or guide.affine is None else target.in_coordinates(guide.affine)
 
 
 def unconstrained_position(model: Callable, args: tuple, values: Sites) -> Array:

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
 
-from cogen.inference.targets.sums import Sum, compensated_sum
+from cogen.inference.targets.sums import Sum, compensated_sum, real
 
 Array = jax.Array
 Sites = dict[str, Array]
@@ -48,6 +49,32 @@ class Target(NamedTuple):
     program: Program | None = None
     own: Any = None
     """What a kernel knows of this item alone: recorded step sizes, a ladder, an exact draw."""
+    affine: Any = None
+    """How u lies to the model's own unconstrained coordinates, center + factor u, where these are others."""
+
+    def in_coordinates(self, affine: Any) -> Target:
+        """The same path for u that lie to the coordinates of this one as center + factor u; all densities are still those
+        over the coordinates of this one, which differ by a constant."""
+        center, factor = real(affine.center), real(affine.factor)
+
+        def placed(function: Callable[[Array], Any]) -> Callable[[Array], Any]:
+            return lambda u: function(center + factor @ u)
+
+        made = self._replace(
+            reference=placed(self.reference),
+            tilt=placed(self.tilt),
+            sites=placed(self.sites),
+            start_weight=None if self.start_weight is None else placed(self.start_weight),
+            affine=(center, factor),
+        )
+        return made._replace(draw=lambda key: made.own_coordinates(self.draw(key)))
+
+    def own_coordinates(self, u: Array) -> Array:
+        """The u of the model's unconstrained coordinates (dim,)."""
+        if self.affine is None:
+            return u
+        center, factor = self.affine
+        return solve_triangular(factor, u - center, lower=True)
 
 
 class Point(NamedTuple):

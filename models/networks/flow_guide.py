@@ -12,6 +12,12 @@ from cogen.models.networks.encoders import seen_view
 if TYPE_CHECKING:
     from cogen.models.networks.masked_flow import MaskedFlow
 
+COORDINATE_DRAWS = 1_024
+"""Of a flow, from which an item's coordinates are made."""
+
+LEAST_SHARE = 1e-4
+"""Of the mean variance, in every direction: a guide can be surer than is right."""
+
 
 class FlowGuide:
     """A guide of the items of a conditioned `CoGenerator`.
@@ -56,11 +62,20 @@ class FlowGuide:
         with numpyro.plate("item", len(self.context), dim=-1):
             numpyro.sample("z", self._posterior()(self.context.numpy()))
 
-    def start(self, prior_share: float = 0.1) -> Any:
-        """For ``AnnealedHMC(initial=...)``: q0 = (1 - prior_share) q(z | seen) + prior_share prior, item by item."""
+    def start(self, prior_share: float = 0.1, *, affine: bool = True) -> Any:
+        """For ``AnnealedHMC(initial=...)``: q0 = (1 - prior_share) q(z | seen) + prior_share prior, item by item.
+
+        With ``affine`` the chains of an item walk in the coordinates in which q(z | seen) has mean zero and unit covariance.
+        """
         from cogen.inference import GuideStart
 
-        return GuideStart(self._posterior(), {"context": self.context.numpy()}, prior_share=prior_share, per_item=True)
+        return GuideStart(
+            self._posterior(),
+            {"context": self.context.numpy()},
+            prior_share=prior_share,
+            per_item=True,
+            affine=self._coordinates() if affine else None,
+        )
 
     def pyro_start(self, prior_share: float = 0.1) -> Any:
         """The same for ``PyroAnnealedHMC(initial=...)``."""
@@ -68,6 +83,21 @@ class FlowGuide:
         from cogen.models.networks.flow_posterior_torch import FlowPosterior
 
         return PyroGuideStart(FlowPosterior(self.flow, self.context), prior_share=prior_share)
+
+    def _coordinates(self) -> Any:
+        """Mean and Cholesky factor of the covariance of each item's draws."""
+        from cogen.inference.annealing.guide_start import Affine
+        from cogen.models.networks.flow_posterior_torch import FlowPosterior
+
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(0)
+            z = FlowPosterior(self.flow, self.context).sample(torch.Size([COORDINATE_DRAWS]))
+        center = z.mean(0)
+        apart = (z - center).double()
+        covariance = torch.einsum("kia,kib->iab", apart, apart) / len(z)
+        least = LEAST_SHARE * covariance.diagonal(dim1=1, dim2=2).mean(1)
+        covariance += least[:, None, None] * torch.eye(covariance.shape[-1])
+        return Affine(center.numpy(), torch.linalg.cholesky(covariance).float().numpy())
 
     def _posterior(self) -> Any:
         from cogen.models.networks.flow_posterior_jax import flow_posterior

@@ -1,7 +1,7 @@
 """`cogen tune`: how much annealing does a view of a generator need? Found on items that the generator makes.
 
-A pilot with an adaptive ladder says how the inverse temperatures should be spread and how the step sizes fall along them. Then
-new items are completed with more and more temperatures, all frozen. Each of these items was made from a latent z*, which is an
+A pilot with an adaptive ladder says how the inverse temperatures should be spread, and a slower one along this ladder how the
+step sizes fall. Then new items are completed with more and more temperatures, all frozen. Each of these items was made from a latent z*, which is an
 exact draw of its posterior, so a chain that has arrived has on average the same log density,
 
     gap = E[ log p(y, z*) - log p(y, z) ] = 0,      z the end of a chain,
@@ -24,7 +24,7 @@ import numpy as np
 from cogen.conditions import view_named
 from cogen.options import Tune
 
-PILOT_ITEMS, PILOT_CHAINS, PILOT_LIMIT = 16, 16, 64
+PILOT_ITEMS, PILOT_CHAINS, PILOT_LIMIT = 8, 16, 48
 KNOTS = 17
 RISE = 0.7
 """Conditional effective sample size of the pilot's rises of beta."""
@@ -44,7 +44,7 @@ def tune(options: Tune) -> None:
     from cogen.diagnostics import score_completions
     from cogen.diagnostics.evidence_bounds import simulate
     from cogen.diagnostics.simulation_based_calibration import log_likelihood_of
-    from cogen.inference import Adaptive, AnnealedHMC, infer
+    from cogen.inference import Adaptive, AnnealedHMC, Through, infer
     from cogen.models import CoGenerator, FlowGuide, load_generator, load_guide
     from cogen.models.storage.generators import SHIPPED, find_generator
     from cogen.models.storage.tunings import Settings, save_tuning
@@ -68,8 +68,11 @@ def tune(options: Tune) -> None:
 
     seen, _ = simulate(model, PILOT_ITEMS, seed=options.seed)
     pilot = run(seen, PILOT_CHAINS, PILOT_LIMIT, options.seed, schedule=Adaptive(RISE))
-    beta, steps = _knots(pilot)
-    found = Settings(guide is not None, candidates[-1], options.leapfrog, tuple(beta), tuple(steps))
+    beta = _knots(pilot)
+    slower = run(
+        seen, PILOT_CHAINS, PILOT_LIMIT, options.seed, schedule=Through(tuple(beta)), weighted=False, resample_threshold=0.0
+    )
+    found = Settings(guide is not None, candidates[-1], options.leapfrog, tuple(beta), tuple(_steps(slower, beta)))
 
     seen, truth = simulate(model, options.items, seed=options.seed + 1)
     x = model.decode(truth["z"])
@@ -110,19 +113,26 @@ def tune(options: Tune) -> None:
     print(f"written to {path}: {options.view}, {stored.temperatures} temperatures of {options.leapfrog} gradients")
 
 
-def _knots(pilot: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The mean ladder of a pilot's items, of so many knots, and the mean step sizes at all but the first."""
-    from cogen.inference import Ladder, RecordedSteps
+def _knots(pilot: Any) -> np.ndarray:
+    """The mean ladder of a pilot's items, of so many knots."""
+    from cogen.inference import Ladder
 
-    ladders, recorded = Ladder.of(pilot).beta, RecordedSteps.of(pilot)
     place = np.linspace(0.0, 1.0, KNOTS)
     logits = []
-    for ladder in ladders:
+    for ladder in Ladder.of(pilot).beta:
         rises = ladder[: int(np.argmax(ladder >= 1.0)) + 1]
         inner = np.clip(rises, rises[1] / 2, 1.0 - (1.0 - rises[-2]) / 2)
         logits.append(np.interp(place * (len(rises) - 1), np.arange(len(rises)), np.log(inner) - np.log1p(-inner)))
     beta = 1.0 / (1.0 + np.exp(-np.mean(logits, axis=0)))
     beta[0], beta[-1] = 0.0, 1.0
+    return beta
+
+
+def _steps(pilot: Any, beta: np.ndarray) -> np.ndarray:
+    """The mean step sizes of a pilot's items at all but the first of the knots."""
+    from cogen.inference import RecordedSteps
+
+    recorded = RecordedSteps.of(pilot)
     known = np.broadcast_to(recorded.beta, recorded.steps.shape)
     logs = [np.interp(beta[1:], at, np.log(steps)) for at, steps in zip(known, recorded.steps, strict=True)]
-    return beta, np.exp(np.mean(logs, axis=0))
+    return np.exp(np.mean(logs, axis=0))
