@@ -179,7 +179,7 @@ def _architecture(sizes: Sizes) -> Architecture:
 
 
 def _code_encoder(sizes: Sizes) -> nn.Module:
-    """Convolutions for colour images, of which a dense network overfits a few ten thousand; dense layers for the others."""
+    """Convolutions for colour images, dense layers for the others."""
     if not sizes.convolutional or sizes.event_shape[0] == 1 or sizes.encoder_widths:
         return DenseEncoder(sizes.latent_dim, sizes.event_shape, sizes.encoder_widths or (512, 512))
     critic = ConvolutionalCritic(sizes.event_shape, (32, 64), 256)

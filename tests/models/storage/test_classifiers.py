@@ -26,32 +26,39 @@ def saved(tmp_path: Path) -> Path:
     return save_classifier(tmp_path / "new" / "toy", make(), config)
 
 
-def test_the_shipped_classifier_reads_the_shipped_digits():
-    classifier = load_classifier("mnist_classifier")
-    images, labels = shipped_images("mnist")
+SHIPPED_CLASSIFIERS = {"mnist": 15, "fashion": 13, "cifar10": 9}
+"""Of how many of the sixteen shipped images the class is found, at the least."""
+
+
+@pytest.mark.parametrize("name", SHIPPED_CLASSIFIERS)
+def test_a_shipped_classifier_reads_the_shipped_images(name):
+    classifier = load_classifier(f"{name}_classifier")
+    images, labels = shipped_images(name)
     x = torch.as_tensor(images)
     logits = classifier(x)
     assert logits.shape == (16, 10)
-    assert (logits.argmax(-1).numpy() == labels).sum() >= 15
+    assert (logits.argmax(-1).numpy() == labels).sum() >= SHIPPED_CLASSIFIERS[name]
     torch.testing.assert_close(classifier.last(classifier.features(x)), logits)
     assert not classifier.training
     assert not any(p.requires_grad for p in classifier.parameters())
 
 
-def test_its_configuration_says_what_it_is():
-    classifier = load_classifier("mnist_classifier")
+@pytest.mark.parametrize(("name", "accuracy"), [("mnist", 0.99), ("fashion", 0.92), ("cifar10", 0.7)])
+def test_its_configuration_says_what_it_is(name, accuracy):
+    classifier = load_classifier(f"{name}_classifier")
     config = classifier.config
-    assert classifier.name == config.name == "mnist_classifier"
-    assert (config.event_shape, config.value_range, config.classes) == ((1, 28, 28), (-1, 1), 10)
-    assert config.figures["test_accuracy"] > 0.99
-    assert config.figures["validation_accuracy"] > 0.99
-    assert "--data data/mnist" in config.figures["command"]
+    assert classifier.name == config.name == f"{name}_classifier"
+    shape = (3, 32, 32) if name == "cifar10" else (1, 28, 28)
+    assert (config.event_shape, config.value_range, config.classes) == (shape, (-1, 1), 10)
+    assert config.figures["test_accuracy"] > accuracy
+    assert config.figures["validation_accuracy"] > accuracy
+    assert f"--data data/{name}" in config.figures["command"] or f"--folder data/{name}" in config.figures["command"]
     assert config.training_data
     assert config.licence
-    weights = SHIPPED / "classifiers" / "mnist_classifier.safetensors"
+    weights = SHIPPED / "classifiers" / f"{name}_classifier.safetensors"
     assert weights.stat().st_size < 500_000
     assert hashlib.sha256(weights.read_bytes()).hexdigest() in (SHIPPED / "README.md").read_text()
-    assert "mnist_classifier" not in shipped_generators()
+    assert config.name not in shipped_generators()
 
 
 @pytest.mark.parametrize("name", ["toy", "toy.safetensors"])
@@ -135,7 +142,7 @@ def test_what_is_no_configuration_is_refused(saved, content):
 
 
 def test_missing_files_are_named(saved):
-    with pytest.raises(FileNotFoundError, match=r"no classifier called 'nobody' .* shipped are: mnist_classifier"):
+    with pytest.raises(FileNotFoundError, match=r"no classifier called 'nobody' .* shipped are: .*mnist_classifier"):
         load_classifier("nobody")
     saved.with_suffix(".json").unlink()
     with pytest.raises(FileNotFoundError, match=r"toy.json is missing"):

@@ -14,6 +14,7 @@ from cogen.models import Array, Classes, CoGenerator, views
 from cogen.models.networks.architectures import ConditionalGenerator, DcganGenerator, DenseGenerator
 from cogen.models.pixels.censored import pixel_noise_of
 from cogen.models.storage import generators
+from cogen.models.storage.encoders import GUIDE, load_guide
 from cogen.models.storage.generators import GeneratorConfig, load_generator, save_generator, shipped_generators, shipped_images
 
 CONFIG = GeneratorConfig(
@@ -260,7 +261,10 @@ def test_pickles_load_when_allowed(tmp_path):
         load_generator(tmp_path / "torn.pt", module=make(), allow_pickle=True)
 
 
-@pytest.mark.parametrize("name", sorted(p.stem for p in generators.SHIPPED.glob("*.safetensors")))
+GENERATORS = sorted(p.stem for p in generators.SHIPPED.glob("*.safetensors") if not p.stem.endswith(GUIDE))
+
+
+@pytest.mark.parametrize("name", GENERATORS)
 def test_every_shipped_generator_makes_what_it_says(name):
     generator = load_generator(name)
     config = shipped_generators()[name]
@@ -283,8 +287,22 @@ def test_every_shipped_generator_makes_what_it_says(name):
     torch.testing.assert_close(generator(torch.zeros(1, config.latent_dim)), generator(torch.zeros(2, config.latent_dim))[:1])
 
 
-def test_shipped_files_are_small_and_include_test_digits():
-    assert sum(path.stat().st_size for path in generators.SHIPPED.rglob("*.*")) <= 8 * 2**20
+def test_every_shipped_guide_lies_beside_its_generator():
+    guides = [p.stem.removesuffix(GUIDE) for p in generators.SHIPPED.glob(f"*{GUIDE}.safetensors")]
+    assert set(guides) <= set(GENERATORS)
+    for name in guides:
+        assert load_guide(name) is not None
+
+
+def test_the_shipped_folder_stays_small():
+    """All of it: generators, guides, classifiers, test images and what is said of them."""
+    files = {
+        path.relative_to(generators.SHIPPED): path.stat().st_size for path in generators.SHIPPED.rglob("*") if path.is_file()
+    }
+    assert sum(files.values()) <= 8 * 2**20, sorted(files.items(), key=lambda each: -each[1])
+
+
+def test_test_images_are_shipped():
     for name, shape in (("mnist", (1, 28, 28)), ("fashion", (1, 28, 28)), ("cifar10", (3, 32, 32))):
         images, labels = shipped_images(name)
         assert images.shape == (16, *shape)
