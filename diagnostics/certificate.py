@@ -157,6 +157,13 @@ def smaller_tail(certificate: xr.Dataset) -> np.ndarray:
     return np.fmin(certificate["predictive_tail"].values, certificate["evidence_tail"].values)
 
 
+def less_likely(certificate: xr.Dataset) -> np.ndarray:
+    """Whether the seen part is less likely than what the model makes, and not more, by the smaller tail, (item,)."""
+    by_evidence = certificate["evidence_rank"].values < certificate.attrs["num_simulations"] / 2
+    by_draws = certificate["predictive_p"].values < 0.5
+    return np.where(certificate["predictive_tail"].values <= certificate["evidence_tail"].values, by_draws, by_evidence)
+
+
 def not_arrived(certificate: xr.Dataset) -> np.ndarray:
     """Whether the sampler has not arrived, (item,): a gap that is not a number counts."""
     return ~(certificate["gap"].values - 2 * np.nan_to_num(certificate["gap_se"].values) <= LARGE_GAP)

@@ -86,6 +86,10 @@ def test_data_of_a_wrong_model_are_extreme():
     assert found["evidence_rank"].values[2:].min() >= 77  # of 79
     assert ((found["predictive_p"] < 0.01).values == [True, True, False, False]).all()
     assert ((found["predictive_p"] > 0.9).values == [False, False, True, True]).all()
+    said = [s for s in diagnose(with_certificate(exact_run(seen), found)) if MISFIT in s]
+    assert [s.split(":")[0] for s in said] == ["items 0 and 1", "items 2 and 3"]
+    assert "less likely than what it makes" in said[0]
+    assert "more likely than what it makes" in said[1]
 
 
 def test_a_sampler_that_is_cut_short_has_a_gap(tmp_path):
