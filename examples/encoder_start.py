@@ -34,8 +34,9 @@ import tyro
 from cogen.diagnostics import independent_groups, item_summary, score_completions
 from cogen.inference import AnnealedHMC, infer
 from cogen.models import CoGenerator, EncoderGuide, load_generator, shipped_images, train, views
+from cogen.models.families.amortized import Amortized
 from cogen.models.networks.architectures import DenseEncoder
-from cogen.models.networks.encoders import Amortized, MaskedEncoder
+from cogen.models.networks.encoders import MaskedEncoder
 from cogen.models.training.learning_rates import Falling
 
 
@@ -77,27 +78,6 @@ class Options:
     """Where to write: OUTPUT.json."""
 
 
-def stock(shape: tuple[int, ...], count: int, seed: int) -> torch.Tensor:
-    """Random masks, (count, *shape): a quarter each of halves, boxes, random pixels and brush strokes."""
-    random = np.random.default_rng(seed)
-    height, width = shape[-2:]
-    found = []
-    for k in range(count):
-        match k % 4:
-            case 0:
-                found.append(views.half(shape, ("top", "bottom", "left", "right")[random.integers(4)]))
-            case 1:
-                tall, wide = random.integers(height // 4, 3 * height // 4 + 1, 2)
-                found.append(
-                    views.box(shape, random.integers(height - tall + 1), random.integers(width - wide + 1), tall, wide)
-                )
-            case 2:
-                found.append(views.random(shape, random.uniform(0.05, 0.95), seed=int(random.integers(2**31))))
-            case _:
-                found.append(views.free_form(shape, thickness=6, seed=int(random.integers(2**31))))
-    return torch.from_numpy(np.stack(found))
-
-
 def scores(posterior: Any, model: CoGenerator, truth: np.ndarray, hidden: np.ndarray) -> dict[str, float]:
     z = posterior["posterior"]["z"].values
     x = model.decode(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:3], *truth.shape[1:])
@@ -125,8 +105,7 @@ def main(options: Options) -> list[dict[str, Any]]:
         generator,
         network,
         generator.config.latent_dim,
-        masks=stock(shape, options.masks, options.seed),
-        noise=noise,
+        views=[views.Mask(views.assorted(shape, options.masks, seed=options.seed), scale=noise)],
         learning_rate=options.learning_rate,
     )
     trained = train(

@@ -24,7 +24,7 @@ The choice, on the first 64 images that training held out, and then the figures,
         --chains 8 --warmup 80 --samples 1 --leapfrog 10 --independent --exponents 1 --neighbours 2 3 4 8 --steps 300 \
         --output examples/results/digits
 
-and the second with fashion and data/fashion_mnist.
+and the second with fashion and data/fashion_mnist, or with colour and data/cifar10.
 
 Earlier tables, of the generators with Gaussian noise:
 
@@ -60,7 +60,7 @@ from matplotlib.figure import Figure
 
 from cogen.diagnostics import compare_scores, independent_groups, mean_of_draws, ms_ssim, mse_of_draws, score_completions
 from cogen.inference import AnnealedHMC, GradientDescent, infer
-from cogen.models import CoGenerator, load_generator, load_idx_folder, pixel_noise_of, shipped_images, views
+from cogen.models import CoGenerator, load_generator, load_image_data, pixel_noise_of, shipped_images, views
 from cogen.models.data.datasets import from_bytes, held_out_split
 
 ANNEALED = "annealed HMC"
@@ -92,7 +92,8 @@ class Options:
     """What is seen: half, the top half; left, the left half; block, all but a central block of 14 pixels; thumbnail, a 7 x 7
     thumbnail."""
     images: Path | None = None
-    """A folder of idx files (MNIST, Fashion-MNIST); the default is the sixteen test digits that are shipped."""
+    """A data set, as `load_image_data` reads it: a folder of idx files, data/cifar10; the default is the sixteen test digits
+    that are shipped."""
     part: str = "test"
     """Of that folder: test, or held-out, what `cogen train` keeps of the training images for choices. Or simulated: images that
     the generator makes, with the view's noise, for which its posterior (of exponent 1) is the right answer."""
@@ -335,17 +336,17 @@ def figure_of(rows: list[dict[str, Any]]) -> Figure:
 
 
 def images_of(options: Options) -> tuple[np.ndarray, np.ndarray | None]:
-    """The images to complete, and those that a method may look at, (item, 1, height, width) in [-1, 1]."""
+    """The images to complete, and those that a method may look at, (item, channel, height, width) in [-1, 1]."""
     if options.part not in ("test", "held-out", "simulated"):
         raise SystemExit(f"--part {options.part}: choose test, held-out or simulated")
     if options.images is None:
         if options.part == "held-out":
             raise SystemExit("--part held-out: give --images")
         return shipped_images("mnist")[0][: options.count], None
-    training, _, test, _ = load_idx_folder(options.images)
-    kept, held_out = held_out_split(len(training))
-    chosen = test if options.part == "test" else training[held_out]
-    return tuple(from_bytes(part, (-1.0, 1.0))[:, None] for part in (chosen[: options.count], training[kept]))
+    data = load_image_data(options.images)
+    kept, held_out = held_out_split(len(data.train))
+    chosen = data.test if options.part == "test" else data.train[held_out]
+    return from_bytes(chosen[: options.count], (-1.0, 1.0)), from_bytes(data.train[kept], (-1.0, 1.0))
 
 
 def main(options: Options) -> dict[str, Any]:

@@ -1,33 +1,53 @@
 """Train a small classifier of images, for scores of samples that need class probabilities or features.
 
     python examples/train_classifier.py --data mnist --output mnist_classifier --bf16
+    python examples/train_classifier.py --data fashion-mnist --network residual --mirror --output fashion_classifier
+    python examples/train_classifier.py --data cifar10 --network residual --mirror --output cifar10_classifier
 
 It turns, zooms and shifts the training images a little, steps with AdamW along one cycle of the learning rate
 (`cogen.models.training.learning_rates.OneCycle`), and writes OUTPUT.safetensors and OUTPUT.json (configuration, command,
 accuracy, SHA-256 of the weights). Options are chosen by the last training images; the test set is looked at once, at the end.
+
+With `--score` it trains nothing, and measures samples of generators by the classifier OUTPUT, a shipped one or a file:
+
+    python examples/train_classifier.py --data mnist --output mnist_classifier --score digits mnist mnist_dcgan mnist_vae \
+        --record examples/results/samples_mnist.json
+
+The squared Frechet distance to the test images in the classifier's features, and the inception score, of as many samples as
+there are validation images, and of these: what a perfect generator would get. The classifier saw neither validation nor test
+images.
 """
 
 import functools
+import json
 import math
 import shlex
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import tyro
 from torch import Tensor, nn
 
-from cogen.models.data.datasets import load_image_data
+from cogen.diagnostics import frechet_distance, inception_score
+from cogen.diagnostics.sample_quality import outputs
+from cogen.models.data.datasets import ImageData, load_image_data
 from cogen.models.families.family import Family
 from cogen.models.networks.architectures import ConvolutionalCritic, count_parameters
-from cogen.models.storage.classifiers import ClassifierConfig, save_classifier
+from cogen.models.networks.residual_classifier import ResidualClassifier
+from cogen.models.storage.classifiers import Classifier, ClassifierConfig, load_classifier, save_classifier
+from cogen.models.storage.generators import load_generator
 from cogen.models.training.classification import Classification
 from cogen.models.training.learning_rates import OneCycle
 from cogen.models.training.preparation import as_floats
 from cogen.models.training.trainer import train
 
 VALUE_RANGE = (-1.0, 1.0)
+
+NETWORKS: dict[str, type[Classifier]] = {"convolutional": ConvolutionalCritic, "residual": ResidualClassifier}
+CHANNELS = {"convolutional": (16, 32), "residual": (32, 64)}
 
 
 @dataclass
@@ -42,8 +62,10 @@ class Options:
     """Fetch missing files of the known data set first."""
     output: Path = Path("mnist_classifier")
     """Where to write: OUTPUT.safetensors and OUTPUT.json."""
-    channels: tuple[int, int] = (16, 32)
-    """Feature maps of the two convolutions."""
+    network: Literal["convolutional", "residual"] = "convolutional"
+    """Two strided convolutions and a dense layer (`ConvolutionalCritic`), or a residual network (`ResidualClassifier`)."""
+    channels: tuple[int, int] | None = None
+    """Feature maps of the two convolutions, 16 32; of a residual network 32 64."""
     width: int = 64
     """Number of features."""
     epochs: int = 50
@@ -60,34 +82,84 @@ class Options:
     """zoomed by up to this share,"""
     shift: float = 2.0
     """and shifted by up to so many pixels along either axis."""
+    mirror: bool = False
+    """Half of the training images are mirrored, left to right."""
     bf16: bool = False
     """Train under bfloat16 autocast: faster on CPUs with AMX."""
     validation: int = 5_000
     """How many of the last training images are held out."""
+    half: bool = False
+    """Write the weights in half precision: half the bytes. The accuracies are those of the written weights."""
+    accelerator: Literal["cpu", "cuda", "auto"] = "cpu"
+    """Where it runs."""
     threads: int = 0
     """Threads for torch; 0 leaves its choice."""
     seed: int = 0
-    """Seed of weights, order and augmentation."""
+    """Seed of weights, order and augmentation, or of samples."""
+    score: tuple[str, ...] = ()
+    """Generators, shipped or files, whose samples are measured by the classifier OUTPUT; nothing is trained."""
+    record: Path | None = None
+    """With --score: a JSON file of the scores."""
 
 
 def moved(images: Tensor, options: Options) -> Tensor:
     """Every image (item, channel, height, width) turned, zoomed and shifted by amounts of its own, uniformly."""
-    amount = 2 * torch.rand(4, len(images)) - 1
+    amount = 2 * torch.rand(4, len(images), device=images.device) - 1
     angle, zoom = math.radians(options.turn) * amount[0], 1 + options.zoom * amount[1]
     across, along = zoom * angle.cos(), zoom * angle.sin()
     down, right = amount[2:] * options.shift * 2 / images.shape[-1]  # grid coordinates run from -1 to 1
     affine = torch.stack([across, -along, right, along, across, down], dim=-1).reshape(-1, 2, 3)
+    if options.mirror:
+        affine[..., 0] *= torch.where(torch.rand(len(images), 1, device=images.device) < 0.5, -1.0, 1.0)
     grid = nn.functional.affine_grid(affine, list(images.shape), align_corners=False)
     return nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    device = next(network.parameters()).device
     with torch.no_grad():
-        right = [network(x).argmax(-1) == y for x, y in zip(images.split(1000), labels.split(1000), strict=True)]
+        right = [
+            network(x.to(device)).argmax(-1).cpu() == y for x, y in zip(images.split(1000), labels.split(1000), strict=True)
+        ]
     return torch.cat(right).float().mean().item()
 
 
-def main(options: Options) -> ClassifierConfig:
+def score(options: Options, data: ImageData) -> list[dict[str, Any]]:
+    """Rows of scores: of validation images, and of samples of each generator."""
+    name = str(options.output)
+    classifier = load_classifier(name if options.output.name == name else options.output)
+    real = as_floats(torch.from_numpy(data.train[-options.validation :]))
+    test = outputs(classifier.features, as_floats(torch.from_numpy(data.test)))
+    rows: list[dict[str, Any]] = []
+    for of in ("real", *options.score):
+        images = real
+        if of != "real":
+            generator = load_generator(of)
+            torch.manual_seed(options.seed)
+            z = torch.randn(len(real), generator.config.latent_dim)  # type: ignore[union-attr, arg-type]
+            images = torch.from_numpy(outputs(generator, z)).float().clamp(*VALUE_RANGE)
+        distance = frechet_distance(outputs(classifier.features, images), test, network=classifier.name)  # type: ignore[arg-type]
+        probabilities = outputs(lambda x: classifier(x).softmax(-1), images)
+        inception = inception_score(probabilities, network=classifier.name)  # type: ignore[arg-type]
+        print(f"{of:12} Frechet distance {distance}, inception score {inception}")
+        rows.append(
+            {
+                "samples": of,
+                "network": classifier.name,
+                "items": len(images),
+                "frechet_distance": round(distance.mean, 4),
+                "inception_score": round(inception.mean, 4),
+                "inception_score_sd": round(inception.sd or 0.0, 4),
+            }
+        )
+    if options.record is not None:
+        options.record.parent.mkdir(parents=True, exist_ok=True)
+        record = {"command": shlex.join(["python", *sys.argv]), "rows": rows}
+        options.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return rows
+
+
+def main(options: Options) -> ClassifierConfig | list[dict[str, Any]]:
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
@@ -100,13 +172,15 @@ def main(options: Options) -> ClassifierConfig:
                 f"{options.data} holds {len(data.train)} training images; needed are a batch of {options.batch} more than the "
                 f"{options.validation} held out"
             )
+        if options.score:
+            return score(options, data)
         arguments = {
             "event_shape": data.train.shape[1:],
-            "channels": options.channels,
+            "channels": options.channels or CHANNELS[options.network],
             "width": options.width,
             "outputs": data.num_classes,
         }
-        network = ConvolutionalCritic(**arguments)
+        network = NETWORKS[options.network](**arguments)
     except (OSError, ValueError) as error:
         sys.exit(f"train_classifier: {error}")
     images, test_images = (torch.from_numpy(part) for part in (data.train, data.test))
@@ -136,9 +210,12 @@ def main(options: Options) -> ClassifierConfig:
         watch=watch,
         watch_every=per_epoch,
         precision="bf16-mixed" if options.bf16 else "32-true",
+        accelerator=options.accelerator,
     )
 
-    network.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]  # as it will be loaded
+    network.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]  # as it will be loaded
+    if options.half:
+        network.half().float()
     figures = {
         "validation_accuracy": round(accuracy(network, held_out, held_out_labels), 5),
         "test_accuracy": round(accuracy(network, as_floats(test_images), test_labels), 5),
@@ -155,11 +232,11 @@ def main(options: Options) -> ClassifierConfig:
         name=options.output.name,
         training_data=f"{data.name}, its first {len(images)} training images",
         licence="Apache-2.0 (the weights); the training data carry their own",
-        description=f"two convolutions, {options.width} features, {options.epochs} epochs of moved images",
+        description=f"{options.network} network, {options.width} features, {options.epochs} epochs of moved images",
         figures=figures
         | {"command": shlex.join(["python", *sys.argv]), "options": {k: str(v) for k, v in asdict(options).items()}},
     )
-    save_classifier(options.output, network, config)
+    save_classifier(options.output, network, config, half=options.half)
     return config
 
 

@@ -25,8 +25,10 @@ from .families.vae import VAE as VAE
 from .families.veegan import VEEGAN as VEEGAN
 from .jax_bridge.torch_to_jax import as_jax as as_jax
 from .networks.encoders import EncoderGuide as EncoderGuide
+from .networks.flow_guide import FlowGuide as FlowGuide
 from .pixels.censored import pixel_noise_of as pixel_noise_of
 from .storage.classifiers import load_classifier as load_classifier
+from .storage.encoders import load_guide as load_guide
 from .storage.generators import GeneratorConfig as GeneratorConfig
 from .storage.generators import load_generator as load_generator
 from .storage.generators import save_generator as save_generator

@@ -84,6 +84,29 @@ def free_form(shape: Shape, *, strokes: int = 3, thickness: int = 4, seed: int, 
     return draw().copy() if items is None else np.stack([draw() for _ in range(items)])
 
 
+def assorted(shape: Shape, count: int, *, seed: int) -> np.ndarray:
+    """Masks of every kind, (count, *shape), to train a network that is to take any: in turn a half, a box hidden, a box seen,
+    random pixels (5 to 95 % seen) and brush strokes hidden; sides, sizes, places and shares at random.
+
+    :param shape: at least four pixels high and wide.
+    """
+    height, width = _image(shape)
+    rng = np.random.default_rng(seed)
+
+    def some_box() -> np.ndarray:
+        tall, wide = (int(rng.integers(side // 4, 3 * side // 4 + 1)) for side in (height, width))
+        return box(shape, int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1)), tall, wide)
+
+    kinds = (
+        lambda: half(shape, ("top", "bottom", "left", "right")[rng.integers(4)]),
+        some_box,
+        lambda: ~some_box(),
+        lambda: random(shape, rng.uniform(0.05, 0.95), seed=int(rng.integers(2**31))),
+        lambda: free_form(shape, thickness=max(2, height // 5), seed=int(rng.integers(2**31))),
+    )
+    return np.stack([kinds[k % len(kinds)]() for k in range(count)])
+
+
 def _image(shape: Shape) -> tuple[int, int]:
     if len(shape) < 2:
         raise ValueError(f"shape {shape} is not an image's: it must end in (height, width)")

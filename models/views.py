@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cogen.models.likelihoods import Bernoulli, Laplace, Likelihood, Normal, Scale
-from cogen.models.masks import box, centre, free_form, half, random
+from cogen.models.masks import assorted, box, centre, free_form, half, random
 
 __all__ = [
     "Bernoulli",
@@ -35,6 +35,7 @@ __all__ = [
     "Normal",
     "Thumbnail",
     "View",
+    "assorted",
     "box",
     "centre",
     "free_form",
@@ -81,6 +82,17 @@ class View(nn.Module):
         """What is wrong with data (item, *shape) where they are seen, or None."""
         return self.likelihood.check(values[seen])
 
+    def shown(self, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What data say of x in the shape of x, for a network that is to look at them: (item, *event_shape), and as much a
+        weight in [0, 1], 0 where they say nothing of a number of x, 1 where they say all but noise of it.
+
+        :param value: (item, *shape).
+        :param mask: of the same shape, True = seen; None where all are.
+
+        Raises ValueError for a view that has no such picture.
+        """
+        raise ValueError(f"{type(self).__name__} has no picture in the shape of x")
+
     def shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of one item's view of an x of this shape. Raises ValueError where the view does not fit x."""
         try:
@@ -95,17 +107,19 @@ class Identity(View):
 
     keeps_range = True
 
+    def shown(self, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        weight = torch.ones_like(value) if mask is None else mask.to(value.dtype)
+        return torch.where(weight > 0, value, 0.0), weight
+
     def forward(self, x: Tensor) -> Tensor:
         return x
 
 
-class Mask(View):
+class Mask(Identity):
     """The part of x where ``mask`` is True. Data keep the full shape; what they hold where hidden is ignored.
 
     :param mask: boolean, of the event's shape, or with a leading item axis for one mask per item.
     """
-
-    keeps_range = True
 
     def __init__(self, mask: np.ndarray | Tensor, *, scale: Scale | None = None, likelihood: Likelihood | None = None) -> None:
         super().__init__(scale=scale, likelihood=likelihood)
@@ -113,9 +127,6 @@ class Mask(View):
         if mask.dtype != torch.bool:
             raise TypeError(f"a mask is boolean, True = seen; this one is {mask.dtype}")
         self.mask = mask
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
 
 
 class Thumbnail(View):
@@ -131,6 +142,10 @@ class Thumbnail(View):
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.avg_pool2d(x, self.factor)
+
+    def shown(self, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        large = functional.interpolate(value, scale_factor=self.factor)
+        return large, torch.full_like(large, 1 / self.factor**2)
 
     def shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(event_shape) != 3 or event_shape[1] % self.factor or event_shape[2] % self.factor:

@@ -40,7 +40,8 @@ from cogen.models.families.realnvp import RealNVPGenerator
 from cogen.models.families.recipe import Recipe
 from cogen.models.families.sizes import Architecture, Sizes
 from cogen.models.families.vae import kl_to_standard_normal
-from cogen.models.networks.architectures import PLAIN, DenseEncoder
+from cogen.models.networks.architectures import PLAIN, ConvolutionalCritic, DenseEncoder
+from cogen.models.networks.encoders import FeatureEncoder, head
 from cogen.models.pixels.noise import PixelNoise, saturated
 
 COUPLINGS = 8
@@ -158,19 +159,35 @@ class GLF(Family):
 
 
 def _architecture(sizes: Sizes) -> Architecture:
-    """Images have a mixer where "convolutional" is asked for, ``widths`` being its channels and blocks."""
+    """Images have a mixer where "convolutional" is asked for, ``widths`` being its channels, its blocks, and the features that
+    its first layer makes. The flow's networks are as wide as z where that is longer than 64."""
     noise = {"noise": True} if len(sizes.event_shape) == 3 else {}
     if sizes.convolutional:
-        channels, blocks = sizes.widths or (96, 3)
+        widths = sizes.widths or (96, 3)
+        if len(widths) not in (2, 3):
+            raise ValueError(
+                f"widths {widths}: give the features of a patch, the number of blocks and, if fewer, the first layer's features"
+            )
         shape = {"latent_dim": sizes.latent_dim, "event_shape": sizes.event_shape, "bounded": False}
-        decoder = Architecture("MixerGenerator", {**shape, "channels": channels, "blocks": blocks})
+        mixer = dict(zip(("channels", "blocks", "projected"), widths, strict=False))
+        decoder = Architecture("MixerGenerator", {**shape, **mixer})
     else:
         decoder = replace(sizes, bounded=sizes.bounded and not noise).generator_architecture()
-    return Architecture("LatentFlowGenerator", {"architecture": decoder.name, "arguments": decoder.arguments, **noise})
+    hidden = {"hidden": (sizes.latent_dim,) * 2} if sizes.latent_dim > HIDDEN[0] else {}
+    arguments = {"architecture": decoder.name, "arguments": decoder.arguments, **hidden, **noise}
+    return Architecture("LatentFlowGenerator", arguments)
+
+
+def _code_encoder(sizes: Sizes) -> nn.Module:
+    """Convolutions for colour images, of which a dense network overfits a few ten thousand; dense layers for the others."""
+    if not sizes.convolutional or sizes.event_shape[0] == 1 or sizes.encoder_widths:
+        return DenseEncoder(sizes.latent_dim, sizes.event_shape, sizes.encoder_widths or (512, 512))
+    critic = ConvolutionalCritic(sizes.event_shape, (32, 64), 256)
+    return FeatureEncoder(critic.features, head(256, sizes.latent_dim, ()))
 
 
 def _build(sizes: Sizes, rates: Mapping[str, Any], *, scale: float = SCALE, joint: bool = True) -> GLF:
-    encoder = DenseEncoder(sizes.latent_dim, sizes.event_shape, sizes.encoder_widths or (512, 512))
+    encoder = _code_encoder(sizes)
     generator = LatentFlowGenerator(**_architecture(sizes).arguments)
     return GLF(encoder, generator, sizes.latent_dim, scale=scale, joint=joint, **rates)
 

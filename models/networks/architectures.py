@@ -114,21 +114,32 @@ class MixerGenerator(nn.Module):
     z -> linear -> (patch, channel), then in every block  h += SiLU(h mixed over patches),  h += SiLU(h mixed over channels),
     then each patch's features -> its pixels. All of it is matrix products, which are fast on CPUs, inside of loops too.
 
+    The first layer has latent_dim x patches x channels weights, most of the network; with ``projected`` it makes so many
+    features of a patch, and one layer that all patches share makes ``channels`` of them.
+
     :param latent_dim: size of z.
     :param event_shape: (channel, height, width); height and width divisible by four, the side of a patch.
     :param channels: features of a patch.
     :param blocks: their number.
     :param bounded: tanh at the end, so that values lie in (-1, 1); otherwise the output is linear.
+    :param projected: features of a patch that the first layer makes; None for ``channels``, without a shared layer.
     """
 
     def __init__(
-        self, latent_dim: int, event_shape: Sequence[int], channels: int = 96, blocks: int = 3, bounded: bool = True
+        self,
+        latent_dim: int,
+        event_shape: Sequence[int],
+        channels: int = 96,
+        blocks: int = 3,
+        bounded: bool = True,
+        projected: int | None = None,
     ) -> None:
         super().__init__()
         colours, height, width = _image_shape(event_shape)
-        self.colours, self.rows, self.columns, self.channels = colours, height // 4, width // 4, channels
+        self.colours, self.rows, self.columns = colours, height // 4, width // 4
         patches = self.rows * self.columns
-        self.project = nn.Linear(latent_dim, patches * channels)
+        self.project = nn.Linear(latent_dim, patches * (projected or channels))
+        self.widen = nn.Linear(projected, channels) if projected else None
         self.over_patches = nn.ModuleList(nn.Linear(patches, patches) for _ in range(blocks))
         self.over_channels = nn.ModuleList(nn.Linear(channels, channels) for _ in range(blocks))
         self.pixels = nn.Linear(channels, 16 * colours)
@@ -136,13 +147,52 @@ class MixerGenerator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """z (batch, latent_dim) -> (batch, channel, height, width)."""
-        h = silu(self.project(z)).unflatten(1, (self.rows * self.columns, self.channels))
-        for patches, channels in zip(self.over_patches, self.over_channels, strict=True):
-            h = h + silu(patches(h.transpose(1, 2)).transpose(1, 2))
-            h = h + silu(channels(h))
+        h = silu(self.project(z)).unflatten(1, (self.rows * self.columns, -1))
+        if self.widen is not None:
+            h = silu(self.widen(h))
+        h = mixed(h, self.over_patches, self.over_channels)
         x = self.pixels(h).reshape(-1, self.rows, self.columns, self.colours, 4, 4)
         x = x.permute(0, 3, 1, 4, 2, 5).reshape(-1, self.colours, 4 * self.rows, 4 * self.columns)
         return x.tanh() if self.bounded else x
+
+
+class MixerFeatures(nn.Module):
+    """The other way round: features of an image, by the same mixing of patches.
+
+    patches -> linear -> (patch, channel), the blocks of `MixerGenerator`, few mixtures of the patches -> ``width`` numbers.
+
+    :param event_shape: (channel, height, width); height and width divisible by four, the side of a patch.
+    :param width: number of features.
+    :param channels: features of a patch.
+    :param blocks: their number.
+    :param mixtures: of patches, from which the features are made.
+    """
+
+    def __init__(
+        self, event_shape: Sequence[int], width: int = 256, channels: int = 96, blocks: int = 4, mixtures: int = 8
+    ) -> None:
+        super().__init__()
+        colours, height, across = _image_shape(event_shape)
+        patches = (height // 4) * (across // 4)
+        self.patches = nn.Linear(16 * colours, channels)
+        self.over_patches = nn.ModuleList(nn.Linear(patches, patches) for _ in range(blocks))
+        self.over_channels = nn.ModuleList(nn.Linear(channels, channels) for _ in range(blocks))
+        self.mixtures = nn.Linear(patches, mixtures)
+        self.features = nn.Linear(mixtures * channels, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (batch, channel, height, width) -> (batch, width)."""
+        h = x.unflatten(3, (-1, 4)).unflatten(2, (-1, 4)).permute(0, 2, 4, 1, 3, 5)  # (batch, row, column, colour, 4, 4)
+        h = mixed(self.patches(h.flatten(3).flatten(1, 2)), self.over_patches, self.over_channels)
+        return silu(self.features(silu(self.mixtures(h.transpose(1, 2))).flatten(1)))
+
+
+def mixed(h: Tensor, over_patches: nn.ModuleList, over_channels: nn.ModuleList) -> Tensor:
+    """Rows of features h (batch, patch, channel), mixed block by block over the patches and over the channels."""
+    for patches, channels in zip(over_patches, over_channels, strict=True):
+        h = h + silu(patches(h.transpose(1, 2)).transpose(1, 2))
+        h = h + silu(channels(h))
+    return h
 
 
 PLAIN: dict[str, Any] = {

@@ -5,9 +5,7 @@ reconstructs, samples neighbours of a given x, interpolates, and adds and subtra
 2016, section 6.3.2: vector arithmetic). As a guide it starts the annealing, see `EncoderGuide`.
 
 An encoder that was trained on whole images knows nothing of half an image. `MaskedEncoder` sees an image and its mask, and
-`Amortized` trains it on pairs that the generator makes:
-
-    max  E_{z ~ p(z), x ~ p(x | z), mask}  log q(z | x where seen, mask)
+`cogen.models.families.amortized` trains it on pairs that the generator makes.
 """
 
 from __future__ import annotations
@@ -22,8 +20,7 @@ from torch.distributions import Independent, Normal
 
 from cogen.inference.items import CONTEXT
 from cogen.models.contexts import taken_by
-from cogen.models.families.family import Batch, Family, Update, adam
-from cogen.models.frozen import evaluation, frozen
+from cogen.models.frozen import evaluation
 
 # --- networks ------------------------------------------------------------------------------------------------------
 
@@ -72,63 +69,14 @@ class MaskedEncoder(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor, mask: Tensor, *labels: Tensor, **contexts: Tensor) -> tuple[Tensor, Tensor]:
-        """x and mask (batch, *event_shape), True = seen -> mean (batch, latent_dim), log_sd (batch, latent_dim). What else is
-        given goes to the network."""
-        seen = torch.cat([torch.where(mask, x, torch.zeros_like(x)), mask.to(x.dtype)], dim=1)
+        """x and mask (batch, *event_shape), True = seen, or weights (`cogen.models.views.View.shown`) -> mean (batch,
+        latent_dim), log_sd (batch, latent_dim). What else is given goes to the network."""
+        seen = torch.cat([torch.where(mask > 0, x, torch.zeros_like(x)), mask.to(x.dtype)], dim=1)
         return self.network(seen, *labels, **contexts)
 
-
-# --- training on the generator's own pairs -------------------------------------------------------------------------
-
-
-class Amortized(Family):
-    """Trains a `MaskedEncoder` to be the posterior of z given any part of x, on pairs of a frozen copy of a generator.
-
-    :param masks: a stock of masks (count, *event_shape), True = seen, from which every x gets one at random.
-    :param noise: standard deviation of the observation's noise; give the noise scale that one conditions with.
-
-    The x that the trainer hands in are not looked at: they say how many pairs a step makes. With labels in the batch generator
-    and encoder take them too.
-    """
-
-    encoder: nn.Module
-    masks: Tensor
-
-    def __init__(
-        self,
-        generator: nn.Module,
-        encoder: MaskedEncoder,
-        latent_dim: int,
-        *,
-        masks: Tensor,
-        noise: float,
-        learning_rate: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-    ) -> None:
-        super().__init__()
-        if masks.dtype != torch.bool or len(masks) == 0:
-            raise ValueError(f"masks: a stock of boolean masks is asked, this is {masks.dtype} of shape {tuple(masks.shape)}")
-        if not noise >= 0:
-            raise ValueError(f"noise={noise}: a standard deviation is not negative")
-        self.generator, self.encoder, self.latent_dim = frozen(generator), encoder, latent_dim
-        self.register_buffer("masks", masks, persistent=False)
-        self.noise, self.learning_rate, self.betas = noise, learning_rate, betas
-
-    def train(self, mode: bool = True) -> Amortized:
-        super().train(mode)
-        self.generator.eval()
-        return self
-
-    def optimizers(self) -> dict[str, Any]:
-        return {"encoder": adam(self.encoder, learning_rate=self.learning_rate, betas=self.betas)}
-
-    def step(self, batch: Batch, update: Update, iteration: int) -> None:
-        with torch.no_grad():
-            z = self.latent(len(batch[0]))
-            x = self.generator(z, *batch[1:])
-            x = x + self.noise * torch.randn_like(x)
-            mask = self.masks[torch.randint(len(self.masks), (len(x),), device=x.device)]
-        update("encoder", lambda: negative_log_density(z, *self.encoder(x, mask, *batch[1:])).mean())
+    def negative_log_posterior(self, z: Tensor, x: Tensor, mask: Tensor, *labels: Tensor) -> Tensor:
+        """-log q(z | x where seen, mask) without its constant, (batch,)."""
+        return negative_log_density(z, *self(x, mask, *labels))
 
 
 SMALLEST_LOG_SD, LARGEST_LOG_SD = -6.0, 3.0
@@ -207,15 +155,12 @@ class EncoderGuide:
     """
 
     def __init__(self, encoder: nn.Module, seen: Any) -> None:
-        data: Mapping[str, Mapping[str, Any]] = seen.observed
         given: Mapping[str, Any] = seen.item_data.get(CONTEXT, {})
         if unknown := [name for name in seen.contexts if name not in given]:
             raise ValueError(
                 f"an encoder guides z alone, and context {unknown[0]!r} is not given: use model.given({unknown[0]}=...)"
             )
-        if len(data) != 1:
-            raise ValueError(f"an encoder sees one view, and the model is conditioned on {list(data) or 'none'}")
-        ((name, entry),) = data.items()
+        name, entry = seen_view(seen)
         value = torch.as_tensor(entry["value"])
         if tuple(value.shape[1:]) != tuple(seen.event_shape):
             raise ValueError(
@@ -225,7 +170,7 @@ class EncoderGuide:
         if "mask" in entry and not masked:
             raise ValueError(
                 f"view {name!r} hides a part of x, and {type(encoder).__name__} was made for whole x: train a MaskedEncoder"
-                " (cogen.models.networks.encoders.Amortized)"
+                " (cogen.models.families.amortized)"
             )
         mask = torch.as_tensor(entry["mask"]) if "mask" in entry else torch.ones_like(value, dtype=torch.bool)
         taken = taken_by(encoder.network if isinstance(encoder, MaskedEncoder) else encoder, given)
@@ -257,6 +202,14 @@ class EncoderGuide:
     def pyro_start(self, prior_share: float = 0.1) -> Any:
         """The same for ``PyroAnnealedHMC(initial=...)``."""
         return pyro_normal_start(self.mean, self.sd, prior_share)
+
+
+def seen_view(seen: Any) -> tuple[str, Mapping[str, Any]]:
+    """The name and the data of the one view on which a model is conditioned. Raises ValueError where it is not one."""
+    data: Mapping[str, Mapping[str, Any]] = seen.observed
+    if len(data) != 1:
+        raise ValueError(f"an encoder sees one view, and the model is conditioned on {list(data) or 'none'}")
+    return next(iter(data.items()))
 
 
 def normal_start(mean: Tensor, sd: Tensor, prior_share: float) -> Any:

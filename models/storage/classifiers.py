@@ -5,6 +5,7 @@ A score means nothing without the exact network behind it. So a classifier is NA
 Neither file can run code. Those that ship lie in shipped/classifiers, made by `examples/train_classifier.py`.
 """
 
+import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -15,10 +16,16 @@ import torch
 from torch import nn
 
 from cogen.models.networks.architectures import ConvolutionalCritic
+from cogen.models.networks.residual_classifier import ResidualClassifier
 from cogen.models.storage import stored
 from cogen.models.storage.generators import SHIPPED
 
-CLASSIFIERS = {"ConvolutionalCritic": ConvolutionalCritic}
+Classifier = ConvolutionalCritic | ResidualClassifier
+
+CLASSIFIERS: dict[str, type[Classifier]] = {
+    "ConvolutionalCritic": ConvolutionalCritic,
+    "ResidualClassifier": ResidualClassifier,
+}
 """The architectures that a configuration may name."""
 
 
@@ -56,7 +63,7 @@ class ClassifierConfig:
         stored.check(self, stored.is_count(self.classes), "classes", "a positive integer")
 
 
-def load_classifier(name_or_path: str | Path) -> ConvolutionalCritic:
+def load_classifier(name_or_path: str | Path) -> Classifier:
     """A frozen classifier in evaluation mode, with its configuration as `.config` and its name as `.name`.
 
     `network(x)`, x (item, *event_shape) within `config.value_range`, gives logits (item, class), and
@@ -89,10 +96,13 @@ def load_classifier(name_or_path: str | Path) -> ConvolutionalCritic:
 
     network = stored.load(path, config, CLASSIFIERS, made, "classes")
     network.name = config.name  # type: ignore[assignment]
-    return cast(ConvolutionalCritic, network)
+    return cast(Classifier, network)
 
 
-def save_classifier(path: str | Path, network: ConvolutionalCritic, config: ClassifierConfig) -> Path:
-    """Write PATH.safetensors and PATH.json, its `sha256` filled in; each appears whole or not at all. Returns the former."""
-    weights = stored.packed(network)
+def save_classifier(path: str | Path, network: Classifier, config: ClassifierConfig, *, half: bool = False) -> Path:
+    """Write PATH.safetensors and PATH.json, its `sha256` filled in; each appears whole or not at all. Returns the former.
+
+    ``half`` writes half the bytes a weight, which are single precision again when they are loaded.
+    """
+    weights = stored.packed(copy.deepcopy(network).half() if half else network)
     return stored.write_pair(path, asdict(replace(config, sha256=hashlib.sha256(weights).hexdigest())), weights)

@@ -1,9 +1,13 @@
-"""Encoders on disk, beside the generators they belong to: NAME-encoder.safetensors (weights) and NAME-encoder.json."""
+"""Encoders and guides on disk, beside the generators they belong to: NAME-encoder or NAME-guide, .safetensors and .json.
+
+An encoder is of whole x, or a `MaskedEncoder`; a guide is a `MaskedFlow`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +15,11 @@ import torch
 from torch import nn
 
 from cogen.models.families.veegan import Reconstructor
-from cogen.models.networks.architectures import ConvolutionalCritic, DenseCritic, DenseEncoder
+from cogen.models.networks.architectures import ConvolutionalCritic, DenseCritic, DenseEncoder, MixerFeatures
 from cogen.models.networks.encoders import FeatureEncoder, MaskedEncoder, head
+from cogen.models.networks.masked_flow import MaskedFlow
 from cogen.models.storage import stored
+from cogen.models.storage.generators import find_generator
 
 
 def _on_critic(critic: Callable[..., Any]) -> Callable[..., nn.Module]:
@@ -28,9 +34,25 @@ def _reconstructor(latent_dim: int, width: int, **arguments: Any) -> nn.Module:
     return Reconstructor(nn.Sequential(critic(**arguments).features, nn.Linear(width, latent_dim)), latent_dim)
 
 
+def _masked_mixer_flow(
+    latent_dim: int, event_shape: Sequence[int], width: int = 256, channels: int = 96, blocks: int = 4, **flow: Any
+) -> MaskedFlow:
+    doubled = (2 * event_shape[0], *event_shape[1:])
+    return MaskedFlow(MixerFeatures(doubled, width, channels, blocks), width, latent_dim, **flow)
+
+
+def _masked_dense_flow(
+    latent_dim: int, event_shape: Sequence[int], hidden: Sequence[int] = (256, 256), **flow: Any
+) -> MaskedFlow:
+    doubled = (2 * event_shape[0], *event_shape[1:])
+    return MaskedFlow(DenseCritic(doubled, hidden).features, hidden[-1], latent_dim, **flow)
+
+
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "DenseEncoder": DenseEncoder,
     "MaskedDenseEncoder": lambda **arguments: MaskedEncoder(DenseEncoder(**arguments)),
+    "MaskedMixerFlow": _masked_mixer_flow,
+    "MaskedDenseFlow": _masked_dense_flow,
     "OnConvolutionalCritic": _on_critic(ConvolutionalCritic),
     "OnDenseCritic": _on_critic(DenseCritic),
     "Reconstructor": _reconstructor,
@@ -51,6 +73,7 @@ class EncoderConfig:
     :param training_data: what it was trained on.
     :param licence: of the weights.
     :param description: in a line.
+    :param figures: what was measured when it was trained.
     """
 
     architecture: str
@@ -62,19 +85,25 @@ class EncoderConfig:
     training_data: str = ""
     licence: str = ""
     description: str = ""
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         stored.check_config(self)
         stored.check(self, stored.is_count(self.latent_dim), "latent_dim", "a positive integer")
 
 
-def save_encoder(path: str | Path, encoder: nn.Module, config: EncoderConfig) -> Path:
-    """Write PATH.safetensors and PATH.json; each appears whole or not at all. Returns the path of the weights."""
+def save_encoder(path: str | Path, encoder: nn.Module, config: EncoderConfig, *, half: bool = False) -> Path:
+    """Write PATH.safetensors and PATH.json; each appears whole or not at all. Returns the path of the weights.
+
+    ``half`` writes half the bytes a weight, which are single precision again when they are loaded.
+    """
+    encoder = copy.deepcopy(encoder).half() if half else encoder
     return stored.write_pair(path, asdict(config), stored.packed(encoder))
 
 
 def load_encoder(path: str | Path) -> nn.Module:
-    """A frozen encoder in evaluation mode, with its configuration as `.config`: x -> mean and log sd, (batch, latent_dim) each.
+    """A frozen encoder in evaluation mode, with its configuration as `.config`: x -> mean and log sd, (batch, latent_dim) each,
+    or a `MaskedFlow`.
 
     Raises FileNotFoundError where one of the two files is missing, and ValueError, naming the file, for whatever is wrong
     with it.
@@ -88,7 +117,23 @@ def load_encoder(path: str | Path) -> nn.Module:
 
     def made(encoder: nn.Module) -> tuple[int, ...]:
         x = torch.zeros(2, *config.event_shape)
+        if isinstance(encoder, MaskedFlow):
+            return tuple(encoder(torch.zeros(2, encoder.latent_dim), encoder.context(x, x)).shape)
         mean, log_sd = encoder(x, x > 0) if isinstance(encoder, MaskedEncoder) else encoder(x)
         return tuple(torch.broadcast_shapes(mean.shape, log_sd.shape))
 
     return stored.load(path, config, ENCODERS, made, "latent_dim")
+
+
+GUIDE = "-guide"
+"""What follows a generator's name in that of its guide."""
+
+
+def load_guide(generator: str | Path) -> MaskedFlow | None:
+    """The guide that lies beside a generator, a shipped one or a path; None where there is none.
+
+    Raises FileNotFoundError where there is no such generator, and what `load_encoder` raises.
+    """
+    path = find_generator(generator)
+    path = path.with_name(f"{path.stem}{GUIDE}.safetensors")
+    return load_encoder(path) if path.is_file() else None  # type: ignore[return-value]

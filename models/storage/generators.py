@@ -102,7 +102,7 @@ def load_generator(
     Raises FileNotFoundError when there is no such generator, and ValueError, naming the file, for whatever is wrong
     with it.
     """
-    path = _find(name_or_path)
+    path = find_generator(name_or_path)
     if path.suffix in EXECUTABLE:
         if not allow_pickle:
             raise ValueError(
@@ -149,7 +149,7 @@ def save_generator(path: str | Path, generator: nn.Module, config: GeneratorConf
 
 def shipped_generators() -> dict[str, GeneratorConfig]:
     """The configurations of the generators that come with the package, by name; `config.bytes` is the size on disk."""
-    return {path.stem: read_config(path.with_suffix(".json")) for path in sorted(SHIPPED.glob("*.safetensors"))}
+    return {path.stem: read_config(path.with_suffix(".json")) for path in _shipped()}
 
 
 def shipped_images(name: str = "mnist") -> tuple[np.ndarray, np.ndarray]:
@@ -162,7 +162,8 @@ def shipped_images(name: str = "mnist") -> tuple[np.ndarray, np.ndarray]:
         names = ", ".join(p.stem.removesuffix("_test") for p in sorted(SHIPPED.glob("*_test.npz")))
         raise FileNotFoundError(f"no test images called {name!r} are shipped; there are: {names}")
     with np.load(path, allow_pickle=False) as content:
-        return from_bytes(content["images"], (-1.0, 1.0))[:, None], content["labels"]
+        images = from_bytes(content["images"], (-1.0, 1.0))
+        return images if images.ndim == 4 else images[:, None], content["labels"]
 
 
 def read_config(path: Path) -> GeneratorConfig:
@@ -171,8 +172,13 @@ def read_config(path: Path) -> GeneratorConfig:
     return replace(config, bytes=weights.stat().st_size if weights.is_file() else 0)
 
 
-def _find(name_or_path: str | Path) -> Path:
-    shipped = {p.stem: p for p in sorted(SHIPPED.glob("*.safetensors"))}
+def _shipped() -> list[Path]:
+    return [path for path in sorted(SHIPPED.glob("*.safetensors")) if not path.stem.endswith("-guide")]
+
+
+def find_generator(name_or_path: str | Path) -> Path:
+    """The file of weights of a shipped name, or of a path. Raises what `load_generator` does."""
+    shipped = {p.stem: p for p in _shipped()}
     if name_or_path in shipped:  # before any file of that name: what runs must not depend on the folder one is in
         return shipped[str(name_or_path)]
     path = Path(name_or_path)

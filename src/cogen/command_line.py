@@ -1,4 +1,4 @@
-"""The command line: `cogen complete`, `train`, `fill`, `diagnose` and `generators`.
+"""The command line: `cogen complete`, `train`, `guide`, `fill`, `diagnose` and `generators`.
 
 What a user can get wrong ends in one line and exit code 2. Nothing heavy is imported before it is needed: `cogen --help`
 answers at once.
@@ -12,11 +12,12 @@ from typing import Annotated
 
 import tyro
 
-from cogen.options import Complete, Diagnose, Fill, Generators, Train
+from cogen.options import Complete, Diagnose, Fill, Generators, Guide, Train
 
 Command = (
     Annotated[Complete, tyro.conf.subcommand("complete")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Guide, tyro.conf.subcommand("guide")]
     | Annotated[Fill, tyro.conf.subcommand("fill")]
     | Annotated[Diagnose, tyro.conf.subcommand("diagnose")]
     | Annotated[Generators, tyro.conf.subcommand("generators")]
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
         _run(command)
     except KeyboardInterrupt:
         on = "the same command goes on from the last checkpoint, if one was written"
-        written = on if isinstance(command, Train) else "nothing was written"
+        written = on if isinstance(command, Train | Guide) else "nothing was written"
         sys.exit(_complain(f"interrupted; {written}", 130))
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         if os.environ.get("COGEN_TRACEBACK"):
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(_complain(_one_line(error), 2))
 
 
-def _run(command: Complete | Train | Fill | Diagnose | Generators) -> None:
+def _run(command: Complete | Train | Guide | Fill | Diagnose | Generators) -> None:
     import warnings
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="arviz")
@@ -54,6 +55,10 @@ def _run(command: Complete | Train | Fill | Diagnose | Generators) -> None:
 
             check(command)
             (train_on_table if is_table(command) else train_on_images)(command)
+        case Guide():
+            from cogen.guides import train_guide
+
+            train_guide(command)
         case Fill():
             from cogen.tables import fill
 

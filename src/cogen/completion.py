@@ -16,7 +16,7 @@ import numpy as np
 from cogen.options import Complete
 from cogen.output import Workplace, print_findings, read_posterior, strict_json
 
-IMAGES_OF = {"fashion": "fashion"}
+IMAGES_OF = {"fashion": "fashion", "colour": "cifar10"}
 """The shipped images that a shipped generator completes by default; the others complete digits."""
 
 NOISE_OF_VIEW = {"thumbnail": 1 / 4, "gray": 0.668}

@@ -26,7 +26,8 @@ class Complete:
     generator: str = "digits"
     """A shipped generator (see `cogen generators`), or the path of a .safetensors file with its .json beside it."""
     images: Path | None = None
-    """A picture, a folder of pictures, or an .npy/.npz array; the default is the sixteen test digits that are shipped."""
+    """A picture, a folder of pictures, or an .npy/.npz array; the default is the sixteen shipped test images of what the
+    generator makes: digits, or with `fashion` and `colour` those."""
     range: tuple[float, float] | None = None
     """The values of an array that are black and white; the default is 0 255 for integers and 0 1 for floats."""
     count: int = 16
@@ -90,6 +91,8 @@ class Train:
     """The values of an array that are black and white; the default is 0 255 for integers and 0 1 for floats."""
     size: int | None = None
     """Crop pictures to a square and resize them to this."""
+    mirror: bool = False
+    """Half of the images of every batch are mirrored, left to right: for things that have no handedness."""
     output: Path = Path("generator")
     """Writes OUTPUT.safetensors, OUTPUT.json and OUTPUT.png, OUTPUT-encoder where there is one, and OUTPUT-checkpoint/."""
     network: Literal["auto", "dense", "convolutional"] = "auto"
@@ -98,7 +101,7 @@ class Train:
     """Size of z; the default is the family's: 64 for images, 8 for a table. A RealNVP's is the size of x, and no option."""
     widths: tuple[int, ...] | None = None
     """The generator's hidden widths, or its two channel counts; the critic has them in reverse. Of a convolutional glf: the
-    features of a patch and the number of blocks, 96 3."""
+    features of a patch and the number of blocks, 96 3, and, if fewer, the features that its first layer makes."""
     epochs: float | None = None
     """Passes over the data; the default is the family's, 20."""
     batch: int | None = None
@@ -128,6 +131,36 @@ class Train:
     """Held-out images on which the noise scale is chosen."""
     seed: int = 0
     """Weights, batches and latents follow from it."""
+
+
+@dataclass
+class Guide:
+    """Train a guide of a generator: what its latent may be, given any part of what it makes. `cogen complete` starts from it.
+
+    It learns from pairs that the generator makes, under masks of all kinds and as thumbnails; no data are needed."""
+
+    generator: str
+    """The path of a generator's files."""
+    output: Path | None = None
+    """Where to write: OUTPUT.safetensors and OUTPUT.json; the default is GENERATOR-guide, where `cogen complete` finds it."""
+    steps: int = 20_000
+    """Training steps."""
+    batch: int = 256
+    """Pairs in a step."""
+    learning_rate: float = 1e-3
+    """Adam's; it falls to zero over the second half."""
+    masks: int = 4_000
+    """Masks in stock, a fifth each of halves, hidden boxes, seen boxes, random pixels and brush strokes."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """bf16-mixed is faster on GPUs, and on CPUs with AMX."""
+    accelerator: Literal["cpu", "cuda", "auto"] = "cpu"
+    """Where it runs."""
+    threads: int = 0
+    """Threads for torch; 0 leaves its choice."""
+    half: bool = False
+    """Write the weights in half precision: half the bytes."""
+    seed: int = 0
+    """Weights, pairs and masks follow from it."""
 
 
 @dataclass

@@ -34,7 +34,18 @@ def train_on_table(options: Train) -> None:
     from cogen.training import LICENCE, is_first, run
 
     made = recipe(options.family, Kind.TABLE)
-    for name in ("size", "range", "folder", "download", "real_target", "weight", "network", "average", "noise_images"):
+    for name in (
+        "size",
+        "mirror",
+        "range",
+        "folder",
+        "download",
+        "real_target",
+        "weight",
+        "network",
+        "average",
+        "noise_images",
+    ):
         if (value := getattr(options, name)) != getattr(Train, name):
             raise ValueError(f"--{name.replace('_', '-')} {value}: it is for images, not for a table")
     path = Path(options.data)

@@ -23,7 +23,8 @@ from cogen.models.families.sizes import Sizes
 from cogen.models.noise import NOISE_PER_RESIDUAL, residuals
 from cogen.models.storage.encoders import EncoderConfig, save_encoder
 from cogen.models.storage.generators import GeneratorConfig, save_generator
-from cogen.models.training.trainer import Training, train
+from cogen.models.training.preparation import Mirrored
+from cogen.models.training.trainer import Prepare, Training, train
 from cogen.options import Train
 
 LEAST_NOISE, MOST_NOISE = 0.02, 0.5
@@ -117,13 +118,19 @@ def run(options: Train, made: Recipe, family: Family, tensors: list[Tensor]) -> 
         seed=options.seed,
         schedule=made.schedule(steps),
         average=made.average if options.average is None else options.average,
-        prepare=None if Kind.TABLE in made.takes else made.prepare,
+        prepare=_prepared(options, made),
         checkpoint=options.output.with_name(f"{options.output.name}-checkpoint"),
         save_every=options.save_every,
         precision=options.precision,
         accelerator=options.accelerator,
         devices=options.devices,
     )
+
+
+def _prepared(options: Train, made: Recipe) -> Prepare | None:
+    if Kind.TABLE in made.takes:
+        return None
+    return Mirrored(made.prepare) if options.mirror else made.prepare
 
 
 def is_first() -> bool:
@@ -193,7 +200,7 @@ def write(
             "steps": len(next(iter(trained.losses.values()))),
             "seconds": round(trained.seconds, 1),
             "losses": {name: round(float(np.mean(values[-100:])), 5) for name, values in trained.losses.items()},
-            "curve": {name: _means(values) for name, values in trained.losses.items()},
+            "curve": {name: means(values) for name, values in trained.losses.items()},
         },
         **about,
     )
@@ -215,7 +222,7 @@ def write(
     print(f"next: cogen complete --generator {options.output} --images PICTURES" + (" --label CLASS" if made.labelled else ""))
 
 
-def _means(values: np.ndarray) -> list[float]:
+def means(values: np.ndarray) -> list[float]:
     """Of the twentieths of a training, one after the other."""
     return [round(float(np.mean(part)), 5) for part in np.array_split(values, min(20, len(values)))]
 

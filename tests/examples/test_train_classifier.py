@@ -1,5 +1,8 @@
 """The training script runs end to end with tiny arguments, and what it saves is a classifier to measure with."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -49,6 +52,33 @@ def test_colour_images_of_any_size(script, tmp_path):
     config = load_classifier(output).config
     assert (config.event_shape, config.classes) == ((3, 8, 12), 3)
     assert config.figures["test_accuracy"] > 0.9
+
+
+def test_mirrored_images(script):
+    torch.manual_seed(0)
+    x = torch.randn(64, 3, 8, 8)
+    found = script.moved(x, script.Options(turn=0, zoom=0, shift=0, mirror=True))
+    turned = (found - x.flip(-1)).abs().flatten(1).amax(1) < 1e-4
+    kept = (found - x).abs().flatten(1).amax(1) < 1e-4
+    assert (turned ^ kept).all()
+    assert 16 < turned.sum() < 48
+
+
+def test_a_residual_network_in_half_precision_scores_samples(script, data, tmp_path, capsys):
+    options = script.Options(
+        data=str(data), network="residual", output=tmp_path / "toy", channels=(4, 6), width=8, epochs=4, batch=16, validation=32
+    )
+    script.main(dataclasses.replace(options, half=True))
+    classifier = load_classifier(tmp_path / "toy")
+    assert classifier.config.architecture == "ResidualClassifier"
+    assert classifier.config.figures["test_accuracy"] > 0.9
+    rows = script.main(dataclasses.replace(options, score=("mnist",), record=tmp_path / "new" / "scores.json"))
+    assert json.loads((tmp_path / "new" / "scores.json").read_text())["rows"] == rows
+    assert [(row["samples"], row["network"], row["items"]) for row in rows] == [("real", "toy", 32), ("mnist", "toy", 32)]
+    real, samples = rows
+    assert real["frechet_distance"] < samples["frechet_distance"]
+    assert 1 <= samples["inception_score"] <= real["inception_score"] + 0.1 <= 2.1
+    assert "by toy" in capsys.readouterr().out
 
 
 def test_what_cannot_be_learned_from_is_one_line(script, data, tmp_path):

@@ -10,10 +10,11 @@ from numpyro import handlers
 from torch import nn
 
 from cogen.models import CoGenerator, EncoderGuide, views
+from cogen.models.families.amortized import Amortized
 from cogen.models.frozen import evaluation, frozen
 from cogen.models.jax_bridge.torch_to_jax import as_jax
 from cogen.models.networks.architectures import DenseEncoder
-from cogen.models.networks.encoders import Amortized, MaskedEncoder
+from cogen.models.networks.encoders import MaskedEncoder
 
 VIEWS = {"all": views.Identity(scale=0.1)}
 
@@ -104,7 +105,7 @@ def test_an_encoder_and_a_generator_keep_their_modes():
     seen = CoGenerator(generator, latent_dim=2, views=VIEWS).condition(all=np.zeros((2, 3)))
     before = state(generator), state(encoder)
     EncoderGuide(encoder, seen)
-    family = Amortized(generator, MaskedEncoder(DenseEncoder(2, (6,))), 2, masks=torch.ones(1, 3) > 0, noise=0.1)
+    family = Amortized(generator, MaskedEncoder(DenseEncoder(2, (6,))), 2, views=[views.Mask(torch.ones(1, 3) > 0, scale=0.1)])
     family.train()
     assert same(before[0], state(generator))
     assert same(before[1], state(encoder))

@@ -20,7 +20,7 @@ from cogen.models.networks.architectures import ConvolutionalCritic, DcganGenera
 from cogen.models.training.checkpoint import FILE
 from cogen.models.training.classification import Classification
 from cogen.models.training.learning_rates import Constant, Falling, InverseRoot, OneCycle
-from cogen.models.training.preparation import as_floats, dequantised
+from cogen.models.training.preparation import Mirrored, as_floats, dequantised
 from cogen.models.training.trainer import train
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -404,6 +404,16 @@ def test_bytes_as_values():
     assert ((found - torch.tensor([-1, 0, 127 / 128])) * 128).min() >= 0
     assert ((found - torch.tensor([-1, 0, 127 / 128])) * 128).max() <= 1
     assert len(found.unique()) > 2_000
+
+
+def test_half_of_the_images_are_mirrored():
+    torch.manual_seed(0)
+    images = torch.arange(6, dtype=torch.uint8).reshape(1, 1, 2, 3).expand(400, 1, 2, 3)
+    seen = Mirrored(as_floats)(images)
+    kept = (seen == as_floats(images)).flatten(1).all(1)
+    turned = (seen == as_floats(images.flip(-1))).flatten(1).all(1)
+    assert (kept ^ turned).all()
+    assert 160 < turned.sum() < 240
 
 
 def test_a_classifier_learns_what_its_labels_say():

@@ -101,9 +101,21 @@ def test_images_get_a_mixer_with_a_noise_and_points_a_gaussian():
     dense = _architecture(Sizes((1, 7, 7), 4))
     assert (dense.arguments["architecture"], dense.arguments["arguments"]["bounded"]) == ("DenseGenerator", False)
     assert "noise" not in _architecture(Sizes((2,), 2)).arguments
-    for sizes in (Sizes((1, 8, 8), 4), Sizes((1, 7, 7), 4), Sizes((2,), 2)):
+    for sizes in (Sizes((1, 8, 8), 4), Sizes((3, 8, 8), 4), Sizes((1, 7, 7), 4), Sizes((2,), 2)):
         family = RECIPE.family(sizes)
         assert torch.isfinite(family.negative_bound(2 * torch.rand(5, *sizes.event_shape) - 1)).all()
+
+
+def test_a_longer_latent_widens_the_flow_and_a_third_width_narrows_the_first_layer():
+    colour = _architecture(Sizes((3, 8, 8), 70, widths=(12, 1, 5)))
+    assert colour.arguments["hidden"] == (70, 70)
+    assert colour.arguments["arguments"]["projected"] == 5
+    generator = LatentFlowGenerator(**colour.arguments)
+    assert generator.decoder.project.out_features == 4 * 5
+    assert generator.flow.couplings[0].network[0].out_features == 70
+    assert "hidden" not in _architecture(Sizes((3, 8, 8), 64)).arguments
+    with pytest.raises(ValueError, match=r"widths \(12,\): give the features of a patch, the number of blocks and, if fewer"):
+        _architecture(Sizes((3, 8, 8), 4, widths=(12,)))
 
 
 def test_samples_fall_into_the_two_clouds(trained):

@@ -12,8 +12,9 @@ from torch import nn
 from cogen.diagnostics import log_evidence
 from cogen.inference import AnnealedHMC, PyroAnnealedHMC, infer
 from cogen.models import CoGenerator, EncoderGuide, views
+from cogen.models.families.amortized import Amortized
 from cogen.models.networks.architectures import DenseEncoder, DenseGenerator
-from cogen.models.networks.encoders import Amortized, MaskedEncoder, arithmetic, interpolate, neighbours, reconstruct
+from cogen.models.networks.encoders import MaskedEncoder, arithmetic, interpolate, neighbours, reconstruct
 from cogen.models.storage.encoders import EncoderConfig, load_encoder, save_encoder
 from cogen.models.training.trainer import train
 
@@ -84,7 +85,7 @@ def posterior_mean(weight: torch.Tensor, x: torch.Tensor, mask: torch.Tensor) ->
 def test_an_amortised_encoder_learns_the_posterior_under_every_mask():
     generator, weight = linear()
     encoder = MaskedEncoder(DenseEncoder(2, (6,), (64, 64)))
-    family = Amortized(generator, encoder, 2, masks=MASKS, noise=NOISE, learning_rate=3e-3)
+    family = Amortized(generator, encoder, 2, views=[views.Mask(MASKS, scale=NOISE)], learning_rate=3e-3)
     before = [p.clone() for p in generator.parameters()]
     train(family, torch.zeros(1_024, 1), num_steps=1_000, batch_size=128, seed=0, progress=False)
     assert all(map(torch.equal, before, generator.parameters()))
@@ -142,11 +143,18 @@ def test_it_is_the_guide_of_pyro_s_svi():
     assert np.isfinite(loss)
 
 
-@pytest.mark.parametrize("bad", [{"masks": torch.ones(2, 3)}, {"masks": torch.ones(0, 3, dtype=torch.bool)}, {"noise": -1.0}])
-def test_bad_masks_and_noise_are_refused(bad):
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ([], "there is no view"),
+        ([views.Mask(torch.ones(0, 3) > 0, scale=NOISE)], "no mask in a stock"),
+        ([views.Identity(scale=pyro.distributions.HalfNormal(1.0))], "the noise of Identity is inferred"),
+    ],
+)
+def test_bad_views_are_refused(bad, message):
     generator, _ = linear()
-    with pytest.raises(ValueError, match=r"masks|noise=-1"):
-        Amortized(generator, MaskedEncoder(DenseEncoder(2, (6,))), 2, **{"masks": MASKS, "noise": NOISE, **bad})
+    with pytest.raises(ValueError, match=message):
+        Amortized(generator, MaskedEncoder(DenseEncoder(2, (6,))), 2, views=bad)
 
 
 # --- on disk -------------------------------------------------------------------------------------------------------

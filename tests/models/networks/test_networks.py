@@ -24,6 +24,7 @@ SHAPE = (1, 8, 12)
         lambda: DenseGenerator(5, SHAPE, hidden=(16,)),
         lambda: DcganGenerator(5, SHAPE, (8, 4)),
         lambda: MixerGenerator(5, SHAPE, channels=8, blocks=2),
+        lambda: MixerGenerator(5, SHAPE, channels=8, blocks=2, projected=3),
     ],
 )
 def test_generators_make_events_in_range_one_by_one(make):
@@ -55,6 +56,11 @@ def test_a_mixer_without_blocks_makes_each_patch_of_its_own_features():
     expected = torch.zeros(2, 8, 12, dtype=torch.bool)
     expected[:, 4:8, 4:8] = True
     assert torch.equal(moved, expected)
+    narrow = MixerGenerator(3, (2, 8, 12), channels=4, blocks=0, bounded=False, projected=2)
+    before = narrow(z).detach()
+    with torch.no_grad():
+        narrow.project.bias.view(6, 2)[4] += 1
+    assert torch.equal((narrow(z) != before).squeeze(0), expected)
     mixed = MixerGenerator(3, (2, 8, 12), channels=4, blocks=1, bounded=False)
     before = mixed(z).detach()
     with torch.no_grad():

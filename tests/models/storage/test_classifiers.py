@@ -72,6 +72,16 @@ def test_a_shipped_name_wins_over_a_file_of_the_folder_one_is_in(tmp_path, monke
     assert load_classifier(Path("mnist_classifier")).name == "impostor"
 
 
+def test_half_precision_comes_back_as_single(saved):
+    config = load_classifier(saved).config
+    half = save_classifier(saved.with_name("half"), make(), config, half=True)
+    loaded = load_classifier(half)
+    torch.testing.assert_close(loaded.last.weight, make().last.weight.detach(), rtol=1e-3, atol=1e-4)
+    assert loaded.last.weight.dtype == torch.float32
+    assert half.stat().st_size < saved.stat().st_size
+    assert json.loads(half.with_suffix(".json").read_text())["sha256"] == hashlib.sha256(half.read_bytes()).hexdigest()
+
+
 @pytest.mark.parametrize("position", [-1, 8, 100])
 def test_other_weights_are_refused(saved, position):
     content = bytearray(saved.read_bytes())
@@ -95,7 +105,10 @@ def edit(path: Path, **changes) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architecture": "Transformer"}, "unknown architecture 'Transformer'; known are ConvolutionalCritic"),
+        (
+            {"architecture": "Transformer"},
+            "unknown architecture 'Transformer'; known are ConvolutionalCritic, ResidualClassifier",
+        ),
         ({"classes": 3}, r"classes says 3, the architecture makes 4 numbers of each x"),
         ({"event_shape": [1, 8, 8]}, r"of its arguments does not fit event_shape \(1, 8, 8\)"),
         ({"arguments": {"width": 5}}, "cannot be built from its arguments"),

@@ -284,14 +284,14 @@ def test_every_shipped_generator_makes_what_it_says(name):
 
 
 def test_shipped_files_are_small_and_include_test_digits():
-    assert sum(config.bytes for config in shipped_generators().values()) <= 4 * 2**20
-    for name in ("mnist", "fashion"):
+    assert sum(path.stat().st_size for path in generators.SHIPPED.rglob("*.*")) <= 8 * 2**20
+    for name, shape in (("mnist", (1, 28, 28)), ("fashion", (1, 28, 28)), ("cifar10", (3, 32, 32))):
         images, labels = shipped_images(name)
-        assert images.shape == (16, 1, 28, 28)
+        assert images.shape == (16, *shape)
         assert images.dtype == np.float32
         assert (images.min(), images.max()) == (-1, 1)
         assert labels.tolist() == [*range(10), *range(6)]
-    with pytest.raises(FileNotFoundError, match="no test images called 'cats' are shipped; there are: fashion, mnist"):
+    with pytest.raises(FileNotFoundError, match="no test images called 'cats' are shipped; there are: cifar10, fashion, mnist"):
         shipped_images("cats")
 
 

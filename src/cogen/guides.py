@@ -1,0 +1,119 @@
+"""`cogen guide`: train q(z | what is seen) of a generator on pairs that it makes, and store it beside the generator."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from cogen.completion import NOISE_OF_VIEW
+from cogen.models import views
+from cogen.models.families.amortized import Amortized
+from cogen.models.networks.masked_flow import MaskedFlow
+from cogen.models.pixels.censored import pixel_noise_of
+from cogen.models.storage.encoders import ENCODERS, GUIDE, EncoderConfig, save_encoder
+from cogen.models.storage.generators import SHIPPED, find_generator, load_generator
+from cogen.models.training.learning_rates import Falling
+from cogen.models.training.trainer import train
+from cogen.options import Guide
+from cogen.training import is_first, means
+
+MASKED_PER_THUMBNAIL = 5
+"""Pairs under a mask for each that shows a thumbnail."""
+
+
+def train_guide(options: Guide) -> None:
+    """Run `cogen guide`. Raises ValueError or OSError for what the user can get wrong."""
+    for name in ("steps", "batch", "masks"):
+        if (value := getattr(options, name)) < 1:
+            raise ValueError(f"--{name} {value}: it must be at least 1")
+    if not 0 < options.learning_rate < math.inf:
+        raise ValueError(f"--learning-rate {options.learning_rate:g}: it must be positive and finite")
+    output = _output(options)
+    generator: Any = load_generator(options.generator)
+    config = generator.config
+    if config.contexts or config.schema or config.latent_dim < 2:
+        raise ValueError(f"generator {options.generator}: a guide is trained for generators of z alone, of two numbers or more")
+    seen = views_of(generator, options.masks, options.seed)
+    if options.batch < len(seen):
+        raise ValueError(f"--batch {options.batch}: a step makes pairs of {len(seen)} kinds, at least one of each")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    image = len(config.event_shape) == 3 and config.event_shape[1] % 4 == config.event_shape[2] % 4 == 0
+    architecture = "MaskedMixerFlow" if image else "MaskedDenseFlow"
+    arguments: dict[str, Any] = {"latent_dim": config.latent_dim, "event_shape": config.event_shape}
+    flow = cast(MaskedFlow, ENCODERS[architecture](**arguments))
+    family = Amortized(generator, flow, config.latent_dim, views=seen, learning_rate=options.learning_rate)
+    trained = train(
+        family,
+        torch.zeros(100 * options.batch, 1),  # it makes its own pairs
+        num_steps=options.steps,
+        batch_size=options.batch,
+        seed=options.seed,
+        schedule=Falling(options.steps),
+        average=0.0,
+        precision=options.precision,
+        accelerator=options.accelerator,
+        checkpoint=output.with_name(f"{output.name}-checkpoint"),
+    )
+    if not is_first():
+        return
+    losses = trained.losses["encoder"]
+    mean_loss = round(float(np.mean(losses[-500:])), 3)
+    figures = {
+        "command": shlex.join(["cogen", *sys.argv[1:]]),
+        "steps": options.steps,
+        "seconds": round(trained.seconds, 1),
+        "losses": {"negative_log_posterior": mean_loss},
+        "curve": {"negative_log_posterior": means(losses)},
+    }
+    stored = EncoderConfig(
+        architecture,
+        arguments,
+        config.latent_dim,
+        config.event_shape,
+        config.value_range,
+        name=output.name,
+        training_data=f"pairs that {config.name or options.generator} makes",
+        licence=config.licence,
+        description=f"posterior of z given any part of x, {options.steps} steps of {options.batch} pairs",
+        figures=figures,
+    )
+    path = save_encoder(output, flow.cpu(), stored, half=options.half)
+    print(f"\na guide of {options.generator}: {options.steps} steps in {trained.seconds:.0f} s")
+    print(f"  mean of -log q(z | seen), the last steps {mean_loss:.2f} nats")
+    print(f"  of the prior                             {0.5 * config.latent_dim * math.log(2 * math.pi * math.e):.2f} nats")
+    print(f"written: {path}, {path.with_suffix('.json')}")
+
+
+def views_of(generator: Any, masks: int, seed: int) -> list[views.View]:
+    """What a guide learns to see: masks of all kinds, and thumbnails of images, with the noise that `cogen complete` takes."""
+    shape, scale = tuple(generator.config.event_shape), generator.config.noise_scale
+    learned = pixel_noise_of(generator)
+    noise: dict[str, Any] = {"scale": scale} if learned is None else {"likelihood": learned}
+    if len(shape) != 3:
+        parts = np.random.default_rng(seed)
+        stock = parts.random((masks, *shape)) < parts.uniform(0.05, 0.95, (masks, *(1,) * len(shape)))
+        return [views.Mask(stock, **noise)]
+    masked = views.Mask(views.assorted(shape, masks, seed=seed), **noise)
+    if shape[1] % 4 or shape[2] % 4:
+        return [masked]
+    thumbnail = views.Thumbnail(4, scale=scale * NOISE_OF_VIEW["thumbnail"])
+    return [*[masked] * MASKED_PER_THUMBNAIL, thumbnail]
+
+
+def _output(options: Guide) -> Path:
+    if options.output is not None:
+        return options.output
+    path = find_generator(options.generator)
+    if path.parent == SHIPPED:
+        raise ValueError(
+            f"--generator {options.generator}: it is shipped; give --output, and `cogen complete --guide` that path"
+        )
+    return path.with_name(path.stem + GUIDE)
