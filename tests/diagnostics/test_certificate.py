@@ -108,6 +108,7 @@ def test_a_sampler_that_is_cut_short_has_a_gap(tmp_path):
     assert sentence.startswith("all 3 items: at worst the sampler has not arrived: the bounds of the evidence of simulated")
 
 
+@pytest.mark.slow
 def test_contexts_and_a_sampled_scale_are_those_of_the_item():
     """Items of two classes, which differ by far: each is ranked among items of its own class."""
     model = CoGenerator(
