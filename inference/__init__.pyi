@@ -5,10 +5,12 @@ from .annealing.schedules import Geometric as Geometric
 from .annealing.schedules import Ladder as Ladder
 from .annealing.schedules import Linear as Linear
 from .annealing.schedules import Sigmoid as Sigmoid
+from .annealing.schedules import Through as Through
 from .annealing.step_size import ConstantGain as ConstantGain
 from .annealing.step_size import Fixed as Fixed
 from .annealing.step_size import MovingAverage as MovingAverage
 from .annealing.step_size import RecordedSteps as RecordedSteps
+from .annealing.step_size import SharedSteps as SharedSteps
 from .annealing.tempering import temper as temper
 from .annealing.tuning import Tuning as Tuning
 from .checkpoint import Checkpoint as Checkpoint

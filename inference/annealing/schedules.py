@@ -89,6 +89,33 @@ class Geometric:
 
 
 @dataclass(frozen=True)
+class Through:
+    """The inverse temperatures of another run, as `cogen tune` stores them, for as many or for another number of them.
+
+    :param beta: from 0 to 1, rising, at least three. Between them the logit of beta rises linearly, and at both ends from half
+        of the first rise and to half of the last.
+
+    >>> Through((0.0, 0.1, 0.9, 1.0))(2).round(3).tolist()
+    [0.0, 0.5, 1.0]
+    """
+
+    beta: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.beta) < 3:
+            raise ValueError(f"Through: {len(self.beta)} inverse temperatures; give at least three, from 0 to 1")
+        _check_rise("Through", np.asarray(self.beta, dtype=np.float64), arrives_last=True)
+
+    def __call__(self, num_temperatures: int) -> np.ndarray:
+        inner = np.clip(self.beta, self.beta[1] / 2, 1.0 - (1.0 - self.beta[-2]) / 2)
+        place = np.linspace(0.0, len(self.beta) - 1.0, num_temperatures + 1)
+        logit = np.interp(place, np.arange(len(self.beta)), np.log(inner) - np.log1p(-inner))
+        beta = 1.0 / (1.0 + np.exp(-logit))
+        beta[0], beta[-1] = 0.0, 1.0
+        return beta
+
+
+@dataclass(frozen=True)
 class Adaptive:
     """Each item's next beta by the conditional effective sample size of the step, a fraction in (0, 1).
 

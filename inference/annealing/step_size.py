@@ -165,6 +165,33 @@ class RecordedSteps:
         return state
 
 
+@dataclass(frozen=True)
+class SharedSteps:
+    """One step size for all items as a function of beta (interpolated in log step), as `cogen tune` stores it.
+
+    :param beta: rising, from above 0 to 1.
+    :param steps: as many, positive.
+    """
+
+    beta: tuple[float, ...]
+    steps: tuple[float, ...]
+    adapts: ClassVar[bool] = False
+    rows: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        if len(self.beta) != len(self.steps) or not (np.asarray(self.steps) > 0).all() or (np.diff(self.beta) < 0).any():
+            raise ValueError("SharedSteps: as many positive step sizes as inverse temperatures, which must not fall")
+
+    def init(self, row: Any) -> tuple:
+        return ()
+
+    def step_size(self, state: tuple, beta: Array) -> Array:
+        return jnp.exp(jnp.interp(beta, real(np.asarray(self.beta)), real(np.log(self.steps))))
+
+    def update(self, state: tuple, acceptance: Array) -> tuple:
+        return state
+
+
 def step_size_rule(step_size: StepSizeRule | float) -> StepSizeRule:
     """The rule itself, or a `Fixed` one for a number. Raises TypeError for anything else."""
     if hasattr(step_size, "update"):

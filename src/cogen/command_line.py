@@ -1,4 +1,4 @@
-"""The command line: `cogen complete`, `train`, `guide`, `fill`, `diagnose` and `generators`.
+"""The command line: `cogen complete`, `train`, `guide`, `tune`, `fill`, `diagnose` and `generators`.
 
 What a user can get wrong ends in one line and exit code 2. Nothing heavy is imported before it is needed: `cogen --help`
 answers at once.
@@ -12,12 +12,13 @@ from typing import Annotated
 
 import tyro
 
-from cogen.options import Complete, Diagnose, Fill, Generators, Guide, Train
+from cogen.options import Complete, Diagnose, Fill, Generators, Guide, Train, Tune
 
 Command = (
     Annotated[Complete, tyro.conf.subcommand("complete")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Guide, tyro.conf.subcommand("guide")]
+    | Annotated[Tune, tyro.conf.subcommand("tune")]
     | Annotated[Fill, tyro.conf.subcommand("fill")]
     | Annotated[Diagnose, tyro.conf.subcommand("diagnose")]
     | Annotated[Generators, tyro.conf.subcommand("generators")]
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(_complain(_one_line(error), 2))
 
 
-def _run(command: Complete | Train | Guide | Fill | Diagnose | Generators) -> None:
+def _run(command: Complete | Train | Guide | Tune | Fill | Diagnose | Generators) -> None:
     import warnings
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="arviz")
@@ -59,6 +60,10 @@ def _run(command: Complete | Train | Guide | Fill | Diagnose | Generators) -> No
             from cogen.guides import train_guide
 
             train_guide(command)
+        case Tune():
+            from cogen.tuning import tune
+
+            tune(command)
         case Fill():
             from cogen.tables import fill
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import json
 import re
 from collections.abc import Callable
@@ -13,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from cogen.algorithms import WARMUP, check_algorithm, executor_of, kernel_of
+from cogen.conditions import NOISE_OF_VIEW, view_named
 from cogen.options import Complete
 from cogen.output import Workplace, print_findings, read_posterior, strict_json
 
 IMAGES_OF = {"fashion": "fashion", "colour": "cifar10"}
 """The shipped images that a shipped generator completes by default; the others complete digits."""
-
-NOISE_OF_VIEW = {"thumbnail": 1 / 4, "gray": 0.668}
-"""The noise of a view over that of a pixel, where pixels are averaged: of sixteen, and by the luma weights."""
 
 _FILES = ("posterior.nc", "completions.png", "annealing.png", "metrics.json", "certificate.csv")
 
@@ -62,16 +59,17 @@ def complete(options: Complete) -> None:
     for name in ("count", "chains", "samples", "workers", "items_at_once"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} {value}: it must be at least 1")
-    if options.warmup < 0:
+    if options.warmup is not None and options.warmup < 0:
         raise ValueError(f"--warmup {options.warmup}: it must not be negative")
     if isinstance(options.noise, float) and not (np.isfinite(options.noise) and options.noise > 0):
         raise ValueError(f"--noise {options.noise:g}: a noise scale is a positive number")
-    if options.certify and (options.chains < 8 or options.chains % 4 or options.warmup < 1):
+    if options.certify and (options.chains < 8 or options.chains % 4 or options.warmup == 0):
         raise ValueError(
             f"--certify --chains {options.chains} --warmup {options.warmup}: it anneals four populations of two chains or more,"
             " all of one size: use --chains 8, 12, 16, ... and --warmup 1 or more"
         )
-    kernel, executor = _kernel(options), _executor(options)
+    check_algorithm(options)
+    executor = executor_of(options)
     with Workplace(options.output, [re.escape(name) for name in _FILES]) as folder:
         from cogen.inference import infer
         from cogen.models.storage.generators import load_generator
@@ -79,10 +77,11 @@ def complete(options: Complete) -> None:
         generator = load_generator(options.generator)
         images = _images(options, generator)
         model, seen = _condition(options, generator, images)
+        kernel, warmup = kernel_of(options, generator, seen)
         posterior = infer(
             seen,
             kernel,
-            num_warmup=options.warmup,
+            num_warmup=warmup,
             num_samples=options.samples,
             num_chains=options.chains,
             seed=options.seed,
@@ -120,46 +119,6 @@ def diagnose(path: Path) -> None:
 # --- from options to objects ---------------------------------------------------------------------------------------
 
 
-def _kernel(options: Complete) -> Any:
-    if options.backend == "pyro":
-        if options.algorithm not in ("annealed-hmc", "hmc", "nuts"):
-            raise ValueError(
-                f"--algorithm {options.algorithm} does not run on Pyro: use --backend numpyro, or annealed-hmc, hmc or nuts"
-            )
-        import pyro.infer
-
-        from cogen.inference.torch.annealed_hmc import PyroAnnealedHMC
-
-        return {
-            "annealed-hmc": PyroAnnealedHMC(),
-            "hmc": functools.partial(pyro.infer.HMC, step_size=0.1, trajectory_length=1.0),
-            "nuts": pyro.infer.NUTS,
-        }[options.algorithm]
-    import numpyro.infer
-
-    from cogen.inference import AnnealedHMC, GradientDescent, ImportanceResampling
-
-    return {
-        "annealed-hmc": AnnealedHMC(weighted=options.weighted, resample_threshold=0.5 if options.weighted else 0.0),
-        "hmc": functools.partial(numpyro.infer.HMC, num_steps=10, trajectory_length=None),
-        "nuts": numpyro.infer.NUTS,
-        "gradient-descent": GradientDescent(),
-        "importance": ImportanceResampling(),
-    }[options.algorithm]
-
-
-def _executor(options: Complete) -> Any:
-    if options.engine == "in-process":
-        return None
-    if options.backend == "pyro":
-        raise ValueError("--engine ray does not run Pyro kernels: use --backend numpyro, or --engine in-process")
-    if importlib.util.find_spec("ray") is None:
-        raise ValueError("--engine ray needs Ray: pip install 'cogen-ppl[ray]'")
-    from cogen.inference import RayExecutor
-
-    return RayExecutor(options.workers)
-
-
 def _images(options: Complete, generator: Any) -> np.ndarray:
     from cogen.models.data.datasets import load_images
     from cogen.models.storage.generators import shipped_images
@@ -179,20 +138,18 @@ def _images(options: Complete, generator: Any) -> np.ndarray:
 def _condition(options: Complete, generator: Any, images: np.ndarray) -> tuple[Any, Any]:
     from cogen.models.cogenerator import CoGenerator
     from cogen.models.noise import fit_scale
-    from cogen.models.pixels.censored import pixel_noise_of
 
     labels = _labels(options, generator, len(images))
-    learned = pixel_noise_of(generator) if options.noise is None and options.view not in NOISE_OF_VIEW else None
 
-    def build(scale: float) -> tuple[Any, Any]:
-        noise = {"scale": scale} if learned is None else {"likelihood": learned}
-        view = _view(options, tuple(generator.config.event_shape), noise)
+    def build(noise: float | None) -> tuple[Any, Any]:
+        view = view_named(options.view, generator, noise=noise, seed=options.seed)
         model = CoGenerator(generator, views={"seen": view})
         return model, model.condition(seen=_observe(view, images)).given(**labels)
 
-    pixel = options.noise if isinstance(options.noise, float) else generator.config.noise_scale
-    model, seen = build(pixel * NOISE_OF_VIEW.get(options.view, 1.0))
-    return build(fit_scale(seen, seed=options.seed)) if options.noise == "fit" else (model, seen)
+    if options.noise != "fit":
+        return build(options.noise)
+    _, seen = build(generator.config.noise_scale)
+    return build(fit_scale(seen, seed=options.seed) / NOISE_OF_VIEW.get(options.view, 1.0))
 
 
 def _labels(options: Complete, generator: Any, count: int) -> dict[str, Any]:
@@ -228,27 +185,6 @@ def _labels(options: Complete, generator: Any, count: int) -> dict[str, Any]:
         raise ValueError(f"--label {shown}: {reason}") from None
 
 
-def _view(options: Complete, shape: tuple[int, ...], noise: dict[str, Any]) -> Any:
-    from cogen.models import views
-
-    height, width = shape[-2:]
-    match options.view:
-        case "half":
-            return views.Mask(views.half(shape, "top"), **noise)
-        case "box":
-            return views.Mask(views.box(shape, height // 2, width // 4, height // 3, width // 3), **noise)
-        case "centre":
-            return views.Mask(views.centre(shape, min(height, width) // 2), **noise)
-        case "random":
-            return views.Mask(views.random(shape, 0.25, seed=options.seed), **noise)
-        case "thumbnail":
-            return views.Thumbnail(4, **noise)
-        case "gray":
-            if shape[0] == 1:
-                raise ValueError("--view gray: this generator makes gray images, so nothing would be hidden")
-            return views.Grayscale(**noise)
-
-
 def _observe(view: Any, images: np.ndarray) -> np.ndarray:
     import torch
 
@@ -264,7 +200,7 @@ def _certified(options: Complete, seen: Any, posterior: Any) -> Any:
         seen,
         posterior,
         AnnealedHMC(),
-        num_warmup=options.warmup,
+        num_warmup=WARMUP if options.warmup is None else options.warmup,
         num_chains=options.chains,
         seed=options.seed,
         pilot=_PILOT,

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from cogen.completion import NOISE_OF_VIEW
+from cogen.conditions import NOISE_OF_VIEW
 from cogen.models import views
 from cogen.models.families.amortized import Amortized
 from cogen.models.networks.masked_flow import MaskedFlow

@@ -43,8 +43,12 @@ class Complete:
     """Pyro runs its own HMC and NUTS, one chain after another."""
     chains: int = 16
     """Chains per image."""
-    warmup: int = 60
-    """Transitions of warm-up: the annealing from the prior to the posterior, or adaptation, or descent."""
+    warmup: int | None = None
+    """Transitions of warm-up: the annealing from the start to the posterior, or adaptation, or descent. The default is what
+    `cogen tune` has stored for the generator and the view, with its step sizes and temperatures; if it has nothing, 60."""
+    guide: str = "auto"
+    """Where annealed HMC starts: from the guide that lies beside the generator, if there is one and it sees such a view; `none`
+    for the prior; or the path of a guide that `cogen guide` made."""
     samples: int = 5
     """Draws per chain."""
     weighted: bool = False
@@ -161,6 +165,32 @@ class Guide:
     """Write the weights in half precision: half the bytes."""
     seed: int = 0
     """Weights, pairs and masks follow from it."""
+
+
+@dataclass
+class Tune:
+    """Find how much annealing a view of a generator needs, on items that the generator makes, and store it beside it.
+
+    `cogen complete` then runs with these temperatures and step sizes: frozen, and no longer than it takes."""
+
+    generator: str
+    """The path of a generator's files."""
+    view: Literal["half", "box", "centre", "random", "thumbnail", "gray"] = "half"
+    """What is seen, as in `cogen complete`."""
+    start: Literal["auto", "guide", "prior"] = "auto"
+    """Where the annealing starts: from the guide beside the generator, if there is one."""
+    temperatures: tuple[int, ...] = (5, 10, 20, 40, 80)
+    """Numbers of temperatures to try; the least that arrives is stored."""
+    leapfrog: int = 10
+    """Gradients at each temperature."""
+    items: int = 64
+    """Simulated items."""
+    chains: int = 8
+    """Chains of each."""
+    seed: int = 0
+    """Every number of the run follows from it."""
+    output: Path | None = None
+    """Where to write; the default is GENERATOR-tuning.json, where `cogen complete` finds it. Other views in the file stay."""
 
 
 @dataclass

@@ -1,0 +1,91 @@
+"""What `cogen tune` found for a generator, on disk beside it: NAME-tuning.json, by view.
+
+A `Settings` is frozen: a run that is made with it adapts nothing, so that it costs what it says, and its evidence, where it has
+one, is unbiased.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cogen.inference.whole_files import write_whole
+from cogen.models.storage.generators import find_generator
+
+SUFFIX = "-tuning.json"
+"""What follows a generator's name in that of its tunings."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of annealed HMC that serve any item under a view.
+
+    :param guided: whether the annealing starts from the guide that is stored with the generator; otherwise from the prior.
+    :param temperatures: as many as a chain needs to arrive.
+    :param num_leapfrog: gradients at each.
+    :param beta: knots of the inverse temperatures (`cogen.inference.Through`).
+    :param steps: step sizes at all but the first of the knots (`cogen.inference.SharedSteps`).
+    :param figures: what was measured: for people.
+
+    Raises ValueError for counts and step sizes that are not positive.
+    """
+
+    guided: bool
+    temperatures: int
+    num_leapfrog: int
+    beta: tuple[float, ...]
+    steps: tuple[float, ...]
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.temperatures < 1 or self.num_leapfrog < 1 or not all(0 < step < math.inf for step in self.steps):
+            raise ValueError("the temperatures, the leapfrogs and the step sizes of a tuning are positive")
+        for name in ("beta", "steps"):  # a frozen dataclass is filled so
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+
+    def annealing(self) -> dict[str, Any]:
+        """Keyword arguments of `AnnealedHMC` and `PyroAnnealedHMC`. Raises ValueError for knots that do not rise."""
+        from cogen.inference import SharedSteps, Through
+
+        steps = SharedSteps(self.beta[1:], self.steps)
+        return {"schedule": Through(self.beta), "step_size": steps, "num_leapfrog": self.num_leapfrog}
+
+
+def load_tuning(generator: str | Path, view: str) -> Settings | None:
+    """What was stored for a view, by the name that `cogen complete` gives it; None where nothing was.
+
+    Raises FileNotFoundError where there is no such generator, and ValueError for a file that holds no tunings.
+    """
+    path = _path(generator)
+    found = _read(path).get(view) if path.is_file() else None
+    try:
+        return None if found is None else Settings(**found)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {view}: {error}") from None
+
+
+def save_tuning(generator: str | Path, view: str, settings: Settings, output: Path | None = None) -> Path:
+    """Write the settings of a view beside a generator, or to ``output``; those of other views stay. Returns the path."""
+    path = _path(generator) if output is None else output
+    views = _read(path) if path.is_file() else {}
+    write_whole(path, (json.dumps({**views, view: asdict(settings)}, indent=1) + "\n").encode())
+    return path
+
+
+def _path(generator: str | Path) -> Path:
+    path = find_generator(generator)
+    return path.with_name(path.stem + SUFFIX)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        views = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error})") from None
+    if not isinstance(views, dict):
+        raise ValueError(f"{path} holds no tunings by view")
+    return views

@@ -1,0 +1,103 @@
+"""From the options of `cogen complete` to a kernel, how long it warms up, and what runs it."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from typing import Any
+
+from cogen.options import Complete
+
+WARMUP = 60
+"""Transitions of warm-up where nothing was tuned."""
+
+
+def kernel_of(options: Complete, generator: Any, seen: Any) -> tuple[Any, int]:
+    """The kernel for a conditioned model, and its transitions of warm-up.
+
+    Annealed HMC starts from the guide beside the generator, where there is one that sees such a view, and runs with what was
+    tuned for the view, where that was and nothing else is asked for. Raises ValueError where a guide was named that does not
+    serve.
+    """
+    initial, settings = None, None
+    if options.algorithm == "annealed-hmc":
+        initial = _start(options, seen)
+        if not options.weighted and options.warmup is None and options.noise is None:
+            settings = _tuned(options, guided=initial is not None)
+    warmup = options.warmup if options.warmup is not None else WARMUP if settings is None else settings.temperatures
+    annealing: dict[str, Any] = {} if settings is None else settings.annealing()
+    annealing |= {"weighted": options.weighted, "resample_threshold": 0.5 if options.weighted else 0.0, "initial": initial}
+    if options.backend == "pyro":
+        import pyro.infer
+
+        from cogen.inference.torch.annealed_hmc import PyroAnnealedHMC
+
+        return {
+            "annealed-hmc": lambda: PyroAnnealedHMC(**annealing),
+            "hmc": lambda: functools.partial(pyro.infer.HMC, step_size=0.1, trajectory_length=1.0),
+            "nuts": lambda: pyro.infer.NUTS,
+        }[options.algorithm](), warmup
+    import numpyro.infer
+
+    from cogen.inference import AnnealedHMC, GradientDescent, ImportanceResampling
+
+    return {
+        "annealed-hmc": lambda: AnnealedHMC(**annealing),
+        "hmc": lambda: functools.partial(numpyro.infer.HMC, num_steps=10, trajectory_length=None),
+        "nuts": lambda: numpyro.infer.NUTS,
+        "gradient-descent": lambda: GradientDescent(),
+        "importance": lambda: ImportanceResampling(),
+    }[options.algorithm](), warmup
+
+
+def check_algorithm(options: Complete) -> None:
+    """Raises ValueError for an algorithm that its backend does not have, before anything is read."""
+    if options.backend == "pyro" and options.algorithm not in ("annealed-hmc", "hmc", "nuts"):
+        raise ValueError(
+            f"--algorithm {options.algorithm} does not run on Pyro: use --backend numpyro, or annealed-hmc, hmc or nuts"
+        )
+
+
+def executor_of(options: Complete) -> Any:
+    """What runs the blocks of images; None for this process. Raises ValueError for what cannot."""
+    if options.engine == "in-process":
+        return None
+    if options.backend == "pyro":
+        raise ValueError("--engine ray does not run Pyro kernels: use --backend numpyro, or --engine in-process")
+    if importlib.util.find_spec("ray") is None:
+        raise ValueError("--engine ray needs Ray: pip install 'cogen-ppl[ray]'")
+    from cogen.inference import RayExecutor
+
+    return RayExecutor(options.workers)
+
+
+def _start(options: Complete, seen: Any) -> Any:
+    """The start of the annealing from a guide, None for the prior."""
+    from cogen.models.networks.flow_guide import FlowGuide
+    from cogen.models.networks.masked_flow import MaskedFlow
+    from cogen.models.storage.encoders import load_encoder, load_guide
+
+    if options.guide == "none":
+        return None
+    named = options.guide != "auto"
+    flow = load_encoder(options.guide) if named else load_guide(options.generator)
+    if flow is None:
+        return None
+    if not isinstance(flow, MaskedFlow):
+        raise ValueError(f"--guide {options.guide}: this is a {type(flow).__name__}, and no guide of `cogen guide`")
+    try:
+        guide = FlowGuide(flow, seen)
+    except ValueError as error:
+        if named:
+            raise ValueError(f"--guide {options.guide}: {error}") from None
+        return None
+    return guide.pyro_start() if options.backend == "pyro" else guide.start()
+
+
+def _tuned(options: Complete, guided: bool) -> Any:
+    from cogen.models.storage.tunings import load_tuning
+
+    if options.guide not in ("auto", "none"):
+        return None
+    settings = load_tuning(options.generator, options.view)
+    return settings if settings is not None and settings.guided == guided else None

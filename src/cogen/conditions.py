@@ -1,0 +1,46 @@
+"""What is seen, by the names that the commands use: views with the noise that goes with them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cogen.models.views import View
+
+NOISE_OF_VIEW = {"thumbnail": 1 / 4, "gray": 0.668}
+"""The noise of a view over that of a pixel, where pixels are averaged: of sixteen, and by the luma weights."""
+
+
+def view_named(name: str, generator: Any, *, noise: float | None = None, seed: int = 0) -> View:
+    """The view of a name.
+
+    :param noise: standard deviation of a pixel's noise, in the generator's units; None for the generator's own, which is
+        that of pixels where it has learned one and they are seen as they are.
+    :param seed: of random pixels.
+
+    Raises ValueError for the luma of gray images.
+    """
+    from cogen.models import views
+    from cogen.models.pixels.censored import pixel_noise_of
+
+    shape = tuple(generator.config.event_shape)
+    height, width = shape[-2:]
+    learned = pixel_noise_of(generator) if noise is None and name not in NOISE_OF_VIEW else None
+    scale = (generator.config.noise_scale if noise is None else noise) * NOISE_OF_VIEW.get(name, 1.0)
+    model: dict[str, Any] = {"scale": scale} if learned is None else {"likelihood": learned}
+    match name:
+        case "half":
+            return views.Mask(views.half(shape, "top"), **model)
+        case "box":
+            return views.Mask(views.box(shape, height // 2, width // 4, height // 3, width // 3), **model)
+        case "centre":
+            return views.Mask(views.centre(shape, min(height, width) // 2), **model)
+        case "random":
+            return views.Mask(views.random(shape, 0.25, seed=seed), **model)
+        case "thumbnail":
+            return views.Thumbnail(4, **model)
+        case "gray":
+            if shape[0] == 1:
+                raise ValueError("--view gray: this generator makes gray images, so nothing would be hidden")
+            return views.Grayscale(**model)
+    raise ValueError(f"--view {name}: there is no view of that name")

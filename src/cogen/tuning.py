@@ -1,0 +1,128 @@
+"""`cogen tune`: how much annealing does a view of a generator need? Found on items that the generator makes.
+
+A pilot with an adaptive ladder says how the inverse temperatures should be spread and how the step sizes fall along them. Then
+new items are completed with more and more temperatures, all frozen. Each of these items was made from a latent z*, which is an
+exact draw of its posterior, so a chain that has arrived has on average the same log density,
+
+    gap = E[ log p(y, z*) - log p(y, z) ] = 0,      z the end of a chain,
+
+and one that has not lies below (Cook, Gelman and Rubin 2006, Validation of software for Bayesian models using posterior
+quantiles: truths drawn from the prior are draws of the posterior). The fewest temperatures whose gap is within two standard
+errors of zero are stored. That is necessary, not sufficient: chains at the right level in the wrong places pass, so the fair
+CRPS of what is hidden stands beside.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from cogen.conditions import view_named
+from cogen.options import Tune
+
+PILOT_ITEMS, PILOT_CHAINS, PILOT_LIMIT = 16, 16, 64
+KNOTS = 17
+RISE = 0.7
+"""Conditional effective sample size of the pilot's rises of beta."""
+
+ERRORS = 2.0
+"""Standard errors of the gap that pass for zero."""
+
+
+def tune(options: Tune) -> None:
+    """Run `cogen tune`. Raises ValueError or OSError for what the user can get wrong."""
+    for name in ("items", "chains", "leapfrog"):
+        if (value := getattr(options, name)) < 2 - (name == "leapfrog"):
+            raise ValueError(f"--{name} {value}: too few")
+    candidates = sorted(set(options.temperatures))
+    if not candidates or candidates[0] < 1:
+        raise ValueError("--temperatures: give one number or more, each at least 1")
+    from cogen.diagnostics import score_completions
+    from cogen.diagnostics.evidence_bounds import simulate
+    from cogen.diagnostics.simulation_based_calibration import log_likelihood_of
+    from cogen.inference import Adaptive, AnnealedHMC, infer
+    from cogen.models import CoGenerator, FlowGuide, load_generator, load_guide
+    from cogen.models.storage.generators import SHIPPED, find_generator
+    from cogen.models.storage.tunings import Settings, save_tuning
+
+    generator: Any = load_generator(options.generator)
+    if generator.config.contexts or generator.config.schema:
+        raise ValueError(f"generator {options.generator}: only generators of z alone are tuned from here")
+    if options.output is None and find_generator(options.generator).parent == SHIPPED:
+        raise ValueError(f"--generator {options.generator}: it is shipped; give --output")
+    guide = None if options.start == "prior" else load_guide(options.generator)
+    if options.start == "guide" and guide is None:
+        raise ValueError(f"--start guide: there is none beside {options.generator}; `cogen guide` trains one")
+    view = view_named(options.view, generator, seed=options.seed)
+    model = CoGenerator(generator, views={"seen": view})
+
+    def run(seen: Any, chains: int, temperatures: int, seed: int, **kernel: Any) -> Any:
+        initial = None if guide is None else FlowGuide(guide, seen).start()
+        kernel = {"num_leapfrog": options.leapfrog, **kernel}
+        counts: dict[str, Any] = {"num_warmup": temperatures, "num_samples": 1, "num_chains": chains}
+        return infer(seen, AnnealedHMC(initial=initial, **kernel), seed=seed, **counts)
+
+    seen, _ = simulate(model, PILOT_ITEMS, seed=options.seed)
+    pilot = run(seen, PILOT_CHAINS, PILOT_LIMIT, options.seed, schedule=Adaptive(RISE))
+    beta, steps = _knots(pilot)
+    found = Settings(guide is not None, candidates[-1], options.leapfrog, tuple(beta), tuple(steps))
+
+    seen, truth = simulate(model, options.items, seed=options.seed + 1)
+    x = model.decode(truth["z"])
+    hidden = np.ones(x.shape, dtype=bool) if view.mask is None else np.broadcast_to(~view.mask.numpy(), x.shape)
+    log_likelihood = log_likelihood_of(seen)
+
+    def log_joint(z: np.ndarray) -> np.ndarray:
+        return np.asarray(log_likelihood({"z": z})) - 0.5 * (z**2).sum(-1)
+
+    rows, chosen = [], None
+    print(f"{'temperatures':>12} {'gradients':>10} {'gap (nats)':>11} {'s.e.':>6} {'CRPS':>8}")
+    for temperatures in candidates:
+        posterior = run(
+            seen, options.chains, temperatures, options.seed + 2, weighted=False, resample_threshold=0.0, **found.annealing()
+        )
+        z = posterior["posterior"]["z"].values  # (chain, 1, item, latent)
+        gap = log_joint(truth["z"]) - np.mean([log_joint(each) for each in z[:, 0]], axis=0)
+        drawn = model.decode(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:3], *x.shape[1:])
+        alone = np.broadcast_to(np.arange(len(z))[:, None, None], z.shape[:3])
+        crps = score_completions(drawn, x, hidden, value_range=generator.config.value_range, group=alone)["crps"]
+        error = float(gap.std(ddof=1) / np.sqrt(len(gap)))
+        row: dict[str, Any] = {
+            "temperatures": temperatures,
+            "gradients": temperatures * options.leapfrog,
+            "gap": round(float(gap.mean()), 3),
+            "gap_se": round(error, 3),
+            "crps": round(float(crps.mean()), 5),
+        }
+        rows.append(row)
+        print(f"{temperatures:12d} {row['gradients']:10d} {row['gap']:11.2f} {row['gap_se']:6.2f} {row['crps']:8.4f}")
+        if chosen is None and gap.mean() <= ERRORS * error:
+            chosen = temperatures
+    if chosen is None:
+        print(f"no chain has arrived with {candidates[-1]} temperatures: they are stored all the same; try more --temperatures")
+    figures = {"command": shlex.join(["cogen", *sys.argv[1:]]), "arrived": chosen is not None, "rows": rows}
+    stored = replace(found, temperatures=chosen or candidates[-1], figures=figures)
+    path = save_tuning(options.generator, options.view, stored, options.output)
+    print(f"written to {path}: {options.view}, {stored.temperatures} temperatures of {options.leapfrog} gradients")
+
+
+def _knots(pilot: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The mean ladder of a pilot's items, of so many knots, and the mean step sizes at all but the first."""
+    from cogen.inference import Ladder, RecordedSteps
+
+    ladders, recorded = Ladder.of(pilot).beta, RecordedSteps.of(pilot)
+    place = np.linspace(0.0, 1.0, KNOTS)
+    logits = []
+    for ladder in ladders:
+        rises = ladder[: int(np.argmax(ladder >= 1.0)) + 1]
+        inner = np.clip(rises, rises[1] / 2, 1.0 - (1.0 - rises[-2]) / 2)
+        logits.append(np.interp(place * (len(rises) - 1), np.arange(len(rises)), np.log(inner) - np.log1p(-inner)))
+    beta = 1.0 / (1.0 + np.exp(-np.mean(logits, axis=0)))
+    beta[0], beta[-1] = 0.0, 1.0
+    known = np.broadcast_to(recorded.beta, recorded.steps.shape)
+    logs = [np.interp(beta[1:], at, np.log(steps)) for at, steps in zip(known, recorded.steps, strict=True)]
+    return beta, np.exp(np.mean(logs, axis=0))
