@@ -9,13 +9,14 @@ import numpy as np
 import pyro.distributions as dist
 import pytest
 import xarray as xr
+from numpyro.distributions import MultivariateNormal
 from scipy.stats import binomtest, ttest_1samp
 from synthetic import inference_data
 
 from cogen.diagnostics import certificate, certify, diagnose, simulate, with_certificate
 from cogen.diagnostics.certificate import CHANCE, MISFIT, NOT_ARRIVED, NOTHING, misfits
 from cogen.diagnostics.rank_uniformity import chi_squared_p_value, envelope_p_value
-from cogen.inference import AnnealedHMC
+from cogen.inference import AnnealedHMC, GuideStart
 from cogen.models import Classes, CoGenerator, views
 from cogen.output import read_posterior
 
@@ -93,17 +94,25 @@ def test_data_of_a_wrong_model_are_extreme():
 
 
 def test_a_sampler_that_is_cut_short_has_a_gap(tmp_path):
-    noise, kernel = 0.05, AnnealedHMC(num_leapfrog=10, step_size=0.01)
+    """Three temperatures are too few from the prior, and enough from the posterior itself as a guide."""
+    noise, options = 0.05, {"num_leapfrog": 10, "step_size": 0.01}
     seen, _ = simulate(build(MASK, scale=noise), 3, seed=4)
     posterior = exact_run(seen, noise, chains=16, draws=250)
-    short, long = (
-        certify(seen, posterior, kernel, num_simulations=1, **RUN | {"num_chains": 32, "num_warmup": n}) for n in (3, 300)
-    )
+
+    def guided(model):
+        weight = WEIGHT[:, MASK]
+        covariance = np.linalg.inv(np.eye(LATENTS) + weight @ weight.T / noise**2)
+        means = model.item_data["seen"]["value"][:, MASK] @ weight.T @ covariance / noise**2
+        exact = {"loc": means, "covariance_matrix": np.broadcast_to(covariance, (len(means), LATENTS, LATENTS))}
+        return AnnealedHMC(initial=GuideStart(MultivariateNormal, exact, prior_share=0.1, per_item=True), **options)
+
+    counts = RUN | {"num_chains": 32, "num_warmup": 3, "num_simulations": 1}
+    short, arrives = (certify(seen, posterior, kernel, **counts) for kernel in (AnnealedHMC(**options), guided))
     assert short["verdict"].values.tolist() == [NOT_ARRIVED] * 3
-    assert long["verdict"].values.tolist() == [NOTHING] * 3
-    for name, found in {"short": short, "long": long}.items():
+    assert arrives["verdict"].values.tolist() == [NOTHING] * 3
+    for name, found in {"short": short, "arrives": arrives}.items():
         with_certificate(posterior, found).to_netcdf(str(tmp_path / name), engine="h5netcdf")
-    assert diagnose(read_posterior(tmp_path / "long")) == []
+    assert diagnose(read_posterior(tmp_path / "arrives")) == []
     (sentence,) = diagnose(read_posterior(tmp_path / "short"))
     assert sentence.startswith("all 3 items: at worst the sampler has not arrived: the bounds of the evidence of simulated")
 
