@@ -86,7 +86,7 @@ def certify(
         what was run, and its ``gradient_evaluations``.
 
     Raises TypeError for a model without items or of which there cannot be others; ValueError for counts out of range, a
-    posterior of another number of items, a kernel without weights, and one that adapts without a pilot.
+    posterior of another number of items, a kernel without weights or bounds, and one that adapts without a pilot.
     """
     from cogen.inference import infer
     from cogen.inference.items import count_items, find_items, take_items
@@ -103,6 +103,7 @@ def certify(
     own = _kernel_for(kernel, items)
     if not own.settings.weighted:
         raise ValueError("a kernel with weighted=False has no evidence: give AnnealedHMC() or another with weights")
+    own.settings.check_bounds()
     if own.adapts and not pilot:
         raise ValueError("this kernel adapts as it runs, which biases the bounds: give pilot=, the number of a pilot's chains")
     options: Any = {"num_warmup": num_warmup, "num_chains": num_chains, "pilot": pilot}

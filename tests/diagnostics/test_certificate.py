@@ -146,5 +146,7 @@ def test_what_cannot_be_certified():
         certify(seen.of_items({"seen": {n: v[:2] for n, v in seen.item_data["seen"].items()}}), posterior, KERNEL, **RUN)
     with pytest.raises(ValueError, match="weighted=False has no evidence"):
         certify(seen, posterior, AnnealedHMC(weighted=False, resample_threshold=0, step_size=0.1), **RUN)
+    with pytest.raises(ValueError, match="bridge=True is no bound"):
+        certify(seen, posterior, AnnealedHMC(bridge=True, step_size=0.1), **RUN)
     with pytest.raises(ValueError, match="give pilot="):
         certify(seen, posterior, AnnealedHMC(), **RUN)
