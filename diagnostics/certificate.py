@@ -53,7 +53,7 @@ MISFIT, NOT_ARRIVED, NOTHING = "the generator does not fit", "the sampler has no
 def certify(
     seen: Callable,
     posterior: Any,
-    kernel: AnnealedHMC,
+    kernel: AnnealedHMC | Callable[[Any], AnnealedHMC],
     *,
     num_warmup: int,
     num_chains: int,
@@ -72,8 +72,8 @@ def certify(
 
     :param seen: the conditioned model of items, as `infer` took it.
     :param posterior: what `infer` returned, by any kernel: its draws are judged, and the neighbours are drawn from it.
-    :param kernel: whose evidence is compared: a weighted `AnnealedHMC` made without a model, which starts from the prior or
-        from a guide that serves any item.
+    :param kernel: whose evidence is compared: a weighted `AnnealedHMC` made without a model; or, where it starts from a guide
+        of its items, a function that makes one of a conditioned model.
     :param num_warmup, num_chains, seed, items_at_once, progress: of the runs made here, as in `infer`.
     :param pilot: chains of the pilots; needed for a kernel that adapts.
     :param num_simulations: N, at least 1. Below 79 the rank alone is never extreme enough for a verdict.
@@ -86,7 +86,7 @@ def certify(
         what was run, and its ``gradient_evaluations``.
 
     Raises TypeError for a model without items or of which there cannot be others; ValueError for counts out of range, a
-    posterior of another number of items, a kernel without weights, and one that adapts without a pilot.
+    posterior of another number of items, a kernel without weights or bounds, and one that adapts without a pilot.
     """
     from cogen.inference import infer
     from cogen.inference.items import count_items, find_items, take_items
@@ -100,9 +100,11 @@ def certify(
     labels, count = item_labels(posterior), count_items(items.item_data)
     if "item" not in group(posterior, "posterior").dims or len(labels) != count:
         raise ValueError(f"the posterior is of {len(labels)} items, the model is conditioned on {count}: give those of one run")
-    if not kernel.settings.weighted:
+    own = _kernel_for(kernel, items)
+    if not own.settings.weighted:
         raise ValueError("a kernel with weighted=False has no evidence: give AnnealedHMC() or another with weights")
-    if kernel.adapts and not pilot:
+    own.settings.check_bounds()
+    if own.adapts and not pilot:
         raise ValueError("this kernel adapts as it runs, which biases the bounds: give pilot=, the number of a pilot's chains")
     options: Any = {"num_warmup": num_warmup, "num_chains": num_chains, "pilot": pilot}
     options |= {"items_at_once": items_at_once, "progress": progress}
@@ -114,22 +116,23 @@ def certify(
     latents = prior_draws(items, take_items(dict(items.item_data), rows), len(rows), seed=_seed(rng))
     simulated = _shown_as(items, rows, latents, _seed(rng))
     both = items.of_items(_joined(items.item_data, simulated.item_data))
-    whole = infer(both, kernel, num_samples=1, seed=_seed(rng), **options)
+    whole = infer(both, _kernel_for(kernel, both), num_samples=1, seed=_seed(rng), **options)
     evidence = log_evidence(whole)
-    own, others = np.split(evidence["estimate"].values, [count])
+    estimate, others = np.split(evidence["estimate"].values, [count])
     among = others.reshape(-1, num_simulations)[alike]  # (item, N)
-    below, above = (among < own[:, None]).sum(axis=1), (among > own[:, None]).sum(axis=1)
+    below, above = (among < estimate[:, None]).sum(axis=1), (among > estimate[:, None]).sum(axis=1)
 
     picks = pick_draws(posterior, num_neighbours, rng)
     rows = np.tile(np.arange(count), num_neighbours)
     drawn = {name: values.reshape(-1, *values.shape[2:]) for name, values in _sites(posterior, picks).items()}
     neighbours = _shown_as(items, rows, drawn, _seed(rng))
-    bounds = evidence_bounds(neighbours, kernel, {name: drawn[name] for name in latents}, seed=_seed(rng), **options)
+    truth = {name: drawn[name] for name in latents}
+    bounds = evidence_bounds(neighbours, _kernel_for(kernel, neighbours), truth, seed=_seed(rng), **options)
     errors = np.hypot(bounds["lower_se"].values, bounds["upper_se"].values).reshape(num_neighbours, count)
     columns = {
         "predictive_p": predictive,
         "predictive_tail": _two_sided(num_replicates * predictive, num_replicates * (1 - predictive), num_replicates),
-        "log_evidence": own,
+        "log_evidence": estimate,
         "log_evidence_se": evidence["standard_error"].values[:count],
         "evidence_rank": below,
         "evidence_tail": _two_sided(num_simulations - above, num_simulations - below, num_simulations),
@@ -157,6 +160,13 @@ def smaller_tail(certificate: xr.Dataset) -> np.ndarray:
     return np.fmin(certificate["predictive_tail"].values, certificate["evidence_tail"].values)
 
 
+def less_likely(certificate: xr.Dataset) -> np.ndarray:
+    """Whether the seen part is less likely than what the model makes, and not more, by the smaller tail, (item,)."""
+    by_evidence = certificate["evidence_rank"].values < certificate.attrs["num_simulations"] / 2
+    by_draws = certificate["predictive_p"].values < 0.5
+    return np.where(certificate["predictive_tail"].values <= certificate["evidence_tail"].values, by_draws, by_evidence)
+
+
 def not_arrived(certificate: xr.Dataset) -> np.ndarray:
     """Whether the sampler has not arrived, (item,): a gap that is not a number counts."""
     return ~(certificate["gap"].values - 2 * np.nan_to_num(certificate["gap_se"].values) <= LARGE_GAP)
@@ -170,6 +180,10 @@ def _verdicts(certificate: xr.Dataset) -> list[str]:
 def _two_sided(at_most: np.ndarray, at_least: np.ndarray, count: int) -> np.ndarray:
     """Monte Carlo p-values of values among ``count`` simulated ones, so many of which are at most and at least as large."""
     return np.minimum(1.0, 2 * (np.minimum(at_most, at_least) + 1) / (count + 1))
+
+
+def _kernel_for(kernel: Any, model: Any) -> Any:
+    return kernel if hasattr(kernel, "settings") else kernel(model)
 
 
 def _seed(rng: np.random.Generator) -> int:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import gammaincinv, logsumexp
 
-from cogen.diagnostics.certificate import CHANCE as CERTIFICATE_CHANCE
-from cogen.diagnostics.certificate import GROUP, LARGE_GAP, misfits, not_arrived, smaller_tail
+from cogen.diagnostics.certificate import GROUP, LARGE_GAP, less_likely, misfits, not_arrived, smaller_tail
 from cogen.diagnostics.evidence import has_evidence
 from cogen.diagnostics.groups import attributes, group, has_group, num_populations, parameters, statistic
 from cogen.diagnostics.predictive_checks import can_check, predictive_checks, tail_probability
@@ -341,13 +340,14 @@ def _certificate(posterior: Any, table: pd.DataFrame) -> list[str]:
     if not has_group(posterior, GROUP):
         return []
     found = group(posterior, GROUP)
-    wrong, tails = misfits(found), smaller_tail(found)
+    wrong, less, tails = misfits(found), less_likely(found), smaller_tail(found)
     what = (
-        "the generator does not fit: the seen part is less or more likely than what it makes itself (certificate, two-sided"
-        f" tail {{value}}, at most {CERTIFICATE_CHANCE:g})"
+        "the generator does not fit: the seen part is {side} likely than what it makes (certificate, two-sided tail {{value}})"
     )
-    remedy = "A better generator or another noise scale may; completions may be surer than they should be"
-    sentences = _sentence(table, wrong, tails, np.min, what, remedy)
+    remedy = "Use a better generator, or a larger noise scale: completions are surer than they should be"
+    sentences = _sentence(table, wrong & less, tails, np.min, what.format(side="less"), remedy)
+    remedy = "Use a smaller noise scale, unless it was chosen for what the generator cannot make"
+    sentences += _sentence(table, wrong & ~less, tails, np.min, what.format(side="more"), remedy)
     what = (
         "the sampler has not arrived: the bounds of the evidence of simulated neighbours are {value} nats apart, more than"
         f" {LARGE_GAP:g} beyond their error"

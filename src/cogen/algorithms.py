@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+from dataclasses import replace
 from typing import Any
 
 from cogen.options import Complete
 
 WARMUP = 60
 """Transitions of warm-up where nothing was tuned."""
+
+PILOT = 8
+"""Chains of the pilots of a certificate where nothing was tuned."""
 
 
 def kernel_of(options: Complete, generator: Any, seen: Any) -> tuple[Any, int]:
@@ -48,6 +52,30 @@ def kernel_of(options: Complete, generator: Any, seen: Any) -> tuple[Any, int]:
         "gradient-descent": lambda: GradientDescent(),
         "importance": lambda: ImportanceResampling(),
     }[options.algorithm](), warmup
+
+
+def certificate_run(options: Complete, seen: Any) -> dict[str, Any]:
+    """The weighted annealing of `cogen.diagnostics.certify`: ``kernel``, by conditioned model, ``num_warmup`` and ``pilot``.
+
+    Where the run itself is annealed HMC they share the start, and what was tuned; step sizes that were not come from a pilot.
+    """
+    from cogen.inference import AnnealedHMC
+
+    options, annealed = replace(options, backend="numpyro"), options.algorithm == "annealed-hmc"
+
+    def start(model: Any) -> Any:
+        return _start(options, model) if annealed else None
+
+    settings = None
+    if annealed and options.warmup is None and options.noise is None:
+        settings = _tuned(options, guided=start(seen) is not None)
+    annealing = {} if settings is None else settings.annealing()
+    warmup = options.warmup if options.warmup is not None else WARMUP if settings is None else settings.temperatures
+    return {
+        "kernel": lambda model: AnnealedHMC(initial=start(model), **annealing),
+        "num_warmup": warmup,
+        "pilot": PILOT if settings is None else 0,
+    }
 
 
 def check_algorithm(options: Complete) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cogen.algorithms import WARMUP, check_algorithm, executor_of, kernel_of
+from cogen.algorithms import certificate_run, check_algorithm, executor_of, kernel_of
 from cogen.conditions import NOISE_OF_VIEW, view_named
 from cogen.options import Complete
 from cogen.output import Workplace, print_findings, read_posterior, strict_json
@@ -25,9 +25,6 @@ _SCORED = 1000
 """Every chain's draws are thinned to at most so many per image, or one a chain, which are decoded to be scored."""
 
 _BEST_OF = 10
-
-_PILOT = 8
-"""Chains of the pilots of a certificate."""
 
 _SCORES = {
     "hidden_crps": "crps",
@@ -194,19 +191,9 @@ def _observe(view: Any, images: np.ndarray) -> np.ndarray:
 def _certified(options: Complete, seen: Any, posterior: Any) -> Any:
     """The posterior with a certificate of its items."""
     from cogen.diagnostics import certify, with_certificate
-    from cogen.inference import AnnealedHMC
 
-    certificate = certify(
-        seen,
-        posterior,
-        AnnealedHMC(),
-        num_warmup=WARMUP if options.warmup is None else options.warmup,
-        num_chains=options.chains,
-        seed=options.seed,
-        pilot=_PILOT,
-        items_at_once=options.items_at_once,
-    )
-    return with_certificate(posterior, certificate)
+    counts: dict[str, Any] = {"num_chains": options.chains, "seed": options.seed, "items_at_once": options.items_at_once}
+    return with_certificate(posterior, certify(seen, posterior, **certificate_run(options, seen), **counts))
 
 
 # --- scores --------------------------------------------------------------------------------------------------------

@@ -57,8 +57,8 @@ class Complete:
     certify: bool = False
     """Ask of every image whether the generator does not fit it or the sampler has not arrived (certificate.csv): the p-value of
     the seen part, the rank of its evidence among 79 simulated images, and the bounds of the evidence of a simulated neighbour.
-    Takes weighted runs of `--chains` and `--warmup`, their step sizes adapted by pilots of 8 chains: for sixteen images about
-    eleven times the gradients of completing them."""
+    Takes weighted runs of `--chains` and `--warmup` from the same start, their step sizes adapted by pilots of 8 chains unless
+    they were tuned: for sixteen images about eleven times the gradients of completing them."""
     engine: Literal["in-process", "ray"] = "in-process"
     """Where images are completed: in this process, or by workers that Ray starts (pip install 'cogen-ppl[ray]')."""
     workers: int = 2

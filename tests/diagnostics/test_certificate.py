@@ -9,13 +9,14 @@ import numpy as np
 import pyro.distributions as dist
 import pytest
 import xarray as xr
+from numpyro.distributions import MultivariateNormal
 from scipy.stats import binomtest, ttest_1samp
 from synthetic import inference_data
 
 from cogen.diagnostics import certificate, certify, diagnose, simulate, with_certificate
 from cogen.diagnostics.certificate import CHANCE, MISFIT, NOT_ARRIVED, NOTHING, misfits
 from cogen.diagnostics.rank_uniformity import chi_squared_p_value, envelope_p_value
-from cogen.inference import AnnealedHMC
+from cogen.inference import AnnealedHMC, GuideStart
 from cogen.models import Classes, CoGenerator, views
 from cogen.output import read_posterior
 
@@ -86,24 +87,37 @@ def test_data_of_a_wrong_model_are_extreme():
     assert found["evidence_rank"].values[2:].min() >= 77  # of 79
     assert ((found["predictive_p"] < 0.01).values == [True, True, False, False]).all()
     assert ((found["predictive_p"] > 0.9).values == [False, False, True, True]).all()
+    said = [s for s in diagnose(with_certificate(exact_run(seen), found)) if MISFIT in s]
+    assert [s.split(":")[0] for s in said] == ["items 0 and 1", "items 2 and 3"]
+    assert "less likely than what it makes" in said[0]
+    assert "more likely than what it makes" in said[1]
 
 
 def test_a_sampler_that_is_cut_short_has_a_gap(tmp_path):
-    noise, kernel = 0.05, AnnealedHMC(num_leapfrog=10, step_size=0.01)
+    """Three temperatures are too few from the prior, and enough from the posterior itself as a guide."""
+    noise, options = 0.05, {"num_leapfrog": 10, "step_size": 0.01}
     seen, _ = simulate(build(MASK, scale=noise), 3, seed=4)
     posterior = exact_run(seen, noise, chains=16, draws=250)
-    short, long = (
-        certify(seen, posterior, kernel, num_simulations=1, **RUN | {"num_chains": 32, "num_warmup": n}) for n in (3, 300)
-    )
+
+    def guided(model):
+        weight = WEIGHT[:, MASK]
+        covariance = np.linalg.inv(np.eye(LATENTS) + weight @ weight.T / noise**2)
+        means = model.item_data["seen"]["value"][:, MASK] @ weight.T @ covariance / noise**2
+        exact = {"loc": means, "covariance_matrix": np.broadcast_to(covariance, (len(means), LATENTS, LATENTS))}
+        return AnnealedHMC(initial=GuideStart(MultivariateNormal, exact, prior_share=0.1, per_item=True), **options)
+
+    counts = RUN | {"num_chains": 32, "num_warmup": 3, "num_simulations": 1}
+    short, arrives = (certify(seen, posterior, kernel, **counts) for kernel in (AnnealedHMC(**options), guided))
     assert short["verdict"].values.tolist() == [NOT_ARRIVED] * 3
-    assert long["verdict"].values.tolist() == [NOTHING] * 3
-    for name, found in {"short": short, "long": long}.items():
+    assert arrives["verdict"].values.tolist() == [NOTHING] * 3
+    for name, found in {"short": short, "arrives": arrives}.items():
         with_certificate(posterior, found).to_netcdf(str(tmp_path / name), engine="h5netcdf")
-    assert diagnose(read_posterior(tmp_path / "long")) == []
+    assert diagnose(read_posterior(tmp_path / "arrives")) == []
     (sentence,) = diagnose(read_posterior(tmp_path / "short"))
     assert sentence.startswith("all 3 items: at worst the sampler has not arrived: the bounds of the evidence of simulated")
 
 
+@pytest.mark.slow
 def test_contexts_and_a_sampled_scale_are_those_of_the_item():
     """Items of two classes, which differ by far: each is ranked among items of its own class."""
     model = CoGenerator(
@@ -132,5 +146,7 @@ def test_what_cannot_be_certified():
         certify(seen.of_items({"seen": {n: v[:2] for n, v in seen.item_data["seen"].items()}}), posterior, KERNEL, **RUN)
     with pytest.raises(ValueError, match="weighted=False has no evidence"):
         certify(seen, posterior, AnnealedHMC(weighted=False, resample_threshold=0, step_size=0.1), **RUN)
+    with pytest.raises(ValueError, match="bridge=True is no bound"):
+        certify(seen, posterior, AnnealedHMC(bridge=True, step_size=0.1), **RUN)
     with pytest.raises(ValueError, match="give pilot="):
         certify(seen, posterior, AnnealedHMC(), **RUN)
