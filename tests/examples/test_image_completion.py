@@ -1,13 +1,21 @@
 """The image experiment, end to end with tiny arguments."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from cogen.models.families.glf import LatentFlowGenerator
 from cogen.models.storage.generators import GeneratorConfig, save_generator
+
+
+@pytest.fixture
+def methods(script):
+    """The module of the methods."""
+    return sys.modules["completion_methods"]
 
 
 def test_it_compares_all_methods_on_the_same_images(script, tmp_path, capsys):
@@ -49,21 +57,23 @@ def test_it_compares_all_methods_on_the_same_images(script, tmp_path, capsys):
         assert row["crps_difference_se"] > 0
 
 
-def test_the_nearest_images_are_the_nearest_by_what_is_seen(script):
+def test_the_nearest_images_are_the_nearest_by_what_is_seen(script, methods):
     images = script.shipped_images("mnist")[0]
     view = script.view_of("left", (1, 28, 28), 0.5)
-    found = script.nearest(view, images[:2], images, 3)
-    assert found.shape == (3, 2, 1, 28, 28)
-    assert (found[0] == images[:2]).all()
+    found, distance = methods.nearest(view, images[:2], images, 3)
+    assert found.shape == distance.shape == (2, 3)
+    assert found[:, 0].tolist() == [0, 1]
     other = images.copy()
     other[:, :, :, 14:] = 0  # what is hidden does not count
-    assert (script.nearest(view, other[:2], images, 3) == found).all()
-    distance = ((images[0] - images)[:, 0, :, :14] ** 2).sum((1, 2))
-    assert (found[:, 0] == images[np.argsort(distance)[:3]]).all()
+    assert (methods.nearest(view, other[:2], images, 3)[0] == found).all()
+    square = ((images[0] - images)[:, 0, :, :14] ** 2).mean((1, 2))
+    assert (found[0] == np.argsort(square)[:3]).all()
+    np.testing.assert_allclose(distance[0], np.sort(square)[:3], atol=1e-5)
 
 
-def test_exponents_and_neighbours_on_held_out_images(script, tmp_path):
-    """A generator with a learned noise, by each exponent; the images that training held out, and others near them."""
+@pytest.fixture
+def small(tmp_path):
+    """A generator with a learned noise, and images to look for neighbours in."""
     torch.manual_seed(0)
     arguments = {"latent_dim": 2, "event_shape": (1, 28, 28), "hidden": (8,), "bounded": False}
     flow = {"architecture": "DenseGenerator", "arguments": arguments, "noise": True}
@@ -73,8 +83,18 @@ def test_exponents_and_neighbours_on_held_out_images(script, tmp_path):
     for name, count in (("train", 40), ("t10k", 4)):
         write_idx(tmp_path / f"{name}-images-idx3-ubyte", random.integers(256, size=(count, 28, 28)))
         write_idx(tmp_path / f"{name}-labels-idx1-ubyte", random.integers(10, size=count))
+    return tmp_path / "small"
+
+
+def write_idx(path, array):
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+def test_exponents_and_neighbours_on_held_out_images(script, small, tmp_path):
+    """By each exponent; the images that training held out, and others near them."""
     options = script.Options(
-        generators=(str(tmp_path / "small"),),
+        generators=(str(small),),
         views=("left", "thumbnail"),
         images=tmp_path,
         part="held-out",
@@ -98,13 +118,128 @@ def test_exponents_and_neighbours_on_held_out_images(script, tmp_path):
         images, shown = script.simulated(options, generator, view)
         assert (images.shape, len(shown)) == ((4, 1, 28, 28), 4)
         assert np.array_equal(images, shown) == (view == "left")
-    options.part, options.exponents, options.neighbours = "simulated", (1.0,), ()
-    assert len(script.main(options)["rows"]) == 6
 
 
-def write_idx(path, array):
-    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
-    path.write_bytes(header + array.astype(np.uint8).tobytes())
+def test_other_inference_on_simulated_images(script, small, tmp_path):
+    """Rows of as many gradients, a row of fewer images, and the tables that are printed of them."""
+    options = script.Options(
+        generators=(str(small),),
+        views=("left", "thumbnail"),
+        part="simulated",
+        methods=("map", "randomised-map", "svi", "langevin", "nuts"),
+        count=3,
+        chains=4,
+        warmup=15,
+        samples=1,
+        leapfrog=2,
+        independent=True,
+        starts=2,
+        starts_steps=3,
+        starts_count=2,
+        starts_views=("left",),
+        output=tmp_path / "result",
+    )
+    rows = script.main(options)["rows"]
+    left = {row["method"]: row for row in rows if row["view"] == "left"}
+    equal = ["annealed HMC", "MAP, all 4, 32 steps", "randomised MAP, all 4", "SVI, mean field", "Langevin (MALA)"]
+    assert list(left) == [*equal[:3], "descent, best of 2, 3 steps", *equal[3:], "NUTS"]
+    assert {left[method]["gradient_evaluations"] for method in equal} == {4 * 16 * 2}
+    assert 0 < left["NUTS"]["gradient_evaluations"] <= 4 * (16 * 2 + 2)
+    assert {method: row["images_compared"] for method, row in left.items() if row["images_compared"] < 3} == {
+        "descent, best of 2, 3 steps": 2
+    }
+    assert all(row["log_score"] is not None for row in left.values())
+    assert all(row["log_score"] is None for row in rows if row["view"] == "thumbnail")  # the truth has no noise
+    assert len(rows) == len(left) + 6
+    text = script.markdown([tmp_path / "result.json"])
+    assert text.count("| SVI, mean field |") == 3  # a line of the short table, and two of the long one
+    assert f"{left['NUTS']['crps_difference']:+.4f} ({left['NUTS']['crps_difference_se']:.4f})" in text
+
+
+def test_a_direct_model_and_a_tuned_kernel(script, methods, small, tmp_path):
+    from arbitrary_conditioning import DirectModel, save_direct
+
+    sizes = {"event_shape": [1, 28, 28], "latent_dim": 2, "channels": 4, "blocks": 1, "couplings": 2}
+    save_direct(tmp_path / "direct", DirectModel(**sizes), sizes, {"seconds": 1.5})
+    options = script.Options(
+        generators=(str(small),),
+        views=("left", "thumbnail"),
+        methods=("kernel",),
+        images=tmp_path,
+        direct=tmp_path / "direct",
+        count=3,
+        chains=4,
+        warmup=4,
+        samples=2,
+        leapfrog=1,
+        output=tmp_path / "result",
+    )
+    rows = script.main(options)["rows"]
+    for view in options.views:
+        _, direct, kernel = (row for row in rows if row["view"] == view)
+        assert direct["method"] == "direct model for any mask"
+        assert direct["chosen"] == {"training_seconds": 1.5}
+        assert (direct["seen_error"] == 0) == (view == "left")  # it keeps the pixels that it is shown
+        assert kernel["method"] == "nearest images by a tuned kernel"
+        assert kernel["chosen"]["k"] in methods.KERNEL_NEIGHBOURS
+        assert kernel["log_score"] is None
+
+
+def test_what_is_missing_is_named(script, small, tmp_path):
+    def asked(*methods, **more):
+        script.main(
+            script.Options(generators=(str(small),), views=("left",), count=2, chains=4, warmup=2, methods=methods, **more)
+        )
+
+    with pytest.raises(SystemExit, match="--methods knn: choose from annealed, "):
+        asked("knn")
+    for method, reason in {
+        "kernel": "kernel: .* give --images",
+        "neighbours": "neighbours: .* give --images",
+        "direct": "direct: give --direct",
+        "best-of-starts": "best-of-starts: give --starts",
+    }.items():
+        with pytest.raises(SystemExit, match=reason):
+            asked(method)
+
+
+def test_kernel_weights_are_between_the_nearest_and_all_alike(methods):
+    distance = np.array([[0.1, 0.2, 0.4]])
+    np.testing.assert_allclose(methods.kernel_weights(distance, np.inf), np.full((1, 3), 1 / 3))
+    np.testing.assert_allclose(methods.kernel_weights(distance, 1e-4), [[1, 0, 0]], atol=1e-6)
+    weight = methods.kernel_weights(distance, 0.1)[0]
+    assert weight[1] / weight[0] == pytest.approx(np.exp(-1))
+    assert weight.sum() == pytest.approx(1)
+
+
+def test_randomised_map_is_exact_for_a_linear_generator(methods):
+    """There its draws have the posterior's mean and covariance (Oliver, He and Reynolds 1996)."""
+    generator = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Unflatten(1, (1, 2, 2)))
+    weight = torch.tensor([[1.0, 0.5], [-0.3, 0.8], [0.2, 0.2], [1.5, -1.0]])
+    generator[0].weight.data, generator[0].bias.data = weight, torch.zeros(4)
+    mask = np.array([[[True, True], [True, False]]])
+    model = methods.CoGenerator(generator, views={"seen": methods.views.Mask(mask, scale=0.5)}, latent_dim=2)
+    y = np.array([0.7, -0.2, 0.4, 0.0], np.float32)
+    seen = model.condition(seen=np.stack([y, -y]).reshape(2, 1, 2, 2))
+    settings = methods.Settings(chains=800, warmup=39, samples=1, leapfrog=10)
+    ((_, answer),) = methods.randomised_map(methods.Task(seen, settings))
+    rows = weight[:3].numpy()
+    covariance = np.linalg.inv(np.eye(2) + rows.T @ rows / 0.25)
+    mean = covariance @ rows.T @ y[:3] / 0.25
+    x = answer.x.reshape(800, 2, 4)
+    shape = weight.numpy() @ covariance @ weight.numpy().T
+    np.testing.assert_allclose(x.mean(0), np.stack([weight.numpy() @ mean, -weight.numpy() @ mean]), atol=0.12)
+    np.testing.assert_allclose(np.cov(x[:, 0].T), shape, atol=0.15)
+
+
+def test_the_log_score_is_that_of_the_mixture(script):
+    x = np.array([0.0, 1.0]).reshape(2, 1, 1, 1, 1, 1) * np.ones((1, 1, 1, 1, 2, 2))
+    truth = np.array([[[[0.2, 0.9], [9.0, 9.0]]]])
+    hidden = np.array([[[[True, True], [False, False]]]])
+    answer = script.Answer(x, noise=0.5, log_weight=np.log([[[0.25]], [[0.75]]]))
+    density = 0.25 * stats.norm(0, 0.5).pdf([0.2, 0.9]) + 0.75 * stats.norm(1, 0.5).pdf([0.2, 0.9])
+    assert script.log_score(answer, truth, hidden) == pytest.approx([np.log(density).mean()])
+    assert np.isnan(script.log_score(answer._replace(noise=None), truth, hidden)).all()
 
 
 def test_a_point_is_scored_as_one_and_draws_as_a_sample(script):

@@ -1,0 +1,400 @@
+"""The methods that `image_completion.py` compares: each takes what is seen of some images, and gives draws of the rest.
+
+A method is a function of a `Task` that yields its rows, (name, `Answer`) each; `METHODS` lists them in the order of the tables.
+"Gradients" below are those of one image: all methods that follow gradients have as many as annealed HMC has, ``chains`` times
+(warmup + samples) times ``leapfrog``, but for ensembles that are stopped early.
+
+References:
+    Fang, Schwing. Co-generation with GANs using AIS based HMC. NeurIPS 2019 (section 4: descents, the best of 5,000 starts).
+    Oliver, He, Reynolds. Conditioning permeability fields to pressure data. ECMOR 1996 (randomised maximum likelihood, exact
+        where G is linear and all noise Gaussian).
+    Nadaraya. On estimating regression. Theory of Probability and its Applications 1964 (kernel weights of neighbours).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from arbitrary_conditioning import load_direct, seen_pixels, seen_thumbnail
+from numpyro.infer import NUTS, init_to_sample
+from numpyro.infer.autoguide import AutoNormal
+from torch import Tensor, nn
+
+from cogen.diagnostics import independent_groups
+from cogen.diagnostics.fair_scores import crps_of, items_of
+from cogen.inference import SVI, AnnealedHMC, GradientDescent, Langevin, infer
+from cogen.models import Array, CoGenerator, pixel_noise_of, views
+from cogen.models.pixels.noise import HIGH, LOW, NEAR
+
+ANNEALED = "annealed HMC"
+
+TREE_DEPTH = 4
+"""Of NUTS: a transition has at most 2^4 - 1 gradients, so that the number of transitions bounds their sum."""
+
+KERNEL_NEIGHBOURS = (2, 4, 8, 16, 32, 64)
+KERNEL_WIDTHS = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, np.inf)
+"""What is tried for k and h; h in units of the mean square over the seen pixels."""
+
+KERNEL_DRAWS = 32
+"""Drawn with replacement."""
+
+
+@dataclass
+class Settings:
+    """What the methods are told."""
+
+    chains: int = 32
+    """Chains of annealed HMC, Langevin and NUTS, draws of the others, and n, the number of starts of gradient descent."""
+    warmup: int = 300
+    samples: int = 20
+    leapfrog: int = 10
+    independent: bool = False
+    """Every chain counts the same, and none is resampled: the annealing is a warm-up. The scores are then those of independent
+    draws, which pairs of a few populations are not when these collapse."""
+    exponents: tuple[float, ...] = (1.0,)
+    """Exponents of a learned likelihood. The first is what the others are compared with."""
+    steps: tuple[int, ...] = ()
+    """Steps of the ensembles of descents and of MAP; the default is as many as annealed HMC has gradients for each chain."""
+    neighbours: tuple[int, ...] = ()
+    """How many nearest training images; they need --images."""
+    starts: int | None = None
+    """The best of so many starts (the paper: 5,000), whatever that costs."""
+    starts_steps: int | None = None
+    """Steps of each of these; default those of the first ensemble."""
+    starts_count: int | None = None
+    """So many images for the best of all starts; default all."""
+    direct: Path | None = None
+    """Weights of `arbitrary_conditioning.py`."""
+    seed: int = 0
+
+    @property
+    def gradients_per_chain(self) -> int:
+        return (self.warmup + self.samples) * self.leapfrog
+
+    @property
+    def gradients(self) -> int:
+        """For an image."""
+        return self.chains * self.gradients_per_chain
+
+
+class Task(NamedTuple):
+    """What is seen of some images, and what a method may use."""
+
+    seen: CoGenerator
+    """Conditioned on its one view, "seen"."""
+    settings: Settings
+    noise: Any = None
+    """Of the predictive: a scale, or a learned noise; None where the truth has none."""
+    with_exponent: Callable[[float], CoGenerator] | None = None
+    """The same with a power likelihood; None where the noise is not learned."""
+    training: np.ndarray | None = None
+    """Images (item, *event) to look for neighbours in."""
+    tuning: np.ndarray | None = None
+    """Images for choices that are made here."""
+
+    @property
+    def view(self) -> views.View:
+        return self.seen.views["seen"]
+
+    @property
+    def value(self) -> np.ndarray:
+        """What is seen, (item, *shape)."""
+        return self.seen.item_data["seen"]["value"]
+
+    @property
+    def mask(self) -> np.ndarray | None:
+        """Where, (*event) or (item, *event); None for a thumbnail."""
+        return None if self.view.mask is None else self.view.mask.numpy()
+
+    def infer(self, kernel: Any, warmup: int, samples: int = 1, chains: int | None = None, **options: Any) -> Any:
+        chains = self.settings.chains if chains is None else chains
+        counts = {"num_warmup": warmup, "num_samples": samples, "num_chains": chains}
+        return infer(options.pop("model", self.seen), kernel, **counts, seed=self.settings.seed, **options)
+
+
+class Answer(NamedTuple):
+    """What a method gives: draws of x, their weights, and what they cost."""
+
+    x: np.ndarray  # (chain, draw, item, channel, height, width); the first items where they are fewer than the task has
+    gradient_evaluations: float = 0.0
+    is_sample: bool = False
+    """Whether the draws are a sample of the method's answer, as those of a posterior; otherwise they are the whole answer."""
+    noise: Any = None
+    """Of the predictive, as in `Task`; the draws are of observations where there is none."""
+    log_weight: np.ndarray | None = None
+    group: np.ndarray | None = None
+    seconds: float = 0.0
+    """Without compilation."""
+    compile_seconds: float = 0.0
+    chosen: dict[str, Any] | None = None
+    """Settings that the method chose itself."""
+
+
+def decoded(seen: CoGenerator, z: np.ndarray) -> np.ndarray:
+    """x (chain, draw, item, *event) of z (chain, draw, item, latent)."""
+    return seen.decode(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:3], *seen.event_shape)
+
+
+def answer_of(task: Task, posterior: Any, gradients: float, z: np.ndarray | None = None, **more: Any) -> Answer:
+    """The draws of a run (or these of z), a sample unless told otherwise, and its seconds."""
+    run = posterior["posterior"].attrs
+    x = decoded(task.seen, posterior["posterior"]["z"].values if z is None else z)
+    options = {"is_sample": True, "noise": task.noise, "compile_seconds": run["compile_seconds"]} | more
+    return Answer(x, gradients, seconds=run["seconds"] - run["compile_seconds"], **options)
+
+
+Rows = Iterator[tuple[str, Answer]]
+
+# --- by gradients --------------------------------------------------------------------------------------------------
+
+
+def annealed(task: Task) -> Rows:
+    """Annealed HMC, by each exponent of the likelihood."""
+    s = task.settings
+    free: dict[str, Any] = {"resample_threshold": 0, "weighted": False} if s.independent else {}
+    for exponent in s.exponents[: 1 if task.with_exponent is None else None]:
+        model = task.seen if task.with_exponent is None else task.with_exponent(exponent)
+        kernel = AnnealedHMC(num_leapfrog=s.leapfrog, **free)
+        posterior = task.infer(kernel, s.warmup, s.samples, model=model)
+        weight = None if s.independent else posterior["sample_stats"]["log_weight"].values
+        group = independent_groups(posterior).values
+        name = ANNEALED if exponent == s.exponents[0] else f"{ANNEALED}, exponent {exponent:g}"
+        yield name, answer_of(task, posterior, s.gradients, log_weight=weight, group=group)
+
+
+def ensembles(task: Task, prior: bool) -> Rows:
+    """The end points of as many descents as there are chains, on -log p(y | z) or, with the prior, to as many modes."""
+    s = task.settings
+    for steps in s.steps or (s.gradients_per_chain,):
+        posterior = task.infer(GradientDescent(prior=prior), steps - 1)
+        yield f"{'MAP' if prior else 'descent'}, all {s.chains}, {steps} steps", answer_of(task, posterior, steps * s.chains)
+
+
+def points(task: Task) -> Rows:
+    """The best of the ensemble by the error of the seen part; one descent of as many steps as annealed HMC makes transitions,
+    and one with all its gradients. Points: their CRPS is the absolute error."""
+    s = task.settings
+    ensemble = task.infer(GradientDescent(), s.gradients_per_chain - 1)
+    z = ensemble["posterior"]["z"].values
+    best = ensemble["sample_stats"]["lp"].values[:, 0].argmax(axis=0)  # (item,)
+    chosen = z[best, :, np.arange(z.shape[2])].swapaxes(0, 1)[None]
+    yield f"descent, best of {s.chains}", answer_of(task, ensemble, s.gradients, chosen, is_sample=False)
+    for steps in (s.warmup + s.samples, s.gradients):
+        one = task.infer(GradientDescent(), steps - 1, chains=1)
+        yield f"descent, {steps} steps", answer_of(task, one, steps, is_sample=False)
+
+
+def best_of_starts(task: Task) -> Rows:
+    """The best of very many starts by the error of the seen part, of a few images."""
+    s = task.settings
+    if not s.starts:
+        raise SystemExit("best-of-starts: give --starts")
+    steps = s.starts_steps or (s.steps or (s.gradients_per_chain,))[0]
+    data = {name: value[: s.starts_count] for name, value in task.seen.item_data["seen"].items()}
+    few = task.seen.of_items({"seen": data})
+    # One image at a time: its starts are a large enough batch.
+    posterior = task.infer(GradientDescent(best_of=s.starts), steps - 1, chains=1, model=few, items_at_once=1)
+    yield f"descent, best of {s.starts}, {steps} steps", answer_of(task, posterior, steps * s.starts, is_sample=False)
+
+
+class Shifted(nn.Module):
+    """G(centre + z): where z is standard normal, the latent centre + z has the prior Normal(centre, I)."""
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, z: Tensor, centre: Tensor) -> Tensor:
+        """z and centre (batch, latent_dim) -> (batch, *event)."""
+        return self.generator(z + centre)
+
+
+def randomised_map(task: Task) -> Rows:
+    """Each chain descends on a posterior of its own: the data moved by the noise, the prior's mean drawn from the prior.
+
+        argmin_z  -log p(y_j | z) + |z - c_j|^2 / 2,    y_j = y + noise,    c_j ~ Normal(0, I),  from z = c_j
+
+    A pixel that is cut at black or white is moved from where a MAP estimate has it beyond the end: half of the gradients go
+    there when the noise is a learned one.
+    """
+    s, items = task.settings, len(task.value)
+    random = np.random.default_rng(s.seed)
+    learned = hasattr(task.view.likelihood, "noisy")
+    steps, pilot = s.gradients_per_chain, None
+    y = np.broadcast_to(task.value, (s.chains, *task.value.shape))
+    if learned:
+        pilot = task.infer(GradientDescent(prior=True), steps // 2 - 1)
+        steps -= steps // 2
+        x = decoded(task.seen, pilot["posterior"]["z"].values)[:, 0]
+        whole = np.where(y < LOW + NEAR, np.minimum(x, y), np.where(y > HIGH - NEAR, np.maximum(x, y), y))
+        moved = task.view.likelihood.noisy(whole, random)
+    else:
+        moved = y + task.view.likelihood.scale * random.standard_normal(y.shape)
+    centre = random.standard_normal((s.chains * items, task.seen.latent_dim)).astype(np.float32)
+    each = CoGenerator(
+        Shifted(task.seen.generator),
+        views={"seen": task.view},
+        contexts={"centre": Array((task.seen.latent_dim,))},
+        latent_dim=task.seen.latent_dim,
+    )
+    each = each.condition(seen=moved.reshape(-1, *y.shape[2:])).given(centre=centre)
+    start = {"z": np.zeros((1, *centre.shape), np.float32)}
+    posterior = task.infer(GradientDescent(prior=True), steps - 1, chains=1, model=each, start=start, items_at_once=64)
+    z = (posterior["posterior"]["z"].values[0, 0] + centre).reshape(s.chains, 1, items, -1)
+    answer = answer_of(task, posterior, s.gradients, z)
+    if pilot is not None:
+        before = pilot["posterior"].attrs
+        compiling = before["compile_seconds"]
+        answer = answer._replace(
+            seconds=answer.seconds + before["seconds"] - compiling, compile_seconds=answer.compile_seconds + compiling
+        )
+    yield f"randomised MAP, all {s.chains}", answer
+
+
+def variational(task: Task) -> Rows:
+    """A mean-field Gaussian fitted to each image, with as many draws of it in every step as there are chains."""
+    s = task.settings
+    posterior = task.infer(SVI(AutoNormal, num_particles=s.chains), s.gradients_per_chain)
+    yield "SVI, mean field", answer_of(task, posterior, s.gradients)
+
+
+def langevin(task: Task) -> Rows:
+    """MALA from draws of the prior."""
+    s = task.settings
+    posterior = task.infer(Langevin(), s.gradients_per_chain - s.samples, s.samples)
+    yield "Langevin (MALA)", answer_of(task, posterior, s.gradients)
+
+
+def nuts(task: Task) -> Rows:
+    """NumPyro's NUTS from draws of the prior, as many transitions as the gradients allow at its largest tree."""
+    s = task.settings
+    transitions = max(s.samples + 1, s.gradients_per_chain // (2**TREE_DEPTH - 1))
+    kernel = partial(NUTS, max_tree_depth=TREE_DEPTH, init_strategy=init_to_sample)
+    posterior = task.infer(kernel, transitions - s.samples, s.samples)
+    made = float(posterior["sample_stats"]["gradient_evaluations"].mean())
+    yield "NUTS", answer_of(task, posterior, made)
+
+
+# --- by looking ----------------------------------------------------------------------------------------------------
+
+
+def nearest(view: views.View, seen: np.ndarray, training: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest training images by what the view shows, the nearest first: indices (item, neighbour), and distances, the mean
+    square difference of a seen pixel."""
+    shown = np.concatenate([view(torch.from_numpy(part)).numpy() for part in np.array_split(training, 20)])
+    mask = np.broadcast_to(True if view.mask is None else view.mask.numpy(), shown.shape[1:])
+    of_training, of_seen = shown[:, mask], seen[:, mask]
+    square = (of_training**2).sum(1) - 2 * of_seen @ of_training.T + (of_seen**2).sum(1)[:, None]
+    order = np.argsort(square, axis=1, kind="stable")[:, :count]
+    return order, np.take_along_axis(square, order, axis=1).clip(0) / mask.sum()
+
+
+def neighbours(task: Task) -> Rows:
+    """The k nearest training images, scored as a sample of k."""
+    if task.training is None or not task.settings.neighbours:
+        raise SystemExit("neighbours: they are training images, so give --images, and --neighbours, how many")
+    started = time.perf_counter()
+    found, _ = nearest(task.view, task.value, task.training, max(task.settings.neighbours))
+    seconds = time.perf_counter() - started
+    for count in task.settings.neighbours:
+        x = task.training[found[:, :count].T][:, None]
+        yield f"{count} nearest images", Answer(x, is_sample=True, seconds=seconds)
+
+
+def kernel_weights(distance: np.ndarray, width: float) -> np.ndarray:
+    """exp(-d / h), normalised: distances (item, neighbour), the nearest first."""
+    weight = np.exp(-(distance - distance[:, :1]) / width)
+    return weight / weight.sum(axis=1, keepdims=True)
+
+
+def tuned_kernel(
+    view: views.View, images: np.ndarray, training: np.ndarray, hidden: np.ndarray | None
+) -> tuple[int, float, float]:
+    """k and h with the least CRPS on images (item, *event), and this CRPS, among `KERNEL_NEIGHBOURS` and `KERNEL_WIDTHS`.
+
+    The weighted neighbours are scored as the whole distribution: what the fair score of independent draws of it estimates.
+    """
+    found, distance = nearest(view, view(torch.from_numpy(images)).numpy(), training, max(KERNEL_NEIGHBOURS))
+    scores = {}
+    for count in KERNEL_NEIGHBOURS:
+        draws = training[found[:, :count].T][:, None]
+        for width in KERNEL_WIDTHS:
+            log_weight = np.log(kernel_weights(distance[:, :count], width).T[:, None] + 1e-300)
+            items = items_of(draws, images, hidden, log_weight)
+            scores[count, width] = float(np.mean([crps_of(one, is_sample=False).mean() for one in items if one is not None]))
+    count, width = min(scores, key=scores.__getitem__)
+    return count, width, scores[count, width]
+
+
+def kernel_neighbours(task: Task) -> Rows:
+    """Draws, independent and with replacement, of the k nearest training images by weights exp(-d / h).
+
+    They are a sample of the weighted neighbours, and fair scores estimate the score of that distribution whatever their number.
+    (Rows of k nearest images are scored as if these were a sample themselves, which is kinder to a small k.)
+    """
+    if task.training is None or task.tuning is None:
+        raise SystemExit("kernel: k and h are tuned on images that training held out, so give --images")
+    hidden = None if task.mask is None else ~task.mask
+    count, width, score = tuned_kernel(task.view, task.tuning, task.training, hidden)
+    started = time.perf_counter()
+    found, distance = nearest(task.view, task.value, task.training, count)
+    random = np.random.default_rng(task.settings.seed)
+    below = kernel_weights(distance, width).cumsum(axis=1)  # (item, neighbour)
+    drawn = (random.random((KERNEL_DRAWS, len(found), 1)) > below[..., :-1]).sum(axis=2)  # (draw, item)
+    x = task.training[np.take_along_axis(found, drawn.T, axis=1).T][:, None]
+    chosen = {"k": count, "h": width if np.isfinite(width) else "infinite", "held_out_crps": score}
+    answer = Answer(x, is_sample=True, chosen=chosen)
+    yield "nearest images by a tuned kernel", answer._replace(seconds=time.perf_counter() - started)
+
+
+def direct(task: Task) -> Rows:
+    """A network that was trained to complete images, whatever is hidden: `arbitrary_conditioning.py`."""
+    s = task.settings
+    if s.direct is None:
+        raise SystemExit("direct: give --direct, the weights that arbitrary_conditioning.py has written")
+    model, record = load_direct(s.direct)
+    if model.event_shape != task.seen.event_shape:
+        raise SystemExit(f"--direct {s.direct}: trained on images of shape {model.event_shape}, not {task.seen.event_shape}")
+    started = time.perf_counter()
+    y = torch.from_numpy(task.value)
+    mask = None if task.mask is None else torch.from_numpy(task.mask).expand_as(y)
+    z = torch.randn(s.chains * s.samples, len(y), model.latent_dim, generator=torch.Generator().manual_seed(s.seed))
+    x = model.complete(seen_thumbnail(y) if mask is None else seen_pixels(y, mask), z)
+    if mask is not None:
+        x = torch.where(mask, y, x)
+    noise = None if task.noise is None else pixel_noise_of(model)
+    answer = Answer(x[:, None].numpy(), is_sample=True, noise=noise, chosen={"training_seconds": record["seconds"]})
+    yield "direct model for any mask", answer._replace(seconds=time.perf_counter() - started)
+
+
+def prior(task: Task) -> Rows:
+    """Draws that have not looked."""
+    s, started = task.settings, time.perf_counter()
+    z = np.random.default_rng(s.seed).standard_normal((s.chains, 1, len(task.value), task.seen.latent_dim))
+    answer = Answer(decoded(task.seen, z), is_sample=True, noise=task.noise)
+    yield "draws of the prior", answer._replace(seconds=time.perf_counter() - started)
+
+
+METHODS: dict[str, Callable[[Task], Rows]] = {
+    "annealed": annealed,
+    "descent": partial(ensembles, prior=False),
+    "map": partial(ensembles, prior=True),
+    "randomised-map": randomised_map,
+    "points": points,
+    "best-of-starts": best_of_starts,
+    "svi": variational,
+    "langevin": langevin,
+    "nuts": nuts,
+    "direct": direct,
+    "neighbours": neighbours,
+    "kernel": kernel_neighbours,
+    "prior": prior,
+}
+"""By their names on the command line, in the order of the rows."""
