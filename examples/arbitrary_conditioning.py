@@ -7,8 +7,8 @@ the hidden pixels, every step draws a kind of view for each image and descends o
 
 and a completion is z ~ p(z | c), then x_h = D(z, c): one pass, no gradients. `image_completion.py --direct OUTPUT` puts it
 into the table. It is made of the parts of the generators that it stands beside (the mixer decoder, the learned pixel noise, a
-flow where VAEAC has a Gaussian p(z | c), ``--couplings 0``), and is trained for as many seconds of one thread: a step takes 1.84
-times as long as one of `cogen train glf`, whose 25,740 steps become 14,000.
+flow where VAEAC has a Gaussian p(z | c), ``--couplings 0``), and is trained for as many seconds of one thread: a step takes
+1.84 times as long as one of `cogen train glf`, whose 25,740 steps become 14,000.
 
     python examples/arbitrary_conditioning.py --images data/mnist --threads 1 --output out/direct_digits
     python examples/arbitrary_conditioning.py --images data/fashion_mnist --threads 1 --output out/direct_fashion

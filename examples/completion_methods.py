@@ -194,14 +194,13 @@ def points(task: Task) -> Rows:
 def best_of_starts(task: Task) -> Rows:
     """The best of very many starts by the error of the seen part, of a few images."""
     s = task.settings
-    if not s.starts:
-        raise SystemExit("best-of-starts: give --starts")
     steps = s.starts_steps or (s.steps or (s.gradients_per_chain,))[0]
     data = {name: value[: s.starts_count] for name, value in task.seen.item_data["seen"].items()}
     few = task.seen.of_items({"seen": data})
     # One image at a time: its starts are a large enough batch.
     posterior = task.infer(GradientDescent(best_of=s.starts), steps - 1, chains=1, model=few, items_at_once=1)
-    yield f"descent, best of {s.starts}, {steps} steps", answer_of(task, posterior, steps * s.starts, is_sample=False)
+    answer = answer_of(task, posterior, steps * s.starts, is_sample=False, chosen={"steps": steps})
+    yield f"descent, best of {s.starts}", answer
 
 
 class Shifted(nn.Module):
@@ -298,8 +297,6 @@ def nearest(view: views.View, seen: np.ndarray, training: np.ndarray, count: int
 
 def neighbours(task: Task) -> Rows:
     """The k nearest training images, scored as a sample of k."""
-    if task.training is None or not task.settings.neighbours:
-        raise SystemExit("neighbours: they are training images, so give --images, and --neighbours, how many")
     started = time.perf_counter()
     found, _ = nearest(task.view, task.value, task.training, max(task.settings.neighbours))
     seconds = time.perf_counter() - started
@@ -339,8 +336,6 @@ def kernel_neighbours(task: Task) -> Rows:
     They are a sample of the weighted neighbours, and fair scores estimate the score of that distribution whatever their number.
     (Rows of k nearest images are scored as if these were a sample themselves, which is kinder to a small k.)
     """
-    if task.training is None or task.tuning is None:
-        raise SystemExit("kernel: k and h are tuned on images that training held out, so give --images")
     hidden = None if task.mask is None else ~task.mask
     count, width, score = tuned_kernel(task.view, task.tuning, task.training, hidden)
     started = time.perf_counter()
@@ -357,8 +352,6 @@ def kernel_neighbours(task: Task) -> Rows:
 def direct(task: Task) -> Rows:
     """A network that was trained to complete images, whatever is hidden: `arbitrary_conditioning.py`."""
     s = task.settings
-    if s.direct is None:
-        raise SystemExit("direct: give --direct, the weights that arbitrary_conditioning.py has written")
     model, record = load_direct(s.direct)
     if model.event_shape != task.seen.event_shape:
         raise SystemExit(f"--direct {s.direct}: trained on images of shape {model.event_shape}, not {task.seen.event_shape}")

@@ -229,20 +229,24 @@ def task_of(options: Options, generator: Any, name: str, images: Images) -> tupl
     return Task(conditioned(options.exponents[0]), options, noise, powers, images.training, images.tuning), judged
 
 
-def methods_of(options: Options, view: str) -> list[str]:
+def methods_of(options: Options) -> list[str]:
     """Those that are asked for, in the order of the rows; annealed HMC, with which the others are compared, in any case."""
     if unknown := [name for name in options.methods if name not in METHODS]:
         raise SystemExit(f"--methods {unknown[0]}: choose from {', '.join(METHODS)}")
-    asked = {"annealed", *options.methods}
-    about = {
-        "points": options.points,
-        "neighbours": options.neighbours,
-        "best-of-starts": options.starts,
-        "direct": options.direct,
+    given = {"points": options.points, "neighbours": options.neighbours, "best-of-starts": options.starts}
+    given["direct"] = options.direct
+    asked = {"annealed", *options.methods, *(name for name, value in given.items() if value)}
+    remedies = {
+        "neighbours": ("give --neighbours, how many", not options.neighbours),
+        "kernel": ("its k and h are tuned on images that training held out: give --images", options.images is None),
+        "direct": ("give --direct, the weights that arbitrary_conditioning.py has written", options.direct is None),
+        "best-of-starts": ("give --starts", not options.starts),
     }
-    asked |= {name for name, given in about.items() if given}
-    if options.starts_views is not None and view not in options.starts_views:
-        asked -= {"best-of-starts"}
+    if options.neighbours and options.images is None:
+        raise SystemExit("--neighbours: they are training images, so give --images")
+    for name, (remedy, missing) in remedies.items():
+        if name in asked and missing:
+            raise SystemExit(f"--methods {name}: {remedy}")
     return [name for name in METHODS if name in asked]
 
 
@@ -252,7 +256,9 @@ def compare(options: Options, name: str, view: str, images: Images) -> list[dict
     task, judged = task_of(options, generator, view, images)
     answers: dict[str, Answer] = {}
     scores: dict[str, xr.Dataset] = {}
-    for asked in methods_of(options, view):
+    for asked in methods_of(options):
+        if asked == "best-of-starts" and view not in (options.starts_views or options.views):
+            continue
         for method, answer in METHODS[asked](task):
             scores[method] = judge(task.seen, judged, answer)
             answers[method] = answer._replace(x=answer.x[:1, :1], log_weight=None, group=None)  # pixels are not needed any more
@@ -370,6 +376,7 @@ def main(options: Options) -> dict[str, Any]:
     if options.table:
         print(markdown(options.table))
         return {}
+    methods_of(options)  # what is missing is said before anything runs
     images = images_of(options)
     rows: list[dict[str, Any]] = []
     for name in options.generators:
