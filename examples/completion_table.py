@@ -64,12 +64,14 @@ def place_of(row: Row) -> str:
 
 
 def rows_of(paths: Iterable[Path]) -> list[Row]:
-    """The rows of all records, each with its seconds as a ratio to those of annealed HMC in the same place."""
+    """The rows of all records, with the ratio of their seconds to those of annealed HMC in the same place, where known."""
     rows: list[Row] = []
     for path in paths:
         found = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        annealed = {place_of(row): row["seconds"] for row in found if row["method"] == ANNEALED}
-        rows += [row | {"ratio": row["seconds"] / max(annealed[place_of(row)], 0.01)} for row in found]
+        annealed = {place_of(row): row.get("seconds") for row in found if row["method"] == ANNEALED}
+        for row in found:
+            reference = annealed.get(place_of(row))
+            rows.append(row | ({"ratio": row["seconds"] / reference} if reference else {}))
     return rows
 
 
