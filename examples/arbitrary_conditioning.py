@@ -182,7 +182,7 @@ class DirectModel(nn.Module):
     :param channels: features of a patch.
     :param blocks: of the reader of c, and as many of the decoder.
     :param couplings: of the flow.
-    :param context: size of what the flow is told of c.
+    :param context: size of the summary of c that the flow sees.
     """
 
     def __init__(

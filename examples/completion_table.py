@@ -96,7 +96,7 @@ def short_table(rows: list[Row]) -> str:
         for place in places:
             row = found.get((method, place))
             difference = "" if row is None else _with_error("crps_difference")(row)
-            cells.append("" if row is None else f"{row['hidden_crps']:.4f}" + (f", {difference}" if difference else ""))
+            cells.append(", ".join(filter(None, ["" if row is None else COLUMNS["CRPS"](row), difference])))
         lines.append([method, *cells])
     return table(["method", *places], lines)
 

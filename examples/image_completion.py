@@ -284,7 +284,7 @@ def compare(options: Options, name: str, view: str, images: Images) -> list[dict
                 "gradient_evaluations": answer.gradient_evaluations,
                 "seconds": round(answer.seconds, 2),
                 "compile_seconds": round(answer.compile_seconds, 2),
-                **{reported: _number(found[score].values[where].mean()) for reported, score in REPORTED.items()},
+                **{reported: _mean(found[score].values[where]) for reported, score in REPORTED.items()},
                 "images_compared": int(where.sum()),
                 "crps_difference": _number(crps[0]),
                 "crps_difference_se": _number(crps[1]),
@@ -301,6 +301,10 @@ def _number(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
+def _mean(values: np.ndarray) -> float | None:
+    return _number(values.mean()) if values.size else None
+
+
 def figure_of(rows: list[dict[str, Any]]) -> Figure:
     """Scores, a column per view: against training iterations (Figure 4 of the paper), or bars for one generator."""
     shown = [
@@ -315,7 +319,8 @@ def figure_of(rows: list[dict[str, Any]]) -> Figure:
     for column, view in enumerate(columns):
         for line, (score, label) in enumerate(shown):
             panel = axes[line, column]
-            found = {(r["method"], r["iterations"] or 0): r[score] for r in rows if r["view"] == view}
+            known = [row for row in rows if row["view"] == view and row[score] is not None]
+            found = {(row["method"], row["iterations"] or 0): row[score] for row in known}
             for place, method in enumerate(methods):
                 values = [found.get((method, iteration), np.nan) for iteration in iterations]  # a view has not all methods
                 if len(iterations) == 1:
@@ -351,7 +356,7 @@ def images_of(options: Options) -> Images:
     return Images(*(from_bytes(part, (-1.0, 1.0))[:, None] for part in parts))
 
 
-def say(rows: list[dict[str, Any]]) -> None:
+def print_rows(rows: list[dict[str, Any]]) -> None:
     """Print the rows of a generator and a view."""
     print(f"\n{rows[0]['generator']}, {rows[0]['view']}")
     print(
@@ -359,14 +364,14 @@ def say(rows: list[dict[str, Any]]) -> None:
         f"{'seen^2':>8} {'MS-SSIM':>8} {'seconds':>8} {'ratio':>6}"
     )
     for row in rows:
-        numbers = {key: np.nan if value is None else value for key, value in row.items()}
+        number = {key: np.nan if value is None else value for key, value in row.items()}
         difference = ""
         if row["method"] != ANNEALED:
-            difference = f"{numbers['crps_difference']:+.4f} ({numbers['crps_difference_se']:.4f})"
+            difference = f"{number['crps_difference']:+.4f} ({number['crps_difference_se']:.4f})"
         print(
-            f"{row['method']:32} {numbers['hidden_crps']:8.4f} {difference:>19} {numbers['hidden_energy_score']:8.3f} "
-            f"{numbers['log_score']:8.4f} {row['coverage_50']:7.3f} {row['coverage_90']:7.3f} {row['mse_of_mean']:8.4f} "
-            f"{row['seen_error']:8.4f} {row['ms_ssim_of_mean']:8.4f} {row['seconds']:8.1f} "
+            f"{row['method']:32} {number['hidden_crps']:8.4f} {difference:>19} {number['hidden_energy_score']:8.3f} "
+            f"{number['log_score']:8.4f} {number['coverage_50']:7.3f} {number['coverage_90']:7.3f} {number['mse_of_mean']:8.4f} "
+            f"{number['seen_error']:8.4f} {number['ms_ssim_of_mean']:8.4f} {row['seconds']:8.1f} "
             f"{row['seconds'] / max(rows[0]['seconds'], 0.01):6.2f}",
             flush=True,
         )
@@ -382,7 +387,7 @@ def main(options: Options) -> dict[str, Any]:
     for name in options.generators:
         for view in options.views:
             rows += (found := compare(options, name, view, images))
-            say(found)
+            print_rows(found)
             if (compared := found[0]["images_compared"]) < options.count:
                 print(
                     f"compared over {compared} of {options.count} images: all draws of annealed HMC for the others descend "

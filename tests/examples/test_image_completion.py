@@ -103,6 +103,7 @@ def test_exponents_and_neighbours_on_held_out_images(script, small, tmp_path):
         warmup=10,
         samples=1,
         leapfrog=2,
+        independent=True,
         exponents=(1.0, 0.1),
         neighbours=(2, 3),
         output=tmp_path / "result",
@@ -253,3 +254,15 @@ def test_a_point_is_scored_as_one_and_draws_as_a_sample(script):
     apart = np.abs(below[0] - below[1]).mean() / 2  # E|X - X'| / 2 of independent draws, half of it with the pairs of one draw
     assert float(whole["crps"][0] - sample["crps"][0]) == pytest.approx(apart / 2, rel=1e-5)
     assert float(whole["seen_error"][0]) == float(sample["seen_error"][0]) > 0
+
+
+def test_images_without_a_fair_score_leave_an_empty_row(script, small, tmp_path, capsys):
+    """All chains of an item descend from one population: there is no pair of independent draws."""
+    options = script.Options(
+        generators=(str(small),), views=("left",), methods=(), count=2, chains=8, warmup=2, samples=1, leapfrog=1
+    )
+    options.output = tmp_path / "result"
+    (row,) = script.main(options)["rows"]
+    assert (row["images_compared"], row["hidden_crps"]) == (0, None)
+    assert "compared over 0 of 2 images" in capsys.readouterr().out
+    assert "| annealed HMC |" in script.markdown([tmp_path / "result.json"])
