@@ -370,9 +370,9 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
             difference = f"{number['crps_difference']:+.4f} ({number['crps_difference_se']:.4f})"
         print(
             f"{row['method']:32} {number['hidden_crps']:8.4f} {difference:>19} {number['hidden_energy_score']:8.3f} "
-            f"{number['log_score']:8.4f} {number['coverage_50']:7.3f} {number['coverage_90']:7.3f} {number['mse_of_mean']:8.4f} "
-            f"{number['seen_error']:8.4f} {number['ms_ssim_of_mean']:8.4f} {row['seconds']:8.1f} "
-            f"{row['seconds'] / max(rows[0]['seconds'], 0.01):6.2f}",
+            f"{number['log_score']:8.4f} {number['coverage_50']:7.3f} {number['coverage_90']:7.3f} "
+            f"{number['mse_of_mean']:8.4f} {number['seen_error']:8.4f} {number['ms_ssim_of_mean']:8.4f} "
+            f"{row['seconds']:8.1f} {row['seconds'] / max(rows[0]['seconds'], 0.01):6.2f}",
             flush=True,
         )
 
