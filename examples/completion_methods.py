@@ -39,6 +39,9 @@ ANNEALED = "annealed HMC"
 TREE_DEPTH = 4
 """Of NUTS: a transition has at most 2^4 - 1 gradients, so that the number of transitions bounds their sum."""
 
+STARTS_AT_ONCE = 50
+"""A batch of descents: as fast for each as larger ones, or faster."""
+
 KERNEL_NEIGHBOURS = (2, 4, 8, 16, 32, 64)
 KERNEL_WIDTHS = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, np.inf)
 """What is tried for k and h; h in units of the mean square over the seen pixels."""
@@ -196,11 +199,16 @@ def best_of_starts(task: Task) -> Rows:
     """The best of very many starts by the error of the seen part, of a few images."""
     s = task.settings
     steps = s.starts_steps or (s.steps or (s.gradients_per_chain,))[0]
+    groups = -(-s.starts // STARTS_AT_ONCE)
+    each = -(-s.starts // groups)
     data = {name: value[: s.starts_count] for name, value in task.seen.item_data["seen"].items()}
-    few = task.seen.of_items({"seen": data})
-    # One image at a time: its starts are a large enough batch.
-    posterior = task.infer(GradientDescent(best_of=s.starts), steps - 1, chains=1, model=few, items_at_once=1)
-    answer = answer_of(task, posterior, steps * s.starts, is_sample=False, chosen={"steps": steps})
+    repeated = task.seen.of_items({"seen": {name: np.repeat(value, groups, axis=0) for name, value in data.items()}})
+    kernel = GradientDescent(best_of=each)
+    posterior = task.infer(kernel, steps - 1, chains=1, model=repeated, items_at_once=1)
+    best = posterior["sample_stats"]["lp"].values.reshape(-1, groups).argmax(axis=1)  # (item,)
+    z = posterior["posterior"]["z"].values.reshape(len(best), groups, -1)[np.arange(len(best)), best]
+    gradients = float(steps * each * groups)
+    answer = answer_of(task, posterior, gradients, z[None, None], is_sample=False, chosen={"steps": steps})
     yield f"descent, best of {s.starts}", answer
 
 

@@ -121,8 +121,9 @@ def test_exponents_and_neighbours_on_held_out_images(script, small, tmp_path):
         assert np.array_equal(images, shown) == (view == "left")
 
 
-def test_other_inference_on_simulated_images(script, small, tmp_path):
+def test_other_inference_on_simulated_images(script, methods, small, tmp_path, monkeypatch):
     """Rows of as many gradients, a row of fewer images, and the tables that are printed of them."""
+    monkeypatch.setattr(methods, "STARTS_AT_ONCE", 2)
     options = script.Options(
         generators=(str(small),),
         views=("left",),
@@ -134,7 +135,7 @@ def test_other_inference_on_simulated_images(script, small, tmp_path):
         samples=1,
         leapfrog=2,
         independent=True,
-        starts=2,
+        starts=4,
         starts_steps=3,
         starts_count=2,
         starts_views=("left",),
@@ -143,11 +144,12 @@ def test_other_inference_on_simulated_images(script, small, tmp_path):
     rows = script.main(options)["rows"]
     left = {row["method"]: row for row in rows}
     equal = ["annealed HMC", "MAP, all 4, 32 steps", "randomised MAP, all 4", "SVI, mean field", "Langevin (MALA)"]
-    assert list(left) == [*equal[:3], "descent, best of 2", *equal[3:], "NUTS"]
+    assert list(left) == [*equal[:3], "descent, best of 4", *equal[3:], "NUTS"]
     assert {left[method]["gradient_evaluations"] for method in equal} == {4 * 16 * 2}
+    assert left["descent, best of 4"]["gradient_evaluations"] == 4 * 3
     assert 0 < left["NUTS"]["gradient_evaluations"] <= 4 * (16 * 2 + 2)
     assert {method: row["images_compared"] for method, row in left.items() if row["images_compared"] < 3} == {
-        "descent, best of 2": 2
+        "descent, best of 4": 2
     }
     assert all(row["log_score"] is not None for row in left.values())
     assert len(rows) == len(left)
