@@ -49,6 +49,9 @@ KERNEL_WIDTHS = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, np.inf)
 KERNEL_DRAWS = 32
 """Drawn with replacement."""
 
+TINY = 1e-12
+"""Added to a weight before its logarithm."""
+
 
 @dataclass
 class Settings:
@@ -325,42 +328,65 @@ def kernel_weights(distance: np.ndarray, width: float) -> np.ndarray:
     return weight / weight.sum(axis=1, keepdims=True)
 
 
+def drawn_by(weight: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Which neighbours, (draw, item), independently and with replacement, by weights (item, neighbour)."""
+    uniform = np.random.default_rng(seed).random((count, len(weight), 1))
+    return (uniform > weight.cumsum(axis=1)[:, :-1]).sum(axis=2)
+
+
 def tuned_kernel(
     view: views.View, images: np.ndarray, training: np.ndarray, hidden: np.ndarray | None
-) -> tuple[int, float, float]:
-    """k and h with the least CRPS on images (item, *event), and this CRPS, among `KERNEL_NEIGHBOURS` and `KERNEL_WIDTHS`.
+) -> dict[bool, dict[str, Any]]:
+    """k and h with the least CRPS of images (item, *event) among `KERNEL_NEIGHBOURS` and `KERNEL_WIDTHS`, with this CRPS.
 
-    The weighted neighbours are scored as the whole distribution: what the fair score of independent draws of it estimates.
+    Under True where the weighted neighbours are scored as a sample, under False where they are the whole distribution. For
+    the first, the mean of the effective numbers 1 / sum w^2 is at least that of the two nearest images: a fair score makes
+    much of little when one image has all the weight.
     """
     found, distance = nearest(view, view(torch.from_numpy(images)).numpy(), training, max(KERNEL_NEIGHBOURS))
-    scores = {}
+    best: dict[bool, dict[str, Any]] = {}
     for count in KERNEL_NEIGHBOURS:
         draws = training[found[:, :count].T][:, None]
         for width in KERNEL_WIDTHS:
-            log_weight = np.log(kernel_weights(distance[:, :count], width).T[:, None] + 1e-300)
-            items = items_of(draws, images, hidden, log_weight)
-            scores[count, width] = float(np.mean([crps_of(one, is_sample=False).mean() for one in items if one is not None]))
-    count, width = min(scores, key=scores.__getitem__)
-    return count, width, scores[count, width]
+            weight = kernel_weights(distance[:, :count], width)
+            items = list(items_of(draws, images, hidden, np.log(weight.T[:, None] + TINY)))
+            effective = float((1 / (weight**2).sum(axis=1)).mean())
+            for is_sample in (True, False):
+                score = float(np.mean([crps_of(one, is_sample).mean() for one in items if one is not None]))
+                known = best.get(is_sample, {"held_out_crps": np.inf})["held_out_crps"]
+                if score < known and (effective > 2 - 1e-6 or not is_sample):
+                    best[is_sample] = {"k": count, "h": width, "effective_number": effective, "held_out_crps": score}
+    return best
 
 
 def kernel_neighbours(task: Task) -> Rows:
-    """Draws, independent and with replacement, of the k nearest training images by weights exp(-d / h).
+    """The k nearest training images by weights exp(-d / h), in two ways.
 
-    They are a sample of the weighted neighbours, and fair scores estimate the score of that distribution whatever their number.
-    (Rows of k nearest images are scored as if these were a sample themselves, which is kinder to a small k.)
+    Scored as a weighted sample, as the rows of k nearest images are scored as a sample: kind to few neighbours, and the same as
+    these rows where h is infinite. And independent draws by these weights, with replacement: a sample indeed, of the weighted
+    neighbours, so that fair scores estimate the score of that distribution, whatever the number of draws.
     """
     hidden = None if task.mask is None else ~task.mask
-    count, width, score = tuned_kernel(task.view, task.tuning, task.training, hidden)
+    tuned = tuned_kernel(task.view, task.tuning, task.training, hidden)
     started = time.perf_counter()
-    found, distance = nearest(task.view, task.value, task.training, count)
-    random = np.random.default_rng(task.settings.seed)
-    below = kernel_weights(distance, width).cumsum(axis=1)  # (item, neighbour)
-    drawn = (random.random((KERNEL_DRAWS, len(found), 1)) > below[..., :-1]).sum(axis=2)  # (draw, item)
+    found, distance = nearest(task.view, task.value, task.training, max(KERNEL_NEIGHBOURS))
+    seconds = time.perf_counter() - started
+
+    def chosen(is_sample: bool) -> tuple[np.ndarray, dict[str, Any]]:
+        one = tuned[is_sample]
+        weight = kernel_weights(distance[:, : one["k"]], one["h"])
+        return weight, one | {"h": one["h"] if np.isfinite(one["h"]) else "infinite"}
+
+    weight, settings = chosen(True)
+    x = task.training[found[:, : settings["k"]].T][:, None]
+    log_weight = np.log(weight.T[:, None] + TINY)
+    answer = Answer(x, is_sample=True, log_weight=log_weight, seconds=seconds, chosen=settings)
+    yield "nearest images by a kernel", answer
+
+    weight, settings = chosen(False)
+    drawn = drawn_by(weight, KERNEL_DRAWS, task.settings.seed)
     x = task.training[np.take_along_axis(found, drawn.T, axis=1).T][:, None]
-    chosen = {"k": count, "h": width if np.isfinite(width) else "infinite", "held_out_crps": score}
-    answer = Answer(x, is_sample=True, chosen=chosen)
-    yield "nearest images by a tuned kernel", answer._replace(seconds=time.perf_counter() - started)
+    yield "draws of images by a kernel", Answer(x, is_sample=True, seconds=seconds, chosen=settings)
 
 
 def direct(task: Task) -> Rows:

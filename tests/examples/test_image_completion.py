@@ -179,13 +179,13 @@ def test_a_direct_model_and_a_tuned_kernel(script, methods, small, tmp_path):
     )
     rows = script.main(options)["rows"]
     for view in options.views:
-        _, direct, kernel = (row for row in rows if row["view"] == view)
+        _, direct, kernel, draws = (row for row in rows if row["view"] == view)
         assert direct["method"] == "direct model for any mask"
         assert direct["chosen"] == {"training_seconds": 1.5}
         assert (direct["seen_error"] == 0) == (view == "left")  # it keeps the pixels that it is shown
-        assert kernel["method"] == "nearest images by a tuned kernel"
-        assert kernel["chosen"]["k"] in methods.KERNEL_NEIGHBOURS
-        assert kernel["log_score"] is None
+        assert [row["method"] for row in (kernel, draws)] == ["nearest images by a kernel", "draws of images by a kernel"]
+        assert all(row["chosen"]["k"] in methods.KERNEL_NEIGHBOURS and row["log_score"] is None for row in (kernel, draws))
+        assert kernel["chosen"]["effective_number"] > 2 - 1e-6
 
 
 @pytest.mark.parametrize(
@@ -211,6 +211,13 @@ def test_kernel_weights_are_between_the_nearest_and_all_alike(methods):
     weight = methods.kernel_weights(distance, 0.1)[0]
     assert weight[1] / weight[0] == pytest.approx(np.exp(-1))
     assert weight.sum() == pytest.approx(1)
+
+
+def test_neighbours_are_drawn_by_their_weights(methods):
+    weight = np.array([[0.7, 0.2, 0.1], [1.0, 0.0, 0.0]])
+    drawn = methods.drawn_by(weight, 4_000, seed=0)
+    shares = np.stack([(drawn == k).mean(axis=0) for k in range(3)], axis=1)
+    np.testing.assert_allclose(shares, weight, atol=0.03)
 
 
 def test_randomised_map_is_exact_for_a_linear_generator(methods):
