@@ -1,15 +1,26 @@
-"""Completing images: annealed HMC against nearest neighbours and descents, on real images that no model has seen.
+"""Completing images: annealed HMC against other inference, nearest neighbours and a network trained for it, by one scorer.
 
 Everybody answers the same question, what the rest of an image could be, with a distribution, and one scorer judges it
 (`cogen.diagnostics.score_completions`): fair CRPS and energy score of the hidden part, randomised PIT and coverage of the
-predictive over all hidden pixels, error of the mean, error of the seen part. The methods:
+predictive over all hidden pixels, error of the mean, error of the seen part. The log score of a hidden pixel is that of the
+mixture of a method's draws with the noise, which grows with their number: compare methods of as many draws. The methods, by
+their names for ``--methods`` (`completion_methods.py`):
 
-* annealed HMC on the generator's own likelihood, learned or Gaussian, or on a power of it (`--exponents`);
-* the ensemble of as many descents (`GradientDescent`), stopped after so many steps each: early stopping matters, so their
-  number is chosen on validation images; one descent with all the gradients, and the best of all starts by
-  the error of the seen part, which are points: their CRPS is the absolute error (Fang and Schwing 2019, section 4.2);
-* the k nearest training images by the seen part, no model at all; k is chosen on validation images too;
-* draws of the prior, which have not looked.
+* guided: annealed HMC from the guide that lies beside the generator, as `cogen tune` left it: what `cogen complete` runs;
+* annealed: annealed HMC from the prior, on the generator's own likelihood, learned or Gaussian, or on a power of it
+  (`--exponents`);
+* descent: the ensemble of as many descents (`GradientDescent`), stopped after so many steps each: early stopping matters, so
+  their number is chosen on validation images; map: the same with the prior;
+* points: one descent with all the gradients, and the best of all starts by the error of the seen part (best-of-starts: of
+  very many starts), which are points: their CRPS is the absolute error (Fang and Schwing 2019, section 4.2);
+* randomised-map: descents on data moved by the noise, with the prior's mean moved by a draw of it; svi, langevin, nuts;
+* neighbours: the k nearest training images by the seen part, no model at all; k is chosen on validation images too. They are
+  scored as a sample of k, which is kind to a small k. kernel: nearest images by weights exp(-d / h), scored as a weighted
+  sample in the same way, and independent draws by such weights, which are a sample indeed; k and h of both are tuned by the
+  script on the last 128 images that training held out;
+* guide: draws of the guide alone, and such draws chosen by their importance weights;
+* direct: a network that was trained to complete images under any mask (`arbitrary_conditioning.py`);
+* prior: draws of the prior, which have not looked.
 
 The paper's finding: AIS-based HMC beats gradient descent from one start and from the best of 5,000 in MSE of the hidden part
 and MS-SSIM, most of all for well-trained generators (CelebA and LSUN, 64 to 256 pixels). What differs here: MNIST and
@@ -24,7 +35,15 @@ The choice, on the first 64 images that training held out, and then the figures,
         --chains 8 --warmup 80 --samples 1 --leapfrog 10 --independent --exponents 1 --neighbours 2 3 4 8 --steps 300 \
         --output examples/results/digits
 
-and the second with fashion and data/fashion_mnist, or with colour and data/cifar10.
+and the second with fashion and data/fashion_mnist. Simulated images, whose posterior is the right answer:
+
+    python examples/image_completion.py --generators digits --views half left block thumbnail --part simulated --count 64 \
+        --chains 8 --warmup 80 --samples 1 --leapfrog 10 --independent --steps 300 \
+        --methods annealed descent map randomised-map svi langevin nuts prior --output examples/results/digits_simulated
+
+The tables of README and docs are printed from the records:
+
+    python examples/image_completion.py --table examples/results/digits.json examples/results/fashion.json
 
 Earlier tables, of the generators with Gaussian noise:
 
@@ -46,8 +65,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,18 +73,36 @@ import numpy as np
 import torch
 import tyro
 import xarray as xr
+from completion_methods import METHODS, Answer, Settings, Task
+from completion_table import markdown
 from matplotlib.figure import Figure
+from torch.distributions import Normal
 
-from cogen.diagnostics import compare_scores, independent_groups, mean_of_draws, ms_ssim, mse_of_draws, score_completions
-from cogen.inference import AnnealedHMC, GradientDescent, infer
-from cogen.models import CoGenerator, load_generator, load_image_data, pixel_noise_of, shipped_images, views
+from cogen.diagnostics import mean_of_draws, ms_ssim, mse_of_draws, score_completions
+from cogen.diagnostics.completion_scores import paired_difference
+from cogen.models import (
+    CoGenerator,
+    FlowGuide,
+    load_generator,
+    load_guide,
+    load_image_data,
+    pixel_noise_of,
+    shipped_images,
+    views,
+)
 from cogen.models.data.datasets import from_bytes, held_out_split
+from cogen.models.storage.tunings import load_tuning
 
-ANNEALED = "annealed HMC"
+TUNED_AS = {"half": "half", "left": "half", "block": "centre", "thumbnail": "thumbnail"}
+"""The views by the names of `cogen tune`; both halves take the tuning of the top."""
+
+TUNING = 128
+"""Images, the last of those that training held out, for choices that the script makes."""
 
 REPORTED = {
     "hidden_crps": "crps",
     "hidden_energy_score": "energy_score",
+    "log_score": "log_score",
     "coverage_50": "coverage_50",
     "coverage_90": "coverage_90",
     "joint_coverage_50": "joint_coverage_50",
@@ -85,12 +120,14 @@ REPORTED = {
 
 
 @dataclass
-class Options:
+class Options(Settings):
     generators: tuple[str, ...] = ("mnist",)
     """Shipped names, or paths of .safetensors files (such as the snapshots of `train_mnist.py --snapshots`)."""
     views: tuple[str, ...] = ("half", "block", "thumbnail")
     """What is seen: half, the top half; left, the left half; block, all but a central block of 14 pixels; thumbnail, a 7 x 7
     thumbnail."""
+    methods: tuple[str, ...] = ("annealed", "descent", "prior")
+    """What is compared. Those that --points, --neighbours, --starts and --direct are about come with these."""
     images: Path | None = None
     """A data set, as `load_image_data` reads it: a folder of idx files, data/cifar10; the default is the sixteen test digits
     that are shipped."""
@@ -98,30 +135,27 @@ class Options:
     """Of that folder: test, or held-out, what `cogen train` keeps of the training images for choices. Or simulated: images that
     the generator makes, with the view's noise, for which its posterior (of exponent 1) is the right answer."""
     count: int = 16
-    chains: int = 32
-    """Chains of annealed HMC, draws of the prior, and n, the number of starts of gradient descent."""
-    warmup: int = 300
-    samples: int = 20
-    leapfrog: int = 10
-    independent: bool = False
-    """Every chain counts the same, and none is resampled: the annealing is a warm-up. The scores are then those of independent
-    draws, which pairs of a few populations are not when these collapse."""
-    exponents: tuple[float, ...] = (1.0,)
-    """Exponents of a learned likelihood. The first is what the others are compared with."""
-    steps: tuple[int, ...] = ()
-    """Steps of the ensembles of descents; the default is as many as annealed HMC has gradients for each chain."""
     points: bool = False
     """Also the answers of one descent: after as many steps as annealed HMC makes transitions, with all its gradients, and the
     best of all starts."""
-    neighbours: tuple[int, ...] = ()
-    """How many nearest training images; they need --images."""
-    starts: int | None = None
-    """Also the best of so many starts, whatever it costs (the paper: 5,000), with the same steps per start."""
+    starts_views: tuple[str, ...] | None = None
+    """The views in which --starts counts; default all."""
     noise: float | None = None
     """Scale of Gaussian noise; by default each generator's own, learned or Gaussian."""
-    seed: int = 0
     output: Path = Path("image-completion")
     """Folder-and-stem of the JSON and the PNG."""
+    table: tuple[Path, ...] = ()
+    """Print the markdown tables of these records, and do nothing else."""
+
+
+class Images(NamedTuple):
+    """Images (item, 1, height, width) in [-1, 1]."""
+
+    judged: np.ndarray
+    training: np.ndarray | None = None
+    """What a method may look at."""
+    tuning: np.ndarray | None = None
+    """What it may choose its settings by."""
 
 
 def view_of(name: str, shape: tuple[int, ...], scale: float, likelihood: Any = None) -> views.View:
@@ -136,27 +170,16 @@ def view_of(name: str, shape: tuple[int, ...], scale: float, likelihood: Any = N
     raise SystemExit(f"--views {name}: choose from half, left, block, thumbnail")
 
 
-class Answer(NamedTuple):
-    """What a method gives: draws of x, their weights, and what they cost."""
-
-    x: np.ndarray  # (chain, draw, item, channel, height, width)
-    gradient_evaluations: float = 0.0
-    is_sample: bool = False
-    """Whether the draws are a sample of the method's answer, as those of a posterior; otherwise they are the whole answer."""
-    noise: Any = None
-    """Of the predictive: a scale, or a learned noise; the draws are of observations where there is none."""
-    log_weight: np.ndarray | None = None
-    group: np.ndarray | None = None
-
-
 def judge(seen: CoGenerator, images: np.ndarray, answer: Answer) -> xr.Dataset:
-    """Scores of every image."""
-    view, entry = seen.views["seen"], seen.item_data["seen"]
-    hidden = ~entry["mask"] if "mask" in entry else None
+    """Scores of every image; NaN for those of which there is no answer."""
     x, log_weight = answer.x, answer.log_weight
+    answered = x.shape[2]
+    view, entry = seen.views["seen"], {name: values[:answered] for name, values in seen.item_data["seen"].items()}
+    hidden = ~entry["mask"] if "mask" in entry else None
+    truth = images[:answered]
     scores = score_completions(
         x,
-        images,
+        truth,
         hidden,
         value_range=seen.value_range,
         log_weight=log_weight,
@@ -166,19 +189,28 @@ def judge(seen: CoGenerator, images: np.ndarray, answer: Answer) -> xr.Dataset:
     )
     looked = view(torch.from_numpy(x.reshape(-1, *x.shape[3:]))).numpy().reshape(*x.shape[:3], *entry["value"].shape[1:])
     found = {
+        "log_score": log_score(answer, truth, hidden),
         "seen_error": mse_of_draws(looked, entry["value"], entry.get("mask"), log_weight),
-        "ms_ssim_of_mean": ms_ssim(mean_of_draws(x, log_weight), images, seen.value_range),
+        "ms_ssim_of_mean": ms_ssim(mean_of_draws(x, log_weight), truth, seen.value_range),
     }
-    return scores.assign({name: ("item", values) for name, values in found.items()})
+    return scores.assign({name: ("item", values) for name, values in found.items()}).reindex(item=np.arange(len(images)))
 
 
-def nearest(view: views.View, seen: np.ndarray, training: np.ndarray, count: int) -> np.ndarray:
-    """The nearest training images by what the view shows, in squared distance: (neighbour, item, *event), the nearest first."""
-    shown = np.concatenate([view(torch.from_numpy(part)).numpy() for part in np.array_split(training, 20)])
-    mask = np.broadcast_to(True if view.mask is None else view.mask.numpy(), shown.shape[1:])
-    of_training, of_seen = shown[:, mask], seen[:, mask]
-    square = (of_training**2).sum(1) - 2 * of_seen @ of_training.T  # but for a constant an item
-    return training[np.argsort(square, axis=1, kind="stable")[:, :count].T]
+def log_score(answer: Answer, truth: np.ndarray, hidden: np.ndarray | None) -> np.ndarray:
+    """Mean over the hidden pixels of log sum_i w_i p(y | x_i), pixel by pixel, (item,); NaN where there is no noise.
+
+    The draws are taken as they are: the score of the mixture of so few is lower than that of the distribution they are from.
+    """
+    if answer.noise is None:
+        return np.full(len(truth), np.nan)
+    x, y = torch.from_numpy(answer.x).flatten(0, 1), torch.from_numpy(truth)
+    weight = torch.zeros(x.shape[:2]) if answer.log_weight is None else torch.from_numpy(answer.log_weight).flatten(0, 1)
+    weight = weight.log_softmax(0)[(..., *[None] * (y.ndim - 1))]  # (draw, item, 1, 1, 1)
+    learned = hasattr(answer.noise, "noisy")
+    density = answer.noise.noise.log_prob(y, x) if learned else Normal(x, answer.noise).log_prob(y)
+    density = (weight + density).logsumexp(0).detach().numpy()
+    judged = np.broadcast_to(True if hidden is None else hidden, truth.shape)
+    return np.array([one[where].mean() for one, where in zip(density, judged, strict=True)])
 
 
 def simulated(options: Options, generator: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -194,110 +226,106 @@ def simulated(options: Options, generator: Any, name: str) -> tuple[np.ndarray, 
     return (x if view.mask is None else shown), shown
 
 
-def answers_of(
-    options: Options, generator: Any, name: str, images: np.ndarray, shown: np.ndarray | None, training: np.ndarray | None
-) -> Iterator[tuple[str, CoGenerator, Answer]]:
-    """The answers by method, each with the model that it was given; that of annealed HMC first. ``shown`` None: what the view
-    shows of the images."""
+def task_of(options: Options, generator_name: str, generator: Any, name: str, images: Images) -> tuple[Task, np.ndarray]:
+    """What the methods are given, and the images that are judged."""
     shape = tuple(generator.config.event_shape)
     scale = options.noise or generator.config.noise_scale
     learned = None if options.noise else pixel_noise_of(generator)
+    judged, shown = images.judged, None
+    if options.part == "simulated":
+        judged, shown = simulated(options, generator, name)
 
     def conditioned(exponent: float) -> CoGenerator:
         likelihood = None if learned is None else pixel_noise_of(generator, exponent)
         model = CoGenerator(generator, views={"seen": view_of(name, shape, scale, likelihood)})
-        return model.condition(seen=model.views["seen"](torch.from_numpy(images)).numpy() if shown is None else shown)
+        return model.condition(seen=model.views["seen"](torch.from_numpy(judged)).numpy() if shown is None else shown)
 
-    def decoded(z: np.ndarray) -> np.ndarray:
-        return seen.decode(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:3], *shape)
-
-    seen = conditioned(options.exponents[0])
     noise: Any = scale if learned is None else learned
-    if options.part == "simulated" and seen.views["seen"].mask is None:
+    if options.part == "simulated" and name == "thumbnail":
         noise = None  # the truth is x itself
-    each = (options.warmup + options.samples) * options.leapfrog
-    evaluations = options.chains * each  # per image
-
-    kernel = AnnealedHMC(num_leapfrog=options.leapfrog)
-    if options.independent:
-        kernel = AnnealedHMC(num_leapfrog=options.leapfrog, resample_threshold=0, weighted=False)
-
-    for exponent in options.exponents[: 1 if learned is None or name == "thumbnail" else None]:
-        model = conditioned(exponent)
-        annealed = infer(
-            model,
-            kernel,
-            num_warmup=options.warmup,
-            num_samples=options.samples,
-            num_chains=options.chains,
-            seed=options.seed,
-        )
-        weight = None if options.independent else annealed["sample_stats"]["log_weight"].values
-        group = independent_groups(annealed).values
-        x = decoded(annealed["posterior"]["z"].values)
-        method = ANNEALED if exponent == options.exponents[0] else f"{ANNEALED}, exponent {exponent:g}"
-        yield method, model, Answer(x, evaluations, True, noise, weight, group)
-
-    def descend(chains: int, steps: int, best_of: int = 1) -> Any:
-        kernel = GradientDescent(best_of=best_of)
-        return infer(seen, kernel, num_warmup=steps - 1, num_samples=1, num_chains=chains, seed=options.seed)
-
-    for steps in options.steps or (each,):
-        ensemble = descend(options.chains, steps)
-        z = ensemble["posterior"]["z"].values
-        answer = Answer(decoded(z), steps * options.chains, True, noise)
-        yield f"descent, all {options.chains}, {steps} steps", seen, answer
-    if options.points:
-        best = ensemble["sample_stats"]["lp"].values[:, 0].argmax(axis=0)  # (item,)
-        chosen = z[best, :, np.arange(len(images))].swapaxes(0, 1)[None]
-        yield f"descent, best of {options.chains}", seen, Answer(decoded(chosen), evaluations, noise=noise)
-        for steps in (options.warmup + options.samples, evaluations):
-            z = descend(1, steps)["posterior"]["z"].values
-            yield f"descent, {steps} steps", seen, Answer(decoded(z), steps, noise=noise)
-    if options.starts:
-        z = descend(1, each, best_of=options.starts)["posterior"]["z"].values
-        yield f"descent, best of {options.starts}", seen, Answer(decoded(z), each * options.starts, noise=noise)
-    if options.neighbours:
-        if training is None:
-            raise SystemExit("--neighbours: they are training images, so give --images")
-        found = nearest(seen.views["seen"], seen.item_data["seen"]["value"], training, max(options.neighbours))
-        for count in options.neighbours:
-            yield f"{count} nearest images", seen, Answer(found[:count, None], 0, True)
-    z = np.random.default_rng(options.seed).standard_normal((options.chains, 1, len(images), seen.latent_dim))
-    yield "draws of the prior", seen, Answer(decoded(z), 0, True, noise)
+    powers = conditioned if learned is not None and name != "thumbnail" else None
+    seen = conditioned(options.exponents[0])
+    flow = load_guide(generator_name)
+    guide = None if flow is None else FlowGuide(flow, seen)
+    tuned = load_tuning(generator_name, TUNED_AS[name])
+    return Task(seen, options, noise, powers, images.training, images.tuning, guide, tuned), judged
 
 
-def compare(
-    options: Options, name: str, view: str, images: np.ndarray, training: np.ndarray | None = None
-) -> list[dict[str, Any]]:
-    generator, shown = load_generator(name), None
-    if options.part == "simulated":
-        images, shown = simulated(options, generator, view)
-    scores, costs, seconds = {}, {}, {}
-    started = time.perf_counter()
-    for method, seen, answer in answers_of(options, generator, view, images, shown, training):
-        seconds[method] = time.perf_counter() - started
-        scores[method], costs[method] = judge(seen, images, answer), answer.gradient_evaluations
-        started = time.perf_counter()
-    against = compare_scores(scores, "crps", reference=ANNEALED)
-    compared = np.isfinite([found["crps"].values for found in scores.values()]).all(axis=0)  # (item,)
+def methods_of(options: Options) -> list[str]:
+    """Those that are asked for, in the order of the rows: the first is what the others are compared with."""
+    if unknown := [name for name in options.methods if name not in METHODS]:
+        raise SystemExit(f"--methods {unknown[0]}: choose from {', '.join(METHODS)}")
+    given = {"points": options.points, "neighbours": options.neighbours, "best-of-starts": options.starts}
+    given["direct"] = options.direct
+    asked = {*options.methods, *(name for name, value in given.items() if value)}
+    remedies = {
+        "neighbours": ("give --neighbours, how many", not options.neighbours),
+        "kernel": ("its k and h are tuned on images that training held out: give --images", options.images is None),
+        "direct": ("give --direct, the weights that arbitrary_conditioning.py has written", options.direct is None),
+        "best-of-starts": ("give --starts", not options.starts),
+    }
+    if options.neighbours and options.images is None:
+        raise SystemExit("--neighbours: they are training images, so give --images")
+    for name, (remedy, missing) in remedies.items():
+        if name in asked and missing:
+            raise SystemExit(f"--methods {name}: {remedy}")
+    return [name for name in METHODS if name in asked]
+
+
+def compare(options: Options, name: str, view: str, images: Images) -> list[dict[str, Any]]:
+    """The rows of a generator and a view, as they are recorded."""
+    generator = load_generator(name)
+    task, judged = task_of(options, name, generator, view, images)
+    answers: dict[str, Answer] = {}
+    scores: dict[str, xr.Dataset] = {}
+    for asked in methods_of(options):
+        if asked == "best-of-starts" and view not in (options.starts_views or options.views):
+            continue
+        for method, answer in METHODS[asked](task):
+            scores[method] = judge(task.seen, judged, answer)
+            answers[method] = answer._replace(x=answer.x[:1, :1], log_weight=None, group=None)  # pixels are not needed any more
+    reference = next(iter(scores))
+    whole = [method for method, answer in answers.items() if answer.x.shape[2] == len(judged)]
+    compared = np.isfinite([scores[method]["crps"].values for method in whole]).all(axis=0)  # (item,)
     figures = generator.config.figures
-    return [
-        {
-            "generator": generator.config.name or name,
-            "iterations": figures.get("iteration", figures.get("iterations")),
-            "view": view,
-            "method": method,
-            "noise": options.noise or generator.config.noise_scale,
-            "gradient_evaluations": costs[method],
-            "seconds": round(seconds[method], 1),
-            **{reported: float(found[score][compared].mean()) for reported, score in REPORTED.items()},
-            "images_compared": int(compared.sum()),
-            "crps_difference": float(against.loc[method, "difference"]),
-            "crps_difference_se": float(against.loc[method, "difference_se"]),
-        }
-        for method, found in scores.items()
-    ]
+    rows = []
+    for method, found in scores.items():
+        answer, where = answers[method], compared & np.isfinite(found["crps"].values)
+
+        def difference(score: str, found: xr.Dataset = found, where: np.ndarray = where) -> tuple[float, float]:
+            return paired_difference(found[score].values[where], scores[reference][score].values[where])
+
+        crps, energy = difference("crps"), difference("energy_score")
+        rows.append(
+            {
+                "generator": generator.config.name or name,
+                "iterations": figures.get("iteration", figures.get("iterations")),
+                "part": options.part,
+                "view": view,
+                "method": method,
+                "noise": options.noise or generator.config.noise_scale,
+                "gradient_evaluations": answer.gradient_evaluations,
+                "seconds": round(answer.seconds, 2),
+                "compile_seconds": round(answer.compile_seconds, 2),
+                **{reported: _mean(found[score].values[where]) for reported, score in REPORTED.items()},
+                "images_compared": int(where.sum()),
+                "crps_difference": _number(crps[0]),
+                "crps_difference_se": _number(crps[1]),
+                "energy_score_difference": _number(energy[0]),
+                "energy_score_difference_se": _number(energy[1]),
+                **({"chosen": answer.chosen} if answer.chosen else {}),
+            }
+        )
+    return rows
+
+
+def _number(value: Any) -> float | None:
+    """As JSON has it: None for what is not finite."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return _number(values.mean()) if values.size else None
 
 
 def figure_of(rows: list[dict[str, Any]]) -> Figure:
@@ -314,7 +342,8 @@ def figure_of(rows: list[dict[str, Any]]) -> Figure:
     for column, view in enumerate(columns):
         for line, (score, label) in enumerate(shown):
             panel = axes[line, column]
-            found = {(r["method"], r["iterations"] or 0): r[score] for r in rows if r["view"] == view}
+            known = [row for row in rows if row["view"] == view and row[score] is not None]
+            found = {(row["method"], row["iterations"] or 0): row[score] for row in known}
             for place, method in enumerate(methods):
                 values = [found.get((method, iteration), np.nan) for iteration in iterations]  # a view has not all methods
                 if len(iterations) == 1:
@@ -335,45 +364,56 @@ def figure_of(rows: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def images_of(options: Options) -> tuple[np.ndarray, np.ndarray | None]:
-    """The images to complete, and those that a method may look at, (item, channel, height, width) in [-1, 1]."""
+def images_of(options: Options) -> Images:
+    """The images to complete, and those that a method may look at."""
     if options.part not in ("test", "held-out", "simulated"):
         raise SystemExit(f"--part {options.part}: choose test, held-out or simulated")
     if options.images is None:
         if options.part == "held-out":
             raise SystemExit("--part held-out: give --images")
-        return shipped_images("mnist")[0][: options.count], None
+        return Images(shipped_images("mnist")[0][: options.count])
     data = load_image_data(options.images)
     kept, held_out = held_out_split(len(data.train))
     chosen = data.test if options.part == "test" else data.train[held_out]
-    return from_bytes(chosen[: options.count], (-1.0, 1.0)), from_bytes(data.train[kept], (-1.0, 1.0))
+    parts = (chosen[: options.count], data.train[kept], data.train[held_out[-TUNING:]])
+    return Images(*(from_bytes(part, (-1.0, 1.0)) for part in parts))
+
+
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    """Print the rows of a generator and a view."""
+    print(f"\n{rows[0]['generator']}, {rows[0]['view']}")
+    print(
+        f"{'':32} {'CRPS':>8} {'- the first (s.e.)':>19} {'energy':>8} {'log p':>8} {'50 %':>7} {'90 %':>7} {'mean^2':>8} "
+        f"{'seen^2':>8} {'MS-SSIM':>8} {'seconds':>8} {'ratio':>6}"
+    )
+    for row in rows:
+        number = {key: np.nan if value is None else value for key, value in row.items()}
+        difference = ""
+        if row is not rows[0]:
+            difference = f"{number['crps_difference']:+.4f} ({number['crps_difference_se']:.4f})"
+        print(
+            f"{row['method']:32} {number['hidden_crps']:8.4f} {difference:>19} {number['hidden_energy_score']:8.3f} "
+            f"{number['log_score']:8.4f} {number['coverage_50']:7.3f} {number['coverage_90']:7.3f} "
+            f"{number['mse_of_mean']:8.4f} {number['seen_error']:8.4f} {number['ms_ssim_of_mean']:8.4f} "
+            f"{row['seconds']:8.1f} {row['seconds'] / max(rows[0]['seconds'], 0.01):6.2f}",
+            flush=True,
+        )
 
 
 def main(options: Options) -> dict[str, Any]:
-    images, training = images_of(options)
+    if options.table:
+        print(markdown(options.table))
+        return {}
+    methods_of(options)  # what is missing is said before anything runs
+    images = images_of(options)
     rows: list[dict[str, Any]] = []
     for name in options.generators:
         for view in options.views:
-            found = compare(options, name, view, images, training)
-            rows += found
-            print(f"\n{name}, {view}")
-            print(
-                f"{'':32} {'CRPS':>8} {'- annealed (s.e.)':>19} {'energy':>8} {'50 %':>7} {'90 %':>7} {'mean^2':>8} "
-                f"{'seen^2':>8} {'MS-SSIM':>8}"
-            )
-            for row in found:
-                difference = (
-                    f"{row['crps_difference']:+.4f} ({row['crps_difference_se']:.4f})" if row["method"] != ANNEALED else ""
-                )
+            rows += (found := compare(options, name, view, images))
+            print_rows(found)
+            if (compared := found[0]["images_compared"]) < options.count:
                 print(
-                    f"{row['method']:32} {row['hidden_crps']:8.4f} {difference:>19} {row['hidden_energy_score']:8.3f} "
-                    f"{row['coverage_50']:7.3f} {row['coverage_90']:7.3f} {row['mse_of_mean']:8.4f} {row['seen_error']:8.4f} "
-                    f"{row['ms_ssim_of_mean']:8.4f}",
-                    flush=True,
-                )
-            if (compared := rows[-1]["images_compared"]) < len(images):
-                print(
-                    f"compared over {compared} of {len(images)} images: all draws of annealed HMC for the others descend "
+                    f"compared over {compared} of {options.count} images: all draws of annealed HMC for the others descend "
                     "from one population, and a fair score takes two (more chains or temperatures)"
                 )
     options.output.parent.mkdir(parents=True, exist_ok=True)

@@ -48,13 +48,17 @@ class FlowGuide:
             self.context = self.flow.context(shown, weight)
         """(item, context_dim): all that the flow knows of an item."""
 
+    def posterior(self) -> Any:
+        """q(z | what is seen) as a Pyro distribution, batch shape (item,)."""
+        from cogen.models.networks.flow_posterior_torch import FlowPosterior
+
+        return FlowPosterior(self.flow, self.context)
+
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         import pyro
 
-        from cogen.models.networks.flow_posterior_torch import FlowPosterior
-
         with pyro.plate("item", len(self.context), dim=-1):
-            pyro.sample("z", FlowPosterior(self.flow, self.context))
+            pyro.sample("z", self.posterior())
 
     def numpyro(self, *args: Any, **kwargs: Any) -> None:
         import numpyro
@@ -80,18 +84,16 @@ class FlowGuide:
     def pyro_start(self, prior_share: float = 0.1) -> Any:
         """The same for ``PyroAnnealedHMC(initial=...)``."""
         from cogen.inference.torch.guide_start import PyroGuideStart
-        from cogen.models.networks.flow_posterior_torch import FlowPosterior
 
-        return PyroGuideStart(FlowPosterior(self.flow, self.context), prior_share=prior_share)
+        return PyroGuideStart(self.posterior(), prior_share=prior_share)
 
     def _coordinates(self) -> Any:
         """Mean and Cholesky factor of the covariance of each item's draws."""
         from cogen.inference.annealing.guide_start import Affine
-        from cogen.models.networks.flow_posterior_torch import FlowPosterior
 
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(0)
-            z = FlowPosterior(self.flow, self.context).sample(torch.Size([COORDINATE_DRAWS]))
+            z = self.posterior().sample(torch.Size([COORDINATE_DRAWS]))
         center = z.mean(0)
         apart = (z - center).double()
         covariance = torch.einsum("kia,kib->iab", apart, apart) / len(z)

@@ -1,8 +1,8 @@
 """`cogen tune`: how much annealing does a view of a generator need? Found on items that the generator makes.
 
 A pilot with an adaptive ladder says how the inverse temperatures should be spread, and a slower one along this ladder how the
-step sizes fall. Then new items are completed with more and more temperatures, all frozen. Each of these items was made from a latent z*, which is an
-exact draw of its posterior, so a chain that has arrived has on average the same log density,
+step sizes fall. Then new items are completed with more and more temperatures, all frozen. Each of these items was made from a
+latent z*, which is an exact draw of its posterior, so a chain that has arrived has on average the same log density,
 
     gap = E[ log p(y, z*) - log p(y, z) ] = 0,      z the end of a chain,
 

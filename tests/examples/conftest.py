@@ -16,12 +16,14 @@ from cogen.models.data.datasets import IDX_FILES
 def script(request):
     name = request.path.stem.removeprefix("test_")
     path = Path(__file__).parents[2] / "examples" / f"{name}.py"
+    sys.path.insert(0, str(path.parent))  # as for a script: what stands beside it can be imported
     specification = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(specification)
     sys.modules[name] = module  # dataclasses look their module up
     specification.loader.exec_module(module)
     yield module
     del sys.modules[name]
+    sys.path.remove(str(path.parent))
 
 
 @pytest.fixture

@@ -1,0 +1,106 @@
+"""The markdown tables of records of `image_completion.py`, with every row that they hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def _figure(key: str, form: str) -> Callable[[Row], str]:
+    """A cell; empty where the record has no such number."""
+    return lambda row: "" if row.get(key) is None else format(row[key], form)
+
+
+def _with_error(key: str) -> Callable[[Row], str]:
+    """Minus the first method, with the paired standard error."""
+
+    def cell(row: Row) -> str:
+        if row.get(key) is None or row[f"{key}_se"] == 0.0:  # the first method itself
+            return ""
+        error = row[f"{key}_se"]
+        return f"{row[key]:+.4f}" + ("" if error is None else f" ({error:.4f})")
+
+    return cell
+
+
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "images, seen": lambda row: place_of(row),
+    "method": lambda row: row["method"],
+    "images": _figure("images_compared", "d"),
+    "CRPS": _figure("hidden_crps", ".4f"),
+    "minus the first (s.e.)": _with_error("crps_difference"),
+    "energy score": _figure("hidden_energy_score", ".3f"),
+    "minus the first (s.e.), energy score": _with_error("energy_score_difference"),
+    "log score": _figure("log_score", ".4f"),
+    "50 %": _figure("coverage_50", ".3f"),
+    "90 %": _figure("coverage_90", ".3f"),
+    "joint 50 %": _figure("joint_coverage_50", ".2f"),
+    "joint 90 %": _figure("joint_coverage_90", ".2f"),
+    "PIT dispersion": _figure("pit_dispersion", ".3f"),
+    "width of 90 %": _figure("interval_width_90", ".2f"),
+    "without noise 50 %": _figure("descriptive_coverage_50", ".2f"),
+    "without noise 90 %": _figure("descriptive_coverage_90", ".2f"),
+    "error of the mean": _figure("mse_of_mean", ".3f"),
+    "best of 10": _figure("mse_best_of_10", ".3f"),
+    "seen error": _figure("seen_error", ".4f"),
+    "MS-SSIM": _figure("ms_ssim_of_mean", ".3f"),
+    "gradients": _figure("gradient_evaluations", ",.0f"),
+    "seconds": _figure("seconds", ".1f"),
+    "times the first": _figure("ratio", ".2f"),
+}
+"""Of the long table: headings, and the cell of a row."""
+
+
+def place_of(row: Row) -> str:
+    part = row.get("part", "test")
+    trained = f" at {row['iterations']:,}" if row.get("iterations") else ""
+    return f"{row['generator']}{trained}, {row['view']}" + ("" if part == "test" else f", {part}")
+
+
+def rows_of(paths: Iterable[Path]) -> list[Row]:
+    """The rows of all records, with the ratio of their seconds to those of the first method in the same place, where known."""
+    rows: list[Row] = []
+    for path in paths:
+        found = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        first: dict[str, float | None] = {}
+        for row in found:
+            reference = first.setdefault(place_of(row), row.get("seconds"))
+            rows.append(row | ({"ratio": row["seconds"] / reference} if reference else {}))
+    return rows
+
+
+def table(headings: list[str], lines: Iterable[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in [headings, ["---"] * len(headings), *lines])
+
+
+def long_table(rows: list[Row]) -> str:
+    """Every number of every row; columns that are empty throughout are left out."""
+    columns = {heading: [cell(row) for row in rows] for heading, cell in COLUMNS.items()}
+    columns = {heading: cells for heading, cells in columns.items() if any(cells)}
+    return table(list(columns), map(list, zip(*columns.values(), strict=True)))
+
+
+def short_table(rows: list[Row]) -> str:
+    """CRPS of every method, a column for what is seen: with the difference to the first and its paired standard error."""
+    places = list(dict.fromkeys(place_of(row) for row in rows))
+    found = {(row["method"], place_of(row)): row for row in rows}
+    lines = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        cells = []
+        for place in places:
+            row = found.get((method, place))
+            difference = "" if row is None else _with_error("crps_difference")(row)
+            cells.append(", ".join(filter(None, ["" if row is None else COLUMNS["CRPS"](row), difference])))
+        lines.append([method, *cells])
+    return table(["method", *places], lines)
+
+
+def markdown(paths: Iterable[Path]) -> str:
+    """Both tables of the records at these paths, each under a comment that names them."""
+    files = list(paths)
+    rows, source = rows_of(files), f"<!-- {', '.join(map(str, files))} -->"
+    return "\n\n".join(f"{source}\n{made}" for made in (short_table(rows), long_table(rows)))
