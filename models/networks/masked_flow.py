@@ -15,7 +15,7 @@ References:
     Ivanov, Figurnov, Vetrov. Variational autoencoder with arbitrary conditioning. ICLR 2019 (section 4: one network for any
         mask).
 Departures: between couplings the numbers are dealt out into two halves, as by a perfect shuffle, so that after log2(latent_dim)
-couplings every number has met every other.
+couplings every two have been in different halves.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class MaskedFlow(nn.Module):
     :param width: of the features.
     :param latent_dim: size of z, at least 2.
     :param context: numbers of c that the couplings are given.
-    :param couplings: their number; below log2(latent_dim) + 1 some numbers never meet.
+    :param couplings: their number; below log2(latent_dim) + 1 some numbers do not depend on some others.
     :param hidden: widths of the hidden layers of every coupling's network.
 
     Raises ValueError for a latent of one number, which has no halves.

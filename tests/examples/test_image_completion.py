@@ -128,7 +128,7 @@ def test_other_inference_on_simulated_images(script, methods, small, tmp_path, m
         generators=(str(small),),
         views=("left",),
         part="simulated",
-        methods=("map", "randomised-map", "svi", "langevin", "nuts"),
+        methods=("annealed", "map", "randomised-map", "svi", "langevin", "nuts"),
         count=3,
         chains=4,
         warmup=15,
@@ -166,7 +166,7 @@ def test_a_direct_model_and_a_tuned_kernel(script, methods, small, tmp_path):
     options = script.Options(
         generators=(str(small),),
         views=("left", "thumbnail"),
-        methods=("kernel",),
+        methods=("annealed", "kernel"),
         images=tmp_path,
         direct=tmp_path / "direct",
         count=3,
@@ -191,7 +191,7 @@ def test_a_direct_model_and_a_tuned_kernel(script, methods, small, tmp_path):
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ({"methods": ("knn",)}, "--methods knn: choose from annealed, "),
+        ({"methods": ("knn",)}, "--methods knn: choose from guided, annealed, "),
         ({"methods": ("kernel",)}, "--methods kernel: .* give --images"),
         ({"neighbours": (2,)}, "--neighbours: .* give --images"),
         ({"methods": ("neighbours",)}, "--methods neighbours: give --neighbours"),
@@ -268,7 +268,7 @@ def test_a_point_is_scored_as_one_and_draws_as_a_sample(script):
 def test_images_without_a_fair_score_leave_an_empty_row(script, small, tmp_path, capsys):
     """All chains of an item descend from one population: there is no pair of independent draws."""
     options = script.Options(
-        generators=(str(small),), views=("left",), methods=(), count=2, chains=8, warmup=2, samples=1, leapfrog=1
+        generators=(str(small),), views=("left",), methods=("annealed",), count=2, chains=8, warmup=2, samples=1, leapfrog=1
     )
     options.output = tmp_path / "result"
     (row,) = script.main(options)["rows"]
