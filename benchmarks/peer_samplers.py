@@ -146,7 +146,9 @@ def annealed(model: Callable, particles: int, warmup: int, make: Callable[[Any],
     return run
 
 
-def adaptive(moves: int, bridge: bool = True) -> Callable[[Numbers], AnnealedHMC]:
+def adaptive(
+    moves: int, bridge: bool = True, inverse_mass: Any = None, start_draws: int = 1
+) -> Callable[[Numbers], AnnealedHMC]:
     """The recipe of an adaptive AnnealedHMC whose numbers may be traced; it resamples at every temperature."""
 
     def make(numbers: Numbers) -> AnnealedHMC:
@@ -160,6 +162,8 @@ def adaptive(moves: int, bridge: bool = True) -> Callable[[Numbers], AnnealedHMC
             moves_per_temperature=moves,
             resample_threshold=1.0,
             bridge=bridge,
+            inverse_mass=inverse_mass,
+            start_draws=start_draws,
         )
         return recipe
 
