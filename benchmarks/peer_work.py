@@ -7,9 +7,9 @@ Work is counted in gradients per particle times particles, an evaluation without
 of the processor (of this process: a busy machine does not change them much). The same for the squared distance.
 
 Ours and BlackJAX's are tuned on one grid, for the evidence error x seconds, by two rounds: every setting on a few seeds, the
-best of each side on more. Tuning has an item and seeds of its own; the reported items and seeds are others, both sides in turns.
-The metric is a part of the grid: BlackJAX's is the identity, the variances or the covariance of its particles, ours the identity or
-`ParticleCovariance`; ours alone has `start_draws`. The ratios have bootstrap intervals over items and seeds.
+best of each side on more. Tuning has an item and seeds of its own; the reported items and seeds are others, both sides in
+turns. The metric is a part of the grid: BlackJAX's is the identity, the variances or the covariance of its particles, ours the
+identity or `ParticleCovariance`; ours alone has `start_draws`. The ratios have bootstrap intervals over items and seeds.
 
 The toy's evidence is known by quadrature, the image's from long runs of both samplers, which are printed side by side.
 """
