@@ -91,7 +91,7 @@ class Options:
     reference_particles: int = 2_048
     prior_draws: int = 65_536
     """Of importance sampling from the prior."""
-    pocomc_seeds: int = 2
+    pocomc_seeds: int = 0
     """Of each of the first two items; 0 leaves pocoMC out."""
     bootstraps: int = 4_000
     quick: bool = False

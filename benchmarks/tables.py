@@ -118,7 +118,7 @@ def work(name: str) -> str:
 
 def ratios() -> str:
     rows = []
-    for name in ("toy", "image"):
+    for name in [name for name in ("toy", "image") if (ROOT / "docs" / f"peers_work_{name}.json").exists()]:
         for row in record(f"peers_work_{name}.json")["rows"]:
             for what, value in row.get("ratios", {}).items():
                 rows.append(
