@@ -86,7 +86,8 @@ class Program:
     """A compiled sampler: seconds are measured around a call of it, and nothing else. It has run once, since a program's first
     call is slower."""
 
-    def __init__(self, function: Callable, numbers: Numbers | None) -> None:
+    def __init__(self, function: Callable, numbers: Numbers | None, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
         start = time.perf_counter()
         key = jax.random.key(0)
         self._compiled = jax.jit(function).lower(key, _arrays(numbers)).compile()
@@ -97,9 +98,9 @@ class Program:
 
     def __call__(self, seed: int, numbers: Numbers | None = None) -> tuple[Outcome, float]:
         key, arguments = jax.random.key(seed), _arrays(numbers)
-        start = time.perf_counter()
+        start = self._clock()
         outcome = jax.block_until_ready(self._compiled(key, arguments))
-        return outcome, time.perf_counter() - start
+        return outcome, self._clock() - start
 
 
 def _arrays(numbers: Numbers | None) -> Any:
@@ -146,7 +147,9 @@ def annealed(model: Callable, particles: int, warmup: int, make: Callable[[Any],
     return run
 
 
-def adaptive(moves: int, bridge: bool = True) -> Callable[[Numbers], AnnealedHMC]:
+def adaptive(
+    moves: int, bridge: bool = True, inverse_mass: Any = None, start_draws: int = 1
+) -> Callable[[Numbers], AnnealedHMC]:
     """The recipe of an adaptive AnnealedHMC whose numbers may be traced; it resamples at every temperature."""
 
     def make(numbers: Numbers) -> AnnealedHMC:
@@ -160,6 +163,8 @@ def adaptive(moves: int, bridge: bool = True) -> Callable[[Numbers], AnnealedHMC
             moves_per_temperature=moves,
             resample_threshold=1.0,
             bridge=bridge,
+            inverse_mass=inverse_mass,
+            start_draws=start_draws,
         )
         return recipe
 
@@ -177,8 +182,11 @@ def _with(kind: type, **values: Any) -> Any:
 # --- theirs --------------------------------------------------------------------------------------------------------
 
 
-def tempered(target: Target, particles: int, moves: int) -> Callable:
+def tempered(target: Target, particles: int, moves: int, dense: bool = False) -> Callable:
+    """``dense``: where the mass is of the particles, it is their whole covariance
+    (``blackjax.smc.tuning.from_particles.particles_covariance_matrix``), and not their variances alone."""
     step = blackjax.hmc.build_kernel()
+    ones = jnp.eye(target.dim) if dense else jnp.ones(target.dim)
 
     def run(key: Array, numbers: Numbers) -> Outcome:
         smc = blackjax.adaptive_tempered_smc.build_kernel(
@@ -204,11 +212,10 @@ def tempered(target: Target, particles: int, moves: int) -> Callable:
             rate = info.update_info.acceptance_rate.mean()[None]
             followed = update_scale_from_acceptance_rate(step_size, rate, numbers.acceptance)
             step_size = jnp.where(numbers.follows > 0, followed, step_size)
-            variance = _variance(state)
-            mass = jnp.where(numbers.mass > 0, jnp.maximum(variance, 1e-6), 1.0)[None]
+            mass = jnp.where(numbers.mass > 0, (_covariance if dense else _variance)(state), ones)[None]
             return state, step_size, mass, evidence + info.log_likelihood_increment, k + 1
 
-        carry = (start, numbers.step[None], jnp.ones((1, target.dim)), jnp.float32(0.0), zero)
+        carry = (start, numbers.step[None], ones[None], jnp.float32(0.0), zero)
         state, _, _, evidence, k = jax.lax.while_loop(climbing, one, carry)
         return Outcome(state.particles, jnp.log(state.weights), evidence, k * (moves * numbers.leapfrog + 1), k)
 
@@ -217,7 +224,28 @@ def tempered(target: Target, particles: int, moves: int) -> Callable:
 
 def _variance(state: Any) -> Array:
     mean = state.weights @ state.particles
-    return state.weights @ (state.particles - mean) ** 2
+    return jnp.maximum(state.weights @ (state.particles - mean) ** 2, 1e-6)
+
+
+def _covariance(state: Any) -> Array:
+    apart = state.particles - state.weights @ state.particles
+    return (state.weights[:, None] * apart).T @ apart + 1e-6 * jnp.eye(apart.shape[1])
+
+
+def prior_importance(target: Target, draws: int, at_once: int) -> Callable:
+    """Importance sampling from the prior, the simplest estimate of an evidence."""
+
+    def run(key: Array, _: Any) -> Outcome:
+        def weigh(key: Array) -> tuple[Array, Array]:
+            u = jax.vmap(target.draw)(jax.random.split(key, at_once))
+            return u, jax.vmap(lambda v: target.tilt(v).sum())(u)
+
+        u, log_weight = jax.lax.map(weigh, jax.random.split(key, draws // at_once))
+        log_weight = log_weight.ravel()
+        none = jnp.int32(0)
+        return Outcome(u.reshape(draws, -1), log_weight, logsumexp(log_weight) - jnp.log(draws), none, none)
+
+    return run
 
 
 def tfp_annealed(target: Target, particles: int, steps: int, leapfrog: int, step_size: float) -> Callable:

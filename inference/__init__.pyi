@@ -1,5 +1,6 @@
 from .adapters.blackjax_kernel import BlackJAX as BlackJAX
 from .annealing.guide_start import GuideStart as GuideStart
+from .annealing.learned_metric import ParticleCovariance as ParticleCovariance
 from .annealing.schedules import Adaptive as Adaptive
 from .annealing.schedules import Geometric as Geometric
 from .annealing.schedules import Ladder as Ladder

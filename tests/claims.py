@@ -24,7 +24,8 @@ Right above a table stands a comment that says where its numbers are recorded::
 A number is right where it is the record's as Python formats it with so many digits (ties go to the even digit); of an integer
 with zeros at its end, at least three digits count. Cells may show fewer numbers than their column has paths, and not more.
 Exempt are inline code, cells with a dagger, and columns of a paper, which have "paper" in the header. A table without
-measurements that has digits is marked ``<!-- claims: none -->``.
+measurements that has digits is marked ``<!-- claims: none -->``; one under ``<!-- table: NAME -->`` is written by
+`benchmarks/tables.py` from its record, and ``python benchmarks/tables.py --check`` compares the two.
 
     python tests/claims.py README.md docs/*.md       prints what is wrong
 """
@@ -93,7 +94,10 @@ def _comment_above(lines: list[str], k: int) -> str | None:
     start = k - 1
     while start and "<!--" not in lines[start]:
         start -= 1
-    found = re.fullmatch(r"\s*<!--\s*claims:(.*)-->\s*", "\n".join(lines[start:k]), flags=re.DOTALL)
+    comment = "\n".join(lines[start:k])
+    if re.fullmatch(r"\s*<!-- table: .* -->\s*", comment):
+        return "none"
+    found = re.fullmatch(r"\s*<!--\s*claims:(.*)-->\s*", comment, flags=re.DOTALL)
     return found[1] if found else None
 
 

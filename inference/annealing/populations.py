@@ -61,13 +61,15 @@ def effective_fraction(log_weight: Array) -> Array:
     return jnp.exp(two) / log_weight.shape[-1]
 
 
-def systematic(uniform: Array, log_weight: Array) -> Array:
-    """Systematic resampling: the (n,) indices of the survivors, in order (Carpenter, Clifford and Fearnhead 1999)."""
-    n = log_weight.shape[-1]
+def systematic(uniform: Array, log_weight: Array, survivors: int | None = None) -> Array:
+    """Systematic resampling: the indices of the survivors, in order (Carpenter, Clifford and Fearnhead 1999); as many as there
+    are weights, or as told."""
+    last = log_weight.shape[-1] - 1
+    n = last + 1 if survivors is None else survivors
     cumulative = jnp.cumsum(jnp.exp(log_weight - jnp.max(log_weight)))
     points = (jnp.arange(n) + uniform) / n * cumulative[-1]
-    method = "compare_all" if n <= 256 else "scan"  # all pairs at once are faster to compile and to run while they are few
-    return jnp.clip(jnp.searchsorted(cumulative, points, method=method), 0, n - 1)
+    method = "compare_all" if last < 256 else "scan"  # all pairs at once are faster to compile and to run while they are few
+    return jnp.clip(jnp.searchsorted(cumulative, points, method=method), 0, last)
 
 
 def distinct(labels: Array) -> Array:
@@ -119,6 +121,19 @@ def resample(uniform: Array, particles: W, count: int, threshold: Array, everyon
     level = _level(anchor, relative)
     weight = Sum(*(jnp.where(everyone, new[0], old) for new, old in zip(level, weight, strict=True)))
     return jax.tree.map(lambda a: a[index], particles)._replace(log_weight=weight)
+
+
+def select(uniform: Array, log_weight: Sum, count: int, survivors: int) -> tuple[Array, Sum, Array]:
+    """Draw ``survivors`` particles of each of ``count`` populations from more of them: their indices, their log weights (the
+    log-mean-exp of what they were drawn from) and the first slot that holds the same particle; all (count * survivors,).
+
+    ``uniform`` (count,) are independent numbers in (0, 1).
+    """
+    anchor, relative = _groups(log_weight, count)
+    index = jax.vmap(lambda u, weight: systematic(u, weight, survivors))(uniform, relative)
+    first = jax.vmap(jnp.searchsorted)(index, index) + survivors * jnp.arange(count)[:, None]
+    level = Sum(*(jnp.repeat(part, survivors, axis=1).ravel() for part in _level(anchor, relative)))
+    return (index + relative.shape[1] * jnp.arange(count)[:, None]).ravel(), level, first.ravel()
 
 
 def resample_conditionally(uniform: Array, particles: W, count: int, threshold: Array) -> W:

@@ -129,18 +129,20 @@ class Adaptive:
         if not 0.0 < self.conditional_ess < 1.0:
             raise ValueError(f"Adaptive(conditional_ess={self.conditional_ess}): a fraction between 0 and 1")
 
-    def next(self, beta: Array, tilt: Sum, log_weight: Array) -> Array:
-        """The next inverse temperature of particles with these tilts and log weights, both (chain,)."""
+    def next(self, beta: Array, tilt: Sum, log_weight: Array, surplus: int = 1) -> Array:
+        """The next inverse temperature of particles with these tilts and log weights, both (chain,): that leaves the fraction
+        effective, or, of ``surplus`` times as many particles as will go on, as many of them."""
+        fraction = self.conditional_ess / surplus
         room = jnp.log(1.0 - beta)
 
         def halve(_: Any, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
             low, high = bounds
             middle = 0.5 * (low + high)
-            good = conditional_ess(jnp.exp(middle), tilt, log_weight) >= self.conditional_ess
+            good = conditional_ess(jnp.exp(middle), tilt, log_weight) >= fraction
             return jnp.where(good, middle, low), jnp.where(good, high, middle)
 
         low, _ = jax.lax.fori_loop(0, _BISECTIONS, halve, (jnp.log(real(_SMALLEST_RISE)), room))
-        whole = conditional_ess(1.0 - beta, tilt, log_weight) >= self.conditional_ess
+        whole = conditional_ess(1.0 - beta, tilt, log_weight) >= fraction
         risen = jnp.maximum(beta + jnp.exp(low), jnp.nextafter(beta, real(1.0)))
         return jnp.where(whole, 1.0, jnp.minimum(risen, 1.0))
 

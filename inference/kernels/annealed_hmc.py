@@ -23,7 +23,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,7 @@ from cogen.inference.annealing.populations import (
     population_evidence,
     resample,
     resample_conditionally,
+    select,
 )
 from cogen.inference.annealing.schedules import Adaptive, conditional_ess
 from cogen.inference.kernels.annealing_settings import AnnealingKernel, AnnealingSettings
@@ -59,6 +60,26 @@ class Particles(NamedTuple):
     log_weight: Sum
     ancestor: Array
     population: Array
+
+
+class ChosenStart(NamedTuple):
+    """Chains that were drawn from more exact draws of q0, at the first temperature; all but the last two (chain, ...)."""
+
+    u: Array
+    log_weight: Sum
+    ancestor: Array
+    """The first chain that holds the same draw."""
+    beta: Array
+    conditional_ess: Array
+    """How many of the draws are effective, per chain, one at most."""
+
+
+def start_log_weight(target: Target, u: Array) -> Sum:
+    """The log weights (chain,) of exact draws (chain, dim): zero, but where a part of the model counts fully from the start."""
+    zeros = jnp.zeros(len(u))
+    if (weight := target.start_weight) is None:
+        return Sum(zeros, zeros)
+    return cleaned(jax.vmap(lambda v: compensated_sum(weight(v)))(u))
 
 
 class AnnealedState(NamedTuple):
@@ -83,6 +104,8 @@ class AnnealedState(NamedTuple):
     """For the evidence from both ends of every rise, where it is estimated so."""
     conditional_ess: Array
     """The fraction of the weighted particles that the last rise of beta left effective."""
+    inverse_mass: Array | None
+    """(population, dim, dim), where it is learned from the particles."""
     pinned: Point | None
     """The path that ends in the exact draw, before each transition and after the last: (transition + 1, population)."""
     ladder: Array | None
@@ -127,14 +150,28 @@ class AnnealedInfo(NamedTuple):
 class AnnealedHMCSettings(AnnealingSettings):
     """Settings for NumPyro models alone.
 
+    :param start_draws: exact draws of q0 per chain, K >= 1. With more than one, an `Adaptive` schedule's first temperature
+        leaves as many of all of them effective as its later ones leave of the chains (another schedule has its own), and the
+        chains of each population are drawn from its K times as many. A draw costs one evaluation of the density and no
+        gradient, which is cheap where it spares temperatures or finds more modes; the evidence stays unbiased. Takes
+        resampling; chains at given starts leave it out.
     :param around: exact posterior draws (item, dim), unconstrained: keep, in the first slot of every population, a path that
         ends in one. The draws of such a run are of no use; its evidence is an upper bound (`pinned_path`).
     """
 
+    start_draws: int = 1
     around: np.ndarray | None = None
+    may_learn_metric: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.start_draws < 1:
+            raise ValueError(f"start_draws={self.start_draws}: every chain takes one draw at least")
+        if self.start_draws > 1 and self.resample_threshold == 0:
+            raise ValueError(
+                f"start_draws={self.start_draws} with resample_threshold=0: the chains are resampled from the draws; give a"
+                " threshold above 0, or start_draws=1"
+            )
         if self.around is None:
             return
         object.__setattr__(self, "around", np.asarray(self.around, dtype=np.float64))  # a frozen dataclass is filled so
@@ -148,6 +185,8 @@ class AnnealedHMCSettings(AnnealingSettings):
             raise ValueError("a run with flat_prior=True has no evidence to bound")
         if self.bridge:
             raise ValueError("the evidence of a kernel with bridge=True is no bound: make the kernel without it")
+        if self.start_draws > 1:
+            raise ValueError(f"the evidence of start_draws={self.start_draws} has no upper bound: make the kernel with one")
 
     def own(self, num_warmup: int) -> Own:
         return super().own(num_warmup)._replace(exact=self.around)
@@ -195,32 +234,37 @@ class AnnealedHMCKernel(AnnealingKernel):
         self.settings.check_dim(target.dim)
         own = target.own or Own()
         forward_key, reverse_key = (key, key) if own.exact is None else jax.random.split(key)
-        point = jax.vmap(lambda u: evaluate(target, u))(start.positions(target, forward_key))
         chain, zeros = jnp.arange(self.num_chains), jnp.zeros(self.num_chains)
         adaptation = self.settings.rule.init(own.steps)
         ladder = own.ladder if own.ladder is not None else self.ladder
+        begun = None
+        if self.settings.start_draws > 1 and start.exact:
+            begun = self._chosen_of_more(target, forward_key, start, ladder)
+            u, ancestor = begun.u, begun.ancestor
+        else:
+            u, ancestor = start.positions(target, forward_key), chain
+        point = jax.vmap(lambda u: evaluate(target, u))(u)
         pinned = None
         if own.exact is not None:
             beta = real(ladder)[1 + np.arange(self.num_warmup) // self.moves_per_temperature]
             steps = jax.vmap(lambda b: self.settings.rule.step_size(adaptation, b))(beta)
             pinned = reversed_path(target, reverse_key, own.exact, beta, steps, self._trajectories, self.populations)
             point = pin(point, jax.tree.map(lambda a: a[0], pinned))
-        weight = Sum(zeros, zeros)
-        if (start_weight := target.start_weight) is not None:
-            weight = cleaned(jax.vmap(lambda u: compensated_sum(start_weight(u)))(point.u))
-        particles = Particles(point, weight, chain, chain // (self.num_chains // self.populations))
+        weight = start_log_weight(target, point.u) if begun is None else begun.log_weight
+        particles = Particles(point, weight, ancestor, chain // (self.num_chains // self.populations))
         evidence = population_evidence(particles, self.populations)
         return AnnealedState(
             iteration=jnp.int32(0),
             made=jnp.int32(0),
             arrived=jnp.bool_(False),
-            beta=real(0.0),
+            beta=real(0.0) if begun is None else begun.beta,
             step_size=self.settings.rule.step_size(adaptation, real(0.0)),
             particles=particles,
             nonfinite=jnp.zeros_like(chain),
             population_log_evidence=evidence,
             bridge=Bridge(point.tilt.value, weight.value, zeros, evidence) if self.settings.bridge else None,
-            conditional_ess=real(1.0),
+            conditional_ess=real(1.0) if begun is None else begun.conditional_ess,
+            inverse_mass=self._identities(target.dim) if self.settings.learns_metric else None,
             pinned=pinned,
             ladder=None if own.ladder is None else real(own.ladder),
             adaptation=adaptation,
@@ -235,6 +279,9 @@ class AnnealedHMCKernel(AnnealingKernel):
         momentum, uniform = transition_noise(key, self.num_chains, target.dim)
 
         beta, rise = self._next_temperature(state, new_temperature)
+        new_metric = new_temperature
+        if self.settings.start_draws > 1:  # the start may have chosen the chains for the first temperature
+            new_temperature &= (state.made > 0) | (state.beta == 0)
         tilt, log_weight = state.particles.point.tilt, state.particles.log_weight
         effective = jnp.where(new_temperature, conditional_ess(rise, tilt, log_weight.value), state.conditional_ess)
         particles = add_log_weight(state.particles, tilt.times(rise))
@@ -243,7 +290,8 @@ class AnnealedHMCKernel(AnnealingKernel):
             particles = self._resampled(uniform[:, 2], particles, new_temperature, state.iteration == self.num_warmup)
 
         step = jnp.where(annealing, self.settings.rule.step_size(state.adaptation, beta), state.step_size)
-        moved = self._trajectories(target, momentum, uniform, particles.point, beta, step)
+        metric = self._metric(state, particles, new_metric)
+        moved = self._trajectories(target, momentum, uniform, particles.point, beta, step, metric)
         adaptation = jax.tree.map(
             lambda new, old: jnp.where(annealing, new, old),
             self.settings.rule.update(state.adaptation, mean_acceptance(moved.acceptance, particles.point)),
@@ -267,6 +315,7 @@ class AnnealedHMCKernel(AnnealingKernel):
             population_log_evidence=evidence,
             bridge=bridge,
             conditional_ess=effective,
+            inverse_mass=metric,
             adaptation=adaptation,
         )
         if state.waiting is not None:
@@ -276,18 +325,86 @@ class AnnealedHMCKernel(AnnealingKernel):
             new = jax.tree.map(lambda moved, old: jnp.where(waits, old, moved), new, state)._replace(waiting=info)
         return new._replace(iteration=state.iteration + 1), info
 
-    def _trajectories(self, target: Target, normal: Array, uniform: Array, start: Point, beta: Array, step: Array) -> Any:
-        """One trajectory of every point (n, ...), each with its own jitter."""
+    def _trajectories(
+        self,
+        target: Target,
+        normal: Array,
+        uniform: Array,
+        start: Point,
+        beta: Array,
+        step: Array,
+        learned: Array | None = None,
+    ) -> Any:
+        """One trajectory of every point (n, ...), each with its own jitter; ``learned`` (population, dim, dim) are inverse mass
+        matrices of populations."""
 
-        def one(normal: Array, uniform: Array, start: Point) -> Any:
+        def one(normal: Array, uniform: Array, start: Point, inverse_mass: Array | None) -> Any:
             jittered = step * (1.0 + self.settings.jitter * (2.0 * uniform[1] - 1.0))
-            length, mass = self.settings.num_leapfrog, self.settings.inverse_mass
-            return trajectory(target, normal, uniform[0], start, beta, jittered, length, mass, self.unroll)
+            length = self.settings.num_leapfrog
+            return trajectory(target, normal, uniform[0], start, beta, jittered, length, inverse_mass, self.unroll)
 
-        return jax.vmap(one)(normal, uniform, start)
+        each = jax.vmap(one, in_axes=(0, 0, 0, None))
+        if learned is None:
+            return each(normal, uniform, start, self.settings.inverse_mass)
+        normal, uniform, start = jax.tree.map(lambda a: a.reshape(self.populations, -1, *a.shape[1:]), (normal, uniform, start))
+        moved = jax.vmap(each)(normal, uniform, start, learned)
+        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), moved)
+
+    def _identities(self, dim: int) -> Array:
+        if self.populations < 2:
+            raise ValueError(
+                f"inverse_mass=ParticleCovariance() with {self.num_chains} chains in one population: there is no other to learn"
+                " from. Use more chains or num_populations, or a fixed inverse mass matrix"
+            )
+        return jnp.broadcast_to(jnp.eye(dim), (self.populations, dim, dim))
+
+    def _metric(self, state: AnnealedState, particles: Particles, new: Array) -> Array | None:
+        """The inverse mass matrices of the populations for the coming transition, where they are learned."""
+        if state.inverse_mass is None:
+            return None
+        weight = particles.log_weight.value if self.weighted else jnp.zeros(self.num_chains)
+        learned = self.settings.inverse_mass.of_the_others(particles.point.u, weight, self.populations)
+        return jnp.where(new, learned, state.inverse_mass)
+
+    def _chosen_of_more(self, target: Target, key: Array, start: Start, ladder: Any) -> ChosenStart:
+        """The chains drawn from ``start_draws`` times as many exact draws, for the first temperature."""
+        number = self.settings.start_draws
+        draw_key, select_key = jax.random.split(key)
+        u = start.positions(target, draw_key, number)  # (chain, draw, dim)
+
+        def weigh(u: Array) -> tuple[Sum, Sum]:
+            return jax.vmap(lambda v: compensated_sum(target.tilt(v)))(u), start_log_weight(target, u)
+
+        rounds = jnp.swapaxes(u, 0, 1)  # as many at once as there are chains
+        if self.unroll:
+            each = [weigh(rounds[k]) for k in range(number)]
+            found = jax.tree.map(lambda *parts: jnp.stack(parts), *each)
+        else:
+            found = jax.lax.map(weigh, rounds)
+        tilt, weight = jax.tree.map(lambda a: a.T.ravel(), found)  # a chain's draws together
+        beta = self._first_temperature(tilt, weight, ladder)
+        effective = jnp.minimum(1.0, number * conditional_ess(beta, tilt, weight.value))
+        uniform = jax.random.uniform(select_key, (self.populations,))
+        survivors = self.num_chains // self.populations
+        index, level, ancestor = select(uniform, cleaned(weight + tilt.times(beta)), self.populations, survivors)
+        return ChosenStart(u.reshape(-1, target.dim)[index], level, ancestor, beta, effective)
+
+    def _first_temperature(self, tilt: Sum, log_weight: Sum, ladder: Any) -> Array:
+        if ladder is not None:
+            return real(ladder)[1]
+        if self.num_warmup <= self.moves_per_temperature:
+            return real(1.0)
+        return self.settings.schedule.next(real(0.0), tilt, log_weight.value, surplus=self.settings.start_draws)  # type: ignore[union-attr]
 
     def _next_temperature(self, state: AnnealedState, new_temperature: Array) -> tuple[Array, Array]:
-        """The inverse temperature of the coming transition, and its rise."""
+        """The inverse temperature of the coming transition, and its rise: none where the start has risen to the first."""
+        beta, rise = self._risen(state, new_temperature)
+        if self.settings.start_draws == 1:
+            return beta, rise
+        there = (state.made == 0) & (state.beta > 0)
+        return jnp.where(there, state.beta, beta), jnp.where(there, 0.0, rise)
+
+    def _risen(self, state: AnnealedState, new_temperature: Array) -> tuple[Array, Array]:
         if isinstance(self.settings.schedule, Adaptive):
             particles = state.particles
             chosen = self.settings.schedule.next(state.beta, particles.point.tilt, particles.log_weight.value)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from cogen.inference.annealing.learned_metric import ParticleCovariance
 from cogen.inference.annealing.populations import population_count
 from cogen.inference.annealing.schedules import Adaptive, Ladder, Schedule, Sigmoid, inverse_temperatures
 from cogen.inference.annealing.step_size import ConstantGain, RecordedSteps, StepSizeRule, step_size_rule
@@ -37,7 +38,8 @@ class AnnealingSettings:
         beta, and the chains start weighted by them. Default: all.
     :param flat_prior: leave the prior out at beta = 1, as the paper does. Such a run has no evidence.
     :param num_populations: groups of chains that never exchange particles; default four.
-    :param inverse_mass: None (identity), (dim,) a diagonal or (dim, dim) a dense inverse mass matrix.
+    :param inverse_mass: None (identity), (dim,) a diagonal or (dim, dim) a dense inverse mass matrix, or, for NumPyro models,
+        `ParticleCovariance` (each population's, at every temperature, is the covariance of the others' particles).
     :param jitter: each chain's step is multiplied by a uniform draw from [1 - jitter, 1 + jitter], in [0, 1), at every
         transition, so that no trajectory length is in step with an orbit.
     :param bridge: estimate the evidence from both ends of every rise of beta (`cogen.inference.annealing.bridge`): less noise
@@ -59,6 +61,7 @@ class AnnealingSettings:
     inverse_mass: Any = None
     jitter: float = 0.2
     bridge: bool = False
+    may_learn_metric: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name in ("num_leapfrog", "moves_per_temperature"):
@@ -80,7 +83,9 @@ class AnnealingSettings:
         # A frozen dataclass is filled through object.__setattr__.
         object.__setattr__(self, "step_size", step_size_rule(self.step_size))
         object.__setattr__(self, "temper", None if self.temper is None else tuple(self.temper))
-        if self.inverse_mass is not None:
+        if self.learns_metric and not self.may_learn_metric:
+            raise ValueError("inverse_mass=ParticleCovariance() is for NumPyro models alone: give a matrix, or use AnnealedHMC")
+        if self.inverse_mass is not None and not self.learns_metric:
             object.__setattr__(self, "inverse_mass", _positive(np.asarray(self.inverse_mass, np.float32)))
 
     @property
@@ -89,9 +94,14 @@ class AnnealingSettings:
         return self.step_size  # type: ignore[return-value]
 
     @property
+    def learns_metric(self) -> bool:
+        """Whether the inverse mass matrix is learned from the particles."""
+        return isinstance(self.inverse_mass, ParticleCovariance)
+
+    @property
     def adapts(self) -> bool:
         """Whether the warm-up looks at what it weighs, so that its evidence is not unbiased."""
-        return self.rule.adapts or isinstance(self.schedule, Adaptive)
+        return self.rule.adapts or isinstance(self.schedule, Adaptive) or self.learns_metric
 
     @property
     def tunable(self) -> bool:
@@ -106,6 +116,11 @@ class AnnealingSettings:
     def frozen(self, pilot: Any) -> Self:
         """These settings with the step sizes (and, where the schedule is `Adaptive`, the ladders) of a pilot: a `Tuning`, or
         the results of a run."""
+        if self.learns_metric:
+            raise ValueError(
+                "inverse_mass=ParticleCovariance() follows beta, and a pilot does not record it: to freeze a run, give a"
+                " matrix, such as the covariance of the draws of an earlier run"
+            )
         tuned = isinstance(pilot, Tuning)
         changed: dict[str, Any] = {"step_size": pilot.steps if tuned else RecordedSteps.of(pilot)}
         if isinstance(self.schedule, Adaptive):
@@ -138,7 +153,7 @@ class AnnealingSettings:
 
     def check_dim(self, dim: int) -> None:
         """Raises ValueError for an inverse mass of other coordinates than the model's."""
-        if self.inverse_mass is not None and self.inverse_mass.shape not in ((dim,), (dim, dim)):
+        if self.inverse_mass is not None and not self.learns_metric and self.inverse_mass.shape not in ((dim,), (dim, dim)):
             raise ValueError(f"inverse_mass has shape {self.inverse_mass.shape}, the model has {dim} unconstrained coordinates")
 
 
