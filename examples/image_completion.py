@@ -13,9 +13,9 @@ their names for ``--methods`` (`completion_methods.py`):
   very many starts), which are points: their CRPS is the absolute error (Fang and Schwing 2019, section 4.2);
 * randomised-map: descents on data moved by the noise, with the prior's mean moved by a draw of it; svi, langevin, nuts;
 * neighbours: the k nearest training images by the seen part, no model at all; k is chosen on validation images too. They are
-  scored as a sample of k, which is kind to a small k. kernel: nearest images by weights exp(-d / h), scored as a weighted sample
-  in the same way, and independent draws by such weights, which are a sample indeed; k and h of both are tuned by the script on
-  the last 128 images that training held out;
+  scored as a sample of k, which is kind to a small k. kernel: nearest images by weights exp(-d / h), scored as a weighted
+  sample in the same way, and independent draws by such weights, which are a sample indeed; k and h of both are tuned by the
+  script on the last 128 images that training held out;
 * direct: a network that was trained to complete images under any mask (`arbitrary_conditioning.py`);
 * prior: draws of the prior, which have not looked.
 
