@@ -64,7 +64,7 @@ def test_views_are_kept_apart_and_a_file_of_something_else_is_named(tiny, tmp_pa
     save_tuning(tiny, "box", settings, path)
     assert set(json.loads(path.read_text())) == {"half", "box"}
     path.write_text("[]")
-    with pytest.raises(ValueError, match="other.json holds no tunings by view"):
+    with pytest.raises(ValueError, match=r"other\.json holds no tunings by view"):
         save_tuning(tiny, "half", settings, path)
     with pytest.raises(ValueError, match="positive"):
         Settings(False, 0, 5, (0.0, 0.5, 1.0), (0.1, 0.2))
