@@ -200,7 +200,7 @@ def guide_alone(task: Task) -> Rows:
     alone = Answer(decoded(task.seen, z[: s.chains, None].numpy()), is_sample=True, noise=task.noise)
     yield "draws of the guide", alone._replace(seconds=time.perf_counter() - started)
     log_likelihood = log_likelihood_of(task.seen)
-    log_p = torch.stack([torch.from_numpy(log_likelihood({"z": each.numpy()})) for each in z])
+    log_p = torch.stack([torch.tensor(log_likelihood({"z": each.numpy()})) for each in z])
     log_weight = log_p - 0.5 * z.square().sum(-1) - log_q
     chosen = torch.distributions.Categorical(logits=log_weight.T).sample(torch.Size([s.chains]))  # (draw, item)
     picked = z[chosen, torch.arange(z.shape[1])]

@@ -158,6 +158,28 @@ def test_other_inference_on_simulated_images(script, methods, small, tmp_path, m
     assert f"{left['NUTS']['crps_difference']:+.4f} ({left['NUTS']['crps_difference_se']:.4f})" in text
 
 
+def test_a_guide_beside_the_generator_and_what_was_tuned(script, methods, small, tmp_path, monkeypatch):
+    from cogen.models.storage.encoders import ENCODERS, EncoderConfig, save_encoder
+    from cogen.models.storage.tunings import Settings, save_tuning
+
+    monkeypatch.setattr(methods, "GUIDE_DRAWS", 8)
+    arguments = {"latent_dim": 2, "event_shape": (1, 28, 28), "width": 8, "channels": 4, "blocks": 1, "hidden": (8,)}
+    config = EncoderConfig("MaskedMixerFlow", arguments, 2, (1, 28, 28), (-1.0, 1.0))
+    options = script.Options(
+        generators=(str(small),), views=("left",), methods=("guided", "guide"), temperatures=(2, 3), count=3, chains=4
+    )
+    options.output = tmp_path / "result"
+    with pytest.raises(SystemExit, match="--methods guided: the generator has no guide"):
+        script.main(options)
+    save_encoder(small.with_name("small-guide"), ENCODERS["MaskedMixerFlow"](**arguments), config)
+    save_tuning(small, "half", Settings(True, 2, 3, (0.0, 0.1, 1.0), (0.1, 0.1)))
+    rows = script.main(options)["rows"]
+    annealed = ["annealed HMC from the guide", "annealed HMC from the guide, 3"]
+    assert [row["method"] for row in rows] == [*annealed, "draws of the guide", "draws of the guide, by weights"]
+    assert [row["gradient_evaluations"] for row in rows[:2]] == [4 * 3 * 3, 4 * 4 * 3]
+    assert rows[0]["crps_difference"] == 0
+
+
 def test_a_direct_model_and_a_tuned_kernel(script, methods, small, tmp_path):
     from arbitrary_conditioning import DirectModel, save_direct
 
