@@ -29,6 +29,7 @@ import json
 import math
 import shlex
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -327,6 +328,7 @@ def main(options: Options) -> dict[str, Any]:
     model = DirectModel(shape, *list(arguments.values())[1:])  # type: ignore[arg-type]
     encoder = DenseEncoder(options.latent_dim, (2 * shape[0] + 2, *shape[1:]), options.widths)
     masks = stock(shape, options.masks, options.seed)
+    started = time.process_time()
     trained = train(
         ArbitraryConditioning(model, encoder, masks, learning_rate=options.learning_rate),
         torch.from_numpy(images[kept]),
@@ -339,6 +341,7 @@ def main(options: Options) -> dict[str, Any]:
         checkpoint=options.checkpoint,
         accelerator=options.accelerator,
     )
+    processor_seconds = time.process_time() - started  # of this call alone, where a checkpoint was continued
     final: Any = (trained.average or model).cpu()
     curve = [float(part.mean()) for part in np.array_split(trained.losses["negative_elbo"], min(20, options.steps))]
     scores = held_out_scores(final, from_bytes(images[held_out[: options.held_out]], (-1.0, 1.0)), options.draws, options.seed)
@@ -347,6 +350,7 @@ def main(options: Options) -> dict[str, Any]:
         "training_data": f"{options.images.name}, {len(kept)} training images",
         "steps": options.steps,
         "seconds": round(trained.seconds, 1),
+        "processor_seconds": round(processor_seconds, 1),
         "curve": [round(value, 2) for value in curve],
         "held_out_crps": {name: round(score, 5) for name, score in scores.items()},
     }

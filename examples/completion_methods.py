@@ -449,7 +449,8 @@ def direct(task: Task) -> Rows:
     if mask is not None:
         x = torch.where(mask, y, x)
     noise = None if task.noise is None else pixel_noise_of(model)
-    answer = Answer(x[:, None].numpy(), is_sample=True, noise=noise, chosen={"training_seconds": record["seconds"]})
+    training = {f"training_{key}": record[key] for key in ("steps", "seconds", "processor_seconds") if key in record}
+    answer = Answer(x[:, None].numpy(), is_sample=True, noise=noise, chosen=training)
     yield "direct model for any mask", answer._replace(seconds=time.perf_counter() - started)
 
 
