@@ -15,6 +15,7 @@ from .data.tables import write_filled as write_filled
 from .families.aim import AIM as AIM
 from .families.ali import ALI as ALI
 from .families.alice import ALICE as ALICE
+from .families.amortized import Amortized as Amortized
 from .families.family import Family as Family
 from .families.gan import GAN as GAN
 from .families.glf import GLF as GLF

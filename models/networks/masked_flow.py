@@ -38,7 +38,7 @@ class MaskedFlow(nn.Module):
     :param width: of the features.
     :param latent_dim: size of z, at least 2.
     :param context: numbers of c that the couplings are given.
-    :param couplings: their number; below log2(latent_dim) + 1 some numbers do not depend on some others.
+    :param couplings: their number; below 2 log2(latent_dim) + 2 some numbers do not depend on some others.
     :param hidden: widths of the hidden layers of every coupling's network.
 
     Raises ValueError for a latent of one number, which has no halves.

@@ -110,7 +110,8 @@ def test_moments_and_evidence(name, target):
     entry = DRIVEN[name]
     case = cases_of(entry)[target]()
     posterior = run(case, entry.make(case), **entry.counts)
-    assert posterior["posterior"].attrs["adapted"] == 0
+    learns = name == "metric of the others"  # as it runs: a pilot does not freeze it
+    assert posterior["posterior"].attrs["adapted"] == learns
     assert case.p_value(posterior) > FALSE_ALARM
     if entry.evidence == "weights":
         ratio = np.exp(log_evidence(posterior)["estimate"].values - case.log_evidence)

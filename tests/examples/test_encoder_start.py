@@ -25,11 +25,3 @@ def test_the_example_runs(script, tmp_path, capsys):
     record = json.loads((tmp_path / "out" / "start.json").read_text())
     np.testing.assert_equal(record["rows"], rows)  # so few chains may leave one population, and no fair score
     assert record["command"].startswith("python examples/encoder_start.py")
-
-
-def test_the_stock_has_every_kind_of_mask(script):
-    masks = script.stock((1, 28, 28), 40, seed=0)
-    shares = masks.float().mean((1, 2, 3))
-    assert masks.shape == (40, 1, 28, 28)
-    assert (shares[::4] == 0.5).all()
-    assert ((shares > 0) & (shares < 1)).all()

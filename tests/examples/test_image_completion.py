@@ -121,6 +121,7 @@ def test_exponents_and_neighbours_on_held_out_images(script, small, tmp_path):
         assert np.array_equal(images, shown) == (view == "left")
 
 
+@pytest.mark.slow
 def test_other_inference_on_simulated_images(script, methods, small, tmp_path, monkeypatch):
     """Rows of as many gradients, a row of fewer images, and the tables that are printed of them."""
     monkeypatch.setattr(methods, "STARTS_AT_ONCE", 2)

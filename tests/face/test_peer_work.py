@@ -64,7 +64,7 @@ def test_halves_are_rounded_away_from_zero(load):
     tables = load("tables")
     assert [tables.fixed(value, 0) for value in (0.5, 1.5, 2.5, -0.5)] == ["1", "2", "3", "-1"]
     assert tables.fixed(0.0125, 3) == "0.013"
-    assert [tables.short(value) for value in (0.0012345, 1234.5, 0.0, 2.5e-9)] == ["0.00123", "1,230", "0", "2.50e-9"]
+    assert [tables.short(value) for value in (0.0012345, 1234.5, 0.0, 2.5e-9)] == ["0.00123", "1,230", "0", "2.5e-9"]
 
 
 def test_the_tables_of_the_page_are_those_of_the_records(load):

@@ -51,7 +51,7 @@ def test_the_density_is_that_of_the_draws_by_the_jacobian(latent_dim):
 
 
 def test_every_number_meets_every_other():
-    flow = flow_of(8, spread=0.5, couplings=6)
+    flow = flow_of(8, spread=0.5, couplings=8)
     context = flow.context(torch.zeros(1, 3), torch.ones(1, 3))
     jacobian = torch.autograd.functional.jacobian(lambda e: flow(e, context), torch.randn(1, 8))[0, :, 0]
     assert (jacobian.abs() > 1e-6).all()
