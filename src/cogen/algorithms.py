@@ -16,20 +16,17 @@ PILOT = 8
 """Chains of the pilots of a certificate where nothing was tuned."""
 
 
-def kernel_of(options: Complete, generator: Any, seen: Any) -> tuple[Any, int]:
+def kernel_of(options: Complete, seen: Any) -> tuple[Any, int]:
     """The kernel for a conditioned model, and its transitions of warm-up.
 
     Annealed HMC starts from the guide beside the generator, where there is one that sees such a view, and runs with what was
     tuned for the view, where that was and nothing else is asked for. Raises ValueError where a guide was named that does not
     serve.
     """
-    initial, settings = None, None
-    if options.algorithm == "annealed-hmc":
-        initial = _start(options, seen)
-        if not options.weighted and options.warmup is None and options.noise is None:
-            settings = _tuned(options, guided=initial is not None)
-    warmup = options.warmup if options.warmup is not None else WARMUP if settings is None else settings.temperatures
+    initial = _start(options, seen)
+    settings = None if options.weighted else _tuned(options, guided=initial is not None)
     annealing: dict[str, Any] = {} if settings is None else settings.annealing()
+    warmup = _warmup(options, settings)
     annealing |= {"weighted": options.weighted, "resample_threshold": 0.5 if options.weighted else 0.0, "initial": initial}
     if options.backend == "pyro":
         import pyro.infer
@@ -61,19 +58,12 @@ def certificate_run(options: Complete, seen: Any) -> dict[str, Any]:
     """
     from cogen.inference import AnnealedHMC
 
-    options, annealed = replace(options, backend="numpyro"), options.algorithm == "annealed-hmc"
-
-    def start(model: Any) -> Any:
-        return _start(options, model) if annealed else None
-
-    settings = None
-    if annealed and options.warmup is None and options.noise is None:
-        settings = _tuned(options, guided=start(seen) is not None)
+    options = replace(options, backend="numpyro")
+    settings = _tuned(options, guided=_guide(options, seen) is not None)
     annealing = {} if settings is None else settings.annealing()
-    warmup = options.warmup if options.warmup is not None else WARMUP if settings is None else settings.temperatures
     return {
-        "kernel": lambda model: AnnealedHMC(initial=start(model), **annealing),
-        "num_warmup": warmup,
+        "kernel": lambda model: AnnealedHMC(initial=_start(options, model), **annealing),
+        "num_warmup": _warmup(options, settings),
         "pilot": PILOT if settings is None else 0,
     }
 
@@ -101,11 +91,19 @@ def executor_of(options: Complete) -> Any:
 
 def _start(options: Complete, seen: Any) -> Any:
     """The start of the annealing from a guide, None for the prior."""
+    guide = _guide(options, seen)
+    if guide is None:
+        return None
+    return guide.pyro_start() if options.backend == "pyro" else guide.start()
+
+
+def _guide(options: Complete, seen: Any) -> Any:
+    """What the guide says of a conditioned model; None where there is none, and where nothing is annealed."""
     from cogen.models.networks.flow_guide import FlowGuide
     from cogen.models.networks.masked_flow import MaskedFlow
     from cogen.models.storage.encoders import load_encoder, load_guide
 
-    if options.guide == "none":
+    if options.guide == "none" or options.algorithm != "annealed-hmc":
         return None
     named = options.guide != "auto"
     flow = load_encoder(options.guide) if named else load_guide(options.generator)
@@ -114,18 +112,25 @@ def _start(options: Complete, seen: Any) -> Any:
     if not isinstance(flow, MaskedFlow):
         raise ValueError(f"--guide {options.guide}: this is a {type(flow).__name__}, and no guide of `cogen guide`")
     try:
-        guide = FlowGuide(flow, seen)
+        return FlowGuide(flow, seen)
     except ValueError as error:
         if named:
             raise ValueError(f"--guide {options.guide}: {error}") from None
         return None
-    return guide.pyro_start() if options.backend == "pyro" else guide.start()
 
 
 def _tuned(options: Complete, guided: bool) -> Any:
+    """What was tuned for an annealing that is asked for as it was tuned; None otherwise."""
     from cogen.models.storage.tunings import load_tuning
 
-    if options.guide not in ("auto", "none"):
+    as_tuned = options.warmup is None and options.noise is None and options.guide in ("auto", "none")
+    if options.algorithm != "annealed-hmc" or not as_tuned:
         return None
     settings = load_tuning(options.generator, options.view)
     return settings if settings is not None and settings.guided == guided else None
+
+
+def _warmup(options: Complete, settings: Any) -> int:
+    if options.warmup is not None:
+        return options.warmup
+    return WARMUP if settings is None else settings.temperatures

@@ -74,7 +74,7 @@ def complete(options: Complete) -> None:
         generator = load_generator(options.generator)
         images = _images(options, generator)
         model, seen = _condition(options, generator, images)
-        kernel, warmup = kernel_of(options, generator, seen)
+        kernel, warmup = kernel_of(options, seen)
         posterior = infer(
             seen,
             kernel,

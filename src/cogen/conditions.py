@@ -21,13 +21,10 @@ def view_named(name: str, generator: Any, *, noise: float | None = None, seed: i
     Raises ValueError for the luma of gray images.
     """
     from cogen.models import views
-    from cogen.models.pixels.censored import pixel_noise_of
 
     shape = tuple(generator.config.event_shape)
     height, width = shape[-2:]
-    learned = pixel_noise_of(generator) if noise is None and name not in NOISE_OF_VIEW else None
-    scale = (generator.config.noise_scale if noise is None else noise) * NOISE_OF_VIEW.get(name, 1.0)
-    model: dict[str, Any] = {"scale": scale} if learned is None else {"likelihood": learned}
+    model = noise_model(name, generator, noise)
     match name:
         case "half":
             return views.Mask(views.half(shape, "top"), **model)
@@ -44,3 +41,12 @@ def view_named(name: str, generator: Any, *, noise: float | None = None, seed: i
                 raise ValueError("--view gray: this generator makes gray images, so nothing would be hidden")
             return views.Grayscale(**model)
     raise ValueError(f"--view {name}: there is no view of that name")
+
+
+def noise_model(name: str, generator: Any, noise: float | None = None) -> dict[str, Any]:
+    """``scale`` or ``likelihood`` of the view of a name, as `view_named` has it."""
+    from cogen.models.pixels.censored import pixel_noise_of
+
+    learned = pixel_noise_of(generator) if noise is None and name not in NOISE_OF_VIEW else None
+    scale = (generator.config.noise_scale if noise is None else noise) * NOISE_OF_VIEW.get(name, 1.0)
+    return {"scale": scale} if learned is None else {"likelihood": learned}

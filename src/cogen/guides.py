@@ -11,11 +11,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from cogen.conditions import NOISE_OF_VIEW
+from cogen.conditions import noise_model, view_named
 from cogen.models import views
 from cogen.models.families.amortized import Amortized
 from cogen.models.networks.masked_flow import MaskedFlow
-from cogen.models.pixels.censored import pixel_noise_of
 from cogen.models.storage.encoders import ENCODERS, GUIDE, EncoderConfig, save_encoder
 from cogen.models.storage.generators import SHIPPED, find_generator, load_generator
 from cogen.models.training.learning_rates import Falling
@@ -94,9 +93,7 @@ def train_guide(options: Guide) -> None:
 
 def views_of(generator: Any, masks: int, seed: int) -> list[views.View]:
     """What a guide learns to see: masks of all kinds, and thumbnails of images, with the noise that `cogen complete` takes."""
-    shape, scale = tuple(generator.config.event_shape), generator.config.noise_scale
-    learned = pixel_noise_of(generator)
-    noise: dict[str, Any] = {"scale": scale} if learned is None else {"likelihood": learned}
+    shape, noise = tuple(generator.config.event_shape), noise_model("random", generator)
     if len(shape) != 3:
         parts = np.random.default_rng(seed)
         stock = parts.random((masks, *shape)) < parts.uniform(0.05, 0.95, (masks, *(1,) * len(shape)))
@@ -104,8 +101,7 @@ def views_of(generator: Any, masks: int, seed: int) -> list[views.View]:
     masked = views.Mask(views.assorted(shape, masks, seed=seed), **noise)
     if shape[1] % 4 or shape[2] % 4:
         return [masked]
-    thumbnail = views.Thumbnail(4, scale=scale * NOISE_OF_VIEW["thumbnail"])
-    return [*[masked] * MASKED_PER_THUMBNAIL, thumbnail]
+    return [*[masked] * MASKED_PER_THUMBNAIL, view_named("thumbnail", generator)]
 
 
 def _output(options: Guide) -> Path:

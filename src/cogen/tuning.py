@@ -62,22 +62,24 @@ def tune(options: Tune) -> None:
     view = view_named(options.view, generator, seed=options.seed)
     model = CoGenerator(generator, views={"seen": view})
 
+    def start(seen: Any) -> Any:
+        return None if guide is None else FlowGuide(guide, seen).start()
+
     def run(seen: Any, chains: int, temperatures: int, seed: int, **kernel: Any) -> Any:
-        initial = None if guide is None else FlowGuide(guide, seen).start()
         kernel = {"num_leapfrog": options.leapfrog, **kernel}
         counts: dict[str, Any] = {"num_warmup": temperatures, "num_samples": 1, "num_chains": chains}
-        return infer(seen, AnnealedHMC(initial=initial, **kernel), seed=seed, **counts)
+        return infer(seen, AnnealedHMC(**kernel), seed=seed, **counts)
 
     seen, _ = simulate(model, PILOT_ITEMS, seed=options.seed)
-    pilot = run(seen, PILOT_CHAINS, PILOT_LIMIT, options.seed, schedule=Adaptive(RISE))
+    initial, equal = start(seen), {"weighted": False, "resample_threshold": 0.0}
+    pilot = run(seen, PILOT_CHAINS, PILOT_LIMIT, options.seed, initial=initial, schedule=Adaptive(RISE))
     beta = _knots(pilot)
-    slower = run(
-        seen, PILOT_CHAINS, PILOT_LIMIT, options.seed, schedule=Through(tuple(beta)), weighted=False, resample_threshold=0.0
-    )
+    along = Through(tuple(beta))
+    slower = run(seen, PILOT_CHAINS, PILOT_LIMIT, options.seed, initial=initial, schedule=along, **equal)
     found = Settings(guide is not None, candidates[-1], options.leapfrog, tuple(beta), tuple(_steps(slower, beta)))
 
     seen, truth = simulate(model, options.items, seed=options.seed + 1)
-    x = model.decode(truth["z"])
+    initial, x = start(seen), model.decode(truth["z"])
     hidden = np.ones(x.shape, dtype=bool) if view.mask is None else np.broadcast_to(~view.mask.numpy(), x.shape)
     log_likelihood = log_likelihood_of(seen)
 
@@ -87,9 +89,7 @@ def tune(options: Tune) -> None:
     rows, scores = [], []
     print(f"{'temperatures':>12} {'gradients':>10} {'gap (nats)':>11} {'s.e.':>6} {'CRPS':>8}")
     for temperatures in candidates:
-        posterior = run(
-            seen, options.chains, temperatures, options.seed + 2, weighted=False, resample_threshold=0.0, **found.annealing()
-        )
+        posterior = run(seen, options.chains, temperatures, options.seed + 2, initial=initial, **equal, **found.annealing())
         z = posterior["posterior"]["z"].values  # (chain, 1, item, latent)
         gap = log_joint(truth["z"]) - np.mean([log_joint(each) for each in z[:, 0]], axis=0)
         drawn = model.decode(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:3], *x.shape[1:])
