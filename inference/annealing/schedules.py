@@ -107,12 +107,16 @@ class Through:
         _check_rise("Through", np.asarray(self.beta, dtype=np.float64), arrives_last=True)
 
     def __call__(self, num_temperatures: int) -> np.ndarray:
-        inner = np.clip(self.beta, self.beta[1] / 2, 1.0 - (1.0 - self.beta[-2]) / 2)
-        place = np.linspace(0.0, len(self.beta) - 1.0, num_temperatures + 1)
-        logit = np.interp(place, np.arange(len(self.beta)), np.log(inner) - np.log1p(-inner))
-        beta = 1.0 / (1.0 + np.exp(-logit))
+        beta = 1.0 / (1.0 + np.exp(-spread_logits(np.asarray(self.beta), num_temperatures + 1)))
         beta[0], beta[-1] = 0.0, 1.0
         return beta
+
+
+def spread_logits(beta: np.ndarray, count: int) -> np.ndarray:
+    """The logits of ``count`` inverse temperatures along rising ones from 0 to 1, as in `Through`; finite at the ends."""
+    inner = np.clip(beta, beta[1] / 2, 1.0 - (1.0 - beta[-2]) / 2)
+    place = np.linspace(0.0, len(beta) - 1.0, count)
+    return np.interp(place, np.arange(len(beta)), np.log(inner) - np.log1p(-inner))
 
 
 @dataclass(frozen=True)

@@ -120,13 +120,10 @@ def tune(options: Tune) -> None:
 def _knots(pilot: Any) -> np.ndarray:
     """The mean ladder of a pilot's items, of so many knots."""
     from cogen.inference import Ladder
+    from cogen.inference.annealing.schedules import spread_logits
 
-    place = np.linspace(0.0, 1.0, KNOTS)
-    logits = []
-    for ladder in Ladder.of(pilot).beta:
-        rises = ladder[: int(np.argmax(ladder >= 1.0)) + 1]
-        inner = np.clip(rises, rises[1] / 2, 1.0 - (1.0 - rises[-2]) / 2)
-        logits.append(np.interp(place * (len(rises) - 1), np.arange(len(rises)), np.log(inner) - np.log1p(-inner)))
+    ladders = (ladder[: int(np.argmax(ladder >= 1.0)) + 1] for ladder in Ladder.of(pilot).beta)
+    logits = [spread_logits(rises, KNOTS) for rises in ladders]
     beta = 1.0 / (1.0 + np.exp(-np.mean(logits, axis=0)))
     beta[0], beta[-1] = 0.0, 1.0
     return beta
