@@ -50,6 +50,8 @@ from .scores import psnr as psnr
 from .simulation_based_calibration import calibration_p_value as calibration_p_value
 from .simulation_based_calibration import calibration_table as calibration_table
 from .simulation_based_calibration import simulation_based_calibration as simulation_based_calibration
+from .stacking import Stacking as Stacking
+from .stacking import stacked as stacked
 from .weights import draw_weights as draw_weights
 from .weights import pareto_k as pareto_k
 from .weights import resample as resample
