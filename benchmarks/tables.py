@@ -1,10 +1,11 @@
-"""The tables of docs/inference.md that come from records of benchmarks, written anew from their JSON.
+"""Tables of the documentation that are written from the records of benchmarks and examples.
 
     python benchmarks/tables.py             # rewrites what stands between the marks
     python benchmarks/tables.py --check     # fails where a table differs from its record
 
-A table stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->``. Numbers are rounded in decimal, halves away from
-zero.
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->``, in README.md or a page of docs. NAME is one of
+`TABLES`, or one of `KINDS` with a colon and the records that it is of, paths from the root. Numbers of the first are rounded in
+decimal, halves away from zero.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+from completion_tables import long_table, remedies, rows_of, short_table
 
 ROOT = Path(__file__).parents[1]
 PRODUCTS = ("evidence x gradients", "evidence x seconds", "distance x gradients", "distance x seconds")
@@ -140,26 +142,40 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
+KINDS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
+    "completions": long_table,
+    "completions in short": short_table,
+    "remedies": remedies,
+}
+"""Of the rows of some records."""
+
+
+def made(name: str) -> str:
+    """The table of a mark."""
+    kind, _, files = name.partition(": ")
+    return KINDS[kind](rows_of(ROOT / file for file in files.split(", "))) if files else TABLES[name]()
+
+
 @dataclass
 class Options:
-    page: Path = ROOT / "docs" / "inference.md"
+    pages: tuple[Path, ...] = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
     check: bool = False
     """Write nothing; fail where a table differs from its record."""
 
 
 def main(options: Options) -> None:
-    page = options.page.read_text(encoding="utf-8")
-
     def rewritten(found: re.Match) -> str:
-        indented = "\n".join(found["indent"] + line for line in TABLES[found["name"]]().split("\n"))
+        indented = "\n".join(found["indent"] + line for line in made(found["name"]).split("\n"))
         return f"{found['indent']}<!-- table: {found['name']} -->\n{indented}\n{found['indent']}<!-- end of table -->"
 
     pattern = r"(?P<indent>[ ]*)<!-- table: (?P<name>[^>]*) -->\n(?:.*\n)*?[ ]*<!-- end of table -->"
-    new = re.sub(pattern, rewritten, page)
-    if options.check and new != page:
-        raise SystemExit(f"{options.page}: a table differs from its record: run python benchmarks/tables.py")
-    if not options.check:
-        options.page.write_text(new, encoding="utf-8")
+    for path in options.pages:
+        page = path.read_text(encoding="utf-8")
+        new = re.sub(pattern, rewritten, page)
+        if options.check and new != page:
+            raise SystemExit(f"{path}: a table differs from its record: run python benchmarks/tables.py")
+        if not options.check:
+            path.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":

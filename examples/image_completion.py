@@ -41,9 +41,7 @@ and the second with fashion and data/fashion_mnist. Simulated images, whose post
         --chains 8 --warmup 80 --samples 1 --leapfrog 10 --independent --steps 300 \
         --methods annealed descent map randomised-map svi langevin nuts prior --output examples/results/digits_simulated
 
-The tables of README and docs are printed from the records:
-
-    python examples/image_completion.py --table examples/results/digits.json examples/results/fashion.json
+The tables of README and docs are made of the records by `benchmarks/tables.py`.
 
 Earlier tables, of the generators with Gaussian noise:
 
@@ -74,7 +72,6 @@ import torch
 import tyro
 import xarray as xr
 from completion_methods import METHODS, Answer, Settings, Task
-from completion_table import markdown
 from matplotlib.figure import Figure
 from torch.distributions import Normal
 
@@ -144,8 +141,6 @@ class Options(Settings):
     """Scale of Gaussian noise; by default each generator's own, learned or Gaussian."""
     output: Path = Path("image-completion")
     """Folder-and-stem of the JSON and the PNG."""
-    table: tuple[Path, ...] = ()
-    """Print the markdown tables of these records, and do nothing else."""
 
 
 class Images(NamedTuple):
@@ -401,9 +396,6 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
 
 
 def main(options: Options) -> dict[str, Any]:
-    if options.table:
-        print(markdown(options.table))
-        return {}
     methods_of(options)  # what is missing is said before anything runs
     images = images_of(options)
     rows: list[dict[str, Any]] = []

@@ -3,7 +3,7 @@
 With an exponent below 1 this is a power likelihood: log p(y | x) times the exponent. Pixels are taken for independent given the
 latent, but the misfit of a generator shows in many of them at once; the exponent discounts that. What is reported as
 evidence is then that of the power likelihood, no log p(y). On the shipped digits no exponent below 1 was found to help
-(docs/inference.md).
+(docs/images.md).
 
 References:
     Bissiri, Holmes, Walker. A general framework for updating belief distributions. JRSS B 2016 (power likelihoods).

@@ -123,7 +123,7 @@ def test_exponents_and_neighbours_on_held_out_images(script, small, tmp_path):
 
 @pytest.mark.slow
 def test_other_inference_on_simulated_images(script, methods, small, tmp_path, monkeypatch):
-    """Rows of as many gradients, a row of fewer images, and the tables that are printed of them."""
+    """Rows of as many gradients, and a row of fewer images."""
     monkeypatch.setattr(methods, "STARTS_AT_ONCE", 2)
     options = script.Options(
         generators=(str(small),),
@@ -154,9 +154,6 @@ def test_other_inference_on_simulated_images(script, methods, small, tmp_path, m
     }
     assert all(row["log_score"] is not None for row in left.values())
     assert len(rows) == len(left)
-    text = script.markdown([tmp_path / "result.json"])
-    assert text.count("| SVI, mean field |") == 2  # a line of each table
-    assert f"{left['NUTS']['crps_difference']:+.4f} ({left['NUTS']['crps_difference_se']:.4f})" in text
 
 
 def test_a_guide_beside_the_generator_and_what_was_tuned(script, methods, small, tmp_path, monkeypatch):
@@ -297,4 +294,3 @@ def test_images_without_a_fair_score_leave_an_empty_row(script, small, tmp_path,
     (row,) = script.main(options)["rows"]
     assert (row["images_compared"], row["hidden_crps"]) == (0, None)
     assert "compared over 0 of 2 images" in capsys.readouterr().out
-    assert "| annealed HMC |" in script.markdown([tmp_path / "result.json"])

@@ -1,4 +1,4 @@
-"""The markdown tables of records of `image_completion.py`, with every row that they hold."""
+"""The tables of records of `examples/image_completion.py` and `examples/wrong_model.py`, with every row that they hold."""
 
 from __future__ import annotations
 
@@ -96,11 +96,16 @@ def short_table(rows: list[Row]) -> str:
             difference = "" if row is None else _with_error("crps_difference")(row)
             cells.append(", ".join(filter(None, ["" if row is None else COLUMNS["CRPS"](row), difference])))
         lines.append([method, *cells])
-    return table(["method", *places], lines)
+    return table(["CRPS, minus the first (s.e.)", *places], lines)
 
 
-def markdown(paths: Iterable[Path]) -> str:
-    """Both tables of the records at these paths, each under a comment that names them."""
-    files = list(paths)
-    rows, source = rows_of(files), f"<!-- {', '.join(map(str, files))} -->"
-    return "\n\n".join(f"{source}\n{made}" for made in (short_table(rows), long_table(rows)))
+def remedies(rows: list[Row]) -> str:
+    """What `wrong_model.py` has measured: CRPS of every setting and its difference from the model as it is."""
+    lines = []
+    for row in rows:
+        weights = ", ".join(f"{name} {weight:.2f}" for name, weight in row.get("weights", {}).items())
+        cells = [f"{row[key]}" for key in ("part", "model", "view", "images", "setting", "items")]
+        difference = f"{row['difference']:+.4f} ({row['standard_error']:.4f})" if row["standard_error"] else ""
+        lines.append([*cells, f"{row['crps']:.4f}", difference, weights])
+    heading = ["remedy", "model", "seen", "images", "setting", "how many", "CRPS", "difference (s.e.)", "weights"]
+    return table(heading, lines)
