@@ -57,8 +57,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 
 def place_of(row: Row) -> str:
     part = row.get("part", "test")
-    trained = f" at {row['iterations']:,}" if row.get("iterations") else ""
-    return f"{row['generator']}{trained}, {row['view']}" + ("" if part == "test" else f", {part}")
+    return f"{row['generator']}, {row['view']}" + ("" if part == "test" else f", {part}")
 
 
 def rows_of(paths: Iterable[Path]) -> list[Row]:

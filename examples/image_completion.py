@@ -294,7 +294,7 @@ def compare(options: Options, name: str, view: str, images: Images) -> list[dict
         rows.append(
             {
                 "generator": generator.config.name or name,
-                "iterations": figures.get("iteration", figures.get("iterations")),
+                "iterations": figures.get("iteration", figures.get("iterations", figures.get("steps"))),
                 "part": options.part,
                 "view": view,
                 "method": method,
