@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def tiny(script, data, tmp_path, **options):
 
 
 def test_all_families_and_a_later_run(script, data, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(script.PAPER, data.name, {"aim": {"mse": 0.0123}})
+    monkeypatch.setitem(sys.modules["aim_report"].PAPER, data.name, {"aim": {"mse": 0.0123}})
     script.main(tiny(script, data, tmp_path, families=("gan", "ali", "aim-minus"), seeds=(0, 1)))
     script.main(tiny(script, data, tmp_path, families=("alice:2", "aim"), together=True))
     script.main(tiny(script, data, tmp_path, families=("aim",), latent_dim=2))
