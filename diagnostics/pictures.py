@@ -77,6 +77,7 @@ def plot_completions(
 
 def _grid(columns: list[tuple[str, list[np.ndarray]]], labels: list[str]) -> Figure:
     """A row per label, in two bands when there are more than 8; the last column is the deviation, with a colour bar."""
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
     bands = 2 if len(labels) > 8 else 1
@@ -85,35 +86,35 @@ def _grid(columns: list[tuple[str, list[np.ndarray]]], labels: list[str]) -> Fig
     width = side + bands * len(columns) * cell + (bands - 1) * (between + side) + bar
     height = title + rows * cell + 0.08
     figure = Figure(figsize=(width, height), dpi=150)
-    largest = max(float(np.max(columns[-1][1])), 1e-12)
-    shaded = None
+    page = figure.add_axes((0, 0, 1, 1))  # in inches; axes for every picture would take seconds
+    page.set_axis_off()
+    shades = Normalize(0, max(float(np.max(columns[-1][1])), 1e-12))
     for place, label in enumerate(labels):
         band, row = divmod(place, rows)
+        bottom = height - title - (row + 1) * cell
         for column, (heading, pictures) in enumerate(columns):
             left = side + band * (len(columns) * cell + between + side) + column * cell
-            bottom = height - title - (row + 1) * cell
-            axes = figure.add_axes((left / width, bottom / height, 0.95 * cell / width, 0.95 * cell / height))
+            extent = (left, left + 0.95 * cell, bottom, bottom + 0.95 * cell)
             if heading == "sd":
-                shaded = axes.imshow(pictures[place], cmap="magma", vmin=0, vmax=largest, interpolation="nearest")
+                shaded = page.imshow(pictures[place], cmap="magma", norm=shades, extent=extent, interpolation="nearest")
             else:
-                _show(axes, pictures[place])
-            axes.set_axis_off()
+                _show(page, pictures[place], extent)
             if row == 0:
-                axes.set_title(heading, fontsize=8, pad=3)
+                page.text(left + 0.475 * cell, bottom + 0.95 * cell + 0.04, heading, ha="center", va="baseline", fontsize=8)
             if column == 0:
-                axes.text(-0.1, 0.5, label, transform=axes.transAxes, ha="right", va="center", fontsize=7)
-    if shaded is not None:
-        room = figure.add_axes(((width - bar + 0.08) / width, 0.08 / height, 0.1 / width, (rows * cell - 0.04) / height))
-        figure.colorbar(shaded, cax=room)
-        room.tick_params(labelsize=6, length=2, pad=1)
+                page.text(left - 0.07, bottom + 0.475 * cell, label, ha="right", va="center", fontsize=7)
+    page.set(xlim=(0, width), ylim=(0, height), aspect="auto")
+    room = figure.add_axes(((width - bar + 0.08) / width, 0.08 / height, 0.1 / width, (rows * cell - 0.04) / height))
+    figure.colorbar(shaded, cax=room)
+    room.tick_params(labelsize=6, length=2, pad=1)
     return figure
 
 
-def _show(axes: Axes, image: np.ndarray) -> None:
+def _show(page: Axes, image: np.ndarray, extent: tuple[float, float, float, float]) -> None:
     if image.shape[-1] == 1:
-        axes.imshow(image[..., 0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        page.imshow(image[..., 0], cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
     else:
-        axes.imshow(image, interpolation="nearest")
+        page.imshow(image, extent=extent, interpolation="nearest")
 
 
 def _paint_hidden(image: np.ndarray, seen: np.ndarray) -> np.ndarray:

@@ -13,11 +13,11 @@ from cogen.diagnostics.pictures import HIDDEN_COLOUR
 
 
 def panels(figure):
-    """Image panels by row: {row's vertical place: [arrays from left to right]}."""
+    """Pictures by row, from the top: arrays from left to right."""
     rows = {}
-    for axes in figure.axes:
-        if axes.images:
-            rows.setdefault(round(axes.get_position().y0, 3), []).append((axes.get_position().x0, axes.images[0]))
+    for image in figure.axes[0].images:
+        left, _, bottom, _ = image.get_extent()
+        rows.setdefault(round(bottom, 3), []).append((left, image))
     return [[image.get_array() for _, image in sorted(row, key=lambda p: p[0])] for _, row in sorted(rows.items())[::-1]]
 
 
@@ -25,7 +25,7 @@ def test_completions_show_seen_truth_mean_draws_and_deviation(tmp_path):
     run, made = annealed_run(items=3, keep_x=True)
     figure = plot_completions(run, truth=made.truth, num_draws=2)
     assert isinstance(figure, Figure)
-    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    titles = [text.get_text() for text in figure.axes[0].texts if not text.get_text().isdecimal()]
     assert titles == ["seen", "truth", "mean", "draw 1", "draw 2", "sd"]
     rows = panels(figure)
     assert [len(row) for row in rows] == [6, 6, 6]
