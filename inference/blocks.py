@@ -10,6 +10,7 @@ dispatches one transition at a time (see `loops`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -105,11 +106,13 @@ class JaxProgram:
         if self._mesh is not None:
             self._compiled = self._compile_on(self._mesh)
             return
-        with nullcontext() if self.by_host else compiled_loop():
+        with nullcontext() if self.by_host else compiled_loop(), ThreadPoolExecutor(1) as beside:
             start = jax.jit(self._starts).lower(self._shape, self._key)
+            started = beside.submit(compiled, start, _ONCE)  # XLA leaves Python free to trace the chunk meanwhile
             carried = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), start.out_info[0])
             chunk = jax.jit(self._one if self.by_host else self._loop(carried), donate_argnums=0)
-            self._compiled = compiled(start, _ONCE), compiled(chunk.lower(carried, self._shape, 1, False))
+            advance = compiled(chunk.lower(carried, self._shape, 1, False))
+            self._compiled = started.result(), advance
 
     def _compile_on(self, mesh: Mesh) -> tuple:
         """The two programs, sharded over the item axis."""

@@ -373,7 +373,7 @@ class BlackJAX(EnsembleKernel, settings=BlackJAXSettings, kernel=BlackJAXKernel)
         mass = settings.parameters.get("inverse_mass_matrix")
         if mass is not None and not callable(mass) and jnp.shape(mass) not in ((dim,), (dim, dim)):
             raise ValueError(f"inverse_mass_matrix has shape {jnp.shape(mass)}, the model has {dim} unconstrained coordinates")
-        plain = Target(dim, lambda _: jnp.zeros(dim), lambda u: -0.5 * u**2, lambda u: 0.0 * u, lambda u: {})
+        plain = Target(dim, lambda _: jnp.zeros(dim), lambda u: (-0.5 * u**2, 0.0 * u), lambda u: {})
         start = jnp.zeros((2, dim)) if settings.tempers else jnp.zeros(dim)
 
         def once(key: Array) -> Any:

@@ -117,10 +117,10 @@ class NumPyroRecipe:
 
     def target(self, args: tuple, *, model: Callable, own: Own) -> Target:
         """The model with its arguments: the density is the kernel's own, and its positions have their sites' names."""
-        return Target(0, _none, _none, _none, dict, program=Program(model, args, {}))
+        return Target(0, _none, _none, dict, program=Program(model, args, {}))
 
 
-def _none(_: Array) -> Array:
+def _none(_: Array) -> Any:
     raise NotImplementedError("a kernel of NumPyro takes the model itself")
 
 

@@ -117,23 +117,21 @@ def numpyro_target(
             return [_enumerated(model, args, kwargs, values, latent, nesting)[None]] if chosen else []
         return [_site_terms(site) for name, site in trace.items() if site["is_observed"] and (name in tempered) == chosen]
 
-    def reference(u: Array) -> Array:
+    def terms(u: Array) -> tuple[Array, Array]:
         trace, jacobian = trace_at(u)
-        known = drawn_terms(trace) if initial is None else start_terms(u, trace, jacobian)
-        return real(jnp.concatenate([known, jacobian, *observed_terms(u, trace, False)]))
-
-    def tilt(u: Array) -> Array:
-        trace, jacobian = trace_at(u)
+        drawn = drawn_terms(trace)
+        known = drawn if initial is None else start_terms(u, trace, jacobian)
         parts = observed_terms(u, trace, True)
         if initial is not None:
-            parts.append(-start_terms(u, trace, jacobian))
+            parts.append(-known)
             if not flat_prior:
-                parts.append(drawn_terms(trace))
+                parts.append(drawn)
         elif flat_prior:
-            parts.append(-drawn_terms(trace))
+            parts.append(-drawn)
         if not flat_prior:
             parts += change_terms(trace)
-        return real(jnp.concatenate(parts))
+        reference = [known, jacobian, *observed_terms(u, trace, False)]
+        return real(jnp.concatenate(reference)), real(jnp.concatenate(parts))
 
     def start_weight(u: Array) -> Array:
         return real(jnp.concatenate(observed_terms(u, trace_at(u)[0], False)))
@@ -161,11 +159,11 @@ def numpyro_target(
         return real(from_values(key, {name: start[name].sample(keys[name]) for name in latent}))
 
     if discrete:
-        jax.eval_shape(tilt, flat)  # what cannot be enumerated is said here
+        jax.eval_shape(terms, flat)  # what cannot be enumerated is said here
     apart = not discrete and any(site["is_observed"] and name not in tempered for name, site in prototype.items())
     # A compiled function is traced once for all the places of a transition where it is called.
     weight, program = start_weight if apart else None, Program(model, args, kwargs)
-    target = Target(flat.size, draw, jax.jit(reference), jax.jit(tilt), unravel, weight, program)
+    target = Target(flat.size, draw, jax.jit(terms), unravel, weight, program)
     return target if guide is None or guide.affine is None else target.in_coordinates(guide.affine)
 
 

@@ -38,10 +38,8 @@ class Target(NamedTuple):
     dim: int
     draw: Callable[[Array], Array]
     """An exact draw from q0: key -> u."""
-    reference: Callable[[Array], Array]
-    """The terms of log q0: u -> (n,)."""
-    tilt: Callable[[Array], Array]
-    """The terms of log p(z, y) - log q0: u -> (m,)."""
+    terms: Callable[[Array], tuple[Array, Array]]
+    """The terms of log q0 and those of log p(z, y) - log q0: u -> (n,), (m,). What both need, as a guide, is computed once."""
     sites: Callable[[Array], Sites]
     """u -> unconstrained values by site name."""
     start_weight: Callable[[Array], Array] | None = None
@@ -52,6 +50,14 @@ class Target(NamedTuple):
     affine: Any = None
     """How u lies to the model's own unconstrained coordinates, center + factor u, where these are others."""
 
+    def reference(self, u: Array) -> Array:
+        """The terms of log q0, (n,)."""
+        return self.terms(u)[0]
+
+    def tilt(self, u: Array) -> Array:
+        """The terms of log p(z, y) - log q0, (m,)."""
+        return self.terms(u)[1]
+
     def in_coordinates(self, affine: Any) -> Target:
         """The same path for u that lie to the coordinates of this one as center + factor u; all densities are still those
         over the coordinates of this one, which differ by a constant."""
@@ -61,8 +67,7 @@ class Target(NamedTuple):
             return lambda u: function(center + factor @ u)
 
         made = self._replace(
-            reference=placed(self.reference),
-            tilt=placed(self.tilt),
+            terms=placed(self.terms),
             sites=placed(self.sites),
             start_weight=None if self.start_weight is None else placed(self.start_weight),
             affine=(center, factor),
@@ -122,4 +127,9 @@ def evaluate(target: Target, u: Array) -> Point:
 
 def gradient_at(target: Target, u: Array, beta: Array) -> Array:
     """The gradient of log pi_beta alone, for the inner steps of a trajectory."""
-    return jax.grad(lambda v: target.reference(v).sum() + beta * target.tilt(v).sum())(u)
+
+    def log_density(v: Array) -> Array:
+        reference, tilt = target.terms(v)
+        return reference.sum() + beta * tilt.sum()
+
+    return jax.grad(log_density)(u)

@@ -60,7 +60,7 @@ ARITHMETIC: dict[str, Callable] = {
     "minimum": jnp.minimum,
     "remainder": jnp.remainder,
     "fmod": jnp.fmod,
-    "clamp": clamp,
+    **dict.fromkeys(("clamp", "clip"), clamp),
     "clamp_min": clamp,
     "clamp_max": lambda x, high: clamp(x, None, high),
     "lerp": lambda x, y, weight: x + weight * (y - x),
@@ -267,6 +267,11 @@ def cut(x, dim=0, start=None, end=None, step=1):
     return x[tuple(index)]
 
 
+def unflatten(x, dim, sizes):
+    dim = dim % x.ndim
+    return x.reshape(*x.shape[:dim], *sizes, *x.shape[dim + 1 :])
+
+
 def split(x, size, dim=0):
     """By pieces of one size, the last one shorter, or by a list of sizes."""
     if isinstance(size, int):
@@ -347,6 +352,7 @@ SHAPES: dict[str, Callable] = {
     "transpose": jnp.swapaxes,
     "t": jnp.transpose,
     "squeeze": squeeze,
+    "unflatten": unflatten,
     "unsqueeze": jnp.expand_dims,
     "expand": expand,
     "repeat": jnp.tile,
@@ -358,6 +364,7 @@ SHAPES: dict[str, Callable] = {
     "split": split,
     "split_with_sizes": split,
     "chunk": chunk,
+    "tensor_split": lambda x, where, dim=0: jnp.array_split(x, where, axis=dim),
     "unbind": unbind,
     "slice": cut,
     "select": lambda x, dim, position: lax.index_in_dim(x, position, dim, keepdims=False),

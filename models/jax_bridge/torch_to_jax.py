@@ -109,6 +109,8 @@ def _convert(module: nn.Module, shapes: Shapes, dtype: torch.dtype) -> Callable:
     import jax
     import jax.numpy as jnp
 
+    from cogen.inference.loops import in_compiled_loop
+
     name = type(module).__name__
     program = _export(module, shapes, dtype)
     constants, steps, sources, result = _analyse(program, name)
@@ -118,7 +120,8 @@ def _convert(module: nn.Module, shapes: Shapes, dtype: torch.dtype) -> Callable:
         values = {node: _to_jax(value) for node, value in constants.items()}
         compute = jnp.asarray(0.0, _jax_dtype(dtype)).dtype
 
-    def single(given):  # by name, "" being the first input
+    @functools.partial(jax.jit, static_argnames="in_loop")  # traced once for all batches and places, and once for loops
+    def single(given, in_loop):  # by name, "" being the first input
         known = {**values, **{node: given[key][None] for key, node in inputs.items()}}
         for step in steps:
             args, kwargs = map_aggregate((step.args, step.kwargs), lambda a: known[a] if isinstance(a, Node) else a)
@@ -137,7 +140,7 @@ def _convert(module: nn.Module, shapes: Shapes, dtype: torch.dtype) -> Callable:
             if given[key].shape[1:] != shape:
                 what = f"{name} takes {key or 'inputs'} of shape (batch, {', '.join(map(str, shape))})"
                 raise ValueError(f"{what}, not {given[key].shape}")
-        return jax.vmap(single)(given)
+        return jax.vmap(functools.partial(single, in_loop=in_compiled_loop()))(given)
 
     examples = {key: jax.ShapeDtypeStruct((1, *shape), compute) for key, shape in shapes.items()}
     jax.eval_shape(lambda given: function(given.pop(""), **given), examples)  # what cannot be traced is said now
@@ -176,7 +179,7 @@ def _export(module: nn.Module, shapes: Shapes, dtype: torch.dtype):
                 program = _exported_script(module, example, context)
             else:
                 program = export(module, (example,), context, strict=False)
-            return program.run_decompositions(_decompositions())
+            return program if _is_translatable(program) else program.run_decompositions(_decompositions())
     except Exception as error:
         raise _Untranslated(f"torch.export cannot write {name} as a graph: {_line(error)}") from error
 
@@ -212,6 +215,18 @@ def _wrong_in_torch(module: nn.Module, shapes: Shapes, dtype: torch.dtype) -> st
     except ValueError as error:
         return str(error)
     return ""
+
+
+def _is_translatable(program: Any) -> bool:
+    """Whether the table has every operator of a graph as it was exported, and none of them changes anything in place."""
+    from cogen.models.jax_bridge.operators import OPERATORS
+
+    def known(node: Node) -> bool:
+        if isinstance(node.target, torch._ops.OpOverload):
+            return _operator(node) in OPERATORS and not node.target._schema.is_mutable
+        return node.op in ("placeholder", "output") or isinstance(node.target, BuiltinFunctionType)
+
+    return all(known(node) for node in program.graph.nodes)
 
 
 @functools.cache
