@@ -405,8 +405,8 @@ def main(options: Options) -> dict[str, Any]:
             print_rows(found)
             if (compared := found[0]["images_compared"]) < options.count:
                 print(
-                    f"compared over {compared} of {options.count} images: for the others a method has all its weight on one draw or"
-                    " one population, and a fair score takes two (of annealed HMC: more chains or temperatures)"
+                    f"compared over {compared} of {options.count} images: for the others a method has all its weight on one"
+                    " draw or one population, and a fair score takes two (of annealed HMC: more chains or temperatures)"
                 )
     options.output.parent.mkdir(parents=True, exist_ok=True)
     record = {"command": " ".join(["python", "examples/image_completion.py", *sys.argv[1:]]), "rows": rows}
