@@ -124,8 +124,9 @@ class EnergyModel(CoGenerator):
     :param views: what may be observed of y, by name.
 
     The model is one item, ``model.items(n)`` n independent ones; ``model.condition(view=values)`` and
-    ``model.given(label=labels)`` as many as there are values, ``model.clamp(mask, values)`` those whose seen entries stay. ``posterior["posterior"]["z"]``
-    holds y, flat (of a clamped model the free entries, in the order in which they lie in y); ``x`` is y.
+    ``model.given(label=labels)`` as many as there are values, ``model.clamp(mask, values)`` those whose seen entries stay.
+    ``posterior["posterior"]["z"]`` holds y, flat (of a clamped model the free entries, in the order in which they lie in y);
+    ``x`` is y.
 
     Raises ValueError for a reference scale that is not positive, a network that does not make one number of an item or fails
     `CoGenerator`'s probes, and for a view called "energy".
