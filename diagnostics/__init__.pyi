@@ -16,6 +16,7 @@ from .convergence import rhat as rhat
 from .convergence import rhat_and_ess as rhat_and_ess
 from .diagnosis import diagnose as diagnose
 from .evidence import log_evidence as log_evidence
+from .evidence import log_partition as log_partition
 from .evidence_bounds import evidence_bounds as evidence_bounds
 from .evidence_bounds import simulate as simulate
 from .fair_scores import energy_score as energy_score

@@ -92,3 +92,16 @@ def log_evidence(posterior: Any) -> xr.Dataset:
             "adapted": int(attrs.get("adapted", 0)),
         },
     )
+
+
+def log_partition(posterior: Any) -> xr.Dataset:
+    """log Z of an `EnergyModel`, item by item: as `log_evidence`, whose estimate is that of Z over the reference's volume,
+    (2 pi s^2)^(d / 2), with d the entries that move.
+
+    Raises ValueError for a run of another model, and where there is no evidence.
+    """
+    volume = attributes(posterior).get("log_reference_volume")
+    if volume is None:
+        raise ValueError("this is no run of an EnergyModel: of others log_evidence says all")
+    found = log_evidence(posterior)
+    return found.assign(estimate=found["estimate"] + volume)

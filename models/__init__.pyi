@@ -12,6 +12,8 @@ from .data.tables import Table as Table
 from .data.tables import read_csv as read_csv
 from .data.tables import write_csv as write_csv
 from .data.tables import write_filled as write_filled
+from .energy import EnergyModel as EnergyModel
+from .energy import Tilt as Tilt
 from .families.aim import AIM as AIM
 from .families.ali import ALI as ALI
 from .families.alice import ALICE as ALICE

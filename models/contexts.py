@@ -246,7 +246,11 @@ def contexts_of(stored: Any) -> dict[str, Context]:
 
 
 def taken_by(module: nn.Module, names: Iterable[str]) -> list[str]:
-    """Which of these contexts a module's ``forward`` names among its parameters: a view or an encoder is given those."""
+    """Which of these contexts a module's ``forward`` names among its parameters, or its own `takes`: a view or an encoder is
+    given those."""
+    takes = getattr(module, "takes", None)
+    if takes is not None:
+        return takes(names)
     parameters = inspect.signature(module.forward).parameters
     return [name for name in names if name in parameters]
 
