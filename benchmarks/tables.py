@@ -138,6 +138,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "image, mcmc": lambda: seconds("image_mcmc"),
     "work, five gaussians": lambda: work("toy"),
     "work, image": lambda: work("image"),
+    "work, pocoMC": lambda: work("pocomc"),
     "work, ratios": ratios,
 }
 
