@@ -93,6 +93,7 @@ def test_data_of_a_wrong_model_are_extreme():
     assert "more likely than what it makes" in said[1]
 
 
+@pytest.mark.slow
 def test_a_sampler_that_is_cut_short_has_a_gap(tmp_path):
     """Three temperatures are too few from the prior, and enough from the posterior itself as a guide."""
     noise, options = 0.05, {"num_leapfrog": 10, "step_size": 0.01}

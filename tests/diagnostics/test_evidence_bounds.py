@@ -64,6 +64,7 @@ def test_an_upper_bound_that_forgets_the_path_is_none(simulated, monkeypatch):
     assert stats.ttest_1samp(found["upper"].values - exact, 0.0, alternative="less").pvalue < 1e-4
 
 
+@pytest.mark.slow
 def test_a_pilot_freezes_what_adapts(simulated):
     model, truth, exact = simulated
     kernel = AnnealedHMC(num_leapfrog=3, schedule=Adaptive(0.9))

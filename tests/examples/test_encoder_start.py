@@ -3,8 +3,10 @@
 import json
 
 import numpy as np
+import pytest
 
 
+@pytest.mark.slow
 def test_the_example_runs(script, tmp_path, capsys):
     options = script.Options(
         steps=4,

@@ -91,6 +91,7 @@ def write_idx(path, array):
     path.write_bytes(header + array.astype(np.uint8).tobytes())
 
 
+@pytest.mark.slow
 def test_exponents_and_neighbours_on_held_out_images(script, small, tmp_path):
     """By each exponent; the images that training held out, and others near them."""
     options = script.Options(
@@ -156,6 +157,7 @@ def test_other_inference_on_simulated_images(script, methods, small, tmp_path, m
     assert len(rows) == len(left)
 
 
+@pytest.mark.slow
 def test_a_guide_beside_the_generator_and_what_was_tuned(script, methods, small, tmp_path, monkeypatch):
     from cogen.models.storage.encoders import ENCODERS, EncoderConfig, save_encoder
     from cogen.models.storage.tunings import Settings, save_tuning

@@ -34,6 +34,7 @@ def test_the_errors_of_the_shares_count_families(script):
     assert families_of_four[0] == pytest.approx(2 * alone[0])
 
 
+@pytest.mark.slow
 def test_the_example_runs(script, tmp_path, capsys):
     options = script.Options(
         points=9,

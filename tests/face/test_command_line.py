@@ -87,7 +87,8 @@ def test_metrics(written):
     assert {"torch", "jax", "numpyro", "arviz", "cogen-ppl"} <= set(metrics["versions"])
 
 
-@pytest.mark.parametrize("name", ["fashion", pytest.param("colour", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fashion", "colour"])
 def test_a_shipped_generator_completes_its_own_images_by_its_own_noise(name, tmp_path, capsys):
     """Chains that count the same, without weights and evidence; over all hidden pixels roughly calibrated, `colour` less so."""
     main(["complete", "--generator", name, *SIZE, "--output", str(tmp_path)])

@@ -34,6 +34,7 @@ def test_a_guide_lies_beside_its_generator_and_says_how_it_was_made(tiny):
     assert guide.config.architecture == "MaskedMixerFlow"
 
 
+@pytest.mark.slow
 def test_what_was_tuned_is_what_completes(tiny, tmp_path, capsys):
     small = ["--items", "4", "--chains", "2", "--leapfrog", "2"]
     main(["tune", "--generator", str(tiny), "--temperatures", "3", "2", *small])

@@ -65,6 +65,7 @@ def test_both_sides_are_tuned_on_the_same_settings(peers):
     assert settings == peers.grid(peers.Options())
 
 
+@pytest.mark.slow
 def test_a_tiny_run_goes_through(peers, tmp_path, capsys):
     also = ("fixed schedules", "Pyro HMC")
     options = peers.Options(quick=True, cases=("five_gaussians",), also=also, output=tmp_path / "peers.json")

@@ -47,7 +47,7 @@ def images(tmp_path_factory) -> Path:
     ("family", "options"),
     [
         ("gan", ["--network", "dense", "--widths", "8"]),
-        ("cgan", []),
+        pytest.param("cgan", [], marks=pytest.mark.slow),
         ("realnvp", ["--widths", "8"]),
         ("vae", ["--mirror"]),
         ("veegan", []),

@@ -144,6 +144,7 @@ def test_everything_reads_the_folded_results(model):
     np.testing.assert_array_equal(handled["posterior"]["label"].values, label)
 
 
+@pytest.mark.slow
 def test_a_subset_with_its_ids_and_a_run_in_jobs_have_the_same_draws(model, tmp_path):
     quick = {**QUICK, "num_chains": 16, "num_warmup": 30, "items_at_once": 2}
     whole = infer(model.condition(seen=Y), AnnealedHMC(), **quick)
@@ -171,6 +172,7 @@ def test_weights_of_plain_annealing_count(model):
     np.testing.assert_allclose(run["posterior"]["z"].values.mean((0, 1)), mixture, atol=0.12)
 
 
+@pytest.mark.slow
 def test_two_unknown_classes_are_inferred_together():
     contexts = {"label": Classes(2, unknown="exact"), "colour": Classes(3, unknown="exact", prior=(0.2, 0.3, 0.5))}
     model = model_of(contexts)

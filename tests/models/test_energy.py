@@ -149,6 +149,7 @@ def test_clamped_pictures_beside_a_class_and_a_view():
     assert (np.abs(below) < 0.3).all()  # the thumbnail says zero
 
 
+@pytest.mark.slow
 def test_bounds_hold_log_z_and_other_kernels_sample():
     model = gaussian().items(3)
     truth = np.random.default_rng(0).multivariate_normal(np.zeros(3), COVARIANCE, 3).astype(np.float32)

@@ -186,6 +186,7 @@ def test_a_model_that_cannot_be_divided_is_refused():
         infer(Whole(conditioned(2)), annealed(), executor=InProcess(), **COUNTS)
 
 
+@pytest.mark.slow
 def test_errors_and_warnings_name_the_items(tmp_path):
     with pytest.raises(ValueError, match=r"item.* 4\b"):  # no chain of the last item starts where its density is finite
         infer(conditioned(5, value=1e30), AnnealedHMC(), executor=InProcess(2), **COUNTS | {"items_at_once": 2})
@@ -206,6 +207,7 @@ def test_the_size_of_a_job():
     assert items_per_job(1000, 500, 1) == 500
 
 
+@pytest.mark.slow
 def test_a_plan_is_pickled_and_a_run_that_has_begun_is_not(tmp_path, whole):
     run = Run(conditioned(7), annealed(), **{k: v for k, v in IN_BLOCKS.items() if k != "pilot"})
     first = run.over(run.all_items.take(slice(0, 2)))

@@ -54,6 +54,7 @@ def test_what_a_pilot_has_learnt_is_pickled():
     assert_same(frozen.draw(), Run(model, annealed().frozen(sent(tuning)), **RUN).draw())
 
 
+@pytest.mark.slow
 def test_a_start_from_a_guide_is_pickled():
     model = conditioned(2)
     fit = Run(model, SVI(AutoNormal), **RUN)

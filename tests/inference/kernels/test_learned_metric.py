@@ -119,6 +119,7 @@ def test_more_draws_on_a_fixed_schedule_keep_moments_and_evidence(case):
     assert moments_p_value(case, posterior) > 1e-4
 
 
+@pytest.mark.slow
 def test_more_draws_spare_temperatures_and_keep_the_evidence(case):
     settings = {"schedule": Adaptive(0.5), "step_size": 0.15, "num_leapfrog": 5}
     few, more = (run(case, AnnealedHMC(start_draws=k, **settings)) for k in (1, 16))

@@ -34,6 +34,7 @@ def trained():
     return family.eval()
 
 
+@pytest.mark.slow
 def test_the_latent_of_new_data_is_standard_normal_though_their_codes_are_not(trained):
     """Kolmogorov's distance from the normal, of 2,000 latents and of the standardised codes, by their worst direction."""
     x = two_clouds(2_000, 1)

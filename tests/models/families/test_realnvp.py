@@ -246,6 +246,7 @@ def test_what_is_saved_comes_back(trained, tmp_path):
         load_generator(tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_conditioned_on_one_number_the_other_has_its_conditional_distribution(trained):
     """Against quadrature over x, with the density: the way through the inverse, while inference goes through z forwards."""
     scale, seen = 0.1, torch.tensor([-0.3, 0.25, 0.9])
