@@ -61,15 +61,15 @@ def place_of(row: Row) -> str:
 
 
 def rows_of(paths: Iterable[Path]) -> list[Row]:
-    """The rows of all records, with the ratio of their seconds to those of the first method in the same place, where known."""
-    rows: list[Row] = []
-    for path in paths:
-        found = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        first: dict[str, float | None] = {}
-        for row in found:
-            reference = first.setdefault(place_of(row), row.get("seconds"))
-            rows.append(row | ({"ratio": row["seconds"] / reference} if reference else {}))
-    return rows
+    """The rows of all records."""
+    return [row for path in paths for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
+
+
+def _with_ratios(rows: list[Row]) -> list[Row]:
+    """With the ratio of their seconds to those of the first method in the same place, where known."""
+    first: dict[str, float | None] = {}
+    references = [first.setdefault(place_of(row), row.get("seconds")) for row in rows]
+    return [row | ({"ratio": row["seconds"] / second} if second else {}) for row, second in zip(rows, references, strict=True)]
 
 
 def table(headings: list[str], lines: Iterable[list[str]]) -> str:
@@ -78,6 +78,7 @@ def table(headings: list[str], lines: Iterable[list[str]]) -> str:
 
 def long_table(rows: list[Row]) -> str:
     """Every number of every row; columns that are empty throughout are left out."""
+    rows = _with_ratios(rows)
     columns = {heading: [cell(row) for row in rows] for heading, cell in COLUMNS.items()}
     columns = {heading: cells for heading, cells in columns.items() if any(cells)}
     return table(list(columns), map(list, zip(*columns.values(), strict=True)))

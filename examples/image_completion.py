@@ -31,15 +31,21 @@ The choice, on the first 64 images that training held out, and then the figures,
     python examples/image_completion.py --generators digits --views half block --images data/mnist --part held-out --count 64 \
         --chains 8 --warmup 80 --samples 1 --leapfrog 10 --independent --exponents 0.3 1 0.1 --neighbours 2 3 4 6 8 16 32 \
         --steps 100 300 810 --output examples/results/digits_held_out
-    python examples/image_completion.py --generators digits --views half left block thumbnail --images data/mnist --count 64 \
-        --chains 8 --warmup 80 --samples 1 --leapfrog 10 --independent --exponents 1 --neighbours 2 3 4 8 --steps 300 \
-        --output examples/results/digits
-
-and the second with fashion and data/fashion_mnist. Simulated images, whose posterior is the right answer:
-
-    python examples/image_completion.py --generators digits --views half left block thumbnail --part simulated --count 64 \
+    python examples/image_completion.py --generators digits --views half left block thumbnail --images data/mnist --count 256 \
+        --chains 8 --warmup 80 --samples 1 --leapfrog 10 --independent --temperatures 8 16 --steps 90 300 \
+        --neighbours 2 3 4 8 32 --methods guided descent guide neighbours kernel direct prior --direct direct_digits \
+        --output examples/results/digits_256
+    python examples/image_completion.py --generators digits --views half block --images data/mnist --count 24 \
         --chains 8 --warmup 80 --samples 1 --leapfrog 10 --independent --steps 300 \
-        --methods annealed descent map randomised-map svi langevin nuts prior --output examples/results/digits_simulated
+        --methods guided annealed descent map randomised-map svi langevin nuts --output examples/results/digits_others
+
+and the first of the two with fashion, data/fashion_mnist and direct_fashion. Simulated images, whose posterior is the right
+answer:
+
+    python examples/image_completion.py --generators digits --views half block --part simulated --count 24 \
+        --chains 8 --warmup 80 --samples 1 --leapfrog 10 --independent --steps 300 \
+        --methods guided annealed descent map randomised-map svi langevin nuts guide prior \
+        --output examples/results/digits_simulated
 
 The tables of README and docs are made of the records by `benchmarks/tables.py`.
 
