@@ -38,13 +38,12 @@ from torch import Tensor, nn
 from cogen.conditions import noise_model, view_named
 from cogen.diagnostics import evidence_bounds, log_evidence, score_completions, simulate
 from cogen.diagnostics.completion_scores import paired_difference
-from cogen.diagnostics.simulation_based_calibration import log_likelihood_of
 from cogen.guides import views_of
 from cogen.inference import AnnealedHMC, infer
-from cogen.models import Amortized, CoGenerator, FlowGuide, load_generator, load_guide, shipped_images, train, views
+from cogen.models import Amortized, CoGenerator, FlowGuide, load_generator, load_guide, shipped_images, views
 from cogen.models.storage.encoders import ENCODERS
 from cogen.models.storage.tunings import load_tuning
-from cogen.models.training.learning_rates import Falling
+from cogen.tuning import log_joint_of
 
 LEAPFROG = 10
 STEP = 0.15
@@ -151,8 +150,7 @@ def modes(options: Options) -> Rows:
         torch.manual_seed(options.seed)
         flow: Any = ENCODERS["MaskedDenseFlow"](latent_dim=dim, event_shape=(dim,))
         family = Amortized(generator, flow, dim, views=views_of(generator, 1_000, options.seed), learning_rate=2e-3)
-        counts: dict[str, Any] = {"num_steps": options.steps, "batch_size": options.batch, "seed": options.seed}
-        trained = train(family, torch.zeros(100 * options.batch, 1), schedule=Falling(options.steps), progress=False, **counts)
+        trained = family.fit(options.steps, options.batch, seed=options.seed, progress=False)
         mask = np.arange(dim) < max(1, dim // 2)
         model = CoGenerator(generator, views={"seen": views.Mask(mask, scale=generator.noise_scale)})
         seen, _ = simulate(model, options.mode_items, seed=options.seed + 1)
@@ -173,7 +171,7 @@ def modes(options: Options) -> Rows:
         for start, share in starts:
             temperatures = options.mode_temperatures // (1 if share is None else options.saved)
             kernel = AnnealedHMC(num_leapfrog=LEAPFROG, step_size=STEP, initial=None if share is None else guide.start(share))
-            counts = {"num_warmup": temperatures, "num_samples": 1, "num_chains": options.mode_chains}
+            counts: dict[str, Any] = {"num_warmup": temperatures, "num_samples": 1, "num_chains": options.mode_chains}
             posterior = infer(seen, kernel, seed=options.seed + 2, progress=False, **counts)
             small = generator.in_small_mode(posterior["posterior"]["z"].values[:, 0]).mean(axis=0)  # (item,)
             error = log_evidence(posterior)["estimate"].values - exact
@@ -245,12 +243,9 @@ def completions(options: Options) -> dict[str, Any]:
     y = np.concatenate([simulated.item_data["seen"]["value"], real])
     shown = np.concatenate([np.repeat(mask, count, axis=0) for count in (options.completed_simulated, len(images))])
     seen = CoGenerator(generator, views={"seen": views.Mask(shown, **noise_model("random", generator))}).condition(seen=y)
-    x, log_likelihood = np.concatenate([model.decode(z), real]), log_likelihood_of(simulated)
+    x, log_joint = np.concatenate([model.decode(z), real]), log_joint_of(simulated)
     kind = np.concatenate([np.repeat(np.arange(len(each)), count) for count in (options.completed_simulated, len(images))])
     made = np.arange(len(x)) < len(z)
-
-    def log_joint(z: np.ndarray) -> np.ndarray:
-        return np.asarray(log_likelihood({"z": z})) - 0.5 * (z**2).sum(-1)
 
     starts: dict[str, tuple[int, dict[str, Any]]] = {
         "prior": (options.temperatures, {"num_leapfrog": LEAPFROG}),
@@ -264,8 +259,7 @@ def completions(options: Options) -> dict[str, Any]:
         seconds[start] = (time.process_time() - before) / len(x)
         draws = posterior["posterior"]["z"].values  # (chain, 1, item, latent)
         decoded = model.decode(draws.reshape(-1, draws.shape[-1])).reshape(*draws.shape[:3], *shape)
-        chain = np.broadcast_to(np.arange(len(draws))[:, None, None], draws.shape[:3])
-        scores = score_completions(decoded, x, ~shown, value_range=generator.config.value_range, group=chain)
+        scores = score_completions(decoded, x, ~shown, value_range=generator.config.value_range)
         crps[start] = scores["crps"].values
         gaps[start] = log_joint(z) - np.mean([log_joint(one) for one in draws[:, 0, made]], axis=0)
     rows = []
@@ -320,11 +314,9 @@ def cost(options: Options, seconds: dict[str, float]) -> dict[str, Any]:
     flow: Any = ENCODERS[guide.config.architecture](**guide.config.arguments)
     family = Amortized(generator, flow, guide.latent_dim, views=views_of(generator, 1_000, options.seed))
     clock: list[float] = []
-    train(
-        family,
-        torch.zeros(options.timed_batch, 1),
-        num_steps=options.timed_steps + 1,
-        batch_size=options.timed_batch,
+    family.fit(
+        options.timed_steps + 1,
+        options.timed_batch,
         seed=options.seed,
         watch=lambda *_: clock.append(time.process_time()),
         watch_every=1,

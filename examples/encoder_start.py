@@ -33,11 +33,10 @@ import tyro
 
 from cogen.diagnostics import independent_groups, item_summary, score_completions
 from cogen.inference import AnnealedHMC, infer
-from cogen.models import CoGenerator, EncoderGuide, load_generator, shipped_images, train, views
+from cogen.models import CoGenerator, EncoderGuide, load_generator, shipped_images, views
 from cogen.models.families.amortized import Amortized
 from cogen.models.networks.architectures import DenseEncoder
 from cogen.models.networks.encoders import MaskedEncoder
-from cogen.models.training.learning_rates import Falling
 
 
 @dataclass
@@ -108,14 +107,7 @@ def main(options: Options) -> list[dict[str, Any]]:
         views=[views.Mask(views.assorted(shape, options.masks, seed=options.seed), scale=noise)],
         learning_rate=options.learning_rate,
     )
-    trained = train(
-        family,
-        torch.zeros(100 * options.batch, 1),  # it makes its own pairs
-        num_steps=options.steps,
-        batch_size=options.batch,
-        seed=options.seed,
-        schedule=Falling(options.steps),
-    )
+    trained = family.fit(options.steps, options.batch, seed=options.seed)
     loss = float(np.mean(trained.losses["encoder"][-200:]))
     print(f"the encoder: -log q(z | y) = {loss:.2f} nats without the constant, {trained.seconds:.0f} s")
 

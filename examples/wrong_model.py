@@ -34,14 +34,13 @@ import numpy as np
 import pyro.distributions as dist
 import torch
 import tyro
-from completion_methods import METHODS, decoded
+from completion_methods import METHODS, Task
 from image_completion import Images, images_of, task_of, view_of
 from image_completion import Options as Completion
 from torch import Tensor, nn
 
 from cogen.diagnostics import Stacking, fair_crps
 from cogen.diagnostics.completion_scores import paired_difference
-from cogen.inference import AnnealedHMC, infer
 from cogen.models import CoGenerator, load_generator, pixel_noise_of, views
 
 
@@ -100,20 +99,18 @@ class HiddenLatents(nn.Module):
         return self._with(lambda out: out + self.scale * e, latent[:, : self.latent_dim])
 
 
+def settings_of(options: Options) -> Completion:
+    """Of the methods of `completion_methods.py`."""
+    counts = {"chains": options.chains, "warmup": options.warmup, "samples": 1, "leapfrog": options.leapfrog}
+    return Completion(**counts, independent=True, seed=options.seed, images=options.images)
+
+
 def crps_of(options: Options, model: CoGenerator, images: np.ndarray) -> np.ndarray:
     """Fair CRPS (item,) of the hidden pixels, by annealed HMC from the prior on what the model's one view shows."""
     view = model.views["seen"]
-    posterior = infer(
-        model.condition(seen=view(torch.from_numpy(images)).numpy()),
-        AnnealedHMC(num_leapfrog=options.leapfrog, resample_threshold=0, weighted=False),
-        num_warmup=options.warmup,
-        num_samples=1,
-        num_chains=options.chains,
-        seed=options.seed,
-        progress=False,
-    )
-    x = decoded(model, posterior["posterior"]["z"].values)
-    return fair_crps(x, images, None if view.mask is None else ~view.mask.numpy())
+    seen = model.condition(seen=view(torch.from_numpy(images)).numpy())
+    _, answer = next(METHODS["annealed"](Task(seen, settings_of(options))))
+    return fair_crps(answer.x, images, None if view.mask is None else ~view.mask.numpy())
 
 
 def models_of(options: Options, part: str, spec: str, name: str) -> dict[str, CoGenerator]:
@@ -167,10 +164,8 @@ def row(
 def draws_of(options: Options, name: str, images: Images) -> dict[str, np.ndarray]:
     """Draws (chain, 1, item, *event) by each member of the stack: from its guide where it was tuned with one."""
     found: dict[str, np.ndarray] = {}
-    common = {"chains": options.chains, "warmup": options.warmup, "samples": 1, "leapfrog": options.leapfrog}
     for member in options.stack:
-        completion = Completion(**common, independent=True, seed=options.seed, images=options.images)
-        task, _ = task_of(completion, member, load_generator(member), name, images)
+        task, _ = task_of(settings_of(options), member, load_generator(member), name, images)
         started = task.guide is not None and task.tuned is not None and task.tuned.guided
         _, answer = next(METHODS["guided" if started else "annealed"](task))
         found[member] = answer.x
@@ -208,11 +203,10 @@ def stack(options: Options, name: str, held_out: Images, test: Images) -> list[d
 def main(options: Options) -> list[dict[str, Any]]:
     if unknown := [part for part in options.parts if part not in ("noise", "hidden", "stack")]:
         raise SystemExit(f"--parts {unknown[0]}: choose from noise, hidden, stack")
-    read = [
+    held_out, test = (
         images_of(Completion(images=options.images, part=part, count=count))
         for part, count in (("held-out", options.held_out), ("test", options.test))
-    ]
-    held_out, test = read
+    )
     rows: list[dict[str, Any]] = []
 
     def add(found: list[dict[str, Any]]) -> None:

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from cogen.models.cogenerator import CoGenerator, Data
 from cogen.models.contexts import Array, Context, taken_by
+from cogen.models.given_contexts import GivenContexts
 from cogen.models.views import View
 
 ENERGY, CLAMPED = "energy", "clamped"
@@ -114,6 +115,11 @@ class _Completed(nn.Module):
         return torch.cat([z, clamped.flatten(1)], 1)[:, self.index].unflatten(1, self.event_shape)
 
 
+def _zeros(count: int) -> dict[str, np.ndarray]:
+    """The data of a `Tilt`."""
+    return {"value": np.zeros(count, np.float32)}
+
+
 class EnergyModel(CoGenerator):
     """An energy with a Gaussian reference, to be sampled, conditioned and clamped.
 
@@ -141,25 +147,23 @@ class EnergyModel(CoGenerator):
         contexts: Mapping[str, Context] | None = None,
         views: Mapping[str, View] | None = None,
     ) -> None:
-        self.reference_scale, self._asked = reference_scale, dict(views or {})
-        self._make(network, _Whole(event_shape), math.prod(event_shape), contexts or {})
-        self._data = {ENERGY: {"value": np.zeros(1, np.float32)}}
+        if reference_scale is None or not (np.isfinite(reference_scale) and reference_scale > 0):
+            raise ValueError(
+                f"reference_scale={reference_scale}: an energy is a density beside a Gaussian reference, whose draws are where"
+                " annealing starts: give its standard deviation, a positive number"
+            )
+        if ENERGY in (views or {}):
+            raise ValueError(f"view {ENERGY!r}: this name is that of the factor exp f: rename the view")
+        self.reference_scale = reference_scale
+        self._make(_Whole(event_shape), math.prod(event_shape), contexts or {}, {**(views or {}), ENERGY: Tilt(network)})
+        self.name = type(network).__name__
+        self._data = {ENERGY: _zeros(1)}
 
-    def _make(self, network: nn.Module, whole: nn.Module, size: int, contexts: Mapping[str, Context]) -> None:
+    def _make(self, whole: nn.Module, size: int, contexts: Mapping[str, Context], views: Mapping[str, View]) -> None:
         import pyro.distributions as dist
 
-        scale, views = self.reference_scale, self._asked
-        if scale is None or not (np.isfinite(scale) and scale > 0):
-            raise ValueError(
-                f"reference_scale={scale}: an energy is a density beside a Gaussian reference, whose draws are where annealing"
-                " starts: give its standard deviation, a positive number"
-            )
-        if ENERGY in views:
-            raise ValueError(f"view {ENERGY!r}: this name is that of the factor exp f: rename the view")
-        prior = dist.Normal(torch.zeros(size), float(scale)).to_event(1)
-        tilt = network if isinstance(network, Tilt) else Tilt(network)
-        super().__init__(whole, views={**views, ENERGY: tilt}, contexts=contexts, latent_dim=size, prior=prior)
-        self.name = type(tilt.network).__name__
+        prior = dist.Normal(torch.zeros(size), float(self.reference_scale)).to_event(1)
+        super().__init__(whole, views=views, contexts=contexts, latent_dim=size, prior=prior)
 
     # --- items -------------------------------------------------------------------------------------------------
 
@@ -172,13 +176,11 @@ class EnergyModel(CoGenerator):
     def condition(self, **data: Any) -> Self:
         if ENERGY in data:
             raise ValueError(f"{ENERGY!r} is the factor exp f, and always there: condition views, or use model.items(n)")
-        bare = self._bare()
-        conditioned = super(EnergyModel, bare).condition(**data)
+        conditioned = super(EnergyModel, self._bare()).condition(**data)
         return conditioned._weighed(conditioned.num_items)
 
     def given(self, **contexts: Any) -> Self:
-        bare = self._bare()
-        known = super(EnergyModel, bare).given(**contexts)
+        known = super(EnergyModel, self._bare()).given(**contexts)
         return known._weighed(known.num_items)
 
     def clamp(self, mask: Any, values: Any) -> Self:
@@ -201,22 +203,23 @@ class EnergyModel(CoGenerator):
                 f"clamp: the mask keeps {mask.numel() - free} of {mask.numel()} entries; some stay, and some are free"
             )
         values = np.where(mask.numpy(), np.asarray(values, np.float32), np.float32(0))
-        declared = {**self.contexts, CLAMPED: Array(self.event_shape)}
         clamped = copy.copy(self)
-        clamped._make(self.views[ENERGY], _Completed(mask), free, declared)  # type: ignore[arg-type]
+        clamped._make(_Completed(mask), free, {**self.contexts, CLAMPED: Array(self.event_shape)}, self.views)
         known = {name: each for name, each in self._contexts.given.items() if name != CLAMPED}
-        clamped._contexts = type(self._contexts)(clamped._contexts.declared, known)
-        clamped._data = {name: seen for name, seen in self._data.items() if name != ENERGY}
+        clamped.name, clamped._data, clamped._ids = self.name, self._data, self._ids
+        clamped._contexts = GivenContexts(clamped.contexts, known)
         return clamped.given(**{CLAMPED: values})
 
     def _bare(self) -> Self:
+        """Without the factor, whose number of items is that of what is known."""
         bare = copy.copy(self)
         bare._data = {name: seen for name, seen in self._data.items() if name != ENERGY}
         return bare
 
     def _weighed(self, count: int) -> Self:
-        weighed = self._bare()
-        weighed._data = {**weighed._data, ENERGY: {"value": np.zeros(count, np.float32)}}
+        """With the factor, of so many items."""
+        weighed = copy.copy(self)
+        weighed._data = {**self._data, ENERGY: _zeros(count)}
         weighed._check_counts()
         return weighed
 

@@ -24,6 +24,8 @@ from cogen.models.families.family import Batch, Family, Update, adam
 from cogen.models.frozen import frozen
 from cogen.models.networks.encoders import MaskedEncoder
 from cogen.models.networks.masked_flow import MaskedFlow
+from cogen.models.training.learning_rates import Falling
+from cogen.models.training.trainer import Training, train
 from cogen.models.views import View
 
 LARGEST_GRADIENT = 20.0
@@ -67,6 +69,12 @@ class Amortized(Family):
         for k, view in enumerate(views):  # where the networks are
             self.register_buffer(f"mask_{k}", view.mask, persistent=False)
         self.learning_rate, self.betas = learning_rate, betas
+
+    def fit(self, num_steps: int, batch_size: int, **options: Any) -> Training:
+        """`train` without data, since it makes its own pairs, ``batch_size`` a step; the learning rate falls to zero over the
+        second half. ``options`` are those of `train`."""
+        counts: dict[str, Any] = {"num_steps": num_steps, "batch_size": batch_size}
+        return train(self, torch.zeros(100 * batch_size, 1), schedule=Falling(num_steps), **counts, **options)
 
     def train(self, mode: bool = True) -> Amortized:
         super().train(mode)

@@ -17,8 +17,6 @@ from cogen.models.families.amortized import Amortized
 from cogen.models.networks.masked_flow import MaskedFlow
 from cogen.models.storage.encoders import ENCODERS, GUIDE, EncoderConfig, save_encoder
 from cogen.models.storage.generators import SHIPPED, find_generator, load_generator
-from cogen.models.training.learning_rates import Falling
-from cogen.models.training.trainer import train
 from cogen.options import Guide
 from cogen.training import is_first, means
 
@@ -49,13 +47,10 @@ def train_guide(options: Guide) -> None:
     arguments: dict[str, Any] = {"latent_dim": config.latent_dim, "event_shape": config.event_shape}
     flow = cast(MaskedFlow, ENCODERS[architecture](**arguments))
     family = Amortized(generator, flow, config.latent_dim, views=seen, learning_rate=options.learning_rate)
-    trained = train(
-        family,
-        torch.zeros(100 * options.batch, 1),  # it makes its own pairs
-        num_steps=options.steps,
-        batch_size=options.batch,
+    trained = family.fit(
+        options.steps,
+        options.batch,
         seed=options.seed,
-        schedule=Falling(options.steps),
         average=0.0,
         precision=options.precision,
         accelerator=options.accelerator,

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -45,7 +46,6 @@ def tune(options: Tune) -> None:
         raise ValueError("--temperatures: give one number or more, each at least 1")
     from cogen.diagnostics import score_completions
     from cogen.diagnostics.evidence_bounds import simulate
-    from cogen.diagnostics.simulation_based_calibration import log_likelihood_of
     from cogen.inference import Adaptive, AnnealedHMC, Through, infer
     from cogen.models import CoGenerator, FlowGuide, load_generator, load_guide
     from cogen.models.storage.generators import SHIPPED, find_generator
@@ -81,11 +81,7 @@ def tune(options: Tune) -> None:
     seen, truth = simulate(model, options.items, seed=options.seed + 1)
     initial, x = start(seen), model.decode(truth["z"])
     hidden = np.ones(x.shape, dtype=bool) if view.mask is None else np.broadcast_to(~view.mask.numpy(), x.shape)
-    log_likelihood = log_likelihood_of(seen)
-
-    def log_joint(z: np.ndarray) -> np.ndarray:
-        return np.asarray(log_likelihood({"z": z})) - 0.5 * (z**2).sum(-1)
-
+    log_joint = log_joint_of(seen)
     rows, scores = [], []
     print(f"{'temperatures':>12} {'gradients':>10} {'gap (nats)':>11} {'s.e.':>6} {'CRPS':>8}")
     for temperatures in candidates:
@@ -93,8 +89,7 @@ def tune(options: Tune) -> None:
         z = posterior["posterior"]["z"].values  # (chain, 1, item, latent)
         gap = log_joint(truth["z"]) - np.mean([log_joint(each) for each in z[:, 0]], axis=0)
         drawn = model.decode(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:3], *x.shape[1:])
-        alone = np.broadcast_to(np.arange(len(z))[:, None, None], z.shape[:3])
-        crps = score_completions(drawn, x, hidden, value_range=generator.config.value_range, group=alone)["crps"]
+        crps = score_completions(drawn, x, hidden, value_range=generator.config.value_range)["crps"]
         scores.append(crps.values)
         error = float(gap.std(ddof=1) / np.sqrt(len(gap)))
         row: dict[str, Any] = {
@@ -115,6 +110,14 @@ def tune(options: Tune) -> None:
     stored = replace(found, temperatures=chosen, figures=figures)
     path = save_tuning(options.generator, options.view, stored, options.output)
     print(f"written to {path}: {options.view}, {stored.temperatures} temperatures of {options.leapfrog} gradients")
+
+
+def log_joint_of(seen: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """log p(y, z) (item,) but for a constant, of latents (item, latent) of a conditioned model with a standard normal prior."""
+    from cogen.diagnostics.simulation_based_calibration import log_likelihood_of
+
+    log_likelihood = log_likelihood_of(seen)
+    return lambda z: np.asarray(log_likelihood({"z": z})) - 0.5 * (z**2).sum(-1)
 
 
 def _knots(pilot: Any) -> np.ndarray:

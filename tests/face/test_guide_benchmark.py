@@ -1,9 +1,6 @@
 """The benchmark of guides: its folded generator is what it says, and a tiny run writes every part."""
 
-import importlib
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,17 +11,12 @@ from cogen.models import GeneratorConfig, save_generator, views
 from cogen.models.networks.architectures import DenseGenerator
 from cogen.models.storage.tunings import Settings, save_tuning
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture(scope="module")
-def guide():
-    sys.path.insert(0, str(FOLDER))
-    yield importlib.import_module("guide")
-    del sys.modules["guide"]
-    sys.path.remove(str(FOLDER))
+def guide(benchmark):
+    return benchmark("guide")
 
 
 def test_the_weight_of_the_small_mode_is_that_of_draws_of_the_prior(guide):

@@ -1,27 +1,13 @@
 """Squared errors times work: the ratios are what they say, and a tiny run goes through."""
 
-import importlib
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 
-
-@pytest.fixture(scope="module")
-def load():
-    sys.path.insert(0, str(FOLDER))
-    yield importlib.import_module
-    for name in [name for name in sys.modules if name.startswith("peer_") or name == "five_gaussians"]:
-        del sys.modules[name]
-    sys.path[:] = [path for path in sys.path if path not in (str(FOLDER), str(FOLDER.parent / "examples"))]
-
-
-def test_a_sampler_of_twice_the_error_and_thrice_the_work_is_twelve_times_worse(load):
-    work = load("peer_work")
+def test_a_sampler_of_twice_the_error_and_thrice_the_work_is_twelve_times_worse(benchmark):
+    work = benchmark("peer_work")
     rng = np.random.default_rng(0)
 
     def item(error, gradients, seconds):
@@ -40,8 +26,8 @@ def test_a_sampler_of_twice_the_error_and_thrice_the_work_is_twelve_times_worse(
     assert 7.0 < evidence["low"] < evidence["ratio"] < evidence["high"] < 20.0
 
 
-def test_both_sides_have_the_same_grid_but_for_what_is_ours(load):
-    work = load("peer_work")
+def test_both_sides_have_the_same_grid_but_for_what_is_ours(benchmark):
+    work = benchmark("peer_work")
     options = work.Options()
     for case in options.cases:
         ours, theirs = (
@@ -52,8 +38,8 @@ def test_both_sides_have_the_same_grid_but_for_what_is_ours(load):
 
 
 @pytest.mark.slow
-def test_a_tiny_run_goes_through(load, tmp_path):
-    work = load("peer_work")
+def test_a_tiny_run_goes_through(benchmark, tmp_path):
+    work = benchmark("peer_work")
     work.main(work.Options(quick=True, cases=("five_gaussians",), output=tmp_path / "work.json"))
     rows = json.loads((tmp_path / "work.json").read_text())["rows"]
     assert {work.OURS, work.BLACKJAX, work.PLAIN, work.PRIOR} == {row["method"] for row in rows}

@@ -1,24 +1,15 @@
 """The comparison with the peers: its tuning chooses as it says, its distances are right, and a tiny run goes through."""
 
-import importlib
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def peers():
-    sys.path.insert(0, str(FOLDER))
-    module = importlib.import_module("peers")
-    yield module
-    for name in [name for name in sys.modules if name.partition("_")[0] in ("peer", "peers") or name == "five_gaussians"]:
-        del sys.modules[name]
-    sys.path[:] = [path for path in sys.path if path not in (str(FOLDER), str(FOLDER.parent / "examples"))]
+def peers(benchmark):
+    return benchmark("peers")
 
 
 def test_the_winner_is_the_fastest_within_the_errors(peers, monkeypatch):

@@ -1,22 +1,13 @@
 """Tables that are written from records are those of the records, every row of them."""
 
-import importlib
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def tables():
-    sys.path.insert(0, str(FOLDER))
-    yield importlib.import_module("tables")
-    for name in ("tables", "completion_tables"):
-        del sys.modules[name]
-    sys.path.remove(str(FOLDER))
+def tables(benchmark):
+    return benchmark("tables")
 
 
 def test_halves_are_rounded_away_from_zero(tables):

@@ -213,5 +213,7 @@ def test_items_follow_what_is_known():
     assert (model.num_items, model.items(4).num_items) == (1, 4)
     assert model.items(4).given(photo=np.zeros((2, 2))).num_items == 2
     assert model.condition(whole=np.zeros((3, 3))).num_items == 3
+    clamped = model.items(2).with_ids([7, 3]).clamp(np.array([True, False, False]), np.zeros((2, 3)))
+    assert clamped.ids.tolist() == [7, 3]
     with pytest.raises(ValueError, match="differ in their number of items"):
         model.condition(whole=np.zeros((3, 3))).given(photo=np.zeros((2, 2)))
