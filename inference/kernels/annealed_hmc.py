@@ -151,10 +151,10 @@ class AnnealedHMCSettings(AnnealingSettings):
     """Settings for NumPyro models alone.
 
     :param start_draws: exact draws of q0 per chain, K >= 1. With more than one, an `Adaptive` schedule's first temperature
-        keeps as large an effective number of these draws as its later temperatures keep of the chains (other schedules choose
-        theirs as always), and the chains of each population are drawn from its K times as many. A draw costs one evaluation of the density and no
-        gradient, which is cheap where it spares temperatures or finds more modes; the evidence stays unbiased. Takes
-        resampling; chains at given starts leave it out.
+        keeps as large an effective number of these draws as its later temperatures keep of the chains (other schedules
+        choose theirs as always), and the chains of each population are drawn from its K times as many. A draw costs one
+        evaluation of the density and no gradient, which is cheap where it spares temperatures or finds more modes; the
+        evidence stays unbiased. Takes resampling; chains at given starts leave it out.
     :param around: exact posterior draws (item, dim), unconstrained: keep, in the first slot of every population, a path that
         ends in one. The draws of such a run are of no use; its evidence is an upper bound (`pinned_path`).
     """
