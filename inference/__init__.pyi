@@ -30,6 +30,8 @@ from .short_form import infer as infer
 from .torch.annealed_hmc import PyroAnnealedHMC as PyroAnnealedHMC
 from .torch.guide_start import PyroGuideStart as PyroGuideStart
 from .torch.langevin import PyroLangevin as PyroLangevin
+from .torch.short_run import ChainsLost as ChainsLost
+from .torch.short_run import ShortRun as ShortRun
 from .torch.variational import PyroSVI as PyroSVI
 from .torch.variational import fit_pyro_guide as fit_pyro_guide
 from .variational import SVI as SVI

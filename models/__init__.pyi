@@ -18,6 +18,8 @@ from .families.aim import AIM as AIM
 from .families.ali import ALI as ALI
 from .families.alice import ALICE as ALICE
 from .families.amortized import Amortized as Amortized
+from .families.coopnets import CoopNets as CoopNets
+from .families.ebm import EBM as EBM
 from .families.family import Family as Family
 from .families.gan import GAN as GAN
 from .families.glf import GLF as GLF
@@ -32,6 +34,10 @@ from .networks.flow_guide import FlowGuide as FlowGuide
 from .pixels.censored import pixel_noise_of as pixel_noise_of
 from .storage.classifiers import load_classifier as load_classifier
 from .storage.encoders import load_guide as load_guide
+from .storage.energies import EnergyConfig as EnergyConfig
+from .storage.energies import load_energy as load_energy
+from .storage.energies import load_solver as load_solver
+from .storage.energies import save_energy as save_energy
 from .storage.generators import GeneratorConfig as GeneratorConfig
 from .storage.generators import load_generator as load_generator
 from .storage.generators import save_generator as save_generator

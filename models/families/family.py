@@ -37,12 +37,20 @@ class Family(nn.Module):
     batches_per_step: int = 1
     """How many batches one step takes: more than one where a critic learns several times for each generator step."""
 
+    @property
+    def averaged(self) -> nn.Module:
+        """The network of which a training keeps an average."""
+        return self.generator
+
     def optimizers(self) -> dict[str, Any]:
         """Fresh optimisers by name; what each trains is what it was given."""
         raise NotImplementedError
 
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
-        """One step on ``batches_per_step`` batches, laid one after the other in ``batch``."""
+        """One step on ``batches_per_step`` batches, laid one after the other in ``batch``.
+
+        Raises FloatingPointError, saying why, where training cannot go on.
+        """
         raise NotImplementedError
 
     def variant(self, iteration: int) -> Hashable:

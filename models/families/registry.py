@@ -26,6 +26,9 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "veegan": ("cogen.models.families.veegan:RECIPE",),
     "aim": ("cogen.models.families.aim:RECIPE",),
     "aim-minus": ("cogen.models.families.aim:UNIT_VARIANCE",),
+    "ebm": ("cogen.models.families.ebm:RECIPE",),
+    "coopnets": ("cogen.models.families.coopnets:RECIPE",),
+    "ccoopnets": ("cogen.models.families.coopnets:CONDITIONAL",),
 }
 """Where the recipes of a name are, MODULE:NAME; several take different kinds of data. Nothing is imported before it is asked
 for: the command line lists the names."""

@@ -22,6 +22,7 @@ from cogen.models.families.registry import FAMILIES, recipe, recipes
 from cogen.models.families.sizes import Sizes
 from cogen.models.noise import NOISE_PER_RESIDUAL, residuals
 from cogen.models.storage.encoders import EncoderConfig, save_encoder
+from cogen.models.storage.energies import SOLVER, EnergyConfig, save_energy
 from cogen.models.storage.generators import GeneratorConfig, save_generator
 from cogen.models.training.preparation import Mirrored
 from cogen.models.training.trainer import Prepare, Training, train
@@ -39,6 +40,9 @@ OF_SOME_FAMILIES = {
     "widths": "widths",
 }
 """Options that some families have, with what a recipe calls them: a setting, or a size that it reads."""
+
+ACROSS = 16
+"""Samples in a row of a picture; of a conditional generator a class a row."""
 
 LICENCE = "the weights are yours; the training data carry their own licence"
 
@@ -177,49 +181,86 @@ def write(
     trained: Training,
     held_out: list[Tensor],
 ) -> None:
-    """The generator with its configuration, its samples as a picture, and its encoder where it has one."""
-    generator = (trained.average or family.generator).cpu().eval()
-    noise = noise_scale(generator, options, made, family.latent_dim, held_out)
+    """The generator, the encoder and the energy, as far as there are such, with configurations, and samples as pictures."""
     about: dict[str, Any] = {
+        "event_shape": sizes.event_shape,
+        "value_range": made.value_range,
         "training_data": f"{data.name}, {len(data.train) - len(held_out[0])} training images",
         "licence": LICENCE,
         "description": f"{options.family}, {made.epochs if options.epochs is None else options.epochs:g} epochs",
     }
-    architecture = made.generator(sizes)
-    config = GeneratorConfig(
-        architecture=architecture.name,
-        arguments=architecture.arguments,
-        contexts={"label": Classes(sizes.num_classes)} if sizes.num_classes else {},
-        latent_dim=family.latent_dim,
-        event_shape=sizes.event_shape,
-        value_range=made.value_range,
-        noise_scale=noise,
-        name=options.output.name,
-        figures={
+    measured: dict[str, Any] = {
+        "contexts": {"label": Classes(sizes.num_classes)} if sizes.num_classes else {},
+        "figures": {
             "command": shlex.join(["cogen", *sys.argv[1:]]),
             "steps": len(next(iter(trained.losses.values()))),
             "seconds": round(trained.seconds, 1),
             "losses": {name: round(float(np.mean(values[-100:])), 5) for name, values in trained.losses.items()},
             "curve": {name: means(values) for name, values in trained.losses.items()},
         },
-        **about,
-    )
-    written = [save_generator(options.output, generator, config, half=options.half)]
+    }
+    rows = max(8, min(sizes.num_classes, 16))
+    label = [torch.arange(rows).repeat_interleave(ACROSS) % sizes.num_classes] if sizes.num_classes else []
+    written: list[Path] = []
+    x = None
+    if made.generator is not None:
+        generator = (trained.average or family.generator).cpu().eval()
+        noise = noise_scale(generator, options, made, family.latent_dim, held_out)
+        architecture, arguments = made.generator(sizes)
+        config = GeneratorConfig(
+            architecture,
+            arguments,
+            latent_dim=family.latent_dim,
+            noise_scale=noise,
+            name=options.output.name,
+            **about,
+            **measured,
+        )
+        written.append(save_generator(options.output, generator, config, half=options.half))
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(options.seed)
+            x = generator(torch.randn(rows * ACROSS, family.latent_dim), *label)
+        written.append(draw_samples(x, made.value_range, options.output))
     if made.encoder is not None:
         beside = options.output.with_name(f"{options.output.name}-encoder")
-        name, arguments = made.encoder(sizes)
-        encoder = EncoderConfig(
-            name, arguments, family.latent_dim, sizes.event_shape, made.value_range, name=beside.name, **about
-        )
+        architecture, arguments = made.encoder(sizes)
+        encoder = EncoderConfig(architecture, arguments, latent_dim=family.latent_dim, name=beside.name, **about)
         written.append(save_encoder(beside, family.encoder, encoder))  # type: ignore[arg-type]
-    picture = options.output.with_name(f"{options.output.name}.png")
-    draw_samples(generator, family.latent_dim, sizes.num_classes, made.value_range, picture, options.seed)
-    print(f"\n{options.family} on {data.name}: {config.figures['steps']} steps in {trained.seconds:.0f} s")
-    for name, value in config.figures["losses"].items():
+    if made.energy is not None:
+        beside = options.output if x is None else options.output.with_name(f"{options.output.name}{SOLVER}")
+        written += write_energy(beside, made, sizes, family, trained, x, label, {**about, **measured})
+    print(f"\n{options.family} on {data.name}: {measured['figures']['steps']} steps in {trained.seconds:.0f} s")
+    for name, value in measured["figures"]["losses"].items():
         print(f"  {name + ' loss, mean of the last hundred':44} {value:.4g}")
-    print(f"  {'noise scale to condition with':44} {noise:.3g}")
-    print(f"written: {', '.join(str(path) for path in [*written, picture])}")
-    print(f"next: cogen complete --generator {options.output} --images PICTURES" + (" --label CLASS" if made.labelled else ""))
+    if made.generator is not None:
+        print(f"  {'noise scale to condition with':44} {noise:.3g}")
+    print(f"written: {', '.join(map(str, written))}")
+    if made.generator is not None:
+        print(
+            f"next: cogen complete --generator {options.output} --images PICTURES" + (" --label CLASS" if made.labelled else "")
+        )
+
+
+def write_energy(
+    path: Path,
+    made: Recipe,
+    sizes: Sizes,
+    family: Any,
+    trained: Training,
+    x: Tensor | None,
+    label: list[Tensor],
+    about: dict[str, Any],
+) -> list[Path]:
+    """The energy, and where its steps lead from samples x of an initializer, or from where the family's chains are."""
+    assert made.energy is not None
+    energy = (family.energy if x is not None else trained.average or family.energy).cpu().eval()
+    architecture, arguments = made.energy(sizes)
+    config = EnergyConfig(architecture, arguments, run=family.run, name=path.name, **about)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        start = family.starts(8 * ACROSS) if x is None else x
+        refined = family.run(lambda y: energy(y, *label), start)
+    return [save_energy(path, energy, config), draw_samples(refined, made.value_range, path)]
 
 
 def means(values: np.ndarray) -> list[float]:
@@ -243,21 +284,15 @@ def noise_scale(generator: nn.Module, options: Train, made: Recipe, latent_dim: 
     return round(min(MOST_NOISE * width, max(LEAST_NOISE * width, NOISE_PER_RESIDUAL * residual)), 4)
 
 
-def draw_samples(
-    generator: nn.Module, latent_dim: int, classes: int, value_range: tuple[float, float], path: Path, seed: int
-) -> None:
-    """A PNG of 8 x 16 samples; of a conditional generator a class a row."""
+def draw_samples(x: Tensor, value_range: tuple[float, float], path: Path) -> Path:
+    """PATH.png of samples (item, channel, height, width), sixteen in a row. Returns its path."""
     from PIL import Image
 
     low, high = value_range
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
-        rows = max(8, min(classes, 16))
-        z = torch.randn(rows * 16, latent_dim)
-        label = [torch.arange(rows).repeat_interleave(16) % classes] if classes else []
-        x = generator(z, *label).clamp(low, high)
-    grid = x.unflatten(0, (rows, 16)).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
+    grid = x.clamp(low, high).unflatten(0, (-1, ACROSS)).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
     pixels = (255 * (grid - low) / (high - low)).round().byte().numpy()
     content = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(content, format="PNG")
-    write_whole(path, content.getvalue())
+    picture = path.with_name(f"{path.name}.png")
+    write_whole(picture, content.getvalue())
+    return picture
