@@ -122,9 +122,10 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path):
 def test_lost_chains_end_the_training_at_the_last_good_checkpoint(tmp_path):
     torch.manual_seed(0)
     family = EBM(DenseEnergy((1,), (8,)), (1,), ShortRun(4, 0.5, 0.1, limit=10.0), count=50, learning_rate=0.01)
+    far, settings = data(100, 0) + 20, {"num_steps": 500, "batch_size": 10, "seed": 0, "save_every": 1, "progress": False}
     lost = r"step \d+: \d+ of 10 chains are no longer within \+-10; chain \d+ left at Langevin step \d of 4"
     with pytest.raises(FloatingPointError, match=f"{lost}; the last good checkpoint"):
-        train(family, data(100, 0) + 20, num_steps=500, batch_size=10, seed=0, checkpoint=tmp_path, save_every=1, progress=False)
+        train(family, far, checkpoint=tmp_path, **settings)
 
 
 @pytest.mark.parametrize("wrong", [{"chains": "here"}, {"count": 0}, {"afresh": 1.5}, {"penalty": -1.0}, {"start_scale": 0.0}])
