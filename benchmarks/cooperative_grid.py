@@ -40,7 +40,9 @@ from cogen.models.training.learning_rates import Falling
 from cogen.models.training.trainer import train
 
 REFERENCE, LATENT = 2.0, 4
-STEP_SIZE = 0.1
+ALONE, STEP_SIZE = 0.25, 0.1
+"""Of Langevin: of an energy alone, and of a pair. An initializer follows the mean of what the solver makes of a z, so a pair has
+steps that blur little of it."""
 
 
 @dataclass
@@ -48,7 +50,7 @@ class Options:
     seeds: tuple[int, ...] = (0, 1, 2)
     chains: tuple[Chains, ...] = ("persistent", "data", "noise")
     mixtures: tuple[str, ...] = ("ring", "apart")
-    steps: int = 8_000
+    steps: int = 12_000
     """Of the training of a pair; an energy alone has half."""
     side: int = 101
     """Points of the grid, each way."""
@@ -142,13 +144,13 @@ def divergence(mass: Tensor, log_other: Tensor) -> Tensor:
 def energies(options: Options, grid: Grid, name: str, chains: Chains, seed: int) -> dict[str, Any]:
     """One energy: its divergence from the data, and log Z by annealed HMC against the grid's."""
     torch.manual_seed(seed)
-    run = ShortRun.langevin(options.langevin, STEP_SIZE, reference_scale=REFERENCE, limit=100.0)
+    run = ShortRun.langevin(options.langevin, ALONE, reference_scale=REFERENCE, limit=100.0)
     family = EBM(DenseEnergy((2,), (64, 64)), (2,), run, chains=chains, count=1_000, learning_rate=2e-3)
-    trained(family, replace(options, steps=options.steps // 2), MIXTURES[name], seed)
+    energy = trained(family, replace(options, steps=options.steps // 2), MIXTURES[name], seed)
     with torch.no_grad():
-        log_mass, log_z = grid.energy(family.energy)
+        log_mass, log_z = grid.energy(energy)
         kl = divergence(grid.data(MIXTURES[name]).exp(), log_mass)
-    model = EnergyModel(family.energy, reference_scale=REFERENCE, event_shape=(2,)).items(1)
+    model = EnergyModel(energy, reference_scale=REFERENCE, event_shape=(2,)).items(1)
     posterior = infer(model, AnnealedHMC(), num_warmup=60, num_samples=1, num_chains=256, seed=seed, progress=False)
     estimate = log_partition(posterior)
     found, error = float(np.squeeze(estimate.value)), float(np.squeeze(estimate.standard_error))
@@ -175,10 +177,12 @@ def cooperation(options: Options, grid: Grid, name: str, seed: int) -> dict[str,
     )
     updates: list[dict[str, float]] = []
     observed = mixture.sample(16 * 4_096, 1_000 + seed)
-    trained(family, options, mixture, seed, watch=lambda: updates.append(of_updates(family, grid, mixture, observed)))
+    initializer = trained(
+        family, options, mixture, seed, watch=lambda: updates.append(of_updates(family, grid, mixture, observed))
+    )
     with torch.no_grad():
         log_p, _ = grid.energy(family.energy)
-        log_q = grid.generator(family.generator, mixture.scale)
+        log_q = grid.generator(initializer, mixture.scale)
         refined = grid.refined(log_q, family.energy, run)
         q = log_q.exp() / log_q.exp().sum()
     divergences = {
@@ -190,8 +194,9 @@ def cooperation(options: Options, grid: Grid, name: str, seed: int) -> dict[str,
     return {"mixture": name, "seed": seed, **ends, "updates": updates}
 
 
-def trained(family: Any, options: Options, mixture: Mixture, seed: int, watch: Any = None) -> None:
-    train(
+def trained(family: Any, options: Options, mixture: Mixture, seed: int, watch: Any = None) -> Any:
+    """The average of the weights of an energy alone, or of an initializer."""
+    return train(
         family,
         mixture.sample(20_000, seed),
         num_steps=options.steps,
@@ -200,8 +205,9 @@ def trained(family: Any, options: Options, mixture: Mixture, seed: int, watch: A
         schedule=Falling(options.steps),
         watch=None if watch is None else lambda *_: watch(),
         watch_every=max(1, options.steps // 4),
+        average=0.995,
         progress=False,
-    )
+    ).average
 
 
 def of_updates(family: CoopNets, grid: Grid, mixture: Mixture, observed: Tensor) -> dict[str, float]:

@@ -79,8 +79,12 @@ class Options:
     seeds: tuple[int, ...] = (0,)
     minutes: float = 4.0
     """Of the processor, for each training; 0 for as many epochs as the recipe has."""
+    timed: int = 8
+    """Steps of a turn in which the cost of a step is measured."""
     batch: int | None = None
     """Default that of the recipe."""
+    average: float = 0.999
+    """Decay of the moving average of our initializers and of the GAN's generator, which is what is measured; 0 for none."""
     samples: int = 10_000
     points: int = 4
     """Measured on the way, the end included."""
@@ -140,8 +144,9 @@ def batches(made: Recipe, options: Options, data: ImageData) -> tuple[int, list[
     return options.batch or made.batch_size, [torch.from_numpy(data.train), torch.from_numpy(data.train_labels)]
 
 
-def costs(options: Options, data: ImageData, rounds: int = 5, steps: int = 8) -> dict[Case, float]:
+def costs(options: Options, data: ImageData, rounds: int = 5) -> dict[Case, float]:
     """Processor seconds of a step of each case, measured in turns; the median of the rounds."""
+    steps = options.timed
     spent: dict[Case, list[float]] = {}
     running = {}
     for case in cases(replace(options, seeds=options.seeds[:1])):
@@ -231,7 +236,7 @@ def run(case: Case, steps: int, cost: float, options: Options, data: ImageData, 
             batch_size=size,
             seed=case.seed,
             schedule=Falling(steps) if options.recipe == "ours" else made.schedule(steps),
-            average=0.999 if options.recipe == "ours" else made.average,
+            average=options.average if options.recipe == "ours" else made.average,
             prepare=made.prepare,
             watch=watch,
             watch_every=max(1, steps // options.points),
