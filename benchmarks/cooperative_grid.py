@@ -41,8 +41,8 @@ from cogen.models.training.trainer import train
 
 REFERENCE, LATENT = 2.0, 4
 ALONE, STEP_SIZE = 0.25, 0.1
-"""Of Langevin: of an energy alone, and of a pair. An initializer follows the mean of what the solver makes of a z, so a pair has
-steps that blur little of it."""
+"""Of Langevin: of an energy alone, and of a pair. An initializer follows the mean of what the solver makes of a z, so that the
+steps of a pair must blur little of it."""
 
 
 @dataclass

@@ -19,7 +19,7 @@ The named class is the one of the greatest mean weight. Measures, of test images
     named         share of the images whose class is named
     changed       share of the transfers, to the nine other classes, that the classifier reads as the class asked for
     weight, slant correlation over images, within a target class, of the stroke's weight (mean ink) and slant in the image
-                  and in its transfers; beside it the same with z of another image ("shuffled"), which keeps the class and no
+                  and in its transfers; beside it the same with z of the next image ("shuffled"), which keeps the class and no
                   style, and how many standard errors (of the paired differences of products, over images) lie between
 
 References:
@@ -209,14 +209,13 @@ def judged(seen: Seen, judge: Any, z: Tensor, probability: np.ndarray) -> tuple[
     """The measures of one way, and its transfers of the first chain."""
     images = torch.from_numpy(seen.images)
     x = transferred(seen.generator, z[0], seen.classes)
-    order = torch.from_numpy(np.random.default_rng(1).permutation(len(images)))
     others = torch.from_numpy(np.arange(seen.classes)[:, None] != seen.labels[None])
     read = torch.from_numpy(outputs(judge, x.flatten(0, 1)).argmax(1)).unflatten(0, x.shape[:2])
     changed = (read == torch.arange(seen.classes)[:, None])[others]
     row = {
         "named": float((probability.argmax(1) == seen.labels).mean()),
         "changed": float(changed.double().mean()),
-        **of_style(x, images, x[:, order], others.double()),
+        **of_style(x, images, x.roll(1, dims=1), others.double()),
     }
     return row, x
 

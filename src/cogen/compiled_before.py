@@ -24,7 +24,7 @@ def remember_compiled() -> None:
     """Let JAX read and write what was compiled before; where the folder cannot be written, nothing changes."""
     import jax
 
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ or jax.config.jax_compilation_cache_dir is not None:
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
         return
     kept = folder()
     try:
