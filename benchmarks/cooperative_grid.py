@@ -153,7 +153,7 @@ def energies(options: Options, grid: Grid, name: str, chains: Chains, seed: int)
     model = EnergyModel(energy, reference_scale=REFERENCE, event_shape=(2,)).items(1)
     posterior = infer(model, AnnealedHMC(), num_warmup=60, num_samples=1, num_chains=256, seed=seed, progress=False)
     estimate = log_partition(posterior)
-    found, error = float(np.squeeze(estimate.value)), float(np.squeeze(estimate.standard_error))
+    found, error = float(np.squeeze(estimate["estimate"])), float(np.squeeze(estimate["standard_error"]))
     log_z_error = {"log_z_error": found - float(log_z), "log_z_se": error}
     return {"mixture": name, "chains": chains, "seed": seed, "kl": float(kl), **log_z_error}
 

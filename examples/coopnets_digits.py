@@ -1,9 +1,9 @@
 """Cooperative networks beside a conditional GAN, classes to images: figures 5 to 8 and tables 1 and 2 of the CCoopNets paper.
 
-    python examples/coopnets_digits.py --folder data/mnist --output coopnets_digits
-    python examples/coopnets_digits.py --folder data/fashion_mnist --classifier fashion_classifier --output coopnets_fashion
-    python examples/coopnets_digits.py --recipe published --output coopnets_digits       the paper's networks, 1,600 epochs
-    python examples/coopnets_digits.py --report coopnets_digits.json more.json           the table again, of several files
+    python examples/coopnets_digits.py --folder data/mnist --output coopnets_digits python examples/coopnets_digits.py --folder
+    data/fashion_mnist --classifier fashion_classifier --output coopnets_fashion python examples/coopnets_digits.py --recipe
+    published --output coopnets_digits       the paper's networks, 1,600 epochs python examples/coopnets_digits.py --report
+    coopnets_digits.json more.json --output both           one table of several files
 
 Every run is one training from one seed: the cooperative pair with so many Langevin steps, or the GAN with the same initializer
 as its generator, and the solver's network as its critic. Runs of one call have the same processor time (`--minutes`): what a
@@ -292,12 +292,18 @@ def draw(rows: list[tuple[str, Tensor]], classes: int, path: Path) -> None:
     plt.close(figure)
 
 
+def write(record: dict[str, Any], path: Path) -> None:
+    path.with_name(f"{path.name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
 def main(options: Options) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
     if options.report:
         records = [json.loads(path.read_text(encoding="utf-8")) for path in options.report]
-        record = {**records[0], "runs": [row for each in records for row in each["runs"]]}
+        commands = "; ".join(dict.fromkeys(each["command"] for each in records))
+        record = {**records[0], "command": commands, "runs": [row for each in records for row in each["runs"]]}
         print(table(record))
+        write(record, options.output)
         return record
     try:
         data = load_image_data(options.data, folder=options.folder)
@@ -325,10 +331,10 @@ def main(options: Options) -> dict[str, Any]:
         record["runs"].append(row)
         if case.seed == options.seeds[0]:
             pictures += [(f"{case.family} {case.langevin or ''} {name}", x) for name, x in kept.items()]
-        options.output.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write(record, options.output)
     print(table(record))
     if pictures:
-        draw(pictures, data.num_classes, options.output.with_suffix(".png"))
+        draw(pictures, data.num_classes, options.output.with_name(f"{options.output.name}.png"))
     return record
 
 

@@ -23,6 +23,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -147,11 +148,13 @@ LANGEVIN = ShortRun.langevin(16, 0.2, reference_scale=2.0, limit=100.0)
 """For points within a few units of zero: at the temperature one, a density."""
 
 
-def _build(sizes: Sizes, rates: Mapping[str, Any], *, chains: Chains = "persistent") -> EBM:
+def _build(sizes: Sizes, rates: Mapping[str, Any], *, chains: Chains = "persistent", steps: int | None = None) -> EBM:
+    run = SHORT if len(sizes.event_shape) == 3 else LANGEVIN
+    run = replace(run, steps=steps or run.steps)
     if len(sizes.event_shape) == 1:
-        return EBM(sizes.energy(), sizes.event_shape, LANGEVIN, chains=chains, **rates)
+        return EBM(sizes.energy(), sizes.event_shape, run, chains=chains, **rates)
     images: dict[str, Any] = {"afresh": 0.05, "start_scale": 0.5, "penalty": 0.02, "betas": (0.5, 0.999)}
-    return EBM(sizes.energy(), sizes.event_shape, SHORT, chains=chains, **{**images, **rates})
+    return EBM(sizes.energy(), sizes.event_shape, run, chains=chains, **{**images, **rates})
 
 
 RECIPE = Recipe(

@@ -119,6 +119,8 @@ class Train:
     """One-sided label smoothing of a GAN: 0.9 is customary; the default is none, 1."""
     weight: float | None = None
     """Of ALICE's cycle, VEEGAN's latent error, or AIM's encoder in the generator's loss; the default is the family's."""
+    langevin: int | None = None
+    """Langevin steps of an energy in each training step; the default is the family's."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """bf16-mixed is faster on GPUs, and on CPUs with AMX."""
     accelerator: Literal["cpu", "cuda", "auto"] = "cpu"

@@ -35,6 +35,7 @@ sampler can follow; one that reproduces nothing for more noise than there are va
 OF_SOME_FAMILIES = {
     "weight": "weight",
     "real_target": "real_target",
+    "langevin": "steps",
     "latent_dim": "latent_dim",
     "network": "convolutional",
     "widths": "widths",
@@ -54,7 +55,7 @@ def is_table(options: Train) -> bool:
 
 def check(options: Train) -> None:
     """Raises ValueError for numbers out of range and an output that cannot be written, before anything is read."""
-    for name in ("batch", "latent_dim", "save_every", "noise_images", "devices"):
+    for name in ("batch", "latent_dim", "langevin", "save_every", "noise_images", "devices"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} {value}: it must be at least 1")
     for name in ("learning_rate", "epochs"):
@@ -155,7 +156,8 @@ def settings_of(options: Train, made: Recipe) -> dict[str, Any]:
             raise ValueError(
                 f"--{option.replace('_', '-')} {shown}: {options.family} has no such setting; {', '.join(have)} have"
             )
-    return {name: value for name in ("weight", "real_target") if (value := getattr(options, name)) is not None}
+    found = {OF_SOME_FAMILIES[option]: getattr(options, option) for option in ("weight", "real_target", "langevin")}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def sizes_of(options: Train, made: Recipe, data: ImageData) -> Sizes:

@@ -46,7 +46,7 @@ def test_the_example_runs(script, data, classifier, tmp_path, capsys):
     assert (tmp_path / "out.png").exists()
     printed = capsys.readouterr().out
     assert "cgan, 3 latents, seed 0" in printed
-    again = script.main(script.Options(report=(tmp_path / "out.json", tmp_path / "out.json")))
+    again = script.main(script.Options(report=(tmp_path / "out.json",) * 2, output=tmp_path / "both"))
     assert len(again["runs"]) == 4
     assert json.loads((tmp_path / "out.json").read_text()) == record
 
