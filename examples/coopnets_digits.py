@@ -1,9 +1,9 @@
 """Cooperative networks beside a conditional GAN, classes to images: figures 5 to 8 and tables 1 and 2 of the CCoopNets paper.
 
-    python examples/coopnets_digits.py --folder data/mnist --output coopnets_digits python examples/coopnets_digits.py --folder
-    data/fashion_mnist --classifier fashion_classifier --output coopnets_fashion python examples/coopnets_digits.py --recipe
-    published --output coopnets_digits       the paper's networks, 1,600 epochs python examples/coopnets_digits.py --report
-    coopnets_digits.json more.json --output both           one table of several files
+    python examples/coopnets_digits.py --folder data/mnist --output coopnets_digits
+    python examples/coopnets_digits.py --data fashion-mnist --classifier fashion_classifier --output coopnets_fashion
+    python examples/coopnets_digits.py --recipe published --minutes 0 --output published      the paper's, 1,600 epochs
+    python examples/coopnets_digits.py --report one.json another.json --output both           one table of several files
 
 Every run is one training from one seed: the cooperative pair with so many Langevin steps, or the GAN with the same initializer
 as its generator, and the solver's network as its critic. Runs of one call have the same processor time (`--minutes`): what a
