@@ -29,13 +29,19 @@ class Family(nn.Module):
     """The base of all families: an `nn.Module` whose children are its networks.
 
     ``generator`` is the network that maps (batch, latent_dim) to (batch, *event_shape); a family that infers has an ``encoder``
-    too, from x to the mean and log standard deviation of q(z | x), each (batch, latent_dim).
+    too, from x to the mean and log standard deviation of q(z | x), each (batch, latent_dim). A family without a generator, as
+    that of an energy, says which of its networks is ``averaged``.
     """
 
     generator: nn.Module
     latent_dim: int
     batches_per_step: int = 1
     """How many batches one step takes: more than one where a critic learns several times for each generator step."""
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The network that is used after the training, of whose weights the trainer may keep an average."""
+        return self.generator
 
     def optimizers(self) -> dict[str, Any]:
         """Fresh optimisers by name; what each trains is what it was given."""

@@ -52,7 +52,7 @@ class Training:
     seconds: float
     """Of all calls that went into the checkpoint."""
     average: nn.Module | None
-    """The averaged generator, in evaluation mode with batch statistics of its own weights."""
+    """The average of `Family.averaged`, the generator of most, in evaluation mode with batch statistics of its own weights."""
 
 
 def training_steps(
@@ -141,7 +141,7 @@ def training_steps(
     if devices > 1:  # all begin with the weights of the first
         for tensor in (*family.parameters(), *family.buffers()):
             tensor.data.copy_(fabric.broadcast(tensor.data))
-    averaged = AveragedModel(family.generator) if average else None
+    averaged = AveragedModel(family.averaged) if average else None
     optimizers = family.optimizers()
     rates = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in optimizers.items()}
     update = Updates(family, optimizers, reduce=_mean_over_devices(fabric) if devices > 1 else None)
@@ -157,7 +157,7 @@ def training_steps(
     def averaged_generator() -> nn.Module | None:
         if averaged is None:
             return None
-        for mine, current in zip(averaged.module.buffers(), family.generator.buffers(), strict=True):
+        for mine, current in zip(averaged.module.buffers(), family.averaged.buffers(), strict=True):
             mine.copy_(current)
         module = AveragedModel(averaged.module)  # a copy: the average itself keeps the statistics of training
         _reseed(fabric.device, seed, 2, done)
@@ -220,7 +220,7 @@ def training_steps(
                 items = order[place * per_step : (place + 1) * per_step][fabric.global_rank :: devices]
                 pending.append(step(items, done) if captured is None else captured(items, done))
                 if averaged is not None:
-                    _follow(averaged, family.generator, average)
+                    _follow(averaged, family.averaged, average)
                 done += 1
                 bar.update()
                 last = done == num_steps or time.perf_counter() - begun > seconds
