@@ -11,9 +11,9 @@ view with Gaussian noise, seen = A x + Normal(0, v^2) of an x with y = x + sigma
     Normal(A y, max(v^2 - a^2 sigma^2, a^2 sigma^2)),      a^2 the diagonal of A A'.
 
 * While a sigma < v / sqrt 2 the noise of y counts as a part of the view's noise, v^2 = (v^2 - a^2 sigma^2) + a^2 sigma^2
-  (Kawar et al. 2021). The path is then exact: y is a draw x of the posterior and noise, correlated with it; the weights of modes
-  are those of the posterior at every such level. It asks for orthogonal rows of A, as masks, thumbnails, the luma and columns
-  have them, also those of several views together; otherwise the error is of order sigma^2.
+  (Kawar et al. 2021). The path is then exact: y is a draw x of the posterior and noise, correlated with it; the weights of
+  modes are those of the posterior at every such level. It asks for orthogonal rows of A, as masks, thumbnails, the luma and
+  columns have them, also those of several views together; otherwise the error is of order sigma^2.
 * Above, the noise of y is all that counts. Modes that fall apart at such a level get weights that are not exact.
 
 With the variance v^2 + sigma^2 at every level (Jalal et al. 2021) modes that fall apart at a small level get other weights too,
@@ -22,9 +22,8 @@ has its likelihood as it is: where this is narrower than sigma, it needs smaller
 
 References:
     Song, Ermon. Generative modeling by estimating gradients of the data distribution. NeurIPS 2019.
-    Jalal, Arvinte, Daras, Price, Dimakis, Tamir. Robust compressed sensing MRI with deep generative priors. NeurIPS 2021
-        (equation 4).
-    Kawar, Vaksman, Elad. SNIPS: solving noisy inverse problems stochastically. NeurIPS 2021 (section 3.2).
+    Jalal, Arvinte, Daras, Price, Dimakis, Tamir. Robust compressed sensing MRI with deep generative priors. NeurIPS 2021.
+    Kawar, Vaksman, Elad. SNIPS: solving noisy inverse problems stochastically. NeurIPS 2021.
 """
 
 from __future__ import annotations

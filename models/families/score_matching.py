@@ -8,8 +8,8 @@ With the score s(x) = grad log p(x) of a model, whose log density is f(x) - |x|^
     denoising    E | s(x + sigma e) + e / sigma |^2 / 2,   e ~ Normal(0, I)
 
 The explicit one asks for d more gradients, where an event has d numbers. The sliced one asks for one, whatever d; its second
-form has the explicit loss as its mean over v. The denoising one asks for no second derivative, and fits the density of x + sigma
-e, which is wider than that of the data. Its minimiser at y = x + sigma e is (E[x given y] - y) / sigma^2, so that a denoising
+form has the explicit loss as its mean over v. The denoising one asks for no second derivative, and fits the density of
+y = x + sigma e, which is wider than that of the data. Its minimiser is (E[x given y] - y) / sigma^2, so that a denoising
 autoencoder holds a score.
 
 A score that is conditioned on the noise, s(x, sigma), is fitted to all of them at once,
@@ -23,8 +23,9 @@ modes are left open (Wenliang and Kanagawa 2020); with noise that reaches from m
 
 References:
     Hyvarinen. Estimation of non-normalized statistical models by score matching. JMLR 2005 (theorem 1, equation 4).
-    Vincent. A connection between score matching and denoising autoencoders. Neural Computation 2011 (equation 11; section 4.3).
-    Song, Garg, Shi, Ermon. Sliced score matching. UAI 2019 (equations 7 and 8, the second with its variance reduced).
+    Vincent. A connection between score matching and denoising autoencoders. Neural Computation 2011 (the denoising
+        objective, and the energy for which it is the squared error of an autoencoder).
+    Song, Garg, Shi, Ermon. Sliced score matching. UAI 2019 (SSM, and SSM-VR with reduced variance).
     Song, Ermon. Generative modeling by estimating gradients of the data distribution. NeurIPS 2019 (equations 5 and 6).
     Wenliang, Kanagawa. Blindness of score-based methods to isolated components and mixing proportions. 2020.
 Departures: noise comes in pairs e, -e, which keep the variance of the denoising loss bounded as sigma falls (its limit is the

@@ -46,7 +46,7 @@ def mixture():
 
 
 def sampled(model, **options):
-    run = {"num_warmup": 800, "num_samples": 1, "num_chains": 3_072, "seed": 0, "progress": False, "items_at_once": 2}
+    run = {"num_warmup": 400, "num_samples": 1, "num_chains": 4_096, "seed": 0, "progress": False, "items_at_once": 2}
     return infer(model, AnnealedLangevin(step_size=0.7), **(run | options))
 
 
@@ -129,7 +129,7 @@ def test_a_class_is_given_and_entries_are_clamped():
     model = ScorePrior(Correlated(), noise_levels=(0.02, 5.0), event_shape=(3,), contexts={"label": Classes(2)})
     values = np.array([[9.0, 0.5, 9.0], [9.0, 0.5, 9.0]])
     clamped = model.given(label=[0, 1]).clamp(np.array([False, True, False]), values)
-    posterior = sampled(clamped, num_chains=1_024, keep_x=True)
+    posterior = sampled(clamped, num_warmup=800, num_chains=1_024, keep_x=True)
     y = posterior["posterior"]["x"].values[:, 0]
     np.testing.assert_array_equal(y[..., 1], 0.5)
     gain = COVARIANCE[[0, 2], 1] / COVARIANCE[1, 1]
@@ -155,7 +155,7 @@ def test_a_picture_is_conditioned_on_a_thumbnail():
     model = ScorePrior(Independent(), noise_levels=(0.01, 2.0), event_shape=(1, 4, 4), views=seen)
     rows = {name: model.views[name].likelihood.rows.unique().tolist() for name in seen}
     assert rows == {"thumbnail": [0.25], "top": [1.0]}
-    small = sampled(model.condition(thumbnail=np.full((1, 1, 2, 2), 0.4)), num_chains=512, keep_x=True)
+    small = sampled(model.condition(thumbnail=np.full((1, 1, 2, 2), 0.4)), num_warmup=800, num_chains=512, keep_x=True)
     pooled = 0.25 / 4 / (0.25 / 4 + 0.2**2)  # of the mean of four pixels
     x = small["posterior"]["x"].values[:, 0, 0, 0]  # (chain, height, width)
     means = x.reshape(-1, 2, 2, 2, 2).mean((2, 4))
