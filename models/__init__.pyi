@@ -24,6 +24,8 @@ from .families.family import Family as Family
 from .families.gan import GAN as GAN
 from .families.glf import GLF as GLF
 from .families.realnvp import RealNVP as RealNVP
+from .families.score_matching import NCSN as NCSN
+from .families.score_matching import ScoreMatching as ScoreMatching
 from .families.tabular_vae import TabularVAE as TabularVAE
 from .families.unrolled import UnrolledGAN as UnrolledGAN
 from .families.vae import VAE as VAE
@@ -32,6 +34,7 @@ from .jax_bridge.torch_to_jax import as_jax as as_jax
 from .networks.encoders import EncoderGuide as EncoderGuide
 from .networks.flow_guide import FlowGuide as FlowGuide
 from .pixels.censored import pixel_noise_of as pixel_noise_of
+from .score_prior import ScorePrior as ScorePrior
 from .storage.classifiers import load_classifier as load_classifier
 from .storage.encoders import load_guide as load_guide
 from .storage.energies import EnergyConfig as EnergyConfig

@@ -29,7 +29,8 @@ class Family(nn.Module):
     """The base of all families: an `nn.Module` whose children are its networks.
 
     ``generator`` is the network that maps (batch, latent_dim) to (batch, *event_shape); a family that infers has an ``encoder``
-    too, from x to the mean and log standard deviation of q(z | x), each (batch, latent_dim).
+    too, from x to the mean and log standard deviation of q(z | x), each (batch, latent_dim). A family without a generator, as
+    that of an energy, says which of its networks is ``averaged``.
     """
 
     generator: nn.Module

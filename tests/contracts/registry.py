@@ -173,6 +173,7 @@ PLACED = {
 """Parallel tempering has a contract of its own there: its replicas stand at several inverse temperatures at once."""
 
 APPROXIMATE = {
+    "AnnealedLangevin": "kernels/test_annealed_langevin.py: the law of its recursion; models/test_score_prior.py: a posterior",
     "SVI": "test_approximations.py: families that hold the posterior",
     "PyroSVI": "test_approximations.py: families that hold the posterior",
     "GradientDescent": "test_approximations.py: arrives at the optimum",
