@@ -151,7 +151,7 @@ KINDS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
 }
 """Of the rows of some records."""
 
-RECORDS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
+RECORDS: dict[str, Callable[[list[dict[str, Any]]], tuple[str, list[list[str]]]]] = {
     "energies": of_energies,
     "pairs": of_pairs,
     "classes": of_classes,
@@ -168,7 +168,7 @@ def made(name: str) -> str:
         return TABLES[name]()
     paths = [ROOT / file for file in files.split(", ")]
     if kind in RECORDS:
-        return RECORDS[kind]([json.loads(path.read_text(encoding="utf-8")) for path in paths])
+        return table(*RECORDS[kind]([json.loads(path.read_text(encoding="utf-8")) for path in paths]))
     return KINDS[kind](rows_of(paths))
 
 
