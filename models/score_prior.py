@@ -35,7 +35,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cogen.inference.kernels.annealed_langevin import NOISE_LEVEL
 from cogen.models.cogenerator import Data
 from cogen.models.contexts import Context, taken_by
 from cogen.models.energy import ENERGY, EnergyModel
@@ -91,8 +90,9 @@ class ScorePrior(EnergyModel):
         latent += [f"context {name!r}" for name in self._contexts.unknown("relaxed")]
         if latent:
             raise ValueError(f"{latent[0]} would be latent, and annealed Langevin moves y alone: give a known one")
-        for view in self.views.values():
-            if type(view._likelihood) is Normal and (rows := _square_rows(view, self.event_shape)) is not None:
+        for name, view in self.views.items():
+            known = type(view._likelihood) is Normal and not self._takes[name]
+            if known and (rows := _square_rows(view, self.event_shape)) is not None:
                 view._likelihood = _Noisy(view._likelihood.scale, rows, self.noise_levels)
 
     def _check_score(self) -> None:
@@ -183,6 +183,8 @@ def _level(noise_levels: tuple[float, float]) -> Any:
     """The model's parameter, which a kernel sets; otherwise the least."""
     import numpyro
     from numpyro.distributions import constraints
+
+    from cogen.inference.kernels.annealed_langevin import NOISE_LEVEL
 
     return numpyro.param(NOISE_LEVEL, noise_levels[0], constraint=constraints.interval(*noise_levels))
 

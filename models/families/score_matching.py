@@ -103,11 +103,7 @@ def _half_square(s: Tensor) -> Tensor:
 
 
 def _along(value: Tensor, x: Tensor) -> Tensor:
-    """The gradient; zero where nothing depends on x, as in a score that is constant."""
-    if not value.requires_grad:
-        return torch.zeros_like(x)
-    found = torch.autograd.grad(value, x, create_graph=True, allow_unused=True)[0]
-    return torch.zeros_like(x) if found is None else found
+    return torch.autograd.grad(value, x, create_graph=True)[0]
 
 
 # --- an energy -----------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from cogen.inference import AnnealedLangevin, Langevin, PyroAnnealedHMC, infer
 from cogen.models import Array, Classes, ScorePrior, as_jax, views
 from cogen.models import score_prior as module
 from cogen.models.likelihoods import Normal
-from cogen.models.networks.scores import ConvolutionalScore, DenseScore
+from cogen.models.networks.scores import ConvolutionalScore
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -95,16 +95,12 @@ def test_a_likelihood_that_is_wider_on_the_way_has_other_shares(monkeypatch):
     assert largest(sampled(mixture().condition(seen=SEEN[:, None]))) > DETECTED
 
 
-def test_draws_are_a_function_of_the_seed_the_item_and_the_chain():
+def test_an_item_s_draws_do_not_depend_on_the_others():
     model = mixture().condition(seen=np.array([[0.5], [-1.0], [2.0]]))
     few = {"num_warmup": 20, "num_chains": 8}
     all_of_them = sampled(model.with_ids([5, 6, 7]), **few)["posterior"]["z"].values
     some = sampled(mixture().condition(seen=np.array([[2.0], [0.5]])).with_ids([7, 5]), **few)["posterior"]["z"].values
     np.testing.assert_array_equal(some, all_of_them[:, :, [2, 0]])
-    more = sampled(model.with_ids([5, 6, 7]), **(few | {"num_chains": 16}))["posterior"]["z"].values
-    np.testing.assert_allclose(more[:8], all_of_them, rtol=1e-4, atol=1e-4)
-    other = sampled(model.with_ids([5, 6, 7]), **few, seed=1)["posterior"]["z"].values
-    assert not np.isclose(other, all_of_them).any()
 
 
 # --- Gaussians -----------------------------------------------------------------------------------------------------
@@ -147,6 +143,7 @@ class Independent(nn.Module):
         return -y / (0.25 + sigma.square()[:, None, None, None])
 
 
+@pytest.mark.slow
 def test_a_picture_is_conditioned_on_a_thumbnail():
     seen = {
         "thumbnail": views.Thumbnail(2, scale=0.2),
@@ -165,8 +162,8 @@ def test_a_picture_is_conditioned_on_a_thumbnail():
     assert np.abs(x.std(0) / np.sqrt(0.25 * 0.75 + sd**2) - 1).max() < 0.15
 
 
-@pytest.mark.parametrize("network", [DenseScore((1, 4, 4), (8,)), ConvolutionalScore((1, 4, 4), (4, 4, 4))])
-def test_networks_of_scores_have_a_form_in_jax(network):
+def test_a_u_net_has_a_form_in_jax():
+    network = ConvolutionalScore((1, 4, 4), (4, 4, 4))
     y, sigma = torch.randn(3, 1, 4, 4), torch.tensor([0.1, 1.0, 5.0])
     function = as_jax(module._OfLogLevel(network), (1, 4, 4), {"log_sigma": ()})
     with torch.no_grad():

@@ -96,6 +96,7 @@ def test_a_broken_drift_is_found(monkeypatch):
     assert p_value(draws()["posterior"]["z"].values[:, 0], np.append(levels_of(WARMUP), LEAST)) < 1e-6
 
 
+@pytest.mark.slow
 def test_it_runs_in_numpyro_s_mcmc():
     options = {"num_warmup": WARMUP, "num_samples": 1, "num_chains": 512, "chain_method": "vectorized", "progress_bar": False}
     mcmc = numpyro.infer.MCMC(AnnealedLangevin(noisy), **options)
