@@ -21,6 +21,7 @@ from .executors.in_process import InProcess as InProcess
 from .executors.ray_actors import RayExecutor as RayExecutor
 from .items import items_apart as items_apart
 from .kernels.annealed_hmc import AnnealedHMC as AnnealedHMC
+from .kernels.block_gibbs import BlockGibbs as BlockGibbs
 from .kernels.gradient_descent import GradientDescent as GradientDescent
 from .kernels.importance_resampling import ImportanceResampling as ImportanceResampling
 from .kernels.langevin import Langevin as Langevin

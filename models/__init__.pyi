@@ -1,4 +1,5 @@
 from . import views as views
+from .boltzmann import RBMModel as RBMModel
 from .cogenerator import CoGenerator as CoGenerator
 from .contexts import Array as Array
 from .contexts import Classes as Classes
@@ -21,6 +22,7 @@ from .families.amortized import Amortized as Amortized
 from .families.family import Family as Family
 from .families.gan import GAN as GAN
 from .families.glf import GLF as GLF
+from .families.rbm import ContrastiveDivergence as ContrastiveDivergence
 from .families.realnvp import RealNVP as RealNVP
 from .families.tabular_vae import TabularVAE as TabularVAE
 from .families.unrolled import UnrolledGAN as UnrolledGAN
@@ -29,6 +31,8 @@ from .families.veegan import VEEGAN as VEEGAN
 from .jax_bridge.torch_to_jax import as_jax as as_jax
 from .networks.encoders import EncoderGuide as EncoderGuide
 from .networks.flow_guide import FlowGuide as FlowGuide
+from .networks.restricted_boltzmann import BernoulliRBM as BernoulliRBM
+from .networks.restricted_boltzmann import GaussianRBM as GaussianRBM
 from .pixels.censored import pixel_noise_of as pixel_noise_of
 from .storage.classifiers import load_classifier as load_classifier
 from .storage.encoders import load_guide as load_guide

@@ -49,6 +49,11 @@ class Family(nn.Module):
         """Steps of one variant compute the same: two of them where a penalty comes only every k-th step."""
         return 0
 
+    @property
+    def averaged(self) -> nn.Module:
+        """The network of which the trainer keeps a moving average: the generator, where there is one."""
+        return self.generator
+
     def initialise(self, x: Tensor) -> None:
         """Set the initial values that depend on data x (item, *event_shape), before training; most families have none."""
 

@@ -52,7 +52,8 @@ class Training:
     seconds: float
     """Of all calls that went into the checkpoint."""
     average: nn.Module | None
-    """The averaged generator, in evaluation mode with batch statistics of its own weights."""
+    """The average of the family's ``averaged`` network, a generator in general, in evaluation mode with batch statistics of its
+    own weights."""
 
 
 def training_steps(
@@ -86,8 +87,8 @@ def training_steps(
         a fresh permutation of the items, its incomplete last step dropped.
     :param seed: batches and latents follow from it; initial weights are the caller's.
     :param schedule: a factor of every learning rate.
-    :param average: decay per step of a moving average of the generator's weights, in [0, 1); 0 keeps none. After n steps it
-        is at most (1 + n) / (10 + n).
+    :param average: decay per step of a moving average of the weights of ``family.averaged``, in [0, 1); 0 keeps none. After n
+        steps it is at most (1 + n) / (10 + n).
     :param prepare: makes of a batch of x what the networks see, such as floats of bytes (`cogen.models.training.preparation`);
         or one for each tensor of ``data``, None for those that stay as they are, such as labels.
     :param checkpoint: a folder: every ``save_every`` steps the whole state is written there, and a run that was killed goes on
@@ -141,7 +142,7 @@ def training_steps(
     if devices > 1:  # all begin with the weights of the first
         for tensor in (*family.parameters(), *family.buffers()):
             tensor.data.copy_(fabric.broadcast(tensor.data))
-    averaged = AveragedModel(family.generator) if average else None
+    averaged = AveragedModel(family.averaged) if average else None
     optimizers = family.optimizers()
     rates = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in optimizers.items()}
     update = Updates(family, optimizers, reduce=_mean_over_devices(fabric) if devices > 1 else None)
@@ -157,7 +158,7 @@ def training_steps(
     def averaged_generator() -> nn.Module | None:
         if averaged is None:
             return None
-        for mine, current in zip(averaged.module.buffers(), family.generator.buffers(), strict=True):
+        for mine, current in zip(averaged.module.buffers(), family.averaged.buffers(), strict=True):
             mine.copy_(current)
         module = AveragedModel(averaged.module)  # a copy: the average itself keeps the statistics of training
         _reseed(fabric.device, seed, 2, done)
@@ -220,7 +221,7 @@ def training_steps(
                 items = order[place * per_step : (place + 1) * per_step][fabric.global_rank :: devices]
                 pending.append(step(items, done) if captured is None else captured(items, done))
                 if averaged is not None:
-                    _follow(averaged, family.generator, average)
+                    _follow(averaged, family.averaged, average)
                 done += 1
                 bar.update()
                 last = done == num_steps or time.perf_counter() - begun > seconds
