@@ -36,6 +36,9 @@ from .networks.restricted_boltzmann import GaussianRBM as GaussianRBM
 from .pixels.censored import pixel_noise_of as pixel_noise_of
 from .storage.classifiers import load_classifier as load_classifier
 from .storage.encoders import load_guide as load_guide
+from .storage.energies import EnergyConfig as EnergyConfig
+from .storage.energies import load_energy as load_energy
+from .storage.energies import save_energy as save_energy
 from .storage.generators import GeneratorConfig as GeneratorConfig
 from .storage.generators import load_generator as load_generator
 from .storage.generators import save_generator as save_generator

@@ -112,25 +112,29 @@ def layered_position(model: Callable, args: tuple, values: Sites, *, hidden: str
 
 def check_layers(model: Callable, args: tuple, kwargs: Mapping[str, Any], *, hidden: str) -> None:
     """Raises ValueError for a model that has no two layers, whose layers are not independent under q0, or whose likelihood is
-    not affine in each of them, which two random positions show."""
-    target = layered_target(model, args, kwargs, hidden=hidden)
-    first, second = (target.draw(jax.random.key(k)) for k in range(2))
-    traces = [_at(model, args, dict(kwargs), target.sites(u)) for u in (first, second)]
-    names, cut = _names(traces[0], hidden), target.layers.num_visible
-    for name in names:
-        if not all(np.allclose(a, b) for a, b in zip(*(_units(name, trace[name]) for trace in traces), strict=True)):
+    not affine in each of them, which two random positions show (real numbers for Bernoulli units too: a gradient is taken)."""
+
+    def looked_at() -> dict[str, tuple]:
+        """Of each layer: its units under q0 at two positions, and t at the first, where this layer is that of the second, and
+        between the two."""
+        target = layered_target(model, args, kwargs, hidden=hidden)
+        first, second = jax.random.normal(jax.random.key(0), (2, target.dim))
+        traces = [_at(model, args, dict(kwargs), target.sites(u)) for u in (first, second)]
+        cut, found = target.layers.num_visible, {}
+        swapped = jnp.concatenate([second[:cut], first[cut:]]), jnp.concatenate([first[:cut], second[cut:]])
+        for name, other in zip(_names(traces[0], hidden), swapped, strict=True):
+            units = [_units(name, trace[name]) for trace in traces]
+            found[name] = (*units, [target.tilt(u).sum() for u in (first, other, 0.5 * (first + other))])
+        return found
+
+    for name, (one, other, likelihood) in jax.jit(looked_at)().items():
+        if not all(np.allclose(a, b) for a, b in zip(one, other, strict=True)):
             raise ValueError(
                 f"latent site {name!r} depends on the other layer, and under q0 the two are independent: put what couples them"
                 " into a factor, as in numpyro.factor('energy', ...)"
             )
-
-    def likelihood(u: Array) -> float:
-        return float(np.asarray(target.tilt(u), np.float64).sum())
-
-    mixed = [jnp.concatenate([second[:cut], first[cut:]]), jnp.concatenate([first[:cut], second[cut:]])]
-    for name, other in zip(names, mixed, strict=True):
-        ends, middle = (likelihood(first), likelihood(other)), likelihood(0.5 * (first + other))
-        if not math.isclose(middle, sum(ends) / 2, rel_tol=1e-3, abs_tol=1e-3 * (1 + max(map(abs, ends)))):
+        start, end, middle = map(float, likelihood)
+        if not math.isclose(middle, 0.5 * (start + end), rel_tol=1e-3, abs_tol=1e-3 * (1 + abs(start) + abs(end))):
             raise ValueError(
                 f"the log likelihood is not affine in the latent site {name!r} given the other layer, so its units are not"
                 " independent: block Gibbs is for two layers without connections within"

@@ -29,7 +29,8 @@ class Family(nn.Module):
     """The base of all families: an `nn.Module` whose children are its networks.
 
     ``generator`` is the network that maps (batch, latent_dim) to (batch, *event_shape); a family that infers has an ``encoder``
-    too, from x to the mean and log standard deviation of q(z | x), each (batch, latent_dim).
+    too, from x to the mean and log standard deviation of q(z | x), each (batch, latent_dim). A family without a latent, as one
+    that learns an energy, has neither, and its network is ``averaged``.
     """
 
     generator: nn.Module
