@@ -37,7 +37,7 @@ import tyro
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cogen.diagnostics import independent_groups, log_partition, paired_difference, score_completions
+from cogen.diagnostics import independent_groups, log_partition, paired_difference, resample, score_completions
 from cogen.inference import BlockGibbs, infer
 from cogen.models import BernoulliRBM, ContrastiveDivergence, EnergyConfig, RBMModel, save_energy, views
 from cogen.models.data.datasets import load_idx_folder
@@ -131,12 +131,12 @@ def learn(options: Options, name: str, images: Tensor, held_out: Tensor) -> tupl
     return rbm.requires_grad_(False), {"free_energy": curve, "training_seconds": round(trained.seconds, 1)}
 
 
-def likelihoods(options: Options, rbm: BernoulliRBM, parts: dict[str, Tensor]) -> dict[str, Any]:
-    """log Z, and the mean log likelihood of digits with its standard error."""
+def likelihoods(options: Options, rbm: BernoulliRBM, parts: dict[str, Tensor]) -> tuple[dict[str, Any], np.ndarray]:
+    """log Z, the mean log likelihood of digits with its standard error, and draws by their weights, (draw, *SHAPE)."""
     started = time.perf_counter()
     kernel = BlockGibbs(resample_threshold=0.0, num_populations=options.chains)
     counts = {"num_warmup": options.temperatures, "num_samples": 1, "num_chains": options.chains, "seed": options.seed}
-    posterior = infer(RBMModel(rbm).items(1), kernel, **counts)
+    posterior = infer(RBMModel(rbm).items(1), kernel, **counts, keep_x=True)
     found = log_partition(posterior).isel(item=0)
     log_z, error = float(found["estimate"]), float(found["standard_error"])
     row: dict[str, Any] = {"log_z": log_z, "log_z_se": error, "spread": float(found["spread"])}
@@ -145,13 +145,7 @@ def likelihoods(options: Options, rbm: BernoulliRBM, parts: dict[str, Tensor]) -
         own = float(log_density.std()) / math.sqrt(len(x))
         row |= {f"{part}_log_likelihood": float(log_density.mean()), f"{part}_se": math.hypot(own, error)}
     row["ais_seconds"] = round(time.perf_counter() - started, 1)
-    return row
-
-
-def draws_of(options: Options, rbm: BernoulliRBM) -> np.ndarray:
-    """Draws of the machine, (64, *SHAPE), resampled on the way, so that each counts the same."""
-    counts = {"num_warmup": max(1, options.temperatures // 5), "num_samples": 1, "num_chains": 64, "seed": options.seed}
-    return infer(RBMModel(rbm).items(1), BlockGibbs(), **counts, keep_x=True)["posterior"]["x"].values[:, 0, 0]
+    return row, resample(posterior, seed=options.seed)["posterior"]["x"].values[:, 0, 0]
 
 
 def completed(options: Options, rbm: BernoulliRBM, truth: np.ndarray) -> tuple[np.ndarray, Any]:
@@ -188,7 +182,7 @@ def picture(machines: dict[str, dict[str, Any]], answers: dict[str, np.ndarray],
         limit = float(np.abs(filters).max()) / 2
         line[0].imshow(mosaic(filters, 8), cmap="RdBu_r", vmin=-limit, vmax=limit)
         line[0].set_title(f"{name}: filters of 64 hidden units")
-        line[1].imshow(mosaic(machine["draws"][:, 0], 8), cmap="gray", vmin=0, vmax=1)
+        line[1].imshow(mosaic(machine["draws"][:64, 0], 8), cmap="gray", vmin=0, vmax=1)
         line[1].set_title(f"{name}: draws")
         for part in ("training", "held_out"):
             curve = [(row["step"], row[part]) for row in machine["free_energy"]]
@@ -241,8 +235,8 @@ def main(options: Options) -> dict[str, Any]:
     scores: dict[str, Any] = {}
     for name in options.learning:
         rbm, figures = learn(options, name, images, held_out)
-        row = likelihoods(options, rbm, parts)
-        machines[name] = {"rbm": rbm, "draws": draws_of(options, rbm), **figures, **row}
+        row, draws = likelihoods(options, rbm, parts)
+        machines[name] = {"rbm": rbm, "draws": draws, **figures, **row}
         answers[name], group = completed(options, rbm, truth)
         scores[f"clamped Gibbs, {name}"] = scored(answers[name], truth, group)
         if options.weights is not None:

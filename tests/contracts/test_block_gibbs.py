@@ -138,7 +138,7 @@ def test_a_transition_leaves_the_path_what_it_is(p_value, beta):
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-@pytest.mark.parametrize("p_value", [binary_p_value, normal_p_value])
+@pytest.mark.parametrize("p_value", [binary_p_value, pytest.param(normal_p_value, marks=pytest.mark.slow)])
 def test_a_broken_transition_does_not(p_value, mistake, monkeypatch):
     monkeypatch.setattr(block_gibbs, "move", mistake(block_gibbs.move))
     assert p_value(1.0) < DETECTED
@@ -192,7 +192,7 @@ def moments_p_value(posterior):
     return repeated_means_p_value(found.mean(axis=(0, 1)))
 
 
-@pytest.mark.parametrize("threshold", [0.0, 0.7])
+@pytest.mark.parametrize("threshold", [pytest.param(0.0, marks=pytest.mark.slow), 0.7])
 def test_moments_and_evidence(threshold):
     posterior = run(BlockGibbs(resample_threshold=threshold))
     assert moments_p_value(posterior) > FALSE_ALARM
@@ -203,11 +203,13 @@ def test_moments_and_evidence(threshold):
         assert np.ptp(posterior["sample_stats"]["log_weight"].values, axis=0).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_a_broken_transition_has_the_wrong_moments(monkeypatch):
     monkeypatch.setattr(block_gibbs, "move", a_slope_that_is_10_percent_low(block_gibbs.move))
     assert moments_p_value(run(BlockGibbs(resample_threshold=0.0), repeats=384)) < DETECTED
 
 
+@pytest.mark.slow
 def test_bounds_hold_the_evidence():
     """Around exact draws of both layers."""
     exact = ALL[np.random.default_rng(6).choice(len(ALL), 256, p=law(1.0))].astype(np.float32)
@@ -234,20 +236,27 @@ def driven_by_numpyro():
     return {name: np.asarray(values).mean(0) for name, values in chains.get_samples().items()}
 
 
-@pytest.mark.parametrize("driven", [driven_by_infer, pytest.param(driven_by_numpyro, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("driven", [driven_by_infer, driven_by_numpyro])
 def test_a_model_that_is_one_item(driven):
     found = driven()
     for name, units in (("z", slice(4)), ("h", slice(4, 7))):
         assert np.abs(found[name] - law(1.0) @ ALL[:, units]).max() < 0.1
 
 
+START = {"z": np.ones((4, 3, 4)), "h": np.zeros((4, 3, 3))}
+
+
+@pytest.mark.slow
 def test_chains_that_start_where_they_are_told():
-    start = {"z": np.ones((4, 3, 4)), "h": np.zeros((4, 3, 3))}
-    posterior = run(BlockGibbs(resample_threshold=0.0), repeats=3, start=start, num_chains=4, num_warmup=1)
+    posterior = run(BlockGibbs(resample_threshold=0.0), repeats=3, start=START, num_chains=4, num_warmup=1)
     assert posterior["posterior"].attrs["evidence_kind"] == ""
     assert "log_weight" not in posterior["sample_stats"]
+
+
+def test_a_start_of_one_layer_is_refused():
     with pytest.raises(ValueError, match=r"values are given of the sites \['z'\], the model has the layers \['h', 'z'\]"):
-        run(BlockGibbs(resample_threshold=0.0), repeats=3, start={"z": start["z"]}, num_chains=4)
+        run(BlockGibbs(resample_threshold=0.0), repeats=3, start={"z": START["z"]}, num_chains=4)
 
 
 def directed():

@@ -15,7 +15,7 @@ def test_the_example_runs(script, data, tmp_path, capsys):
         weights=tmp_path / "kept",
         learning=("PCD",),
         hidden=4,
-        steps=24,
+        steps=12,
         batch=8,
         held_out=32,
         temperatures=20,

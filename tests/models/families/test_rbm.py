@@ -7,6 +7,7 @@ import torch
 from cogen.models import BernoulliRBM, ContrastiveDivergence, GaussianRBM
 from cogen.models.families.family import Updates
 from cogen.models.training.learning_rates import Falling
+from cogen.models.training.preparation import binarised
 from cogen.models.training.trainer import train
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -103,6 +104,14 @@ def test_real_units_and_mixed_precision():
     assert likelihood() > before + 0.4
     mixed = train(fresh(chains=8), bars(64), num_steps=4, batch_size=16, seed=0, precision="bf16-mixed", progress=False)
     assert np.isfinite(mixed.losses["free_energy_gap"]).all()
+
+
+def test_bytes_become_0_and_1_by_their_gray():
+    torch.manual_seed(0)
+    made = binarised(torch.tensor([0, 51, 255], dtype=torch.uint8).expand(20_000, 3))
+    assert set(made.unique().tolist()) == {0.0, 1.0}
+    assert (made.mean(0) - torch.tensor([0.0, 0.2, 1.0])).abs().max() < 0.015
+    assert made[:, 2].all()
 
 
 @pytest.mark.parametrize(
