@@ -1,7 +1,7 @@
 """Block Gibbs under the contracts of the other kernels, of machines so small that every state can be counted.
 
 * Invariance: one transition from exact draws of the path at beta leaves their distribution what it is, by a chi-square over all
-  states of both layers (of normal units, by moments).
+  states of both layers (normal units given the hidden ones by Kolmogorov and Smirnov).
 * Moments and evidence: over repetitions, the mean of w / Z h is the posterior's mean of h, with and without resampling.
 
 False alarms: 1e-4 a test, for fixed seeds. A kernel with a mistake has a p-value below 1e-6.
