@@ -22,6 +22,7 @@ from .executors.ray_actors import RayExecutor as RayExecutor
 from .items import items_apart as items_apart
 from .kernels.annealed_hmc import AnnealedHMC as AnnealedHMC
 from .kernels.annealed_langevin import AnnealedLangevin as AnnealedLangevin
+from .kernels.block_gibbs import BlockGibbs as BlockGibbs
 from .kernels.gradient_descent import GradientDescent as GradientDescent
 from .kernels.importance_resampling import ImportanceResampling as ImportanceResampling
 from .kernels.langevin import Langevin as Langevin

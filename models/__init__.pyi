@@ -1,4 +1,5 @@
 from . import views as views
+from .boltzmann import RBMModel as RBMModel
 from .cogenerator import CoGenerator as CoGenerator
 from .contexts import Array as Array
 from .contexts import Classes as Classes
@@ -23,6 +24,7 @@ from .families.ebm import EBM as EBM
 from .families.family import Family as Family
 from .families.gan import GAN as GAN
 from .families.glf import GLF as GLF
+from .families.rbm import ContrastiveDivergence as ContrastiveDivergence
 from .families.realnvp import RealNVP as RealNVP
 from .families.score_matching import NCSN as NCSN
 from .families.score_matching import ScoreMatching as ScoreMatching
@@ -33,6 +35,8 @@ from .families.veegan import VEEGAN as VEEGAN
 from .jax_bridge.torch_to_jax import as_jax as as_jax
 from .networks.encoders import EncoderGuide as EncoderGuide
 from .networks.flow_guide import FlowGuide as FlowGuide
+from .networks.restricted_boltzmann import BernoulliRBM as BernoulliRBM
+from .networks.restricted_boltzmann import GaussianRBM as GaussianRBM
 from .pixels.censored import pixel_noise_of as pixel_noise_of
 from .score_prior import ScorePrior as ScorePrior
 from .storage.classifiers import load_classifier as load_classifier

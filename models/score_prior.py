@@ -91,9 +91,11 @@ class ScorePrior(EnergyModel):
         if latent:
             raise ValueError(f"{latent[0]} would be latent, and annealed Langevin moves y alone: give a known one")
         for name, view in self.views.items():
-            known = type(view._likelihood) is Normal and not self._takes[name]
-            if known and (rows := _square_rows(view, self.event_shape)) is not None:
-                view._likelihood = _Noisy(view._likelihood.scale, rows, self.noise_levels)
+            noise = view._likelihood
+            if type(noise) is not Normal or self._takes[name]:
+                continue
+            if (rows := _square_rows(view, self.event_shape)) is not None:
+                view._likelihood = _Noisy(noise.scale, rows, self.noise_levels)
 
     def _check_score(self) -> None:
         greatest = self.noise_levels[1]

@@ -60,6 +60,9 @@ class Target(NamedTuple):
     affine: Any = None
     """How u lies to the model's own unconstrained coordinates, center + factor u, where these are others."""
     noise: NoiseLevels | None = None
+    layers: Any = None
+    """The two layers whose units are independent given each other, where the model has such: u then holds the sites' own values
+    (`cogen.inference.targets.layered_target`)."""
 
     def reference(self, u: Array) -> Array:
         """The terms of log q0, (n,)."""

@@ -40,7 +40,7 @@ class Family(nn.Module):
 
     @property
     def averaged(self) -> nn.Module:
-        """The network of which a training keeps an average."""
+        """The network of whose weights a training keeps an average: the generator, where there is one."""
         return self.generator
 
     def optimizers(self) -> dict[str, Any]:

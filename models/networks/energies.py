@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from cogen.models.networks.architectures import one_hot_weights
+from cogen.models.networks.restricted_boltzmann import BernoulliRBM, GaussianRBM
 
 
 class DenseEnergy(nn.Module):
@@ -89,5 +90,10 @@ class ConvolutionalEnergy(nn.Module):
         return units.mean(1) if self.value == "mean" else units.sum(1)
 
 
-ENERGIES: dict[str, Callable[..., nn.Module]] = {"DenseEnergy": DenseEnergy, "ConvolutionalEnergy": ConvolutionalEnergy}
+ENERGIES: dict[str, Callable[..., nn.Module]] = {
+    "DenseEnergy": DenseEnergy,
+    "ConvolutionalEnergy": ConvolutionalEnergy,
+    "BernoulliRBM": BernoulliRBM,
+    "GaussianRBM": GaussianRBM,
+}
 """By the names under which they are stored."""

@@ -1,4 +1,4 @@
-"""Energies on disk: NAME.safetensors and NAME.json (`EnergyConfig`), with the Langevin steps that they were learned by.
+"""Energies on disk: NAME.safetensors and NAME.json (`EnergyConfig`), with the Langevin steps that they were learned by, if any.
 
 Neither file can run code (`cogen.models.storage.stored`). Of a cooperative pair the initializer is NAME, a generator like any
 other, and the energy lies beside it as NAME-solver.
@@ -33,7 +33,7 @@ class EnergyConfig:
     :param event_shape: shape of one y.
     :param value_range: least and greatest value of y.
     :param run: the `ShortRun` that it was learned by, or its arguments. With a reference and the temperature one the energy is
-        the density that `EnergyModel` samples.
+        the density that `EnergyModel` samples. None where it was learned otherwise, as a Boltzmann machine is.
     :param name: for people, as are the next three.
     :param training_data: what it was trained on.
     :param licence: of the weights.
@@ -46,7 +46,7 @@ class EnergyConfig:
     arguments: Mapping[str, Any]
     event_shape: tuple[int, ...]
     value_range: tuple[float, float]
-    run: ShortRun
+    run: ShortRun | None = None
     name: str = ""
     training_data: str = ""
     licence: str = ""
@@ -56,7 +56,8 @@ class EnergyConfig:
 
     def __post_init__(self) -> None:
         stored.check_config(self)
-        if not isinstance(self.run, ShortRun):
+        stored.check(self, isinstance(self.figures, Mapping), "figures", "a mapping")
+        if self.run is not None and not isinstance(self.run, ShortRun):
             stored.check(self, isinstance(self.run, Mapping), "run", "the arguments of a ShortRun")
             try:
                 object.__setattr__(self, "run", ShortRun(**self.run))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cogen.inference import ShortRun
-from cogen.models import Classes, EnergyConfig, EnergyModel, load_energy, load_solver, save_energy
+from cogen.models import BernoulliRBM, Classes, EnergyConfig, EnergyModel, GaussianRBM, load_energy, load_solver, save_energy
 from cogen.models.networks.energies import ConvolutionalEnergy, DenseEnergy
 from cogen.models.storage.energies import SOLVER
 from cogen.models.storage.generators import SHIPPED
@@ -53,10 +53,26 @@ def test_the_solver_lies_beside_its_initializer(tmp_path):
     assert load_solver(tmp_path / "made").config.architecture == "ConvolutionalEnergy"
 
 
+@pytest.mark.parametrize("kind", [BernoulliRBM, GaussianRBM])
+def test_a_machine_comes_back(tmp_path, kind):
+    torch.manual_seed(0)
+    arguments = {"event_shape": (1, 2, 3), "hidden": 4}
+    rbm = kind(**arguments)
+    rbm.initialise(torch.randint(2, (8, 1, 2, 3)).float())
+    path = save_energy(tmp_path / "new" / "toy-0.5", rbm, EnergyConfig(kind.__name__, arguments, (1, 2, 3), (0, 1)))
+    again = load_energy(path.with_suffix(""))
+    v = torch.rand(5, 1, 2, 3)
+    assert type(again) is kind
+    assert torch.equal(again.free_energy(v), rbm.free_energy(v))
+    assert torch.equal(again.base, rbm.base)
+    assert again.config.run is None
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"architecture": "Other"}, "unknown architecture 'Other'; known are DenseEnergy, ConvolutionalEnergy"),
+        ({"figures": 3}, "figures is 3; it must be a mapping"),
+        ({"architecture": "Other"}, "unknown architecture 'Other'; known are DenseEnergy, ConvolutionalEnergy, BernoulliRBM"),
         ({"arguments": {"event_shape": [3]}}, "does not fit event_shape"),
         ({"run": {"steps": 0, "rate": 1, "noise": 0}}, "at least one step"),
         ({"run": {"step": 1}}, "run: .*step"),
