@@ -6,6 +6,9 @@ from .data.datasets import ImageData as ImageData
 from .data.datasets import load_idx_folder as load_idx_folder
 from .data.datasets import load_image_data as load_image_data
 from .data.datasets import load_images as load_images
+from .data.pairs import PairData as PairData
+from .data.pairs import load_pairs as load_pairs
+from .data.pairs import paired as paired
 from .data.tables import Column as Column
 from .data.tables import Schema as Schema
 from .data.tables import Table as Table
