@@ -21,9 +21,13 @@ from .families.aim import AIM as AIM
 from .families.ali import ALI as ALI
 from .families.alice import ALICE as ALICE
 from .families.amortized import Amortized as Amortized
+from .families.bicyclegan import BicycleGAN as BicycleGAN
+from .families.context_encoder import ContextEncoder as ContextEncoder
 from .families.family import Family as Family
 from .families.gan import GAN as GAN
 from .families.glf import GLF as GLF
+from .families.pix2pix import Pix2Pix as Pix2Pix
+from .families.pix2pix import Regression as Regression
 from .families.realnvp import RealNVP as RealNVP
 from .families.tabular_vae import TabularVAE as TabularVAE
 from .families.unrolled import UnrolledGAN as UnrolledGAN

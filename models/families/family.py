@@ -83,7 +83,7 @@ class Updates:
 
     def __call__(self, name: str, loss: Callable[[], Tensor]) -> Tensor:
         optimizer = self.optimizers[name]
-        with _held(self._fixed[name]):
+        with held(self._fixed[name]):
             value = loss()
         for parameter in self._owned[name]:
             parameter.grad = None  # as optimizer.zero_grad() does, without its profiler range
@@ -108,7 +108,8 @@ def adam(*networks: nn.Module, learning_rate: float, betas: tuple[float, float])
 
 
 @contextmanager
-def _held(parameters: list[nn.Parameter]) -> Iterator[None]:
+def held(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Parameters as constants of what is computed meanwhile; they learn before and after."""
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:

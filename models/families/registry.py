@@ -26,6 +26,13 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "veegan": ("cogen.models.families.veegan:RECIPE",),
     "aim": ("cogen.models.families.aim:RECIPE",),
     "aim-minus": ("cogen.models.families.aim:UNIT_VARIANCE",),
+    "pix2pix": ("cogen.models.families.pix2pix:RECIPE",),
+    "unet-l1": ("cogen.models.families.pix2pix:ALONE",),
+    "cvae-gan": ("cogen.models.families.bicyclegan:ENCODED",),
+    "cvae-gan++": ("cogen.models.families.bicyclegan:WITHOUT_LATENT_TERM",),
+    "clr-gan": ("cogen.models.families.bicyclegan:DRAWN",),
+    "bicyclegan": ("cogen.models.families.bicyclegan:RECIPE",),
+    "context-encoder": ("cogen.models.families.context_encoder:RECIPE",),
 }
 """Where the recipes of a name are, MODULE:NAME; several take different kinds of data. Nothing is imported before it is asked
 for: the command line lists the names."""

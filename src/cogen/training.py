@@ -1,11 +1,13 @@
-"""`cogen train`: from options and a family's recipe to a family, trained, and its generator on disk."""
+"""`cogen train`: from options and a family's recipe to a family, trained, and its generator on disk; of images here."""
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import shlex
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from cogen.inference.whole_files import write_whole
-from cogen.models.contexts import Classes
+from cogen.models.contexts import Classes, Context
 from cogen.models.data.datasets import ImageData, held_out_split, load_image_data
+from cogen.models.data.pairs import PairData
 from cogen.models.families.family import Family
 from cogen.models.families.recipe import Kind, Recipe
 from cogen.models.families.registry import FAMILIES, recipe, recipes
-from cogen.models.families.sizes import Sizes
+from cogen.models.families.sizes import PairSizes, Sizes
 from cogen.models.noise import NOISE_PER_RESIDUAL, residuals
 from cogen.models.storage.encoders import EncoderConfig, save_encoder
 from cogen.models.storage.generators import GeneratorConfig, save_generator
-from cogen.models.training.preparation import Mirrored
+from cogen.models.training.preparation import Alike, Joint, Mirrored
 from cogen.models.training.trainer import Prepare, Training, train
 from cogen.options import Train
 
@@ -43,14 +46,16 @@ OF_SOME_FAMILIES = {
 LICENCE = "the weights are yours; the training data carry their own licence"
 
 
-def is_table(options: Train) -> bool:
-    """Whether the data are a table and not images."""
-    return Path(options.data).suffix.lower() == ".csv"
+def kind_of(options: Train) -> Kind:
+    """The data that are given: a file says that it is a table, and of pairs there are families that take nothing else."""
+    if Path(options.data).suffix.lower() == ".csv":
+        return Kind.TABLE
+    return Kind.PAIRS if any(Kind.PAIRS in found.takes for found in recipes(options.family)) else Kind.IMAGES
 
 
 def check(options: Train) -> None:
     """Raises ValueError for numbers out of range and an output that cannot be written, before anything is read."""
-    for name in ("batch", "latent_dim", "save_every", "noise_images", "devices"):
+    for name in ("batch", "latent_dim", "save_every", "noise_images", "devices", "crop_from"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} {value}: it must be at least 1")
     for name in ("learning_rate", "epochs"):
@@ -69,9 +74,12 @@ def train_on_images(options: Train) -> None:
 
     Raises ValueError or OSError for what the user can get wrong, FloatingPointError for a loss that diverged.
     """
-    for name in ("missing", "categorical"):
-        if value := getattr(options, name):
-            raise ValueError(f"--{name} {value[0]}: it is for a table, a file that ends in .csv, and not for images")
+    for name in ("condition", "crop_from"):
+        if (value := getattr(options, name)) != getattr(Train, name):
+            raise ValueError(
+                f"--{name.replace('_', '-')} {value}: it is for the families of pairs, and not for {options.family}"
+            )
+    refuse_table_options(options)
     made = recipe(options.family, Kind.IMAGES)
     settings = settings_of(options, made)
     data = load_image_data(
@@ -97,7 +105,18 @@ def train_on_images(options: Train) -> None:
     if is_first():
         with torch.random.fork_rng():
             kept[0] = made.prepare(kept[0])
-        write(options, made, sizes, data, family.cpu(), trained, kept)
+        classes = sizes.num_classes
+        draw = functools.partial(draw_samples, family.latent_dim, classes, made.value_range, options.seed)
+        contexts = {"label": Classes(classes)} if classes else {}
+        write(options, made, sizes, data, family.cpu(), trained, kept, contexts, draw)
+        print(f"next: cogen complete --generator {options.output} --images PICTURES" + (" --label CLASS" if classes else ""))
+
+
+def refuse_table_options(options: Train) -> None:
+    """Raises ValueError for options that only a table has."""
+    for name in ("missing", "categorical"):
+        if value := getattr(options, name):
+            raise ValueError(f"--{name} {value[0]}: it is for a table, a file that ends in .csv, and not for images")
 
 
 def run(options: Train, made: Recipe, family: Family, tensors: list[Tensor]) -> Training:
@@ -127,9 +146,11 @@ def run(options: Train, made: Recipe, family: Family, tensors: list[Tensor]) -> 
     )
 
 
-def _prepared(options: Train, made: Recipe) -> Prepare | None:
+def _prepared(options: Train, made: Recipe) -> Prepare | Joint | None:
     if Kind.TABLE in made.takes:
         return None
+    if Kind.PAIRS in made.takes:
+        return Alike(None if options.crop_from is None else options.size, options.mirror)
     return Mirrored(made.prepare) if options.mirror else made.prepare
 
 
@@ -171,15 +192,23 @@ def sizes_of(options: Train, made: Recipe, data: ImageData) -> Sizes:
 def write(
     options: Train,
     made: Recipe,
-    sizes: Sizes,
-    data: ImageData,
+    sizes: Sizes | PairSizes,
+    data: ImageData | PairData,
     family: Family,
     trained: Training,
     held_out: list[Tensor],
+    contexts: Mapping[str, Context],
+    draw: Callable[[nn.Module, Path], None],
+    **descent: int,
 ) -> None:
-    """The generator with its configuration, its samples as a picture, and its encoder where it has one."""
+    """The generator with its configuration, its samples as a picture, and its encoder where it has one.
+
+    :param held_out: x and the contexts of items that were not trained on, as the networks see them.
+    :param draw: writes the picture of a generator's samples.
+    :param descent: of `residuals`, on which the noise scale is chosen.
+    """
     generator = (trained.average or family.generator).cpu().eval()
-    noise = noise_scale(generator, options, made, family.latent_dim, held_out)
+    noise = noise_scale(generator, options, made, family.latent_dim, held_out, **descent)
     about: dict[str, Any] = {
         "training_data": f"{data.name}, {len(data.train) - len(held_out[0])} training images",
         "licence": LICENCE,
@@ -189,7 +218,7 @@ def write(
     config = GeneratorConfig(
         architecture=architecture.name,
         arguments=architecture.arguments,
-        contexts={"label": Classes(sizes.num_classes)} if sizes.num_classes else {},
+        contexts=contexts,
         latent_dim=family.latent_dim,
         event_shape=sizes.event_shape,
         value_range=made.value_range,
@@ -213,13 +242,12 @@ def write(
         )
         written.append(save_encoder(beside, family.encoder, encoder))  # type: ignore[arg-type]
     picture = options.output.with_name(f"{options.output.name}.png")
-    draw_samples(generator, family.latent_dim, sizes.num_classes, made.value_range, picture, options.seed)
+    draw(generator, picture)
     print(f"\n{options.family} on {data.name}: {config.figures['steps']} steps in {trained.seconds:.0f} s")
     for name, value in config.figures["losses"].items():
         print(f"  {name + ' loss, mean of the last hundred':44} {value:.4g}")
     print(f"  {'noise scale to condition with':44} {noise:.3g}")
     print(f"written: {', '.join(str(path) for path in [*written, picture])}")
-    print(f"next: cogen complete --generator {options.output} --images PICTURES" + (" --label CLASS" if made.labelled else ""))
 
 
 def means(values: np.ndarray) -> list[float]:
@@ -227,36 +255,49 @@ def means(values: np.ndarray) -> list[float]:
     return [round(float(np.mean(part)), 5) for part in np.array_split(values, min(20, len(values)))]
 
 
-def noise_scale(generator: nn.Module, options: Train, made: Recipe, latent_dim: int, held_out: list[Tensor]) -> float:
-    """Five times the residual of held-out reconstructions, each given its class if any; see `cogen.models.noise`."""
+def noise_scale(
+    generator: nn.Module,
+    options: Train,
+    made: Recipe,
+    latent_dim: int,
+    held_out: list[Tensor],
+    starts: int = 8,
+    num_steps: int = 500,
+) -> float:
+    """Five times the residual of held-out reconstructions, each given its contexts if any; see `cogen.models.noise`."""
     width = made.value_range[1] - made.value_range[0]
     if hasattr(generator, "inverse"):  # what a flow cannot make does not exist
         return LEAST_NOISE * width
     generator.requires_grad_(False)
-    x, *label = (tensor[: options.noise_images] for tensor in held_out)
-    starts = 8
-    given = [each.repeat_interleave(starts) for each in label]
+    x, *contexts = (tensor[: options.noise_images] for tensor in held_out)
+    given = [each.repeat_interleave(starts, 0) for each in contexts]
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
-        left = residuals(lambda z: generator(z, *given), x, torch.tensor(True), latent_dim, starts=starts)
+        seen, descent = torch.tensor(True), {"starts": starts, "num_steps": num_steps}
+        left = residuals(lambda z: generator(z, *given), x, seen, latent_dim, **descent)
     residual = left.square().mean().sqrt().item()
     return round(min(MOST_NOISE * width, max(LEAST_NOISE * width, NOISE_PER_RESIDUAL * residual)), 4)
 
 
 def draw_samples(
-    generator: nn.Module, latent_dim: int, classes: int, value_range: tuple[float, float], path: Path, seed: int
+    latent_dim: int, classes: int, value_range: tuple[float, float], seed: int, generator: nn.Module, path: Path
 ) -> None:
     """A PNG of 8 x 16 samples; of a conditional generator a class a row."""
-    from PIL import Image
-
-    low, high = value_range
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         rows = max(8, min(classes, 16))
         z = torch.randn(rows * 16, latent_dim)
         label = [torch.arange(rows).repeat_interleave(16) % classes] if classes else []
-        x = generator(z, *label).clamp(low, high)
-    grid = x.unflatten(0, (rows, 16)).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
+        x = generator(z, *label)
+    write_grid(x.unflatten(0, (rows, 16)), value_range, path)
+
+
+def write_grid(images: Tensor, value_range: tuple[float, float], path: Path) -> None:
+    """A PNG of images (row, column, channel, height, width)."""
+    from PIL import Image
+
+    low, high = value_range
+    grid = images.clamp(low, high).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
     pixels = (255 * (grid - low) / (high - low)).round().byte().numpy()
     content = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(content, format="PNG")
