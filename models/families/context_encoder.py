@@ -77,8 +77,8 @@ def squared_error(made: Tensor, x: Tensor, hidden: Tensor) -> Tensor:
 def _build(sizes: PairSizes, rates: Mapping[str, Any], *, weight: float = 0.999) -> ContextEncoder:
     if sizes.condition_shape[0] != sizes.event_shape[0] + 1:
         raise ValueError(
-            f"the condition has {sizes.condition_shape[0]} channels, and a context encoder fills in what is hidden: it has the"
-            f" {sizes.event_shape[0]} of the image and a mask, as the condition `centre` does"
+            f"the condition has {sizes.condition_shape[0]} channels, and a context encoder fills in what is hidden: it takes"
+            f" the {sizes.event_shape[0]} of the image and a mask, as --condition centre (centre_hidden in Python)"
         )
     return ContextEncoder(sizes.encoder_decoder(), sizes.critic(of_pairs=False), sizes.latent_dim, weight=weight, **rates)
 

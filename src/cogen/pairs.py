@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cogen.models.contexts import Array
-from cogen.models.data.datasets import held_out_split, load_image_data
+from cogen.models.data.datasets import KNOWN, held_out_split, load_image_data
 from cogen.models.data.pairs import PairData, centre_hidden, edges, load_pairs, paired, sketch
 from cogen.models.families.recipe import Kind, Recipe
 from cogen.models.families.registry import recipe
@@ -66,10 +66,10 @@ def pairs_of(options: Train) -> PairData:
             options.data, folder=options.folder, download=options.download, size=size, data_range=options.range
         )
         return paired(images, MADE[options.condition])
-    if options.folder is not None or options.download:
+    if options.data in KNOWN or options.folder is not None or options.download:
         raise ValueError(
-            f"--condition {options.condition}: the known data sets, with --folder and --download, hold no pairs; make the"
-            f" condition of the images, as {', '.join(MADE)}"
+            f"--condition {options.condition}: {options.data} holds no pairs; give a folder of pictures that do, or make the"
+            f" condition of the images, --condition {' or '.join(MADE)}"
         )
     return load_pairs(options.data, condition_left=options.condition == "left", size=size, data_range=options.range)
 

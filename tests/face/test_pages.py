@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = [*sorted(DOCS.glob("adding_a_*.md")), DOCS / "energies.md"]
+PAGES = [*sorted(DOCS.glob("adding_a_*.md")), DOCS / "energies.md", DOCS / "translation.md"]
 
 
 def test_there_are_pages():
