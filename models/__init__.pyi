@@ -26,6 +26,7 @@ from .families.context_encoder import ContextEncoder as ContextEncoder
 from .families.family import Family as Family
 from .families.gan import GAN as GAN
 from .families.glf import GLF as GLF
+from .families.glo import GLO as GLO
 from .families.pix2pix import Pix2Pix as Pix2Pix
 from .families.pix2pix import Regression as Regression
 from .families.realnvp import RealNVP as RealNVP

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 Batch = tuple[Tensor, ...]
-"""What a step takes: x (item, *event_shape) first, then labels (item,) where the family is conditional."""
+"""What a step takes: x (item, *event_shape) first, then labels (item,) or images where the family is conditional."""
 
 Update = Callable[[str, Callable[[], Tensor]], Tensor]
 
@@ -36,6 +36,8 @@ class Family(nn.Module):
     latent_dim: int
     batches_per_step: int = 1
     """How many batches one step takes: more than one where a critic learns several times for each generator step."""
+    takes_items: bool = False
+    """Whether a batch ends with the places of its items in the data, (item,): where each has parameters of its own."""
 
     def optimizers(self) -> dict[str, Any]:
         """Fresh optimisers by name; what each trains is what it was given."""

@@ -19,6 +19,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "vae": ("cogen.models.families.vae:RECIPE", "cogen.models.families.tabular_vae:RECIPE"),
     "cvae": ("cogen.models.families.vae:CONDITIONAL",),
     "glf": ("cogen.models.families.glf:RECIPE",),
+    "glo": ("cogen.models.families.glo:RECIPE",),
     "realnvp": ("cogen.models.families.realnvp:RECIPE",),
     "ali": ("cogen.models.families.ali:RECIPE",),
     "bigan": ("cogen.models.families.ali:DETERMINISTIC",),

@@ -122,6 +122,7 @@ class Sizes:
     :param bounded: the generator's values lie in (-1, 1).
     :param bandwidth: critics, and encoders on their features, read x by Fourier features of this bandwidth (points only), a
         critic of pairs by them alone; None reads x itself.
+    :param num_items: how many are trained on, for a family that has a latent for each.
 
     Raises ValueError for a size of z or a width below 1, and for Fourier features of images; a network with convolutions for
     another number of widths than two.
@@ -138,6 +139,7 @@ class Sizes:
     pair_widths: tuple[int, ...] = (256, 256)
     bounded: bool = True
     bandwidth: float | None = None
+    num_items: int = 0
 
     def __post_init__(self) -> None:
         shape = self.event_shape

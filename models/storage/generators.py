@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from cogen.models.contexts import Classes, Context, contexts_of
 from cogen.models.data.datasets import from_bytes
 from cogen.models.families.glf import LatentFlowGenerator
+from cogen.models.families.glo import WhitenedGenerator
 from cogen.models.families.realnvp import RealNVPGenerator
 from cogen.models.frozen import frozen
 from cogen.models.networks.architectures import PLAIN, ConditionalGenerator, Conditioned
@@ -32,6 +33,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "RealNVPGenerator": RealNVPGenerator,
     "ConditionalGenerator": ConditionalGenerator,
     "LatentFlowGenerator": LatentFlowGenerator,
+    "WhitenedGenerator": WhitenedGenerator,
 }
 
 SHIPPED = Path(__file__).parents[1] / "shipped"

@@ -190,6 +190,8 @@ def training_steps(
 
     def step(items: Tensor, iteration: int) -> dict[str, Tensor]:
         batch = prepared(*(a[items].to(device, non_blocking=True) for a in arrays))
+        if family.takes_items:
+            batch = (*batch, items.to(device))
         with fabric.autocast() if precision != "32-true" else nullcontext():
             family.step(batch, update, iteration)
         return dict(update.losses)
@@ -237,8 +239,8 @@ def training_steps(
             yield done
             if last:
                 break
+        family.eval()  # what is fitted to the trained family, the average has too
         final = averaged_generator()
-    family.eval()
     return Training(losses, before + time.perf_counter() - begun, final)
 
 

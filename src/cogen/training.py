@@ -183,6 +183,7 @@ def sizes_of(options: Train, made: Recipe, data: ImageData) -> Sizes:
         num_classes=data.num_classes if made.labelled else 0,
         convolutional=None if options.network == "auto" else options.network == "convolutional",
         widths=options.widths,
+        num_items=len(held_out_split(len(data.train))[0]),
     )
 
 

@@ -22,6 +22,7 @@ from cogen.models.families.family import Family, Updates
 from cogen.models.families.fgan import KL
 from cogen.models.families.gan import GAN, NonSaturating, Saturating
 from cogen.models.families.glf import GLF, LatentFlowGenerator
+from cogen.models.families.glo import GLO, WhitenedGenerator
 from cogen.models.families.pix2pix import Pix2Pix, Regression
 from cogen.models.families.realnvp import RealNVP, RealNVPGenerator
 from cogen.models.families.sizes import PairSizes
@@ -38,9 +39,11 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 LATENT, COLUMNS = 2, ("x1", "x2")
 ARGUMENTS = {"latent_dim": LATENT, "event_shape": (2,), "hidden": (32, 32), "bounded": False}
 FLOW_ARGUMENTS = {"architecture": "DenseGenerator", "arguments": ARGUMENTS, "couplings": 4, "hidden": (16,)}
+WHITENED_ARGUMENTS = {"architecture": "DenseGenerator", "latent_dim": LATENT, "arguments": ARGUMENTS}
 ARCHITECTURES = {
     "realnvp": ("RealNVPGenerator", {"event_shape": (2,), "hidden": (32,)}),
     "glf": ("LatentFlowGenerator", FLOW_ARGUMENTS),
+    "glo": ("WhitenedGenerator", WHITENED_ARGUMENTS),
 }
 """Of the families whose generator is no `DenseGenerator`."""
 RATE = {"learning_rate": 2e-3, "betas": (0.5, 0.9)}
@@ -68,6 +71,7 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     "unrolled": lambda: UnrolledGAN(generator(), critic(), LATENT, unroll=2, **RATE),
     "vae": lambda: VAE(DenseEncoder(LATENT, (2,), (32, 32)), generator(), LATENT, learning_rate=5e-3),
     "glf": lambda: GLF(DenseEncoder(LATENT, (2,), (32, 32)), LatentFlowGenerator(**FLOW_ARGUMENTS), LATENT, learning_rate=5e-3),
+    "glo": lambda: GLO(WhitenedGenerator(**WHITENED_ARGUMENTS), LATENT, 2_000, learning_rate=5e-3),
     "realnvp": lambda: RealNVP(RealNVPGenerator((2,), hidden=(32,)), learning_rate=5e-3),
     "ali": lambda: ALI(generator(), encoder(), JointCritic((2,), LATENT), LATENT, **RATE),
     "bigan": lambda: ALI(generator(), encoder(), JointCritic((2,), LATENT), LATENT, stochastic=False, **RATE),
@@ -119,6 +123,11 @@ def pairs(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def batch(name: str, count: int, seed: int) -> tuple[torch.Tensor, ...]:
     return pairs(count, seed) if name in OF_PAIRS else (data(count, seed),)
+
+
+def stepped(name: str, count: int, seed: int) -> tuple[torch.Tensor, ...]:
+    """A batch as a step takes it."""
+    return (*batch(name, count, seed), *([torch.arange(count)] if name == "glo" else []))
 
 
 def data(count: int, seed: int) -> torch.Tensor:
@@ -201,7 +210,7 @@ def test_a_loss_reaches_what_its_optimiser_owns_and_nothing_else(name):
         seen.add(which)
         return value
 
-    family.step(batch(name, 32 * family.batches_per_step, seed=2), watched, 0)
+    family.step(stepped(name, 32 * family.batches_per_step, seed=2), watched, 0)
     assert seen == set(optimizers)
 
 

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 ROOT = Path(__file__).parents[3]
 PICTURES = np.random.default_rng(0).integers(0, 256, (32, 1, 8, 8), dtype=np.uint8)
 OF_IMAGES = [name for name in FAMILIES if any(Kind.IMAGES in found.takes for found in recipes(name))]
+OF_POINTS = [name for name in FAMILIES if any(Kind.POINTS in found.takes for found in recipes(name))]
 OF_PAIRS = [name for name in FAMILIES if any(Kind.PAIRS in found.takes for found in recipes(name))]
 OF_TABLES = [name for name in FAMILIES if any(Kind.TABLE in found.takes for found in recipes(name))]
 
@@ -41,7 +42,7 @@ OF_TABLES = [name for name in FAMILIES if any(Kind.TABLE in found.takes for foun
 def test_what_is_stored_is_what_was_trained(tmp_path, name, convolutional):
     torch.manual_seed(0)
     made = recipe(name, Kind.IMAGES)
-    sizes = Sizes((1, 8, 8), 3, 2 if made.labelled else 0, convolutional, widths=(8, 4))
+    sizes = Sizes((1, 8, 8), 3, 2 if made.labelled else 0, convolutional, widths=(8, 4), num_items=len(PICTURES))
     family, x, label = made.family(sizes), torch.from_numpy(PICTURES), torch.arange(len(PICTURES)) % 2
     family.initialise(made.prepare(x))
     data = (x, label) if made.labelled else (x,)
@@ -97,7 +98,7 @@ def test_a_table_s_family_is_trained_and_stored(tmp_path, name):
     assert torch.isfinite(family.log_likelihood(rows)).all()
 
 
-@pytest.mark.parametrize("name", [name for name in OF_IMAGES if not recipe(name, Kind.IMAGES).labelled])
+@pytest.mark.parametrize("name", [name for name in OF_POINTS if not recipe(name, Kind.POINTS).labelled])
 def test_points_are_trained_on_with_fourier_features(name):
     sizes = Sizes((2,), 2, widths=(8,), critic_widths=(8,), pair_widths=(8,), bounded=False, bandwidth=1.0)
     family = recipe(name, Kind.POINTS).family(sizes, learning_rate=1e-4)
