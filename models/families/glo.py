@@ -2,8 +2,8 @@
 
     loss = E_i d(G(z_i), x_i),    |z_i| <= 1,    d(x, x') = sum over levels j of mean |L_j(x) - L_j(x')|
 
-with the levels L_j of the Laplacian pyramid: edges weigh as much as areas do. Events that are no images have one level. There is
-no critic and no encoder. After the training a Gaussian is fitted to the latents, and draws are G(mean + factor z) with
+with the levels L_j of the Laplacian pyramid: edges weigh as much as areas do. Other events have one level. There is no critic
+and no encoder. After the training a Gaussian is fitted to the latents, and draws are G(mean + factor z) with
 z ~ Normal(0, 1): the factor is part of the generator that is stored, whose latent is standard normal like that of any other.
 
 References:
