@@ -7,6 +7,9 @@ from .data.datasets import ImageData as ImageData
 from .data.datasets import load_idx_folder as load_idx_folder
 from .data.datasets import load_image_data as load_image_data
 from .data.datasets import load_images as load_images
+from .data.pairs import PairData as PairData
+from .data.pairs import load_pairs as load_pairs
+from .data.pairs import paired as paired
 from .data.tables import Column as Column
 from .data.tables import Schema as Schema
 from .data.tables import Table as Table
@@ -19,11 +22,16 @@ from .families.aim import AIM as AIM
 from .families.ali import ALI as ALI
 from .families.alice import ALICE as ALICE
 from .families.amortized import Amortized as Amortized
+from .families.bicyclegan import BicycleGAN as BicycleGAN
+from .families.context_encoder import ContextEncoder as ContextEncoder
 from .families.coopnets import CoopNets as CoopNets
 from .families.ebm import EBM as EBM
 from .families.family import Family as Family
 from .families.gan import GAN as GAN
 from .families.glf import GLF as GLF
+from .families.glo import GLO as GLO
+from .families.pix2pix import Pix2Pix as Pix2Pix
+from .families.pix2pix import Regression as Regression
 from .families.rbm import ContrastiveDivergence as ContrastiveDivergence
 from .families.realnvp import RealNVP as RealNVP
 from .families.score_matching import NCSN as NCSN

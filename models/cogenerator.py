@@ -76,7 +76,8 @@ class CoGenerator:
         if latent_dim is None:
             raise ValueError("this generator carries no config: give CoGenerator(latent_dim=...)")
         if latent_dim < 1:
-            raise ValueError(f"latent_dim={latent_dim}: a latent has at least one dimension")
+            hint = "; a generator of its contexts alone has none to infer: train one with a z, as by --latent-dim 8"
+            raise ValueError(f"latent_dim={latent_dim}: a latent has at least one dimension{'' if latent_dim else hint}")
         if prior is not None:
             need_pyro("prior", prior)
             if tuple(prior.batch_shape + prior.event_shape) != (latent_dim,):

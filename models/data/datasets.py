@@ -8,7 +8,9 @@ Every error names the file, what is wrong with it, and the remedy. Nothing is un
 
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -38,6 +40,9 @@ from cogen.models.data.published_images import (
     load_idx,
     load_idx_folder,
 )
+
+if TYPE_CHECKING:
+    from cogen.models.data.image_files import Fit
 
 __all__ = [
     "IDX_FILES",
@@ -112,8 +117,26 @@ def load_image_data(
     Raises FileNotFoundError where there is nothing to read, ValueError for what is broken or does not fit, and
     ConnectionError when a download fails.
     """
+    check_size(size)
+    fit = None if size is None else partial(crop_and_resize, size=size)
+    return read_image_data(source, fit, folder, download, test_share, data_range)
+
+
+def check_size(size: int | None) -> None:
+    """Raises ValueError for a size that is no number of pixels."""
     if size is not None and size < 1:
         raise ValueError(f"size is {size!r}; it must be a positive number of pixels")
+
+
+def read_image_data(
+    source: str | Path,
+    fit: "Fit | None",
+    folder: Path | None,
+    download: bool,
+    test_share: float,
+    data_range: tuple[float, float] | None,
+) -> ImageData:
+    """`load_image_data`, and ``fit`` makes of every picture (of every channel of an array) one of the size that is wanted."""
     if not 0 <= test_share < 1:
         raise ValueError(f"test_share is {test_share!r}; it must be at least 0 and less than 1")
     check_data_range(data_range)
@@ -128,7 +151,7 @@ def load_image_data(
         if not path.exists():
             error = ValueError if str(source) == name else FileNotFoundError  # a bare word was meant as a name
             raise error(f"{str(source)!r} is neither a file or folder nor a known data set; known are {', '.join(KNOWN)}")
-    arrays = _read(path, size, test_share, data_range)
+    arrays = _read(path, fit, test_share, data_range)
     if "images" in arrays:
         train, test = split(len(arrays["images"]), test_share)
         arrays = {f"{part}_{key}": arrays[key][at] for part, at in (("train", train), ("test", test)) for key in arrays}
@@ -179,7 +202,7 @@ def _find_known(name: str, folder: Path | None, download: bool) -> Path:
     return folder
 
 
-def _read(path: Path, size: int | None, test_share: float, data_range: tuple[float, float] | None) -> dict[str, np.ndarray]:
+def _read(path: Path, fit: "Fit | None", test_share: float, data_range: tuple[float, float] | None) -> dict[str, np.ndarray]:
     """Images and labels as `ImageData` has them, under the names of SPLITS, or still undivided as "images" and "labels"."""
     if path.is_dir():
         if any((path / f"{name}{suffix}").is_file() for name in IDX_FILES for suffix in ("", ".gz")):
@@ -190,10 +213,10 @@ def _read(path: Path, size: int | None, test_share: float, data_range: tuple[flo
             if len(files) > 1:
                 raise ValueError(f"{path} holds {len(files)} arrays ({files[0].name}, {files[1].name}, ...); give one's path")
             warn_of_unread(path, pictures_below(path)[0], f"the data set is {files[0].name}")
-            return _read(files[0], size, test_share, data_range)
+            return _read(files[0], fit, test_share, data_range)
         else:
             no_data_range(path, data_range)
-            return _read_picture_folder(path, size, test_share)
+            return _read_picture_folder(path, fit, test_share)
     elif path.suffix.lower() in ARRAY_SUFFIXES:
         arrays = _read_array_file(path)
     elif path.suffix.lower() in PICTURE_SUFFIXES:
@@ -202,8 +225,8 @@ def _read(path: Path, size: int | None, test_share: float, data_range: tuple[flo
         raise ValueError(f"{path}: cannot tell the kind of file; known are {', '.join(ARRAY_SUFFIXES)} and folders")
     for key, array in arrays.items():
         if key.endswith("images"):
-            images = _to_bytes(path, key, array, data_range)
-            arrays[key] = images if size is None or images.shape[2:] == (size, size) else _resized(images, size)
+            images = to_bytes(path, key, array, data_range)
+            arrays[key] = images if fit is None else fitted_arrays(path, key, images, fit)
         else:
             arrays[key] = _to_labels(path, key, array, len(arrays[key.replace("labels", "images")]))
     return arrays
@@ -227,19 +250,23 @@ def _read_array_file(path: Path) -> dict[str, np.ndarray]:
     return {key: arrays[key] for key in wanted if key in arrays}
 
 
-def _to_bytes(path: Path, key: str, array: np.ndarray, data_range: tuple[float, float] | None) -> np.ndarray:
+def to_bytes(path: Path, key: str, array: np.ndarray, data_range: tuple[float, float] | None) -> np.ndarray:
     """uint8 (item, channel, height, width), RGB with alpha on white."""
     name = f"{path}: {key}"
     return np.require(as_bytes(channels_first(array, name), name, data_range), requirements=["C", "W"])
 
 
-def _resized(images: np.ndarray, size: int) -> np.ndarray:
+def fitted_arrays(path: Path, key: str, images: np.ndarray, fit: "Fit") -> np.ndarray:
+    """What ``fit`` makes of bytes (item, channel, height, width), channel by channel."""
     from PIL import Image
 
-    resized = np.empty((*images.shape[:2], size, size), np.uint8)
-    for item in np.ndindex(images.shape[:2]):
-        resized[item] = crop_and_resize(Image.fromarray(images[item]), size)
-    return resized
+    if not len(images):
+        return images
+    try:
+        fitted = [np.asarray(fit(Image.fromarray(channel))) for channel in images.reshape(-1, *images.shape[2:])]
+    except ValueError as error:
+        raise ValueError(f"{path}: each of {key} {error}") from None
+    return np.stack(fitted).reshape(*images.shape[:2], *fitted[0].shape)
 
 
 def _to_labels(path: Path, key: str, array: np.ndarray, count: int) -> np.ndarray:
@@ -253,7 +280,7 @@ def _to_labels(path: Path, key: str, array: np.ndarray, count: int) -> np.ndarra
     return array.reshape(-1).astype(np.int64)
 
 
-def _read_picture_folder(folder: Path, size: int | None, test_share: float) -> dict[str, np.ndarray]:
+def _read_picture_folder(folder: Path, fit: "Fit | None", test_share: float) -> dict[str, np.ndarray]:
     found, others = pictures_below(folder)
     if not found:
         only = f"; only {some_of(others, folder)}" if others else ""
@@ -280,7 +307,7 @@ def _read_picture_folder(folder: Path, size: int | None, test_share: float) -> d
         warn_of_unread(folder, rest, f"the test set is {test_folder.name}")
         files, classes = files + test_files, classes + test_classes
     order = np.concatenate([train, test])
-    images = read_pictures(files, size, positions=np.argsort(order).tolist())
+    images = read_pictures(files, fit, positions=np.argsort(order).tolist())
     arrays = {"train_images": images[: len(train)], "test_images": images[len(train) :]}
     if len(set(classes)) > 1:
         labels = np.unique(classes, return_inverse=True)[1].astype(np.int64)

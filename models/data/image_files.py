@@ -11,7 +11,7 @@ import os
 import re
 import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,8 @@ from cogen.models.data.image_arrays import (
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
+
+    Fit = Callable[[Picture], Picture]
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -132,12 +134,12 @@ def _natural(relative: str) -> tuple[list[list[Any]], str]:
     return [[int(piece) if at % 2 else piece for at, piece in enumerate(part)] for part in parts], relative
 
 
-def read_pictures(files: Sequence[Path], size: int | None = None, positions: Sequence[int] | None = None) -> np.ndarray:
+def read_pictures(files: Sequence[Path], fit: "Fit | None" = None, positions: Sequence[int] | None = None) -> np.ndarray:
     """Picture files as uint8 (item, channel, height, width): one channel if all of them are gray, otherwise three.
 
-    What is transparent is put on white. With `size` every picture is cropped and resized (`crop_and_resize`); without,
-    all must have the size of the first. The pictures are read in the order given; with `positions` the first becomes item
-    `positions[0]` of the result, and so on.
+    What is transparent is put on white. `fit` makes of every picture, in mode L or RGB, one of the size that is wanted, as
+    `crop_and_resize` does; all must then have the size of the first. The pictures are read in the order given; with
+    `positions` the first becomes item `positions[0]` of the result, and so on.
 
     Raises ValueError naming the picture that cannot be read or has another size.
     """
@@ -146,7 +148,7 @@ def read_pictures(files: Sequence[Path], size: int | None = None, positions: Seq
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for start in range(0, len(files), 1024):
             block = files[start : start + 1024]
-            for index, pixels in enumerate(pool.map(partial(_read_picture, size=size), block), start):
+            for index, pixels in enumerate(pool.map(partial(_read_picture, fit=fit), block), start):
                 if images is None:
                     images = np.empty((len(files), pixels.shape[2], *pixels.shape[:2]), np.uint8)
                 elif pixels.shape[:2] != images.shape[2:]:
@@ -185,11 +187,14 @@ def _load_picture(path: Path, shape: tuple[int, ...], value_range: tuple[float, 
     return from_bytes(pixels.reshape(height, width, channels).transpose(2, 0, 1), value_range)
 
 
-def _read_picture(path: Path, size: int | None) -> np.ndarray:
+def _read_picture(path: Path, fit: "Fit | None") -> np.ndarray:
     """uint8 (height, width, channel), one channel if the picture is gray."""
     picture = _decode(path)
-    if size is not None:
-        picture = crop_and_resize(picture, size)
+    if fit is not None:
+        try:
+            picture = fit(picture)
+        except ValueError as error:
+            raise ValueError(f"{path} {error}") from None
     pixels = np.asarray(picture)
     if pixels.ndim == 2:
         return pixels[..., None]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 Batch = tuple[Tensor, ...]
-"""What a step takes: x (item, *event_shape) first, then labels (item,) where the family is conditional."""
+"""What a step takes: x (item, *event_shape) first, then labels (item,) or images where the family is conditional."""
 
 Update = Callable[[str, Callable[[], Tensor]], Tensor]
 
@@ -37,6 +37,8 @@ class Family(nn.Module):
     latent_dim: int
     batches_per_step: int = 1
     """How many batches one step takes: more than one where a critic learns several times for each generator step."""
+    takes_items: bool = False
+    """Whether a batch ends with the places of its items in the data, (item,): where each has parameters of its own."""
 
     @property
     def averaged(self) -> nn.Module:
@@ -92,7 +94,7 @@ class Updates:
 
     def __call__(self, name: str, loss: Callable[[], Tensor]) -> Tensor:
         optimizer = self.optimizers[name]
-        with _held(self._fixed[name]):
+        with held(self._fixed[name]):
             value = loss()
         for parameter in self._owned[name]:
             parameter.grad = None  # as optimizer.zero_grad() does, without its profiler range
@@ -117,7 +119,8 @@ def adam(*networks: nn.Module, learning_rate: float, betas: tuple[float, float])
 
 
 @contextmanager
-def _held(parameters: list[nn.Parameter]) -> Iterator[None]:
+def held(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Parameters as constants of what is computed meanwhile; they learn before and after."""
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:

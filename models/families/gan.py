@@ -5,6 +5,7 @@ With critic outputs D(x), unbounded, and the discriminator of the first paper si
     critic            s E softplus(-D(x)) + (1 - s) E softplus(D(x)) + E softplus(D(G(z))) + (gamma / 2) E |grad D(x)|^2
     non-saturating    generator: E softplus(-D(G(z)))
     saturating        generator: -E softplus(D(G(z)))
+    least squares     critic: E (D(x) - 1)^2 + E D(G(z))^2,    generator: E (D(G(z)) - 1)^2
 
 s is one, or 0.9 for one-sided label smoothing. Other objectives, `wgan.Clipping`, `wgan.GradientPenalty` and `fgan.KL`,
 take the same place in `GAN`.
@@ -12,6 +13,7 @@ take the same place in `GAN`.
 References:
     Goodfellow et al. Generative adversarial nets. NeurIPS 2014 (equation 1, and the non-saturating loss of section 3).
     Salimans et al. Improved techniques for training GANs. NeurIPS 2016 (section 3.4: one-sided label smoothing).
+    Mao, Li, Xie, Lau, Wang, Smolley. Least squares generative adversarial networks. ICCV 2017 (equation 9, twice).
     Mescheder, Geiger, Nowozin. Which training methods for GANs do actually converge? ICML 2018 (R1: equation 9).
     Karras et al. Analyzing and improving the image quality of StyleGAN. CVPR 2020 (section 3.1: the penalty only every
         k-th step, k times as strong).
@@ -33,7 +35,7 @@ from cogen.models.families.recipe import Recipe
 from cogen.models.families.sizes import Sizes
 
 Critic = Callable[[Tensor], Tensor]
-"""From x (batch, *event_shape) to one number each, (batch,)."""
+"""From x (batch, *event_shape) to one number each, (batch,), or to a map of numbers."""
 
 
 class Objective(Protocol):
@@ -104,6 +106,25 @@ class Saturating(NonSaturating):
         return -softplus(critic(fake)).mean()
 
 
+@dataclass(frozen=True)
+class LeastSquares:
+    """Squared distances of the critic's outputs from 1 for data and 0 for samples, in place of the log odds (Mao et al.)."""
+
+    critic_steps: int = 1
+
+    def variant(self, iteration: int) -> Hashable:
+        return 0
+
+    def critic_loss(self, critic: Critic, real: Tensor, fake: Tensor, iteration: int) -> Tensor:
+        return (critic(real) - 1).square().mean() + critic(fake).square().mean()
+
+    def generator_loss(self, critic: Critic, fake: Tensor) -> Tensor:
+        return (critic(fake) - 1).square().mean()
+
+    def constrain(self, critic: nn.Module) -> None:
+        pass
+
+
 def discriminator_loss(real: Tensor, fake: Tensor, real_target: float = 1.0) -> Tensor:
     """Cross-entropy of telling data from samples, of critic outputs (batch,) each."""
     loss = softplus(-real).mean() + softplus(fake).mean()
@@ -153,17 +174,22 @@ class GAN(Family):
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
         chunks = zip(*(tensor.chunk(self.batches_per_step) for tensor in batch), strict=True)
         for k, (real, *label) in enumerate(chunks):
-            critic = functools.partial(self._judged, label)
+            critic = functools.partial(self.judged, label)
             with torch.no_grad():
                 fake = self.generator(self.latent(len(real)), *label)
             count = iteration * self.batches_per_step + k
             update("critic", functools.partial(self.objective.critic_loss, critic, real, fake, count))
             self.objective.constrain(self.critic)
         fool = functools.partial(self.generator, self.latent(len(real)), *label)
-        update("generator", lambda: self.objective.generator_loss(critic, fool()))
+        update("generator", lambda: self.generator_loss(critic, fool(), real, *label))
 
-    def _judged(self, label: list[Tensor], x: Tensor) -> Tensor:
+    def judged(self, label: list[Tensor], x: Tensor) -> Tensor:
+        """What the critic says of x."""
         return self.critic(x, *label)
+
+    def generator_loss(self, critic: Critic, fake: Tensor, real: Tensor, *label: Tensor) -> Tensor:
+        """What the generator minimises, of its samples and of the data with the same labels."""
+        return self.objective.generator_loss(critic, fake)
 
 
 # --- recipes -------------------------------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ class Kind(Enum):
     """Bytes (item, channel, height, width)."""
     POINTS = "points"
     """Floats (item, column)."""
+    PAIRS = "pairs of images"
+    """Bytes (item, channel, height, width) of x, and of a condition with the same height and width."""
     TABLE = "a table"
     """Encoded rows (item, column), NaN in the holes."""
 
@@ -35,8 +37,9 @@ class Kind(Enum):
 class Recipe:
     """What one has to know of a family to train it.
 
-    :param build: ``build(sizes, rates, **settings)`` makes the family: ``sizes`` is a `Sizes` (of a table a `TableSizes`),
-        ``rates`` holds the keyword arguments of its optimisers, and the keyword-only arguments are its settings, with defaults.
+    :param build: ``build(sizes, rates, **settings)`` makes the family: ``sizes`` is a `Sizes` (of pairs a `PairSizes`, of a
+        table a `TableSizes`), ``rates`` holds the keyword arguments of its optimisers, and the keyword-only arguments are its
+        settings, with defaults.
     :param takes: the kinds of data.
     :param labelled: whether batches are (x, label), with networks conditioned on a class.
     :param prepare: makes values in ``value_range`` of images, which are bytes.
@@ -46,7 +49,7 @@ class Recipe:
     :param epochs: default; passes over the data.
     :param schedule: from the number of steps to the schedule of the learning rate.
     :param average: default decay of the moving average of the generator's weights; 0 keeps none.
-    :param latent_dim: default size of z.
+    :param latent_dim: default size of z; 0 for generators that take none.
     :param reads: which of ``latent_dim``, ``widths`` and ``convolutional`` of the sizes its networks follow.
     :param generator: from the sizes to how the generator is stored; None where there is an energy alone.
     :param encoder: the same of the family's ``encoder``; None where it has none to store.
@@ -65,8 +68,8 @@ class Recipe:
     average: float = 0.999
     latent_dim: int = 64
     reads: frozenset[str] = frozenset({"latent_dim", "widths", "convolutional"})
-    generator: Callable[[Sizes], Architecture] | None = Sizes.generator_architecture
-    encoder: Callable[[Sizes], Architecture] | None = None
+    generator: Callable[[Any], Architecture] | None = Sizes.generator_architecture
+    encoder: Callable[[Any], Architecture] | None = None
     energy: Callable[[Sizes], Architecture] | None = None
 
     @property
@@ -80,7 +83,7 @@ class Recipe:
     ) -> Family:
         """A fresh family.
 
-        :param sizes: a `Sizes`, or a `TableSizes` for a table.
+        :param sizes: a `Sizes`, or a `PairSizes` for pairs, or a `TableSizes` for a table.
         :param learning_rate: default that of the recipe.
         :param betas: Adam's; default those of the family.
         :param settings: by the names in `settings`.

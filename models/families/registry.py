@@ -19,6 +19,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "vae": ("cogen.models.families.vae:RECIPE", "cogen.models.families.tabular_vae:RECIPE"),
     "cvae": ("cogen.models.families.vae:CONDITIONAL",),
     "glf": ("cogen.models.families.glf:RECIPE",),
+    "glo": ("cogen.models.families.glo:RECIPE",),
     "realnvp": ("cogen.models.families.realnvp:RECIPE",),
     "ali": ("cogen.models.families.ali:RECIPE",),
     "bigan": ("cogen.models.families.ali:DETERMINISTIC",),
@@ -29,6 +30,13 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "ebm": ("cogen.models.families.ebm:RECIPE",),
     "coopnets": ("cogen.models.families.coopnets:RECIPE",),
     "ccoopnets": ("cogen.models.families.coopnets:CONDITIONAL",),
+    "pix2pix": ("cogen.models.families.pix2pix:RECIPE",),
+    "unet-l1": ("cogen.models.families.pix2pix:ALONE",),
+    "cvae-gan": ("cogen.models.families.bicyclegan:ENCODED",),
+    "cvae-gan++": ("cogen.models.families.bicyclegan:WITHOUT_LATENT_TERM",),
+    "clr-gan": ("cogen.models.families.bicyclegan:DRAWN",),
+    "bicyclegan": ("cogen.models.families.bicyclegan:RECIPE",),
+    "context-encoder": ("cogen.models.families.context_encoder:RECIPE",),
 }
 """Where the recipes of a name are, MODULE:NAME; several take different kinds of data. Nothing is imported before it is asked
 for: the command line lists the names."""

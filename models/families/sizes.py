@@ -24,6 +24,7 @@ from cogen.models.networks.architectures import (
 )
 from cogen.models.networks.encoders import FeatureEncoder, head
 from cogen.models.networks.energies import ENERGIES
+from cogen.models.networks.translation import ConvolutionalEncoder, EncoderDecoder, PatchCritic, UNet
 
 
 class Architecture(NamedTuple):
@@ -45,6 +46,67 @@ class TableSizes:
 
 
 @dataclass(frozen=True)
+class PairSizes:
+    """Pairs of an image x and a condition image, and the sizes of networks for them; each method makes a fresh network.
+
+    :param event_shape: of x, (channel, height, width).
+    :param condition_shape: the same of the condition.
+    :param latent_dim: size of z; 0 for generators without one.
+    :param width: feature maps of the first layer of every network.
+
+    Raises ValueError for a size of z below 0 and a width below 1.
+    """
+
+    event_shape: tuple[int, ...]
+    condition_shape: tuple[int, ...]
+    latent_dim: int = 0
+    width: int = 64
+
+    def __post_init__(self) -> None:
+        if self.latent_dim < 0 or self.width < 1:
+            raise ValueError(
+                f"latent_dim={self.latent_dim}, width={self.width}: z has 0 dimensions (none) or more, and a layer at least one"
+                " feature map"
+            )
+
+    def unet(self, dropout: float) -> nn.Module:
+        """(z, condition) -> x."""
+        return UNet(**self.unet_architecture(dropout).arguments)
+
+    def encoder_decoder(self) -> nn.Module:
+        """(z, condition) -> x."""
+        return EncoderDecoder(**self.encoder_decoder_architecture().arguments)
+
+    def encoder(self) -> nn.Module:
+        """x -> mean, log sd (batch, latent_dim)."""
+        return ConvolutionalEncoder(**self.encoder_architecture().arguments)
+
+    def critic(self, of_pairs: bool = True) -> nn.Module:
+        """(x, condition), or x -> logits (batch, row, column), each of a patch of 70 pixels, or about half a smaller image."""
+        channels, *sides = self.event_shape
+        layers = min(3, max(1, min(sides).bit_length() - 5))
+        return PatchCritic((channels + (self.condition_shape[0] if of_pairs else 0), *sides), self.width, layers)
+
+    def unet_architecture(self, dropout: float) -> Architecture:
+        """Of `unet`."""
+        return Architecture("UNet", {**self._arguments, "dropout": dropout})
+
+    def encoder_decoder_architecture(self) -> Architecture:
+        """Of `encoder_decoder`."""
+        return Architecture("EncoderDecoder", self._arguments)
+
+    def encoder_architecture(self) -> Architecture:
+        """Of `encoder`."""
+        arguments = {"latent_dim": self.latent_dim, "event_shape": self.event_shape, "width": self.width}
+        return Architecture("ConvolutionalEncoder", arguments)
+
+    @property
+    def _arguments(self) -> dict[str, Any]:
+        shapes = {"event_shape": self.event_shape, "condition_shape": self.condition_shape}
+        return {**shapes, "latent_dim": self.latent_dim, "width": self.width}
+
+
+@dataclass(frozen=True)
 class Sizes:
     """An event and the sizes of networks for it; each method makes a fresh network.
 
@@ -61,6 +123,7 @@ class Sizes:
     :param bounded: the generator's values lie in (-1, 1).
     :param bandwidth: critics, and encoders on their features, read x by Fourier features of this bandwidth (points only), a
         critic of pairs by them alone; None reads x itself.
+    :param num_items: how many are trained on, for a family that has a latent for each.
 
     Raises ValueError for a size of z or a width below 1, and for Fourier features of images; a network with convolutions for
     another number of widths than two.
@@ -77,6 +140,7 @@ class Sizes:
     pair_widths: tuple[int, ...] = (256, 256)
     bounded: bool = True
     bandwidth: float | None = None
+    num_items: int = 0
 
     def __post_init__(self) -> None:
         shape = self.event_shape

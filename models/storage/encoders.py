@@ -18,6 +18,7 @@ from cogen.models.families.veegan import Reconstructor
 from cogen.models.networks.architectures import ConvolutionalCritic, DenseCritic, DenseEncoder, MixerFeatures
 from cogen.models.networks.encoders import FeatureEncoder, MaskedEncoder, head
 from cogen.models.networks.masked_flow import MaskedFlow
+from cogen.models.networks.translation import ConvolutionalEncoder
 from cogen.models.storage import stored
 from cogen.models.storage.generators import find_generator
 
@@ -49,6 +50,7 @@ def _masked_dense_flow(
 
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
+    "ConvolutionalEncoder": ConvolutionalEncoder,
     "DenseEncoder": DenseEncoder,
     "MaskedDenseEncoder": lambda **arguments: MaskedEncoder(DenseEncoder(**arguments)),
     "MaskedMixerFlow": _masked_mixer_flow,

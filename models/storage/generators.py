@@ -20,16 +20,20 @@ from torch import Tensor, nn
 from cogen.models.contexts import Classes, Context, contexts_of
 from cogen.models.data.datasets import from_bytes
 from cogen.models.families.glf import LatentFlowGenerator
+from cogen.models.families.glo import WhitenedGenerator
 from cogen.models.families.realnvp import RealNVPGenerator
 from cogen.models.frozen import frozen
 from cogen.models.networks.architectures import PLAIN, ConditionalGenerator, Conditioned
+from cogen.models.networks.translation import TRANSLATORS
 from cogen.models.storage import stored
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     **PLAIN,
+    **TRANSLATORS,
     "RealNVPGenerator": RealNVPGenerator,
     "ConditionalGenerator": ConditionalGenerator,
     "LatentFlowGenerator": LatentFlowGenerator,
+    "WhitenedGenerator": WhitenedGenerator,
 }
 
 SHIPPED = Path(__file__).parents[1] / "shipped"
@@ -42,7 +46,7 @@ class GeneratorConfig:
 
     :param architecture: a key of `ARCHITECTURES`, or the class name of a module the user brings.
     :param arguments: keyword arguments of the architecture.
-    :param latent_dim: size of z.
+    :param latent_dim: size of z; 0 for a generator of its contexts alone.
     :param event_shape: shape of one output, images as (channel, height, width).
     :param value_range: least and greatest value an output takes; loaders, metrics and pictures use it.
     :param noise_scale: standard deviation of the noise that views take by default: it covers what the generator cannot make,
@@ -75,7 +79,8 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         stored.check_config(self)
-        stored.check(self, stored.is_count(self.latent_dim), "latent_dim", "a positive integer")
+        without_z = self.contexts and self.latent_dim == 0
+        stored.check(self, without_z or stored.is_count(self.latent_dim), "latent_dim", "a positive integer")
         noise = self.noise_scale
         stored.check(self, stored.is_finite(noise) and noise > 0, "noise_scale", "a positive number")
         stored.check(self, isinstance(self.figures, Mapping), "figures", "a mapping")

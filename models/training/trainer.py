@@ -35,6 +35,7 @@ from cogen.models.families.family import Family, Updates
 from cogen.models.training.captured_step import CapturedStep
 from cogen.models.training.checkpoint import TrainingCheckpoint, describe, digest
 from cogen.models.training.learning_rates import Constant, Schedule
+from cogen.models.training.preparation import Joint
 
 Prepare = Callable[[Tensor], Tensor]
 """From a batch of one tensor of the data, (item, ...), to what the networks see of it."""
@@ -64,7 +65,7 @@ def training_steps(
     seed: int,
     schedule: Schedule = Constant(),
     average: float = 0.0,
-    prepare: Prepare | Sequence[Prepare | None] | None = None,
+    prepare: Prepare | Joint | Sequence[Prepare | None] | None = None,
     checkpoint: str | Path | None = None,
     save_every: int = 1_000,
     watch: Callable[[int, Family, Callable[[], nn.Module | None]], None] | None = None,
@@ -89,7 +90,7 @@ def training_steps(
     :param average: decay per step of a moving average of the weights of `Family.averaged`, in [0, 1); 0 keeps none. After n
         steps it is at most (1 + n) / (10 + n).
     :param prepare: makes of a batch of x what the networks see, such as floats of bytes (`cogen.models.training.preparation`);
-        or one for each tensor of ``data``, None for those that stay as they are, such as labels.
+        or one for each tensor of ``data``, None for those that stay as they are, such as labels; or a `Joint` one of all.
     :param checkpoint: a folder: every ``save_every`` steps the whole state is written there, and a run that was killed goes on
         from it when it is called again. More ``num_steps`` prolong a run whose schedule does not look at their number.
     :param watch: called as ``watch(steps, family, averaged)`` every ``watch_every`` steps and after the last; ``averaged()``
@@ -127,7 +128,7 @@ def training_steps(
         raise ValueError(f"x and what goes with it differ in their number of items: {[len(a) for a in arrays]}")
     if batch_size % devices:
         raise ValueError(f"batch_size={batch_size} does not divide among {devices} devices")
-    prepared = _per_tensor(prepare, arrays)
+    prepared = _joint(prepare, arrays)
     per_step = batch_size * family.batches_per_step
     per_epoch = len(arrays[0]) // per_step
     if not per_epoch:
@@ -162,7 +163,7 @@ def training_steps(
         module = AveragedModel(averaged.module)  # a copy: the average itself keeps the statistics of training
         _reseed(fabric.device, seed, 2, done)
         with torch.no_grad():
-            update_bn((family.latent(256) for _ in range(40)), _WithContexts(module, arrays[1:], prepared[1:]))
+            update_bn((family.latent(256) for _ in range(40)), _WithContexts(module, arrays, prepared))
         return module.module.eval()
 
     pending: list[dict[str, Tensor]] = []
@@ -190,7 +191,9 @@ def training_steps(
         arrays = tuple(a.to(device) for a in arrays)
 
     def step(items: Tensor, iteration: int) -> dict[str, Tensor]:
-        batch = tuple(f(a[items].to(device, non_blocking=True)) for f, a in zip(prepared, arrays, strict=True))
+        batch = prepared(*(a[items].to(device, non_blocking=True) for a in arrays))
+        if family.takes_items:
+            batch = (*batch, items.to(device))
         with fabric.autocast() if precision != "32-true" else nullcontext():
             try:
                 family.step(batch, update, iteration)
@@ -241,8 +244,8 @@ def training_steps(
             yield done
             if last:
                 break
+        family.eval()  # what is fitted to the trained family, the average has too
         final = averaged_generator()
-    family.eval()
     return Training(losses, before + time.perf_counter() - begun, final)
 
 
@@ -295,8 +298,12 @@ def _stream(*numbers: int) -> int:
     return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()) >> 1
 
 
-def _per_tensor(prepare: Prepare | Sequence[Prepare | None] | None, arrays: tuple[Tensor, ...]) -> tuple[Prepare, ...]:
-    """What is made of a batch of each tensor."""
+def _joint(
+    prepare: Prepare | Joint | Sequence[Prepare | None] | None, arrays: tuple[Tensor, ...]
+) -> Callable[..., tuple[Tensor, ...]]:
+    """What is made of a batch of all tensors."""
+    if isinstance(prepare, Joint):
+        return prepare
     if prepare is None or callable(prepare):
         for k, tensor in enumerate(arrays[1:], start=1):
             if tensor.dtype == torch.uint8 and tensor.ndim > 1:
@@ -307,23 +314,23 @@ def _per_tensor(prepare: Prepare | Sequence[Prepare | None] | None, arrays: tupl
         prepare = (prepare, *[None] * (len(arrays) - 1))
     if len(prepare) != len(arrays):
         raise ValueError(f"prepare holds {len(prepare)} functions, and data {len(arrays)} tensors: give one for each, or None")
-    return tuple(_as_it_is if each is None else each for each in prepare)
-
-
-def _as_it_is(batch: Tensor) -> Tensor:
-    return batch
+    each = tuple(prepare)
+    return lambda *batch: tuple(part if f is None else f(part) for f, part in zip(each, batch, strict=True))
 
 
 class _WithContexts(nn.Module):
-    """A generator of latents that takes what else it needs from random items of the data."""
+    """A generator of latents that takes what else it needs, all but x, from random items of the data."""
 
-    def __init__(self, generator: nn.Module, contexts: tuple[Tensor, ...], prepared: tuple[Prepare, ...]) -> None:
+    def __init__(self, generator: nn.Module, arrays: tuple[Tensor, ...], prepared: Callable[..., tuple[Tensor, ...]]) -> None:
         super().__init__()
-        self.generator, self.contexts, self.prepared = generator, contexts, prepared
+        self.generator, self.arrays, self.prepared = generator, arrays, prepared
 
     def forward(self, z: Tensor) -> Tensor:
-        random = (context[torch.randint(len(context), (len(z),))].to(z.device) for context in self.contexts)
-        return self.generator(z, *(f(context) for f, context in zip(self.prepared, random, strict=True)))
+        if len(self.arrays) == 1:
+            return self.generator(z)
+        items = torch.randint(len(self.arrays[0]), (len(z),))
+        _, *contexts = self.prepared(*(each[items.to(each.device)].to(z.device) for each in self.arrays))
+        return self.generator(z, *contexts)
 
 
 def _reseed(device: torch.device, *numbers: int) -> None:

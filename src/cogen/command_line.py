@@ -51,11 +51,13 @@ def _run(command: Complete | Train | Guide | Tune | Fill | Diagnose | Generators
 
             complete(command)
         case Train():
+            from cogen.models.families.recipe import Kind
+            from cogen.pairs import train_on_pairs
             from cogen.tables import train_on_table
-            from cogen.training import check, is_table, train_on_images
+            from cogen.training import check, kind_of, train_on_images
 
             check(command)
-            (train_on_table if is_table(command) else train_on_images)(command)
+            {Kind.TABLE: train_on_table, Kind.PAIRS: train_on_pairs}.get(kind_of(command), train_on_images)(command)
         case Guide():
             from cogen.guides import train_guide
 

@@ -81,7 +81,11 @@ class Train:
     family: tyro.conf.Positional[Name]
     """What is trained: see docs/families.md."""
     data: str = "mnist"
-    """mnist, fashion-mnist, cifar10 or celeba; a folder of pictures, an .npy or .npz array; or a TABLE.csv (vae only)."""
+    """mnist, fashion-mnist, cifar10 or celeba; a folder of pictures, an .npy or .npz array; or a TABLE.csv (vae only). For
+    pix2pix and the other families of pairs a folder of pictures, two images side by side, or an .npz of images, conditions."""
+    condition: Literal["right", "left", "centre", "edges", "sketch"] = "right"
+    """Of pairs, what x is made of: the right or left half of every picture, and x is the other; or made of whole images: with a
+    hidden centre, edges or a sketch (by scikit-image)."""
     missing: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A word that stands for a hole in a table, besides empty entries and those of pandas (NA, NULL, ...). Repeatable; write
     --missing=WORD where it begins with a dash. `cogen fill` remembers it."""
@@ -95,6 +99,8 @@ class Train:
     """The values of an array that are black and white; the default is 0 255 for integers and 0 1 for floats."""
     size: int | None = None
     """Crop pictures to a square and resize them to this."""
+    crop_from: int | None = None
+    """Pairs only: resize them to this, and take crops of --size at places that are drawn anew in every batch: 286 of 256."""
     mirror: bool = False
     """Half of the images of every batch are mirrored, left to right: for things that have no handedness."""
     output: Path = Path("generator")
@@ -102,23 +108,26 @@ class Train:
     network: Literal["auto", "dense", "convolutional"] = "auto"
     """Convolutional where height and width divide by four, or else dense."""
     latent_dim: int | None = None
-    """Size of z; the default is the family's: 64 for images, 8 for a table. A RealNVP's is the size of x, and no option."""
+    """Size of z; the default is the family's: 64 for images, 8 for a table; of pairs 8 for cvae-gan and its kin, and none for
+    the others, whose draws differ by dropout, if at all. A RealNVP's is the size of x, and no option."""
     widths: tuple[int, ...] | None = None
     """The generator's hidden widths, or its two channel counts; the critic has them in reverse. Of a convolutional glf: the
-    features of a patch and the number of blocks, 96 3, and, if fewer, the features that its first layer makes."""
+    features of a patch and the number of blocks, 96 3, and, if fewer, the features that its first layer makes. Of pairs: the
+    feature maps of every network's first layer, 64."""
     epochs: float | None = None
-    """Passes over the data; the default is the family's, 20."""
+    """Passes over the data; the default is the family's, 20, and 200 for pairs."""
     batch: int | None = None
-    """Items in a batch; the default is the family's, 64."""
+    """Items in a batch; the default is the family's, 64, and 1 for pairs."""
     learning_rate: float | None = None
     """Adam's; the default is the family's."""
     average: float | None = None
     """Decay of the moving average of the generator's weights, which is what is written; 0 writes the last weights. The default
-    is the family's: 0.999 for images; for a table the last weights are written."""
+    is the family's: 0.999 for images; for a table and for pairs the last weights are written."""
     real_target: float | None = None
     """One-sided label smoothing of a GAN: 0.9 is customary; the default is none, 1."""
     weight: float | None = None
-    """Of ALICE's cycle, VEEGAN's latent error, or AIM's encoder in the generator's loss; the default is the family's."""
+    """Of ALICE's cycle, VEEGAN's latent error, AIM's encoder, or the distance from x where a condition is translated, in the
+    generator's loss; the default is the family's."""
     langevin: int | None = None
     """Langevin steps of an energy in each training step; the default is the family's."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
@@ -134,7 +143,7 @@ class Train:
     half: bool = False
     """Write the generator's weights in half precision: half the bytes."""
     noise_images: int = 64
-    """Held-out images on which the noise scale is chosen."""
+    """Held-out images, or pairs, on which the noise scale is chosen."""
     seed: int = 0
     """Weights, batches and latents follow from it."""
 

@@ -38,6 +38,8 @@ def train_on_table(options: Train) -> None:
     for name in (
         "size",
         "mirror",
+        "condition",
+        "crop_from",
         "range",
         "folder",
         "download",

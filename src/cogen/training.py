@@ -1,11 +1,13 @@
-"""`cogen train`: from options and a family's recipe to a family, trained, and its generator on disk."""
+"""`cogen train`: from options and a family's recipe to a family, trained, and its generator on disk; of images here."""
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import shlex
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from cogen.inference.whole_files import write_whole
-from cogen.models.contexts import Classes
+from cogen.models.contexts import Classes, Context
 from cogen.models.data.datasets import ImageData, held_out_split, load_image_data
+from cogen.models.data.pairs import PairData
 from cogen.models.families.family import Family
 from cogen.models.families.recipe import Kind, Recipe
 from cogen.models.families.registry import FAMILIES, recipe, recipes
-from cogen.models.families.sizes import Sizes
+from cogen.models.families.sizes import PairSizes, Sizes
 from cogen.models.noise import NOISE_PER_RESIDUAL, residuals
 from cogen.models.storage.encoders import EncoderConfig, save_encoder
 from cogen.models.storage.energies import SOLVER, EnergyConfig, save_energy
 from cogen.models.storage.generators import GeneratorConfig, save_generator
-from cogen.models.training.preparation import Mirrored
+from cogen.models.training.preparation import Alike, Joint, Mirrored
 from cogen.models.training.trainer import Prepare, Training, train
 from cogen.options import Train
 
@@ -43,19 +46,21 @@ OF_SOME_FAMILIES = {
 """Options that some families have, with what a recipe calls them: a setting, or a size that it reads."""
 
 ACROSS = 16
-"""Samples in a row of a picture; of a conditional generator a class a row."""
+"""Samples in a row of a picture."""
 
 LICENCE = "the weights are yours; the training data carry their own licence"
 
 
-def is_table(options: Train) -> bool:
-    """Whether the data are a table and not images."""
-    return Path(options.data).suffix.lower() == ".csv"
+def kind_of(options: Train) -> Kind:
+    """The data that are given: a file says that it is a table, and of pairs there are families that take nothing else."""
+    if Path(options.data).suffix.lower() == ".csv":
+        return Kind.TABLE
+    return Kind.PAIRS if any(Kind.PAIRS in found.takes for found in recipes(options.family)) else Kind.IMAGES
 
 
 def check(options: Train) -> None:
     """Raises ValueError for numbers out of range and an output that cannot be written, before anything is read."""
-    for name in ("batch", "latent_dim", "langevin", "save_every", "noise_images", "devices"):
+    for name in ("batch", "latent_dim", "langevin", "save_every", "noise_images", "devices", "crop_from"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} {value}: it must be at least 1")
     for name in ("learning_rate", "epochs"):
@@ -74,9 +79,12 @@ def train_on_images(options: Train) -> None:
 
     Raises ValueError or OSError for what the user can get wrong, FloatingPointError for a loss that diverged.
     """
-    for name in ("missing", "categorical"):
-        if value := getattr(options, name):
-            raise ValueError(f"--{name} {value[0]}: it is for a table, a file that ends in .csv, and not for images")
+    for name in ("condition", "crop_from"):
+        if (value := getattr(options, name)) != getattr(Train, name):
+            raise ValueError(
+                f"--{name.replace('_', '-')} {value}: it is for the families of pairs, and not for {options.family}"
+            )
+    refuse_table_options(options)
     made = recipe(options.family, Kind.IMAGES)
     settings = settings_of(options, made)
     data = load_image_data(
@@ -102,7 +110,22 @@ def train_on_images(options: Train) -> None:
     if is_first():
         with torch.random.fork_rng():
             kept[0] = made.prepare(kept[0])
-        write(options, made, sizes, data, family.cpu(), trained, kept)
+        family, classes = family.cpu(), sizes.num_classes
+        if made.energy is not None:
+            write_energy(options, made, sizes, data, family, trained, len(kept[0]))
+        if made.generator is None:
+            return
+        draw = functools.partial(draw_samples, family.latent_dim, classes, made.value_range, options.seed)
+        contexts = {"label": Classes(classes)} if classes else {}
+        write(options, made, sizes, data, family, trained, kept, contexts, draw)
+        print(f"next: cogen complete --generator {options.output} --images PICTURES" + (" --label CLASS" if classes else ""))
+
+
+def refuse_table_options(options: Train) -> None:
+    """Raises ValueError for options that only a table has."""
+    for name in ("missing", "categorical"):
+        if value := getattr(options, name):
+            raise ValueError(f"--{name} {value[0]}: it is for a table, a file that ends in .csv, and not for images")
 
 
 def run(options: Train, made: Recipe, family: Family, tensors: list[Tensor]) -> Training:
@@ -132,9 +155,11 @@ def run(options: Train, made: Recipe, family: Family, tensors: list[Tensor]) -> 
     )
 
 
-def _prepared(options: Train, made: Recipe) -> Prepare | None:
+def _prepared(options: Train, made: Recipe) -> Prepare | Joint | None:
     if Kind.TABLE in made.takes:
         return None
+    if Kind.PAIRS in made.takes:
+        return Alike(None if options.crop_from is None else options.size, options.mirror)
     return Mirrored(made.prepare) if options.mirror else made.prepare
 
 
@@ -168,6 +193,7 @@ def sizes_of(options: Train, made: Recipe, data: ImageData) -> Sizes:
         num_classes=data.num_classes if made.labelled else 0,
         convolutional=None if options.network == "auto" else options.network == "convolutional",
         widths=options.widths,
+        num_items=len(held_out_split(len(data.train))[0]),
     )
 
 
@@ -177,92 +203,114 @@ def sizes_of(options: Train, made: Recipe, data: ImageData) -> Sizes:
 def write(
     options: Train,
     made: Recipe,
-    sizes: Sizes,
-    data: ImageData,
+    sizes: Sizes | PairSizes,
+    data: ImageData | PairData,
     family: Family,
     trained: Training,
     held_out: list[Tensor],
+    contexts: Mapping[str, Context],
+    draw: Callable[[nn.Module, Path], None],
+    **descent: int,
 ) -> None:
-    """The generator, the encoder and the energy, as far as there are such, with configurations, and samples as pictures."""
-    about: dict[str, Any] = {
-        "event_shape": sizes.event_shape,
-        "value_range": made.value_range,
-        "training_data": f"{data.name}, {len(data.train) - len(held_out[0])} training images",
-        "licence": LICENCE,
-        "description": f"{options.family}, {made.epochs if options.epochs is None else options.epochs:g} epochs",
-    }
-    measured: dict[str, Any] = {
-        "contexts": {"label": Classes(sizes.num_classes)} if sizes.num_classes else {},
-        "figures": {
-            "command": shlex.join(["cogen", *sys.argv[1:]]),
-            "steps": len(next(iter(trained.losses.values()))),
-            "seconds": round(trained.seconds, 1),
-            "losses": {name: round(float(np.mean(values[-100:])), 5) for name, values in trained.losses.items()},
-            "curve": {name: means(values) for name, values in trained.losses.items()},
-        },
-    }
-    rows = max(8, min(sizes.num_classes, 16))
-    label = [torch.arange(rows).repeat_interleave(ACROSS) % sizes.num_classes] if sizes.num_classes else []
-    written: list[Path] = []
-    x = None
-    if made.generator is not None:
-        generator = (trained.average or family.generator).cpu().eval()
-        noise = noise_scale(generator, options, made, family.latent_dim, held_out)
-        architecture, arguments = made.generator(sizes)
-        config = GeneratorConfig(
-            architecture,
-            arguments,
-            latent_dim=family.latent_dim,
-            noise_scale=noise,
-            name=options.output.name,
-            **about,
-            **measured,
-        )
-        written.append(save_generator(options.output, generator, config, half=options.half))
-        with torch.random.fork_rng(), torch.no_grad():
-            torch.manual_seed(options.seed)
-            x = generator(torch.randn(rows * ACROSS, family.latent_dim), *label)
-        written.append(draw_samples(x, made.value_range, options.output))
+    """The generator with its configuration, its samples as a picture, and its encoder where it has one.
+
+    :param held_out: x and the contexts of items that were not trained on, as the networks see them.
+    :param draw: writes the picture of a generator's samples.
+    :param descent: of `residuals`, on which the noise scale is chosen.
+    """
+    assert made.generator is not None
+    generator = (trained.average or family.generator).cpu().eval()
+    noise = noise_scale(generator, options, made, family.latent_dim, held_out, **descent)
+    about = about_of(options, made, sizes, data, len(held_out[0]))
+    architecture = made.generator(sizes)
+    config = GeneratorConfig(
+        architecture=architecture.name,
+        arguments=architecture.arguments,
+        contexts=contexts,
+        latent_dim=family.latent_dim,
+        noise_scale=noise,
+        name=options.output.name,
+        figures=figures_of(trained),
+        **about,
+    )
+    written = [save_generator(options.output, generator, config, half=options.half)]
     if made.encoder is not None:
         beside = options.output.with_name(f"{options.output.name}-encoder")
-        architecture, arguments = made.encoder(sizes)
-        encoder = EncoderConfig(architecture, arguments, latent_dim=family.latent_dim, name=beside.name, **about)
+        name, arguments = made.encoder(sizes)
+        encoder = EncoderConfig(name, arguments, latent_dim=family.latent_dim, name=beside.name, **about)
         written.append(save_encoder(beside, family.encoder, encoder))  # type: ignore[arg-type]
-    if made.energy is not None:
-        beside = options.output if x is None else options.output.with_name(f"{options.output.name}{SOLVER}")
-        written += write_energy(beside, made, sizes, family, trained, x, label, {**about, **measured})
-    print(f"\n{options.family} on {data.name}: {measured['figures']['steps']} steps in {trained.seconds:.0f} s")
-    for name, value in measured["figures"]["losses"].items():
-        print(f"  {name + ' loss, mean of the last hundred':44} {value:.4g}")
-    if made.generator is not None:
-        print(f"  {'noise scale to condition with':44} {noise:.3g}")
-    print(f"written: {', '.join(map(str, written))}")
-    if made.generator is not None:
-        print(
-            f"next: cogen complete --generator {options.output} --images PICTURES" + (" --label CLASS" if made.labelled else "")
-        )
+    picture = options.output.with_name(f"{options.output.name}.png")
+    draw(generator, picture)
+    report(options, data, trained)
+    print(f"  {'noise scale to condition with':44} {noise:.3g}")
+    print(f"written: {', '.join(str(path) for path in [*written, picture])}")
 
 
 def write_energy(
-    path: Path,
-    made: Recipe,
-    sizes: Sizes,
-    family: Any,
-    trained: Training,
-    x: Tensor | None,
-    label: list[Tensor],
-    about: dict[str, Any],
-) -> list[Path]:
-    """The energy, and where its steps lead from samples x of an initializer, or from where the family's chains are."""
+    options: Train, made: Recipe, sizes: Sizes, data: ImageData, family: Any, trained: Training, held_out: int
+) -> None:
+    """The energy alone, or beside its initializer, and as a picture where its steps lead from that one's samples, or from where
+    its own chains are."""
     assert made.energy is not None
-    energy = (family.energy if x is not None else trained.average or family.energy).cpu().eval()
-    architecture, arguments = made.energy(sizes)
-    config = EnergyConfig(architecture, arguments, run=family.run, name=path.name, **about)
+    classes, alone = sizes.num_classes, made.generator is None
+    path = options.output if alone else options.output.with_name(f"{options.output.name}{SOLVER}")
+    energy = ((alone and trained.average) or family.energy).cpu().eval()
+    name, arguments = made.energy(sizes)
+    config = EnergyConfig(
+        name,
+        arguments,
+        run=family.run,
+        name=path.name,
+        contexts={"label": Classes(classes)} if classes else {},
+        figures=figures_of(trained),
+        **about_of(options, made, sizes, data, held_out),
+    )
+    label: list[Tensor] = []
+    if alone:
+        x = family.starts(8 * ACROSS)
+    else:
+        x, label = samples((trained.average or family.generator).eval(), family.latent_dim, classes, options.seed)
     with torch.random.fork_rng():
-        torch.manual_seed(0)
-        start = family.starts(8 * ACROSS) if x is None else x
-        refined = family.run(lambda y: energy(y, *label), start)
-    return [save_energy(path, energy, config), draw_samples(refined, made.value_range, path)]
+        torch.manual_seed(options.seed)
+        refined = family.run(lambda y: energy(y, *label), x)
+    picture = path.with_name(f"{path.name}.png")
+    write_grid(refined.unflatten(0, (-1, ACROSS)), made.value_range, picture)
+    written = save_energy(path, energy, config)
+    if alone:
+        report(options, data, trained)
+    print(f"written: {written}, {picture}")
+
+
+def about_of(
+    options: Train, made: Recipe, sizes: Sizes | PairSizes, data: ImageData | PairData, held_out: int
+) -> dict[str, Any]:
+    """What the configurations of all that a training leaves have in common."""
+    return {
+        "event_shape": sizes.event_shape,
+        "value_range": made.value_range,
+        "training_data": f"{data.name}, {len(data.train) - held_out} training images",
+        "licence": LICENCE,
+        "description": f"{options.family}, {made.epochs if options.epochs is None else options.epochs:g} epochs",
+    }
+
+
+def figures_of(trained: Training) -> dict[str, Any]:
+    """What was measured while it was trained."""
+    return {
+        "command": shlex.join(["cogen", *sys.argv[1:]]),
+        "steps": len(next(iter(trained.losses.values()))),
+        "seconds": round(trained.seconds, 1),
+        "losses": {name: round(float(np.mean(values[-100:])), 5) for name, values in trained.losses.items()},
+        "curve": {name: means(values) for name, values in trained.losses.items()},
+    }
+
+
+def report(options: Train, data: ImageData | PairData, trained: Training) -> None:
+    """Print the losses."""
+    figures = figures_of(trained)
+    print(f"\n{options.family} on {data.name}: {figures['steps']} steps in {trained.seconds:.0f} s")
+    for name, value in figures["losses"].items():
+        print(f"  {name + ' loss, mean of the last hundred':44} {value:.4g}")
 
 
 def means(values: np.ndarray) -> list[float]:
@@ -270,31 +318,55 @@ def means(values: np.ndarray) -> list[float]:
     return [round(float(np.mean(part)), 5) for part in np.array_split(values, min(20, len(values)))]
 
 
-def noise_scale(generator: nn.Module, options: Train, made: Recipe, latent_dim: int, held_out: list[Tensor]) -> float:
-    """Five times the residual of held-out reconstructions, each given its class if any; see `cogen.models.noise`."""
+def noise_scale(
+    generator: nn.Module,
+    options: Train,
+    made: Recipe,
+    latent_dim: int,
+    held_out: list[Tensor],
+    starts: int = 8,
+    num_steps: int = 500,
+) -> float:
+    """Five times the residual of held-out reconstructions, each given its contexts if any; see `cogen.models.noise`."""
     width = made.value_range[1] - made.value_range[0]
     if hasattr(generator, "inverse"):  # what a flow cannot make does not exist
         return LEAST_NOISE * width
     generator.requires_grad_(False)
-    x, *label = (tensor[: options.noise_images] for tensor in held_out)
-    starts = 8
-    given = [each.repeat_interleave(starts) for each in label]
+    x, *contexts = (tensor[: options.noise_images] for tensor in held_out)
+    given = [each.repeat_interleave(starts, 0) for each in contexts]
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
-        left = residuals(lambda z: generator(z, *given), x, torch.tensor(True), latent_dim, starts=starts)
+        seen, descent = torch.tensor(True), {"starts": starts, "num_steps": num_steps}
+        left = residuals(lambda z: generator(z, *given), x, seen, latent_dim, **descent)
     residual = left.square().mean().sqrt().item()
     return round(min(MOST_NOISE * width, max(LEAST_NOISE * width, NOISE_PER_RESIDUAL * residual)), 4)
 
 
-def draw_samples(x: Tensor, value_range: tuple[float, float], path: Path) -> Path:
-    """PATH.png of samples (item, channel, height, width), sixteen in a row. Returns its path."""
+def draw_samples(
+    latent_dim: int, classes: int, value_range: tuple[float, float], seed: int, generator: nn.Module, path: Path
+) -> None:
+    """A PNG of 8 x 16 samples; of a conditional generator a class a row."""
+    x, _ = samples(generator, latent_dim, classes, seed)
+    write_grid(x.unflatten(0, (-1, ACROSS)), value_range, path)
+
+
+def samples(generator: nn.Module, latent_dim: int, classes: int, seed: int) -> tuple[Tensor, list[Tensor]]:
+    """Of at least eight rows of a picture, of a conditional generator a class a row: x, and the labels, if any."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        rows = max(8, min(classes, 16))
+        z = torch.randn(rows * ACROSS, latent_dim)
+        label = [torch.arange(rows).repeat_interleave(ACROSS) % classes] if classes else []
+        return generator(z, *label), label
+
+
+def write_grid(images: Tensor, value_range: tuple[float, float], path: Path) -> None:
+    """A PNG of images (row, column, channel, height, width)."""
     from PIL import Image
 
     low, high = value_range
-    grid = x.clamp(low, high).unflatten(0, (-1, ACROSS)).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
+    grid = images.clamp(low, high).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
     pixels = (255 * (grid - low) / (high - low)).round().byte().numpy()
     content = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(content, format="PNG")
-    picture = path.with_name(f"{path.name}.png")
-    write_whole(picture, content.getvalue())
-    return picture
+    write_whole(path, content.getvalue())

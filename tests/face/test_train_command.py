@@ -14,7 +14,17 @@ from PIL import Image
 
 from cogen import training
 from cogen.command_line import main
-from cogen.models import Array, Classes, GeneratorConfig, load_energy, load_generator, load_solver, save_generator
+from cogen.models import (
+    Array,
+    Classes,
+    CoGenerator,
+    GeneratorConfig,
+    load_energy,
+    load_generator,
+    load_solver,
+    save_generator,
+    views,
+)
 from cogen.models.families.realnvp import RealNVP
 from cogen.models.networks.architectures import ConditionalGenerator, DenseGenerator
 from cogen.models.storage.encoders import load_encoder
@@ -87,6 +97,86 @@ def test_what_is_trained_is_there_to_complete_with(images, tmp_path, capsys, fam
         if conditional:
             with h5py.File(tmp_path / "out" / "posterior.nc") as file:
                 assert file["constant_data"]["label"][:].tolist() == [1, 0]
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory) -> Path:
+    """Pictures of 20 x 10 pixels: at the left a gray level, at the right its negative in blue."""
+    folder = tmp_path_factory.mktemp("pairs")
+    for k, level in enumerate(np.random.default_rng(0).integers(40, 216, 24)):
+        picture = np.full((10, 20, 3), level, np.uint8)
+        picture[:, 10:] = 0, 0, 255 - level
+        Image.fromarray(picture).save(folder / f"{k}.png")
+    return folder
+
+
+OF_PAIRS = ["--size", "8", "--widths", "2", "--epochs", "2", "--batch", "4", "--noise-images", "2"]
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "shape"),
+    [
+        ("pix2pix", ["--crop-from", "9", "--mirror"], (3, 8, 8)),
+        ("bicyclegan", [], (3, 8, 8)),
+        ("context-encoder", ["--condition", "centre", "--average", "0.9"], (4, 8, 8)),
+    ],
+)
+def test_a_translation_is_trained_stored_and_drawn(pairs, tmp_path, capsys, family, options, shape):
+    output = tmp_path / family
+    main(["train", family, "--data", str(pairs), "--output", str(output), *OF_PAIRS, *options])
+    said = capsys.readouterr().out
+    assert f"{family} on {pairs.name}: 10 steps" in said
+    generator = load_generator(output)
+    assert generator.config.contexts == {"condition": Array(shape, (-1, 1))}
+    latent_dim = generator.config.latent_dim
+    x = generator(torch.randn(2, latent_dim), condition=torch.zeros(2, *shape))
+    assert x.shape == (2, 3, 8, 8)
+    with Image.open(output.with_name(f"{family}.png")) as picture:
+        assert picture.size == (6 * 8, 2 * 8)  # condition, four draws and x of the two held out
+        drawn = np.asarray(picture)
+    if family == "pix2pix":  # the label is blue, the photo gray
+        assert (drawn[:, :8, 0] == 0).all()
+        assert (np.ptp(drawn[:, -8:], axis=2) == 0).all()
+    assert ("torch.zeros(n, 0)" in said) == (latent_dim == 0)
+    if latent_dim:
+        view = views.Mask(views.half((3, 8, 8), "top"), scale=generator.config.noise_scale)
+        seen = CoGenerator(generator, views={"top": view}).condition(top=np.zeros((2, 3, 8, 8)))
+        assert seen.given(condition=np.zeros((2, *shape))).num_items == 2
+    else:
+        with pytest.raises(ValueError, match=r"latent_dim=0: .* train one with a z, as by --latent-dim 8"):
+            CoGenerator(generator, views={"all": views.Identity(scale=0.1)})
+    if family == "bicyclegan":
+        assert load_encoder(output.with_name("bicyclegan-encoder"))(x)[0].shape == (2, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["pix2pix"], r"--condition right: mnist holds no pairs; give a folder .* --condition centre or edges or sketch"),
+        (["pix2pix", "--data", "PAIRS", "--size", "6"], r"images of 6 x 6 pixels: the sides of images are divisible by four"),
+        (["pix2pix", "--data", "PAIRS", "--widths", "4", "8"], r"--widths 4 8: networks of pairs have one width"),
+        (["pix2pix", "--data", "PAIRS", "--crop-from", "9"], r"--crop-from 9: .* and --size theirs, as in 286 and 256"),
+        (["pix2pix", "--data", "PAIRS", "--size", "9", "--crop-from", "8"], r"--crop-from 8: .* and --size theirs"),
+        (["context-encoder", "--data", "PAIRS"], r"the condition has 3 channels, .* as --condition centre"),
+        (["pix2pix", "--data", "IMAGES"], r"each of images is 8 x 8 pixels: two images of one size side by side"),
+        (["pix2pix", "--data", "table.csv"], r"pix2pix does not train on a table; vae does"),
+        (
+            ["gan", "--data", "IMAGES", "--condition", "left"],
+            r"--condition left: it is for the families of pairs, and not for gan",
+        ),
+        (["vae", "--data", "table.csv", "--crop-from", "9"], r"--crop-from 9: it is for images, not for a table"),
+    ],
+)
+def test_pairs_that_are_none_end_in_one_line(pairs, images, tmp_path, capsys, arguments, reason):
+    with np.load(images) as stored:
+        np.save(tmp_path / "images.npy", stored["images"])
+    given = [{"PAIRS": str(pairs), "IMAGES": str(tmp_path / "images.npy")}.get(word, word) for word in arguments]
+    with pytest.raises(SystemExit) as end:
+        main(["train", *given, "--output", str(tmp_path / "made")])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(reason, line), line
+    assert not list(tmp_path.glob("made*"))
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +293,7 @@ def test_initial_values_are_of_a_sample_of_the_training_images(tmp_path, monkeyp
         return {picture.tobytes() for picture in (128 * (x + 1)).floor().clamp(0, 255).byte().numpy()}
 
     monkeypatch.setattr(RealNVP, "initialise", lambda self, x: seen.update(initial=bytes_of(x)))
-    monkeypatch.setattr(training, "write", lambda *arguments: seen.update(held_out=bytes_of(arguments[-1][0])))
+    monkeypatch.setattr(training, "write", lambda *arguments: seen.update(held_out=bytes_of(arguments[6][0])))
     options = ["--widths", "8", "--epochs", "0.01", "--output", str(tmp_path / "flow")]
     main(["train", "realnvp", "--data", str(tmp_path / "sorted.npz"), *options])
     assert (len(seen["initial"]), len(seen["held_out"])) == (1_000, 150)
@@ -229,7 +319,7 @@ def test_initial_values_are_of_a_sample_of_the_training_images(tmp_path, monkeyp
         (["gan", "--data", "IMAGES", "--latent-dim", "0"], "--latent-dim 0"),
         (
             ["gan", "--data", "IMAGES", "--weight", "2"],
-            "gan has no such setting; alice, veegan, aim, aim-minus have",
+            "gan has no such setting; alice, veegan, aim, aim-minus, pix2pix, ",
         ),
         (
             ["vae", "--data", "IMAGES", "--real-target", "0.9"],

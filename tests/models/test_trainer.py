@@ -22,7 +22,7 @@ from cogen.models.networks.encoders import head
 from cogen.models.training.checkpoint import FILE
 from cogen.models.training.classification import Classification
 from cogen.models.training.learning_rates import Constant, Falling, InverseRoot, OneCycle
-from cogen.models.training.preparation import Mirrored, as_floats, dequantised
+from cogen.models.training.preparation import Alike, Mirrored, as_floats, dequantised
 from cogen.models.training.trainer import interleaved, train, training_steps
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -333,6 +333,42 @@ def test_an_image_beside_x_reaches_the_networks_in_the_generator_s_range():
         assert photos.min() < -0.5
         assert photos.min() >= -1
         assert labels.dtype == torch.int64
+
+
+def test_images_of_an_item_are_cropped_and_mirrored_alike():
+    torch.manual_seed(0)
+    places = torch.arange(36, dtype=torch.uint8).reshape(1, 1, 6, 6).repeat(400, 1, 1, 1)
+    x, c = Alike(size=4, mirror=True)(places, torch.cat([places, 255 - places], 1))
+    assert x.shape == (400, 1, 4, 4)
+    torch.testing.assert_close(c, torch.cat([x, -x], 1))
+    corner = ((x[:, 0, 0].min(1).values + 1) * 127.5).round().long()  # the upper left, mirrored or not
+    assert set(corner.tolist()) == {6 * row + column for row in range(3) for column in range(3)}
+    turned = x[:, 0, 0, 0] > x[:, 0, 0, 1]
+    assert abs(turned.float().mean() - 0.5) < 4 * 0.5 / 400**0.5  # false alarm 1 in 16,000
+    untouched, _ = Alike()(places, places)
+    torch.testing.assert_close(untouched, as_floats(places))
+
+
+def test_what_cannot_be_cropped_alike():
+    images = torch.zeros(2, 1, 6, 6, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"the images of an item are 6 x 6 and 4 x 6 pixels: .* give one size"):
+        Alike()(images, images[..., :4])
+    with pytest.raises(ValueError, match="crops of 8 x 8 of images of 6 x 6 pixels: give larger images"):
+        Alike(8)(images)
+
+
+def test_a_joint_preparation_meets_pairs_in_the_steps_and_for_the_average():
+    x, into = torch.randint(0, 256, (40, 1, 2, 2), dtype=torch.uint8), Recolouring()
+
+    class Beside(Alike):
+        def __call__(self, *images):
+            a, b = super().__call__(*images[:2])
+            torch.testing.assert_close(a, -b)
+            return a, b, images[2]
+
+    options = {"num_steps": 3, "batch_size": 8, "seed": 0, "average": 0.5, "progress": False}
+    trained = train(into, (x, 255 - x, torch.zeros(40)), prepare=Beside(mirror=True), **options)
+    assert len(into.generator._seen + trained.average._seen) >= 3 + 40
 
 
 @pytest.mark.parametrize("prepare", [None, as_floats])

@@ -14,6 +14,7 @@ from cogen.inference import AnnealedHMC, infer
 from cogen.models import CoGenerator, views
 from cogen.models.families.fgan import KL, conjugate
 from cogen.models.families.gan import NonSaturating, Saturating, discriminator_loss, squared_gradient
+from cogen.models.families.glo import GLO, WhitenedGenerator, pyramid_distance
 from cogen.models.families.vae import VAE, negative_elbo
 from cogen.models.families.wgan import Clipping, GradientPenalty, distance
 from cogen.models.networks.architectures import DenseCritic, DenseEncoder, DenseGenerator
@@ -171,3 +172,30 @@ def test_importance_weights_and_annealing_agree_on_the_density_of_x():
 def test_a_bernoulli_likelihood_has_no_scale():
     with pytest.raises(ValueError, match=r"scale=0\.1"):
         VAE(DenseEncoder(2, (4,)), DenseGenerator(2, (4,)), 2, scale=0.1, bernoulli=True)
+
+
+# --- latents of the items ------------------------------------------------------------------------------------------
+
+
+def test_the_pyramid_distance_has_a_level_for_every_size():
+    flat = torch.full((2, 3, 16, 16), 0.5)
+    assert pyramid_distance(flat, 0 * flat).item() == pytest.approx(0.5, abs=1e-6)  # in the last level alone
+    assert pyramid_distance(flat[:, 0, 0], 0 * flat[:, 0, 0]).item() == pytest.approx(0.5)
+    board = (torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2.0 - 1  # blurred away, all of it is in the first level
+    assert pyramid_distance(board[None, None], torch.zeros(1, 1, 16, 16)).item() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_latents_stay_in_the_ball_and_draws_have_their_mean_and_covariance():
+    torch.manual_seed(0)
+    family = GLO(WhitenedGenerator("DenseGenerator", 2, {"latent_dim": 2, "event_shape": (2,), "hidden": ()}), 2, 500)
+    train(family, torch.randn(500, 2), num_steps=50, batch_size=50, seed=0, progress=False)
+    assert family.latents.norm(dim=1).max() <= 1 + 1e-6
+    taken = []
+    family.generator.network.forward = lambda z: taken.append(z) or z
+    family.generator(torch.eye(2))
+    (one, two), mean = taken[0] - family.generator.mean, family.latents.mean(0)
+    torch.testing.assert_close(family.generator.mean, mean.detach())
+    covariance = torch.outer(one, one) + torch.outer(two, two)
+    torch.testing.assert_close(covariance, torch.cov(family.latents.T).detach(), atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="num_items=0: each item that is trained on has a latent of its own"):
+        GLO(family.generator, 2, 0)

@@ -13,13 +13,13 @@ import pytest
 import torch
 
 import cogen.models
-from cogen.models import Classes, EnergyConfig, Family, load_energy, load_generator, save_energy
+from cogen.models import Array, Classes, EnergyConfig, Family, load_energy, load_generator, save_energy
 from cogen.models.data.tables import Schema
 from cogen.models.families import registry
 from cogen.models.families.gan import NonSaturating, with_penalty
 from cogen.models.families.recipe import Kind, Recipe
 from cogen.models.families.registry import FAMILIES, recipe, recipes, weighted
-from cogen.models.families.sizes import Sizes, TableSizes
+from cogen.models.families.sizes import PairSizes, Sizes, TableSizes
 from cogen.models.storage.encoders import EncoderConfig, load_encoder, save_encoder
 from cogen.models.storage.generators import GeneratorConfig, save_generator
 from cogen.models.training.preparation import as_floats
@@ -32,6 +32,8 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 ROOT = Path(__file__).parents[3]
 PICTURES = np.random.default_rng(0).integers(0, 256, (32, 1, 8, 8), dtype=np.uint8)
 OF_IMAGES = [name for name in FAMILIES if any(Kind.IMAGES in found.takes for found in recipes(name))]
+OF_POINTS = [name for name in FAMILIES if any(Kind.POINTS in found.takes for found in recipes(name))]
+OF_PAIRS = [name for name in FAMILIES if any(Kind.PAIRS in found.takes for found in recipes(name))]
 OF_TABLES = [name for name in FAMILIES if any(Kind.TABLE in found.takes for found in recipes(name))]
 
 
@@ -40,7 +42,7 @@ OF_TABLES = [name for name in FAMILIES if any(Kind.TABLE in found.takes for foun
 def test_what_is_stored_is_what_was_trained(tmp_path, name, convolutional):
     torch.manual_seed(0)
     made = recipe(name, Kind.IMAGES)
-    sizes = Sizes((1, 8, 8), 3, 2 if made.labelled else 0, convolutional, widths=(8, 4))
+    sizes = Sizes((1, 8, 8), 3, 2 if made.labelled else 0, convolutional, widths=(8, 4), num_items=len(PICTURES))
     family, x, label = made.family(sizes), torch.from_numpy(PICTURES), torch.arange(len(PICTURES)) % 2
     family.initialise(made.prepare(x))
     data = (x, label) if made.labelled else (x,)
@@ -67,6 +69,33 @@ def test_what_is_stored_is_what_was_trained(tmp_path, name, convolutional):
             torch.testing.assert_close(mine, theirs)
 
 
+@pytest.mark.parametrize("name", OF_PAIRS)
+def test_of_pairs_what_is_stored_is_what_was_trained(tmp_path, name):
+    torch.manual_seed(0)
+    made = recipe(name, Kind.PAIRS)
+    sizes = PairSizes((1, 8, 8), (2, 8, 8), made.latent_dim, width=2)
+    family, x = made.family(sizes), made.prepare(torch.from_numpy(PICTURES))
+    condition = torch.cat([x.flip(3), torch.ones_like(x).tril() * 2 - 1], dim=1)
+    train(family, (x, condition), num_steps=2, batch_size=4, seed=0, schedule=made.schedule(2), progress=False)
+    about = {"event_shape": (1, 8, 8), "value_range": made.value_range, "latent_dim": family.latent_dim}
+    contexts = {"condition": Array((2, 8, 8))}
+    save_generator(
+        tmp_path / "made",
+        family.generator,
+        GeneratorConfig(*made.generator(sizes), **about, contexts=contexts, noise_scale=0.1),
+    )
+    again, z, draws = load_generator(tmp_path / "made"), torch.randn(5, family.latent_dim), []
+    assert again.config.contexts == contexts
+    for generator in (again, family.generator):
+        torch.manual_seed(1)  # of dropout
+        draws.append(generator(z, condition=condition[:5]))
+    torch.testing.assert_close(*draws)
+    if made.encoder is not None:
+        save_encoder(tmp_path / "encoder", family.encoder, EncoderConfig(*made.encoder(sizes), **about))
+        for mine, theirs in zip(family.encoder(x), load_encoder(tmp_path / "encoder")(x), strict=True):
+            torch.testing.assert_close(mine, theirs)
+
+
 @pytest.mark.parametrize("name", OF_TABLES)
 def test_a_table_s_family_is_trained_and_stored(tmp_path, name):
     schema = Schema.of({"age": [20, 30, 40, None], "smokes": ["no", "yes", "no", "?"]})
@@ -79,7 +108,7 @@ def test_a_table_s_family_is_trained_and_stored(tmp_path, name):
     assert torch.isfinite(family.log_likelihood(rows)).all()
 
 
-@pytest.mark.parametrize("name", [name for name in OF_IMAGES if not recipe(name, Kind.IMAGES).labelled])
+@pytest.mark.parametrize("name", [name for name in OF_POINTS if not recipe(name, Kind.POINTS).labelled])
 def test_points_are_trained_on_with_fourier_features(name):
     sizes = Sizes((2,), 2, widths=(8,), critic_widths=(8,), pair_widths=(8,), bounded=False, bandwidth=1.0)
     family = recipe(name, Kind.POINTS).family(sizes, learning_rate=1e-4)
@@ -151,6 +180,8 @@ def test_the_families_are_exported():
     ("name", "kind", "reason"),
     [
         ("gam", Kind.IMAGES, r"there is no family 'gam'; known are gan, .*aim-minus"),
+        ("gan", Kind.PAIRS, r"gan does not train on pairs of images; pix2pix, .*context-encoder do"),
+        ("pix2pix", Kind.IMAGES, r"pix2pix does not train on images; gan, .*aim-minus do"),
         ("gan", Kind.TABLE, r"gan does not train on a table; vae does"),
     ],
 )
@@ -194,6 +225,14 @@ def test_a_recipe_says_which_sizes_it_reads(name):
         one, two = ((made.generator or made.energy)(Sizes((1, 8, 8), **(plain | changed))) for changed in ({}, {size: other}))
         read |= {size} if one != two else set()
     assert made.reads == read
+
+
+@pytest.mark.parametrize("name", OF_PAIRS)
+def test_a_recipe_of_pairs_reads_the_width_and_the_size_of_z(name):
+    made, shapes = recipe(name, Kind.PAIRS), ((3, 32, 32), (4, 32, 32))
+    one, *others = (made.generator(PairSizes(*shapes, latent_dim, width)) for latent_dim, width in ((2, 4), (3, 4), (2, 5)))
+    assert one not in others
+    assert made.reads == {"latent_dim", "widths"}
 
 
 def test_a_weight_behind_the_name():

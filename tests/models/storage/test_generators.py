@@ -196,6 +196,7 @@ def test_broken_weights_are_refused(saved, damage, message):
     ("changes", "message"),
     [
         ({"latent_dim": -3}, "latent_dim is -3; it must be a positive integer"),
+        ({"latent_dim": 0}, "latent_dim is 0; it must be a positive integer"),
         ({"latent_dim": True}, "latent_dim is True"),
         ({"latent_dim": ...}, "missing 1 required positional argument: 'latent_dim'"),
         ({"latent_dim": 4}, "of its arguments does not fit event_shape .*, latent_dim 4"),

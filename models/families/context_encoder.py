@@ -1,0 +1,86 @@
+"""Context encoder: what is hidden in an image is filled in from what is seen of it, through features that hold no pixels.
+
+The condition is the image with something else where it is hidden, and as its last channel a mask, 1 where it is seen and -1
+where it is hidden (`cogen.models.data.pairs.centre_hidden`). With the hidden pixels m:
+
+    generator     weight * E |x - G(z, c)|^2 + (1 - weight) * E softplus(-D(m G(z, c)))        the first averaged over m
+    critic        that of `cogen.models.families.gan`, of m x and m G(z, c)
+
+The critic sees what is hidden, and not what stands around it: with the seam before it, it would look at nothing else.
+
+References:
+    Pathak, Krahenbuhl, Donahue, Darrell, Efros. Context encoders: feature learning by inpainting. CVPR 2016 (equations 1 to 3;
+        section 5.1: weights .999 and .001).
+Departures: the generator makes the whole image, of which only what is hidden is trained, so that a mask may be of any form; the
+critic is one of patches; no wider weight where hidden and seen overlap, and no channel-wise layer before the smallest features,
+which are one pixel here wherever the sides are powers of two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from cogen.models.families.gan import GAN, Critic, NonSaturating, Objective
+from cogen.models.families.pix2pix import RECIPE as TRANSLATION
+from cogen.models.families.sizes import PairSizes
+
+
+class ContextEncoder(GAN):
+    """A generator of (z, condition) and a critic of x; batches are (x, condition), the mask as the condition's last channel.
+
+    :param latent_dim: size of z; 0 where the generator is a function of the condition alone.
+    :param objective: default `NonSaturating` without R1.
+    :param weight: of the squared error, in [0, 1]; the game has the rest.
+
+    Raises ValueError for a weight outside of [0, 1].
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        critic: nn.Module,
+        latent_dim: int,
+        objective: Objective | None = None,
+        *,
+        weight: float = 0.999,
+        learning_rate: float = 2e-4,
+        betas: tuple[float, float] = (0.5, 0.999),
+    ) -> None:
+        if not 0 <= weight <= 1:
+            raise ValueError(f"weight={weight}: the squared error's share of the loss, in [0, 1]; the game has the rest")
+        game = objective or NonSaturating(gamma=0.0)
+        super().__init__(generator, critic, latent_dim, game, learning_rate=learning_rate, betas=betas)
+        self.weight = weight
+
+    def judged(self, label: list[Tensor], x: Tensor) -> Tensor:
+        return self.critic(x * hidden(*label))
+
+    def generator_loss(self, critic: Critic, fake: Tensor, real: Tensor, *label: Tensor) -> Tensor:
+        error = squared_error(fake, real, hidden(*label))
+        return self.weight * error + (1 - self.weight) * super().generator_loss(critic, fake, real, *label)
+
+
+def hidden(condition: Tensor) -> Tensor:
+    """1 where the mask hides and 0 where it shows, (batch, 1, height, width)."""
+    return (condition[:, -1:] < 0).to(condition.dtype)
+
+
+def squared_error(made: Tensor, x: Tensor, hidden: Tensor) -> Tensor:
+    """The mean squared error of the hidden values; 0 where none is hidden."""
+    return ((made - x).square() * hidden).sum() / (hidden.sum() * x.shape[1]).clamp_min(1)
+
+
+def _build(sizes: PairSizes, rates: Mapping[str, Any], *, weight: float = 0.999) -> ContextEncoder:
+    if sizes.condition_shape[0] != sizes.event_shape[0] + 1:
+        raise ValueError(
+            f"the condition has {sizes.condition_shape[0]} channels, and a context encoder fills in what is hidden: it takes"
+            f" the {sizes.event_shape[0]} of the image and a mask, as --condition centre (centre_hidden in Python)"
+        )
+    return ContextEncoder(sizes.encoder_decoder(), sizes.critic(of_pairs=False), sizes.latent_dim, weight=weight, **rates)
+
+
+RECIPE = replace(TRANSLATION, build=_build, generator=PairSizes.encoder_decoder_architecture)

@@ -1,0 +1,115 @@
+"""Image-to-image translation: a generator of (z, condition image) that stays near the target, and a critic of pairs.
+
+    critic        that of `cogen.models.families.gan`, of pairs (x, c), for every patch of the images
+    generator     E softplus(-D(G(z, c), c)) + weight * E |x - G(z, c)|        averaged over patches, and over pixels
+
+The distance asks for the layout and the colours, the critic for texture. The distance alone is `Regression`: the generator then
+makes the median of the images that go with a condition, which is blurred where these differ.
+
+References:
+    Isola, Zhu, Zhou, Efros. Image-to-image translation with conditional adversarial networks. CVPR 2017 (equations 1, 3 and 4;
+        L1 alone in section 4.1).
+Departures: those of `cogen.models.networks.translation`. The critic's loss is not halved. Both losses of a step are of draws
+of their own. Random crops and mirroring are the caller's (`cogen.models.training.preparation.Alike`).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import l1_loss
+
+from cogen.models.families.family import Batch, Family, Update, adam
+from cogen.models.families.gan import GAN, Critic, NonSaturating, Objective
+from cogen.models.families.recipe import Kind, Recipe
+from cogen.models.families.sizes import PairSizes
+
+DROPOUT = 0.5
+"""Of the published U-Net."""
+
+
+class Pix2Pix(GAN):
+    """A generator of (z, condition) and a critic of (x, condition); batches are (x, condition).
+
+    :param latent_dim: size of z; 0 where dropout is the generator's noise.
+    :param objective: default `NonSaturating` without R1.
+    :param weight: of the mean absolute difference from x.
+
+    Raises ValueError for a weight that is negative or not finite.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        critic: nn.Module,
+        latent_dim: int,
+        objective: Objective | None = None,
+        *,
+        weight: float = 100.0,
+        learning_rate: float = 2e-4,
+        betas: tuple[float, float] = (0.5, 0.999),
+    ) -> None:
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"weight={weight}: of the distance from x beside the game, a number that is not negative")
+        game = objective or NonSaturating(gamma=0.0)
+        super().__init__(generator, critic, latent_dim, game, learning_rate=learning_rate, betas=betas)
+        self.weight = weight
+
+    def generator_loss(self, critic: Critic, fake: Tensor, real: Tensor, *label: Tensor) -> Tensor:
+        return super().generator_loss(critic, fake, real, *label) + self.weight * l1_loss(fake, real)
+
+
+class Regression(Family):
+    """A generator of (z, condition) that lowers its mean absolute difference from x, and nothing else."""
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        latent_dim: int,
+        *,
+        learning_rate: float = 2e-4,
+        betas: tuple[float, float] = (0.5, 0.999),
+    ) -> None:
+        super().__init__()
+        self.generator, self.latent_dim = generator, latent_dim
+        self.learning_rate, self.betas = learning_rate, betas
+
+    def optimizers(self) -> dict[str, Any]:
+        return {"generator": adam(self.generator, learning_rate=self.learning_rate, betas=self.betas)}
+
+    def step(self, batch: Batch, update: Update, iteration: int) -> None:
+        x, condition = batch
+        update("generator", lambda: l1_loss(self.generator(self.latent(len(x)), condition), x))
+
+
+# --- recipes -------------------------------------------------------------------------------------------------------
+
+
+def _translated(sizes: PairSizes, rates: Mapping[str, Any], *, weight: float = 100.0) -> Pix2Pix:
+    return Pix2Pix(sizes.unet(DROPOUT), sizes.critic(), sizes.latent_dim, weight=weight, **rates)
+
+
+def _regressed(sizes: PairSizes, rates: Mapping[str, Any]) -> Regression:
+    return Regression(sizes.unet(DROPOUT), sizes.latent_dim, **rates)
+
+
+OF_PAIRS: dict[str, Any] = {
+    "takes": frozenset({Kind.PAIRS}),
+    "learning_rate": 2e-4,
+    "batch_size": 1,
+    "epochs": 200.0,
+    "average": 0.0,
+    "reads": frozenset({"latent_dim", "widths"}),
+}
+"""What the published recipes share: 200 epochs of single pairs, the rate falling over the second half."""
+
+RECIPE = Recipe(
+    _translated, latent_dim=0, generator=functools.partial(PairSizes.unet_architecture, dropout=DROPOUT), **OF_PAIRS
+)
+ALONE = replace(RECIPE, build=_regressed)
+"""The distance without the game."""
