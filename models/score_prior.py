@@ -91,11 +91,9 @@ class ScorePrior(EnergyModel):
         if latent:
             raise ValueError(f"{latent[0]} would be latent, and annealed Langevin moves y alone: give a known one")
         for name, view in self.views.items():
-            noise = view._likelihood
-            if type(noise) is not Normal or self._takes[name]:
-                continue
-            if (rows := _square_rows(view, self.event_shape)) is not None:
-                view._likelihood = _Noisy(noise.scale, rows, self.noise_levels)
+            known = type(view.likelihood) is Normal and not self._takes[name]
+            if known and (rows := _square_rows(view, self.event_shape)) is not None:
+                view._likelihood = _Noisy(view.likelihood.scale, rows, self.noise_levels)
 
     def _check_score(self) -> None:
         greatest = self.noise_levels[1]
@@ -197,11 +195,11 @@ def _is_sampled(view: View) -> bool:
 
 def _square_rows(view: View, event_shape: tuple[int, ...]) -> Tensor | None:
     """The diagonal of A A' of a linear view (up to a constant), of the view's shape; None for one that is not linear."""
-    points = torch.randn(3, *event_shape, generator=torch.Generator().manual_seed(0))
-    zero, a, b, c = view(torch.stack([torch.zeros(event_shape), *points[:2], points[0] + points[1]]))
+    points = torch.randn(2, *event_shape, generator=torch.Generator().manual_seed(0))
+    zero, a, b, c = view(torch.stack([torch.zeros(event_shape), *points, points[0] + points[1]]))
     if not torch.allclose(a + b, c + zero, atol=1e-4 * float(c.abs().max() + 1)):
         return None
-    shown, pull = torch.func.vjp(lambda x: view(x[None])[0], torch.zeros(event_shape))[:2]
+    shown, pull, *_ = torch.func.vjp(lambda x: view(x[None])[0], torch.zeros(event_shape))
     rows = torch.eye(shown.numel()).reshape(-1, *shown.shape)
     squares = [torch.func.vmap(pull)(part)[0].square().flatten(1).sum(1) for part in rows.split(AT_ONCE)]
     return torch.cat(squares).reshape(shown.shape)

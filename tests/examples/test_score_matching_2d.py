@@ -27,7 +27,7 @@ def test_the_example_runs(script, tmp_path, capsys):
     options = script.Options(
         mixtures=("ring", "apart"),
         methods=("sliced",),
-        seeds=(0, 1),
+        seeds=(0,),
         steps=3,
         batch=8,
         hidden=(4,),
@@ -42,7 +42,7 @@ def test_the_example_runs(script, tmp_path, capsys):
         ("apart", "sliced"),
         ("apart", "noise-conditional"),
     ]
-    assert [len(row["left"]) for row in record["rows"]] == [2, 2, 2]
+    assert [len(row["left"]) for row in record["rows"]] == [1, 1, 1]
     assert len(record["rows"][0]["log_z_error"]) == 1
     assert json.loads((tmp_path / "plane.json").read_text())["rows"] == record["rows"]
     assert "noise-conditional" in capsys.readouterr().out

@@ -95,6 +95,7 @@ def test_a_likelihood_that_is_wider_on_the_way_has_other_shares(monkeypatch):
     assert largest(sampled(mixture().condition(seen=SEEN[:, None]))) > DETECTED
 
 
+@pytest.mark.slow
 def test_an_item_s_draws_do_not_depend_on_the_others():
     model = mixture().condition(seen=np.array([[0.5], [-1.0], [2.0]]))
     few = {"num_warmup": 20, "num_chains": 8}
@@ -121,6 +122,7 @@ class Correlated(nn.Module):
 COVARIANCE = np.array([[1.0, 0.6, 0.2], [0.6, 0.8, 0.3], [0.2, 0.3, 0.5]])
 
 
+@pytest.mark.slow
 def test_a_class_is_given_and_entries_are_clamped():
     model = ScorePrior(Correlated(), noise_levels=(0.02, 5.0), event_shape=(3,), contexts={"label": Classes(2)})
     values = np.array([[9.0, 0.5, 9.0], [9.0, 0.5, 9.0]])

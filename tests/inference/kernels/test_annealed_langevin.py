@@ -79,6 +79,7 @@ def test_another_law_is_told_from_it(annealed):
     assert p_value(z, np.append(np.linspace(GREATEST, LEAST, WARMUP), LEAST)) < 1e-6
 
 
+@pytest.mark.slow
 def test_several_moves_at_a_level():
     """Algorithm 1 has few levels, and many steps at each."""
     z = draws(num_warmup=17, moves_per_level=3)["posterior"]["z"].values[:, 0]
