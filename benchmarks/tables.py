@@ -4,8 +4,8 @@
     python benchmarks/tables.py --check     # fails where a table differs from its record
 
 A table stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->``, in README.md or a page of docs. NAME is one of
-`TABLES`, or one of `KINDS` with a colon and the records that it is of, paths from the root. Numbers of the first are rounded in
-decimal, halves away from zero.
+`TABLES`, or one of `KINDS` or `RECORDS` with a colon and the records that it is of, paths from the root. Numbers of the first
+are rounded in decimal, halves away from zero.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 import tyro
 from completion_tables import long_table, remedies, rows_of, short_table
+from cooperative_tables import of_classes, of_energies, of_pairs, of_routes, of_style
 
 ROOT = Path(__file__).parents[1]
 PRODUCTS = ("evidence x gradients", "evidence x seconds", "distance x gradients", "distance x seconds")
@@ -150,11 +151,25 @@ KINDS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
 }
 """Of the rows of some records."""
 
+RECORDS: dict[str, Callable[[list[dict[str, Any]]], tuple[str, list[list[str]]]]] = {
+    "energies": of_energies,
+    "pairs": of_pairs,
+    "classes": of_classes,
+    "style": of_style,
+    "routes": of_routes,
+}
+"""Of some records as they are."""
+
 
 def made(name: str) -> str:
     """The table of a mark."""
     kind, _, files = name.partition(": ")
-    return KINDS[kind](rows_of(ROOT / file for file in files.split(", "))) if files else TABLES[name]()
+    if not files:
+        return TABLES[name]()
+    paths = [ROOT / file for file in files.split(", ")]
+    if kind in RECORDS:
+        return table(*RECORDS[kind]([json.loads(path.read_text(encoding="utf-8")) for path in paths]))
+    return KINDS[kind](rows_of(paths))
 
 
 @dataclass

@@ -29,7 +29,7 @@ from cogen.diagnostics.report import distinct_ancestors
 from cogen.diagnostics.weights import pareto_k, weight_ess
 
 if TYPE_CHECKING:
-    from cogen.inference import AnnealedHMC
+    from cogen.inference import AnnealedHMC, BlockGibbs
     from cogen.inference.items import ItemModel
 
 
@@ -74,7 +74,7 @@ def prior_draws(items: ItemModel, data: Mapping[str, Any], num_items: int, *, se
 
 def evidence_bounds(
     model: Callable,
-    kernel: AnnealedHMC,
+    kernel: AnnealedHMC | BlockGibbs,
     truth: Mapping[str, Any],
     *,
     num_warmup: int,
@@ -87,7 +87,7 @@ def evidence_bounds(
     """Bounds of log p(y), in nats, of simulated data.
 
     :param model: conditioned on data that were simulated from it, as `simulate` does.
-    :param kernel: an `AnnealedHMC` made without a model.
+    :param kernel: an `AnnealedHMC` or a `BlockGibbs` made without a model.
     :param truth: the latents that the data were simulated from, by site, constrained, with the item axis first where the
         model has items.
     :param pilot: chains of a pilot that adapts step sizes and inverse temperatures; needed for a kernel that adapts.
@@ -102,7 +102,7 @@ def evidence_bounds(
 
     if kernel.adapts and not pilot:
         raise ValueError("this kernel adapts as it runs, which biases both bounds: give pilot=, the number of a pilot's chains")
-    exact = _flat(model, truth)
+    exact = _positions(model, kernel, truth)
     kernel.settings.check_bounds()
     options: dict[str, Any] = {"num_warmup": num_warmup, "progress": progress, "items_at_once": items_at_once}
     gradients = 0
@@ -140,27 +140,19 @@ def evidence_bounds(
     )
 
 
-def _flat(model: Callable, truth: Mapping[str, Any]) -> np.ndarray:
-    """Constrained latents as flat unconstrained coordinates, (item, dim)."""
+def _positions(model: Callable, kernel: Any, truth: Mapping[str, Any]) -> np.ndarray:
+    """Constrained latents as coordinates of the kernel's target, (item, dim)."""
     import jax
-    from jax.flatten_util import ravel_pytree
-    from numpyro.infer.util import unconstrain_fn
 
     from cogen.inference.items import find_items
 
     items = find_items(model)
     if items is None:
-        values = unconstrain_fn(model, (), {}, {name: np.asarray(value) for name, value in truth.items()})
-        return np.asarray(ravel_pytree({name: values[name] for name in truth})[0])[None]
+        return np.asarray(kernel.position(model, (), {name: np.asarray(value) for name, value in truth.items()}))[None]
     data = jax.tree.map(lambda a: np.asarray(a)[:, None], dict(items.item_data))
     counts = {name: len(np.asarray(value)) for name, value in truth.items()}
     wanted = len(jax.tree.leaves(data)[0])
     if set(counts.values()) != {wanted}:
         raise ValueError(f"truth holds items by site as {counts}, the model is conditioned on {wanted}")
-
-    def flat(values: dict, item_data: dict) -> Any:
-        found = unconstrain_fn(items.numpyro, (item_data,), {}, values)
-        return ravel_pytree({name: found[name] for name in truth})[0]
-
     values = {name: np.asarray(value)[:, None] for name, value in truth.items()}
-    return np.asarray(jax.vmap(flat)(values, data))
+    return np.asarray(jax.vmap(lambda v, item: kernel.position(items.numpyro, (item,), v))(values, data))

@@ -161,6 +161,26 @@ def _cubic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return base * base * base  # ** 3 is ten times slower
 
 
+def recall(real: Any, samples: Any, neighbour: int = 3) -> float:
+    """The share of real features (item, feature) that lie within the neighbourhoods of samples' features (item, feature).
+
+    A sample's neighbourhood reaches to the neighbour-th of the other samples; a real item counts that lies in any. With the
+    arguments exchanged it is the precision. It depends on both counts: compare equal ones.
+
+    Raises ValueError for features that do not match or are not finite, and for fewer samples than neighbours.
+
+    References:
+        Kynkaanniemi et al. Improved precision and recall metric for assessing generative models. NeurIPS 2019 (equation 2).
+    """
+    a, b = _two_sets(real, samples)
+    if not 1 <= neighbour < len(b):
+        raise ValueError(f"neighbour={neighbour} of {len(b)} samples: each needs that many others, and at least one")
+    from scipy.spatial.distance import cdist
+
+    radius = np.partition(cdist(b, b), neighbour, axis=1)[:, neighbour]  # the nearest is the sample itself
+    return float((cdist(a, b) <= radius).any(axis=1).mean())
+
+
 def mode_coverage(samples: Any, centres: Any, sd: float, within: float = 3.0, at_least: int = 1) -> ModeCoverage:
     """Which modes of a mixture with known centres the samples (item, dimension) reach.
 

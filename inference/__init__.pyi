@@ -21,6 +21,8 @@ from .executors.in_process import InProcess as InProcess
 from .executors.ray_actors import RayExecutor as RayExecutor
 from .items import items_apart as items_apart
 from .kernels.annealed_hmc import AnnealedHMC as AnnealedHMC
+from .kernels.annealed_langevin import AnnealedLangevin as AnnealedLangevin
+from .kernels.block_gibbs import BlockGibbs as BlockGibbs
 from .kernels.gradient_descent import GradientDescent as GradientDescent
 from .kernels.importance_resampling import ImportanceResampling as ImportanceResampling
 from .kernels.langevin import Langevin as Langevin
@@ -30,6 +32,8 @@ from .short_form import infer as infer
 from .torch.annealed_hmc import PyroAnnealedHMC as PyroAnnealedHMC
 from .torch.guide_start import PyroGuideStart as PyroGuideStart
 from .torch.langevin import PyroLangevin as PyroLangevin
+from .torch.short_run import ChainsLost as ChainsLost
+from .torch.short_run import ShortRun as ShortRun
 from .torch.variational import PyroSVI as PyroSVI
 from .torch.variational import fit_pyro_guide as fit_pyro_guide
 from .variational import SVI as SVI

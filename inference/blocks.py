@@ -81,8 +81,6 @@ class JaxProgram:
         self._mesh = None if devices is None else Mesh(np.array(devices), ("item",))
         self.kernel: Kernel = recipe.kernel(num_warmup, num_chains)
         self.library, self.name = recipe.library, recipe.name
-        if self.kernel.needs_conditionals:
-            raise ValueError(f"{self.name} draws blocks from their conditionals, and the density of a model gives none")
         self._shape = first
         self.by_host = self.kernel.host_may_dispatch and self._convolves(first)
         if self.by_host:
@@ -232,8 +230,9 @@ class JaxProgram:
         """What is kept of one item's transition: its draws and statistics per chain, and its path."""
         # What an `ItemModel` makes of its latents is large, and comes from `decode`.
         args, alone = self._arguments(item), item.data is None
-        unconstrained = jax.vmap(target.sites)(state.position)
-        sites = jax.vmap(lambda z: constrained_sites(self._model, args, {}, z, deterministic=alone))(unconstrained)
+        sites = jax.vmap(target.sites)(state.position)
+        if target.layers is None:
+            sites = jax.vmap(lambda z: constrained_sites(self._model, args, {}, z, deterministic=alone))(sites)
         if not alone:
             sites = {name: value[:, 0] for name, value in sites.items()}  # the plate of one item
         statistics = statistics_of(info, item.start is None, self.kernel.weighted)

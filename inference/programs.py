@@ -82,7 +82,7 @@ def _compiled(
     own = jax.tree.map(lambda a: a[0], whole.own)
     jax.eval_shape(lambda: jnp.zeros(bound.target(args, model=program_model, own=own).dim))  # what is wrong is raised here
     if start is not None:
-        whole = whole._replace(start=_positions(program_model, whole, start))
+        whole = whole._replace(start=_positions(recipe, program_model, whole, start))
         check_supports(start, [whole.start])
     size = 1 if items is None else items_at_once or items_per_block(counts["num_chains"])
     first = whole.take(blocks_of(len(ids), size)[0][0])
@@ -108,21 +108,19 @@ def _checked(start: Mapping[str, Any], lead: tuple[int, ...]) -> dict[str, np.nd
     return values
 
 
-def _positions(model: Callable, whole: Items, start: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Starting values as unconstrained coordinates, (item, chain, dim)."""
+def _positions(recipe: Any, model: Callable, whole: Items, start: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Starting values as the coordinates of the kernel's target, (item, chain, dim)."""
     import jax
     import jax.numpy as jnp
 
-    from cogen.inference.targets.numpyro_target import unconstrained_position
-
     values = {name: jnp.asarray(value) for name, value in start.items()}
     if whole.data is None:
-        return np.asarray(jax.vmap(lambda v: unconstrained_position(model, (), v))(values))[None]
+        return np.asarray(jax.vmap(lambda v: recipe.position(model, (), v))(values))[None]
 
     def one(data: Any, values: dict[str, Any]) -> Any:
         args = (jax.tree.map(lambda a: a[None], data),)
         plate = {name: value[:, None] for name, value in values.items()}
-        return jax.vmap(lambda v: unconstrained_position(model, args, v))(plate)
+        return jax.vmap(lambda v: recipe.position(model, args, v))(plate)
 
     return np.asarray(jax.vmap(one, in_axes=(0, 1))(whole.data, values))
 

@@ -40,6 +40,14 @@ def id_halves(ids: np.ndarray) -> np.ndarray:
     return np.stack([wide >> np.uint64(32), wide & np.uint64(0xFFFFFFFF)], axis=1).astype(np.uint32)
 
 
+def check_ids(ids: np.ndarray) -> np.ndarray:
+    """The ids of items as an array. Raises ValueError for ids out of range, and for one that two items have."""
+    id_halves(ids)
+    if len(np.unique(ids)) != len(ids):
+        raise ValueError("ids: two items have the same id, and would have the same random numbers")
+    return np.asarray(ids)
+
+
 def ids_of(halves: np.ndarray) -> np.ndarray:
     """The integers of which `id_halves` made these, (n, 2) -> (n,)."""
     wide = np.asarray(halves, np.uint64)

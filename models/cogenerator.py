@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from cogen.inference.items import CONTEXT, count_items, meet_items, take_items
-from cogen.inference.seeds import id_halves
+from cogen.inference.seeds import check_ids
 from cogen.inference.unknown_contexts import Expansion
 from cogen.models.contexts import Classes, Context, contexts_of, taken_by
 from cogen.models.frozen import frozen
@@ -137,11 +137,8 @@ class CoGenerator:
 
         Raises ValueError for ids out of range, repeated, or of another number of items.
         """
-        id_halves(ids)
-        if len(np.unique(ids)) != len(ids):
-            raise ValueError("ids: two items have the same id, and would have the same random numbers")
         copied = copy.copy(self)
-        copied._ids = np.asarray(ids)
+        copied._ids = check_ids(ids)
         copied._check_counts()
         return copied
 
@@ -311,15 +308,9 @@ class CoGenerator:
     @property
     def dims(self) -> dict[str, tuple[str, ...]]:
         """Names of the dimensions of one item, by site, view and context."""
-        image = ("channel", "height", "width")
-
-        def named(shape: tuple[int, ...], prefix: str) -> tuple[str, ...]:
-            base = image if len(shape) == 3 else ("column",) if len(shape) == 1 else [f"axis_{k}" for k in range(len(shape))]
-            return tuple(prefix + dim for dim in base)
-
         arrays = {n: c.shape for n, c in self.contexts.items() if not isinstance(c, Classes)}
-        shown = {n: named(s, "" if s == self.event_shape else f"{n}_") for n, s in {**self.shapes, **arrays}.items()}
-        return {"z": ("latent",), "x": named(self.event_shape, ""), **shown, **self._contexts.dims()}
+        shown = {n: event_dims(s, "" if s == self.event_shape else f"{n}_") for n, s in {**self.shapes, **arrays}.items()}
+        return {"z": ("latent",), "x": event_dims(self.event_shape), **shown, **self._contexts.dims()}
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -486,6 +477,13 @@ class CoGenerator:
                     f"view {name!r}: Bernoulli maps A(x) from [{low:g}, {high:g}] to probabilities, and the generator makes"
                     f" values in [{least:g}, {greatest:g}]: give Bernoulli(value_range=({least:g}, {greatest:g}))"
                 )
+
+
+def event_dims(shape: tuple[int, ...], prefix: str = "") -> tuple[str, ...]:
+    """Names of the dimensions of an event in results."""
+    image = ("channel", "height", "width")
+    named = image if len(shape) == 3 else ("column",) if len(shape) == 1 else [f"axis_{k}" for k in range(len(shape))]
+    return tuple(prefix + dim for dim in named)
 
 
 def _check_views(views: Any) -> None:

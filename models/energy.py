@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from cogen.models.cogenerator import CoGenerator, Data
 from cogen.models.contexts import Array, Context, taken_by
 from cogen.models.given_contexts import GivenContexts
+from cogen.models.masks import clamping
 from cogen.models.views import View
 
 ENERGY, CLAMPED = "energy", "clamped"
@@ -192,19 +193,11 @@ class EnergyModel(CoGenerator):
         Raises TypeError for a mask that is not boolean, ValueError for another shape, for one that leaves nothing free or
         clamps nothing, and for values that are not finite where they stay.
         """
-        mask = torch.as_tensor(mask)
-        if mask.dtype != torch.bool:
-            raise TypeError(f"a mask is boolean, True = stays; this one is {mask.dtype}")
-        if tuple(mask.shape) != self.event_shape:
-            raise ValueError(f"clamp: the mask has shape {tuple(mask.shape)}, y has {self.event_shape}")
-        free = int((~mask).sum())
-        if free in (0, mask.numel()):
-            raise ValueError(
-                f"clamp: the mask keeps {mask.numel() - free} of {mask.numel()} entries; some stay, and some are free"
-            )
-        values = np.where(mask.numpy(), np.asarray(values, np.float32), np.float32(0))
+        seen = clamping(mask, self.event_shape)
+        values = np.where(seen, np.asarray(values, np.float32), np.float32(0))
         clamped = copy.copy(self)
-        clamped._make(_Completed(mask), free, {**self.contexts, CLAMPED: Array(self.event_shape)}, self.views)
+        contexts = {**self.contexts, CLAMPED: Array(self.event_shape)}
+        clamped._make(_Completed(torch.from_numpy(seen)), int((~seen).sum()), contexts, self.views)
         known = {name: each for name, each in self._contexts.given.items() if name != CLAMPED}
         clamped.name, clamped._data, clamped._ids = self.name, self._data, self._ids
         clamped._contexts = GivenContexts(clamped.contexts, known)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 Shape = tuple[int, ...]
@@ -105,6 +107,22 @@ def assorted(shape: Shape, count: int, *, seed: int) -> np.ndarray:
         lambda: free_form(shape, thickness=max(2, height // 5), seed=int(rng.integers(2**31))),
     )
     return np.stack([kinds[k % len(kinds)]() for k in range(count)])
+
+
+def clamping(mask: Any, shape: Shape) -> np.ndarray:
+    """A mask that says which entries of an event of this shape stay where they are, checked.
+
+    Raises TypeError for a mask that is not boolean, ValueError for another shape, and for one that leaves nothing free or
+    clamps nothing.
+    """
+    found = np.asarray(mask)
+    if found.dtype != bool:
+        raise TypeError(f"a mask is boolean, True = stays; this one is {found.dtype}")
+    if found.shape != shape:
+        raise ValueError(f"clamp: the mask has shape {found.shape}, an event has {shape}")
+    if found.all() or not found.any():
+        raise ValueError(f"clamp: the mask keeps {found.sum()} of {found.size} entries; some stay, and some are free")
+    return found
 
 
 def _image(shape: Shape) -> tuple[int, int]:

@@ -34,8 +34,8 @@ from cogen.inference.kernels.kernel import ExactDraws, Kernel, Own
 from cogen.inference.loops import compiled_loop
 from cogen.inference.targets.masked_sites import ProperUnobserved
 from cogen.inference.targets.model_checks import check_numpyro_model
-from cogen.inference.targets.numpyro_target import constrained_sites, numpyro_target
-from cogen.inference.targets.target import Target
+from cogen.inference.targets.numpyro_target import constrained_sites, numpyro_target, unconstrained_position
+from cogen.inference.targets.target import Sites, Target
 
 Array = jax.Array
 
@@ -90,6 +90,10 @@ class EnsembleKernel(Recipe, MCMCKernel):
             initial = initial.with_row(own.guide)
         options = {name: getattr(self.settings, name) for name in ("temper", "flat_prior") if hasattr(self.settings, name)}
         return numpyro_target(model, args, kwargs, initial=initial, **options)._replace(own=own)
+
+    def position(self, model: Callable, args: tuple, values: Sites) -> Array:
+        """The coordinates (dim,) of values of a model's latent sites. Raises ValueError for those of other sites."""
+        return unconstrained_position(model, args, values)
 
     # --- NumPyro's contract --------------------------------------------------------------------------------------
 

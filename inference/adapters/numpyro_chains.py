@@ -16,7 +16,7 @@ import numpy as np
 from numpyro.infer.mcmc import MCMCKernel
 
 from cogen.inference.kernels.kernel import Kernel, Own, Start, chain_keys
-from cogen.inference.targets.numpyro_target import numpyro_target
+from cogen.inference.targets.numpyro_target import numpyro_target, unconstrained_position
 from cogen.inference.targets.target import Program, Target
 
 Array = jax.Array
@@ -111,6 +111,8 @@ class NumPyroRecipe:
     def kernel(self, num_warmup: int, num_chains: int) -> NumPyroChains:
         assert self._made is not None
         return NumPyroChains(self._made, num_warmup, num_chains)
+
+    position = staticmethod(unconstrained_position)
 
     def own(self, num_warmup: int, ids: np.ndarray) -> Own:
         return Own()

@@ -132,11 +132,6 @@ class Kernel(Protocol):
         return True
 
     @property
-    def needs_conditionals(self) -> bool:
-        """Whether a step draws blocks of coordinates from their conditionals, which the target of a PPL model does not give."""
-        return False
-
-    @property
     def evidence_kind(self) -> str:
         """Where the evidence of a run comes from ("annealed", "bridged", "importance", "stepping-stone"); "" without one."""
         return ""

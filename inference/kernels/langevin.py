@@ -267,8 +267,12 @@ class Langevin(EnsembleKernel, settings=LangevinSettings, kernel=LangevinKernel)
 
 def propose(target: Target, start: Point, normal: Array, beta: Array, step: Array, scale: Array | None) -> Point:
     """x' and its gradients: the one evaluation of a transition."""
-    pulled = normal + 0.5 * step * _transposed(scale, start.gradient(beta))
-    return evaluate(target, start.u + step * _times(scale, pulled))
+    return evaluate(target, euler(start.u, start.gradient(beta), normal, step, scale))
+
+
+def euler(u: Array, gradient: Array, normal: Array, step: Array, scale: Array | None) -> Array:
+    """x' of x and the gradient there."""
+    return u + step * _times(scale, normal + 0.5 * step * _transposed(scale, gradient))
 
 
 def log_ratio(start: Point, end: Point, normal: Array, beta: Array, step: Array, scale: Array | None) -> Array:

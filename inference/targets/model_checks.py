@@ -133,5 +133,6 @@ def check_starts(lost: np.ndarray, num_chains: int, items: bool) -> None:
         raise ValueError(
             f"{where}{', ...' if lost.size > 8 else ''}: the log density is not finite at any of the {num_chains} starts, which"
             " are draws of the prior (or of initial=): a likelihood that is zero almost everywhere needs more chains, a start"
-            " nearer to the data (initial=) or a softer constraint; if it is NaN, look at the model's arithmetic"
+            " nearer to the data (initial=) or a softer constraint; if it is NaN, look at the model's arithmetic (a score has"
+            " none: use AnnealedLangevin)"
         )

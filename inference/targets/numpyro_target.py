@@ -56,7 +56,7 @@ def numpyro_target(
     ``initial`` whose sites or shapes are not the model's.
     """
     kwargs = dict(kwargs or {})
-    prototype = _prototype(model, args, kwargs)
+    prototype = first_trace(model, args, kwargs)
     hidden = {name: site for name, site in prototype.items() if not site["is_observed"]}
     discrete = [name for name, site in hidden.items() if site["fn"].support.is_discrete]
     latent = {name: site for name, site in hidden.items() if name not in discrete}
@@ -87,7 +87,9 @@ def numpyro_target(
             name = site["name"]
             return biject_to(site["fn"].support)(values[name]) if site["type"] == "sample" and name in values else None
 
-        trace = _trace(handlers.substitute(handlers.seed(model, jax.random.key(0)), substitute_fn=constrain), args, kwargs)
+        trace = sample_sites(
+            handlers.substitute(handlers.seed(model, jax.random.key(0)), substitute_fn=constrain), args, kwargs
+        )
         jacobian = [
             jnp.ravel(biject_to(trace[name]["fn"].support).log_abs_det_jacobian(values[name], trace[name]["value"]))
             for name in latent
@@ -108,14 +110,14 @@ def numpyro_target(
 
     def change_terms(trace: dict) -> list[Array]:
         """What scales and masks make of it."""
-        parts = [(_site_terms(trace[name]), -_terms(unmasked(trace[name]["fn"]), trace[name]["value"])) for name in changed]
+        parts = [(site_terms(trace[name]), -_terms(unmasked(trace[name]["fn"]), trace[name]["value"])) for name in changed]
         return [terms for part in parts for terms in part]
 
     def observed_terms(u: Array, trace: dict, chosen: bool) -> list[Array]:
         if discrete:
             values = {name: trace[name]["value"] for name in latent}
             return [_enumerated(model, args, kwargs, values, latent, nesting)[None]] if chosen else []
-        return [_site_terms(site) for name, site in trace.items() if site["is_observed"] and (name in tempered) == chosen]
+        return [site_terms(site) for name, site in trace.items() if site["is_observed"] and (name in tempered) == chosen]
 
     def terms(u: Array) -> tuple[Array, Array]:
         trace, jacobian = trace_at(u)
@@ -137,11 +139,11 @@ def numpyro_target(
         return real(jnp.concatenate(observed_terms(u, trace_at(u)[0], False)))
 
     def prior_draw(key: Array) -> Array:
-        trace = _trace(handlers.seed(model, key), args, kwargs)
+        trace = sample_sites(handlers.seed(model, key), args, kwargs)
         return ravel_pytree(unconstrained({name: trace[name]["value"] for name in latent}, trace))[0]
 
     def from_values(key: Array, values: Mapping[str, Array]) -> Array:
-        trace = _trace(handlers.seed(handlers.substitute(model, data=dict(values)), key), args, kwargs)
+        trace = sample_sites(handlers.seed(handlers.substitute(model, data=dict(values)), key), args, kwargs)
         return ravel_pytree(unconstrained(values, trace))[0]
 
     def guide_draw(key: Array, start: GuideStart) -> Array:
@@ -172,8 +174,8 @@ def unconstrained_position(model: Callable, args: tuple, values: Sites) -> Array
 
     Raises ValueError for values of other sites than the model's continuous latent ones.
     """
-    prototype = _prototype(model, args, {})
-    latent = {name for name, site in prototype.items() if _is_latent(site) and not site["fn"].support.is_discrete}
+    prototype = first_trace(model, args, {})
+    latent = {name for name, site in prototype.items() if is_latent(site) and not site["fn"].support.is_discrete}
     if set(values) != latent:
         raise ValueError(f"values are given of the sites {sorted(values)}, the model has the latent sites {sorted(latent)}")
     found = unconstrain_fn(handlers.seed(model, jax.random.key(0)), args, {}, values)
@@ -197,7 +199,7 @@ def constrained_sites(
 def _deterministic_of_discrete(model: Callable, args: tuple, kwargs: dict) -> set[str]:
     """The deterministic sites to which a path leads from a discrete latent site, in the program that the model traces to."""
     trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
-    discrete = {n: s["value"] for n, s in trace.items() if _is_latent(s) and s["fn"].support.is_discrete}
+    discrete = {n: s["value"] for n, s in trace.items() if is_latent(s) and s["fn"].support.is_discrete}
     names = [name for name, site in trace.items() if site["type"] == "deterministic"]
     if not discrete or not names:
         return set()
@@ -215,16 +217,16 @@ def _deterministic_of_discrete(model: Callable, args: tuple, kwargs: dict) -> se
     return {n for n, v in zip(names, program.outvars, strict=True) if not isinstance(v, Literal) and v in reached}
 
 
-def _is_latent(site: dict) -> bool:
+def is_latent(site: dict) -> bool:
     return site["type"] == "sample" and not site["is_observed"]
 
 
-def _trace(model: Callable, args: tuple, kwargs: dict) -> dict:
+def sample_sites(model: Callable, args: tuple, kwargs: dict) -> dict:
     trace = handlers.trace(model).get_trace(*args, **kwargs)
     return {name: site for name, site in trace.items() if site["type"] == "sample"}
 
 
-def _prototype(model: Callable, args: tuple, kwargs: dict) -> dict:
+def first_trace(model: Callable, args: tuple, kwargs: dict) -> dict:
     """The sites of one run of the model, which must have draws and be the same posterior in every run."""
     try:
         trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
@@ -259,7 +261,7 @@ def _terms(distribution: dist.Distribution, value: Array, scale: Array | None = 
     return jnp.ravel(terms)
 
 
-def _site_terms(site: dict) -> Array:
+def site_terms(site: dict) -> Array:
     return _terms(site["fn"], site["value"], site.get("scale"))
 
 
@@ -289,7 +291,10 @@ def _check_sites(prototype: dict, hidden: dict, latent: dict) -> None:
             ) from None
     if not latent:
         names = ", ".join(map(repr, hidden))
-        raise ValueError(f"latent site {names} is discrete, and there is no other: there is nothing for a gradient to move")
+        raise ValueError(
+            f"latent site {names} is discrete, and there is no other: there is nothing for a gradient to move"
+            " (BlockGibbs draws two layers of units)"
+        )
 
 
 def _tempered(prototype: dict, temper: Sequence[str] | None) -> set[str]:

@@ -32,6 +32,16 @@ class Program(NamedTuple):
     kwargs: dict[str, Any]
 
 
+class NoiseLevels(NamedTuple):
+    """The paths of a model whose density may have more noise."""
+
+    least: float
+    """Standard deviations; the path itself is that of the least."""
+    greatest: float
+    at: Callable[[Array], Target]
+    """From a level to the path there, in the same coordinates."""
+
+
 class Target(NamedTuple):
     """One item's annealing path, in flat unconstrained coordinates u of shape (dim,)."""
 
@@ -49,6 +59,10 @@ class Target(NamedTuple):
     """What a kernel knows of this item alone: recorded step sizes, a ladder, an exact draw."""
     affine: Any = None
     """How u lies to the model's own unconstrained coordinates, center + factor u, where these are others."""
+    noise: NoiseLevels | None = None
+    layers: Any = None
+    """The two layers whose units are independent given each other, where the model has such: u then holds the sites' own values
+    (`cogen.inference.targets.layered_target`)."""
 
     def reference(self, u: Array) -> Array:
         """The terms of log q0, (n,)."""

@@ -29,7 +29,8 @@ class Family(nn.Module):
     """The base of all families: an `nn.Module` whose children are its networks.
 
     ``generator`` is the network that maps (batch, latent_dim) to (batch, *event_shape); a family that infers has an ``encoder``
-    too, from x to the mean and log standard deviation of q(z | x), each (batch, latent_dim).
+    too, from x to the mean and log standard deviation of q(z | x), each (batch, latent_dim). A family without a generator, as
+    that of an energy, says which of its networks is ``averaged``.
     """
 
     generator: nn.Module
@@ -39,12 +40,20 @@ class Family(nn.Module):
     takes_items: bool = False
     """Whether a batch ends with the places of its items in the data, (item,): where each has parameters of its own."""
 
+    @property
+    def averaged(self) -> nn.Module:
+        """The network of whose weights a training keeps an average: the generator, where there is one."""
+        return self.generator
+
     def optimizers(self) -> dict[str, Any]:
         """Fresh optimisers by name; what each trains is what it was given."""
         raise NotImplementedError
 
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
-        """One step on ``batches_per_step`` batches, laid one after the other in ``batch``."""
+        """One step on ``batches_per_step`` batches, laid one after the other in ``batch``.
+
+        Raises FloatingPointError, saying why, where training cannot go on.
+        """
         raise NotImplementedError
 
     def variant(self, iteration: int) -> Hashable:

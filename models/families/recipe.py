@@ -51,8 +51,9 @@ class Recipe:
     :param average: default decay of the moving average of the generator's weights; 0 keeps none.
     :param latent_dim: default size of z; 0 for generators that take none.
     :param reads: which of ``latent_dim``, ``widths`` and ``convolutional`` of the sizes its networks follow.
-    :param generator: from the sizes to how the generator is stored.
+    :param generator: from the sizes to how the generator is stored; None where there is an energy alone.
     :param encoder: the same of the family's ``encoder``; None where it has none to store.
+    :param energy: the same of the family's ``energy``, which is stored with the family's ``run``, its Langevin steps.
     """
 
     build: Callable[..., Family]
@@ -67,8 +68,9 @@ class Recipe:
     average: float = 0.999
     latent_dim: int = 64
     reads: frozenset[str] = frozenset({"latent_dim", "widths", "convolutional"})
-    generator: Callable[[Any], Architecture] = Sizes.generator_architecture
+    generator: Callable[[Any], Architecture] | None = Sizes.generator_architecture
     encoder: Callable[[Any], Architecture] | None = None
+    energy: Callable[[Sizes], Architecture] | None = None
 
     @property
     def settings(self) -> dict[str, Any]:

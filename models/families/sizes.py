@@ -23,6 +23,7 @@ from cogen.models.networks.architectures import (
     FourierFeatures,
 )
 from cogen.models.networks.encoders import FeatureEncoder, head
+from cogen.models.networks.energies import ENERGIES
 from cogen.models.networks.translation import ConvolutionalEncoder, EncoderDecoder, PatchCritic, UNet
 
 
@@ -30,7 +31,7 @@ class Architecture(NamedTuple):
     """A network as it is stored."""
 
     name: str
-    """A key of `storage.generators.ARCHITECTURES` or of `storage.encoders.ENCODERS`."""
+    """A key of `storage.generators.ARCHITECTURES`, of `storage.encoders.ENCODERS` or of `networks.energies.ENERGIES`."""
     arguments: dict[str, Any]
 
 
@@ -210,6 +211,12 @@ class Sizes:
         """The features of a critic and a linear layer, x -> (batch, latent_dim)."""
         return nn.Sequential(self.critic().features, nn.Linear(self.features, self.latent_dim))
 
+    def energy(self) -> nn.Module:
+        """x -> (batch,), smooth; with classes of (x, label)."""
+        name, arguments = self.energy_architecture()
+        network = ENERGIES[name](**arguments)
+        return network.to(memory_format=torch.channels_last) if self.convolutional else network  # type: ignore[call-overload]
+
     def pair_features(self) -> nn.Module:
         """What a critic of pairs sees of x."""
         return self.critic().features if self.bandwidth is None else self._fourier(self.bandwidth)
@@ -241,6 +248,13 @@ class Sizes:
         """Of an encoder made of `reconstructor`."""
         size = {"latent_dim": self.latent_dim, "width": self.features}
         return Architecture("Reconstructor", {**size, **self._critic_arguments()})
+
+    def energy_architecture(self) -> Architecture:
+        """Of `energy`: convolutions have two or more channel counts, the critic's widths."""
+        shape = {"event_shape": self.event_shape, "num_classes": self.num_classes}
+        if self.convolutional:
+            return Architecture("ConvolutionalEnergy", {**shape, "channels": self.critic_widths or (16, 32, 64)})
+        return Architecture("DenseEnergy", {**shape, "hidden": self.critic_widths or (128, 128)})
 
     # ---------------------------------------------------------------------------------------------------------------
 

@@ -308,6 +308,11 @@ class DenseEncoder(nn.Module):
         return mean, log_sd
 
 
+def one_hot_weights(label: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """Weights (batch, num_classes) of classes (batch,) of integers; weights stay as they are."""
+    return (one_hot(label.long(), num_classes) if label.ndim == 1 else label).to(dtype)
+
+
 class Conditioned(nn.Module):
     """A network that sees a class beside its input: a one-hot vector beside a vector, constant planes beside an image.
 
@@ -321,7 +326,7 @@ class Conditioned(nn.Module):
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         """x (batch, n) or (batch, channel, height, width); label (batch,) of integers, or weights (batch, num_classes)."""
-        classes = (one_hot(label.long(), self.num_classes) if label.ndim == 1 else label).to(x.dtype)
+        classes = one_hot_weights(label, self.num_classes, x.dtype)
         return self.network(torch.cat([x, classes[(...,) + (None,) * (x.ndim - 2)].expand(-1, -1, *x.shape[2:])], dim=1))
 
     def given(self, label: int) -> "Given":

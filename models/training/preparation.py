@@ -16,6 +16,11 @@ def dequantised(images: Tensor) -> Tensor:
     return ((images.float() + torch.rand(images.shape, device=images.device)) / 128 - 1).clamp(-1.0, 1.0)
 
 
+def binarised(images: Tensor) -> Tensor:
+    """Bytes as 0 and 1, at random: a pixel is one with the probability that its gray says."""
+    return (255 * torch.rand(images.shape, device=images.device) < images).float()
+
+
 class Mirrored:
     """What ``prepare`` makes of a batch, every image mirrored left to right with probability one half."""
 

@@ -53,7 +53,7 @@ class Training:
     seconds: float
     """Of all calls that went into the checkpoint."""
     average: nn.Module | None
-    """The averaged generator, in evaluation mode with batch statistics of its own weights."""
+    """The averaged network (`Family.averaged`), in evaluation mode with batch statistics of its own weights."""
 
 
 def training_steps(
@@ -87,14 +87,14 @@ def training_steps(
         a fresh permutation of the items, its incomplete last step dropped.
     :param seed: batches and latents follow from it; initial weights are the caller's.
     :param schedule: a factor of every learning rate.
-    :param average: decay per step of a moving average of the generator's weights, in [0, 1); 0 keeps none. After n steps it
-        is at most (1 + n) / (10 + n).
+    :param average: decay per step of a moving average of the weights of `Family.averaged`, in [0, 1); 0 keeps none. After n
+        steps it is at most (1 + n) / (10 + n).
     :param prepare: makes of a batch of x what the networks see, such as floats of bytes (`cogen.models.training.preparation`);
         or one for each tensor of ``data``, None for those that stay as they are, such as labels; or a `Joint` one of all.
     :param checkpoint: a folder: every ``save_every`` steps the whole state is written there, and a run that was killed goes on
         from it when it is called again. More ``num_steps`` prolong a run whose schedule does not look at their number.
     :param watch: called as ``watch(steps, family, averaged)`` every ``watch_every`` steps and after the last; ``averaged()``
-        gives the averaged generator, or None. What it draws at random does not disturb the training.
+        gives the averaged network, or None. What it draws at random does not disturb the training.
     :param precision: "32-true", or "bf16-mixed", which is several times faster on CPUs with AMX and on GPUs.
     :param accelerator: "cpu", "cuda", "auto".
     :param devices: how many; the script is then launched once for each.
@@ -142,7 +142,7 @@ def training_steps(
     if devices > 1:  # all begin with the weights of the first
         for tensor in (*family.parameters(), *family.buffers()):
             tensor.data.copy_(fabric.broadcast(tensor.data))
-    averaged = AveragedModel(family.generator) if average else None
+    averaged = AveragedModel(family.averaged) if average else None
     optimizers = family.optimizers()
     rates = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in optimizers.items()}
     update = Updates(family, optimizers, reduce=_mean_over_devices(fabric) if devices > 1 else None)
@@ -158,7 +158,7 @@ def training_steps(
     def averaged_generator() -> nn.Module | None:
         if averaged is None:
             return None
-        for mine, current in zip(averaged.module.buffers(), family.generator.buffers(), strict=True):
+        for mine, current in zip(averaged.module.buffers(), family.averaged.buffers(), strict=True):
             mine.copy_(current)
         module = AveragedModel(averaged.module)  # a copy: the average itself keeps the statistics of training
         _reseed(fabric.device, seed, 2, done)
@@ -167,6 +167,9 @@ def training_steps(
         return module.module.eval()
 
     pending: list[dict[str, Tensor]] = []
+
+    def kept() -> str:
+        return store.last() if store is not None else "no checkpoint was asked for"
 
     def settle() -> None:
         """Bring the losses of the last steps over from the device, and see whether they are finite."""
@@ -177,10 +180,9 @@ def training_steps(
             losses[name] = np.concatenate([losses[name], values])
             if not np.isfinite(values).all():
                 step = done - len(pending) + int(np.argmin(np.isfinite(values))) + 1
-                kept = store.last() if store is not None else "no checkpoint was asked for"
                 raise FloatingPointError(
-                    f"the loss {name!r} is {values[~np.isfinite(values)][0]} at step {step}: the training has diverged; {kept};"
-                    " a smaller learning rate may help"
+                    f"the loss {name!r} is {values[~np.isfinite(values)][0]} at step {step}: the training has diverged;"
+                    f" {kept()}; a smaller learning rate may help"
                 )
         pending = []
 
@@ -193,7 +195,10 @@ def training_steps(
         if family.takes_items:
             batch = (*batch, items.to(device))
         with fabric.autocast() if precision != "32-true" else nullcontext():
-            family.step(batch, update, iteration)
+            try:
+                family.step(batch, update, iteration)
+            except FloatingPointError as error:
+                raise FloatingPointError(f"step {iteration + 1}: {error}; {kept()}") from None
         return dict(update.losses)
 
     captured = None
@@ -223,7 +228,7 @@ def training_steps(
                 items = order[place * per_step : (place + 1) * per_step][fabric.global_rank :: devices]
                 pending.append(step(items, done) if captured is None else captured(items, done))
                 if averaged is not None:
-                    _follow(averaged, family.generator, average)
+                    _follow(averaged, family.averaged, average)
                 done += 1
                 bar.update()
                 last = done == num_steps or time.perf_counter() - begun > seconds

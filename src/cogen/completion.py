@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cogen.algorithms import certificate_run, check_algorithm, executor_of, kernel_of
+from cogen.compiled_before import remember_compiled
 from cogen.conditions import NOISE_OF_VIEW, view_named
 from cogen.options import Complete
 from cogen.output import Workplace, print_findings, read_posterior, strict_json
@@ -68,6 +69,7 @@ def complete(options: Complete) -> None:
     check_algorithm(options)
     executor = executor_of(options)
     with Workplace(options.output, [re.escape(name) for name in _FILES]) as folder:
+        remember_compiled()
         from cogen.inference import infer
         from cogen.models.storage.generators import load_generator
 

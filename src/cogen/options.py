@@ -128,6 +128,8 @@ class Train:
     weight: float | None = None
     """Of ALICE's cycle, VEEGAN's latent error, AIM's encoder, or the distance from x where a condition is translated, in the
     generator's loss; the default is the family's."""
+    langevin: int | None = None
+    """Langevin steps of an energy in each training step; the default is the family's."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """bf16-mixed is faster on GPUs, and on CPUs with AMX."""
     accelerator: Literal["cpu", "cuda", "auto"] = "cpu"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from cogen.compiled_before import remember_compiled
 from cogen.options import Fill, Train
 from cogen.output import Workplace, is_written, print_findings
 
@@ -128,6 +129,7 @@ def fill(options: Fill) -> None:
         raise ValueError(f"{options.table} has no holes: leave an entry empty, or write NA")
     model = CoGenerator(generator, views={"row": view})
     with Workplace(options.output, _WRITTEN) as folder:
+        remember_compiled()
         posterior = infer(
             model.condition(row=table.values[some]).with_ids(some),  # what fills a row depends on no other row
             AnnealedHMC(),

@@ -25,6 +25,7 @@ from cogen.models.families.registry import FAMILIES, recipe, recipes
 from cogen.models.families.sizes import PairSizes, Sizes
 from cogen.models.noise import NOISE_PER_RESIDUAL, residuals
 from cogen.models.storage.encoders import EncoderConfig, save_encoder
+from cogen.models.storage.energies import SOLVER, EnergyConfig, save_energy
 from cogen.models.storage.generators import GeneratorConfig, save_generator
 from cogen.models.training.preparation import Alike, Joint, Mirrored
 from cogen.models.training.trainer import Prepare, Training, train
@@ -37,11 +38,15 @@ sampler can follow; one that reproduces nothing for more noise than there are va
 OF_SOME_FAMILIES = {
     "weight": "weight",
     "real_target": "real_target",
+    "langevin": "steps",
     "latent_dim": "latent_dim",
     "network": "convolutional",
     "widths": "widths",
 }
 """Options that some families have, with what a recipe calls them: a setting, or a size that it reads."""
+
+ACROSS = 16
+"""Samples in a row of a picture."""
 
 LICENCE = "the weights are yours; the training data carry their own licence"
 
@@ -55,7 +60,7 @@ def kind_of(options: Train) -> Kind:
 
 def check(options: Train) -> None:
     """Raises ValueError for numbers out of range and an output that cannot be written, before anything is read."""
-    for name in ("batch", "latent_dim", "save_every", "noise_images", "devices", "crop_from"):
+    for name in ("batch", "latent_dim", "langevin", "save_every", "noise_images", "devices", "crop_from"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} {value}: it must be at least 1")
     for name in ("learning_rate", "epochs"):
@@ -105,10 +110,14 @@ def train_on_images(options: Train) -> None:
     if is_first():
         with torch.random.fork_rng():
             kept[0] = made.prepare(kept[0])
-        classes = sizes.num_classes
+        family, classes = family.cpu(), sizes.num_classes
+        if made.energy is not None:
+            write_energy(options, made, sizes, data, family, trained, len(kept[0]))
+        if made.generator is None:
+            return
         draw = functools.partial(draw_samples, family.latent_dim, classes, made.value_range, options.seed)
         contexts = {"label": Classes(classes)} if classes else {}
-        write(options, made, sizes, data, family.cpu(), trained, kept, contexts, draw)
+        write(options, made, sizes, data, family, trained, kept, contexts, draw)
         print(f"next: cogen complete --generator {options.output} --images PICTURES" + (" --label CLASS" if classes else ""))
 
 
@@ -172,7 +181,8 @@ def settings_of(options: Train, made: Recipe) -> dict[str, Any]:
             raise ValueError(
                 f"--{option.replace('_', '-')} {shown}: {options.family} has no such setting; {', '.join(have)} have"
             )
-    return {name: value for name in ("weight", "real_target") if (value := getattr(options, name)) is not None}
+    found = {OF_SOME_FAMILIES[option]: getattr(options, option) for option in ("weight", "real_target", "langevin")}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def sizes_of(options: Train, made: Recipe, data: ImageData) -> Sizes:
@@ -208,47 +218,99 @@ def write(
     :param draw: writes the picture of a generator's samples.
     :param descent: of `residuals`, on which the noise scale is chosen.
     """
+    assert made.generator is not None
     generator = (trained.average or family.generator).cpu().eval()
     noise = noise_scale(generator, options, made, family.latent_dim, held_out, **descent)
-    about: dict[str, Any] = {
-        "training_data": f"{data.name}, {len(data.train) - len(held_out[0])} training images",
-        "licence": LICENCE,
-        "description": f"{options.family}, {made.epochs if options.epochs is None else options.epochs:g} epochs",
-    }
+    about = about_of(options, made, sizes, data, len(held_out[0]))
     architecture = made.generator(sizes)
     config = GeneratorConfig(
         architecture=architecture.name,
         arguments=architecture.arguments,
         contexts=contexts,
         latent_dim=family.latent_dim,
-        event_shape=sizes.event_shape,
-        value_range=made.value_range,
         noise_scale=noise,
         name=options.output.name,
-        figures={
-            "command": shlex.join(["cogen", *sys.argv[1:]]),
-            "steps": len(next(iter(trained.losses.values()))),
-            "seconds": round(trained.seconds, 1),
-            "losses": {name: round(float(np.mean(values[-100:])), 5) for name, values in trained.losses.items()},
-            "curve": {name: means(values) for name, values in trained.losses.items()},
-        },
+        figures=figures_of(trained),
         **about,
     )
     written = [save_generator(options.output, generator, config, half=options.half)]
     if made.encoder is not None:
         beside = options.output.with_name(f"{options.output.name}-encoder")
         name, arguments = made.encoder(sizes)
-        encoder = EncoderConfig(
-            name, arguments, family.latent_dim, sizes.event_shape, made.value_range, name=beside.name, **about
-        )
+        encoder = EncoderConfig(name, arguments, latent_dim=family.latent_dim, name=beside.name, **about)
         written.append(save_encoder(beside, family.encoder, encoder))  # type: ignore[arg-type]
     picture = options.output.with_name(f"{options.output.name}.png")
     draw(generator, picture)
-    print(f"\n{options.family} on {data.name}: {config.figures['steps']} steps in {trained.seconds:.0f} s")
-    for name, value in config.figures["losses"].items():
-        print(f"  {name + ' loss, mean of the last hundred':44} {value:.4g}")
+    report(options, data, trained)
     print(f"  {'noise scale to condition with':44} {noise:.3g}")
     print(f"written: {', '.join(str(path) for path in [*written, picture])}")
+
+
+def write_energy(
+    options: Train, made: Recipe, sizes: Sizes, data: ImageData, family: Any, trained: Training, held_out: int
+) -> None:
+    """The energy alone, or beside its initializer, and as a picture where its steps lead from that one's samples, or from where
+    its own chains are."""
+    assert made.energy is not None
+    classes, alone = sizes.num_classes, made.generator is None
+    path = options.output if alone else options.output.with_name(f"{options.output.name}{SOLVER}")
+    energy = ((alone and trained.average) or family.energy).cpu().eval()
+    name, arguments = made.energy(sizes)
+    config = EnergyConfig(
+        name,
+        arguments,
+        run=family.run,
+        name=path.name,
+        contexts={"label": Classes(classes)} if classes else {},
+        figures=figures_of(trained),
+        **about_of(options, made, sizes, data, held_out),
+    )
+    label: list[Tensor] = []
+    if alone:
+        x = family.starts(8 * ACROSS)
+    else:
+        x, label = samples((trained.average or family.generator).eval(), family.latent_dim, classes, options.seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(options.seed)
+        refined = family.run(lambda y: energy(y, *label), x)
+    picture = path.with_name(f"{path.name}.png")
+    write_grid(refined.unflatten(0, (-1, ACROSS)), made.value_range, picture)
+    written = save_energy(path, energy, config)
+    if alone:
+        report(options, data, trained)
+    print(f"written: {written}, {picture}")
+
+
+def about_of(
+    options: Train, made: Recipe, sizes: Sizes | PairSizes, data: ImageData | PairData, held_out: int
+) -> dict[str, Any]:
+    """What the configurations of all that a training leaves have in common."""
+    return {
+        "event_shape": sizes.event_shape,
+        "value_range": made.value_range,
+        "training_data": f"{data.name}, {len(data.train) - held_out} training images",
+        "licence": LICENCE,
+        "description": f"{options.family}, {made.epochs if options.epochs is None else options.epochs:g} epochs",
+    }
+
+
+def figures_of(trained: Training) -> dict[str, Any]:
+    """What was measured while it was trained."""
+    return {
+        "command": shlex.join(["cogen", *sys.argv[1:]]),
+        "steps": len(next(iter(trained.losses.values()))),
+        "seconds": round(trained.seconds, 1),
+        "losses": {name: round(float(np.mean(values[-100:])), 5) for name, values in trained.losses.items()},
+        "curve": {name: means(values) for name, values in trained.losses.items()},
+    }
+
+
+def report(options: Train, data: ImageData | PairData, trained: Training) -> None:
+    """Print the losses."""
+    figures = figures_of(trained)
+    print(f"\n{options.family} on {data.name}: {figures['steps']} steps in {trained.seconds:.0f} s")
+    for name, value in figures["losses"].items():
+        print(f"  {name + ' loss, mean of the last hundred':44} {value:.4g}")
 
 
 def means(values: np.ndarray) -> list[float]:
@@ -284,13 +346,18 @@ def draw_samples(
     latent_dim: int, classes: int, value_range: tuple[float, float], seed: int, generator: nn.Module, path: Path
 ) -> None:
     """A PNG of 8 x 16 samples; of a conditional generator a class a row."""
+    x, _ = samples(generator, latent_dim, classes, seed)
+    write_grid(x.unflatten(0, (-1, ACROSS)), value_range, path)
+
+
+def samples(generator: nn.Module, latent_dim: int, classes: int, seed: int) -> tuple[Tensor, list[Tensor]]:
+    """Of at least eight rows of a picture, of a conditional generator a class a row: x, and the labels, if any."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         rows = max(8, min(classes, 16))
-        z = torch.randn(rows * 16, latent_dim)
-        label = [torch.arange(rows).repeat_interleave(16) % classes] if classes else []
-        x = generator(z, *label)
-    write_grid(x.unflatten(0, (rows, 16)), value_range, path)
+        z = torch.randn(rows * ACROSS, latent_dim)
+        label = [torch.arange(rows).repeat_interleave(ACROSS) % classes] if classes else []
+        return generator(z, *label), label
 
 
 def write_grid(images: Tensor, value_range: tuple[float, float], path: Path) -> None:

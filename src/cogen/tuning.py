@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from cogen.compiled_before import remember_compiled
 from cogen.conditions import view_named
 from cogen.options import Tune
 
@@ -44,6 +45,7 @@ def tune(options: Tune) -> None:
     candidates = sorted(set(options.temperatures))
     if not candidates or candidates[0] < 1:
         raise ValueError("--temperatures: give one number or more, each at least 1")
+    remember_compiled()
     from cogen.diagnostics import score_completions
     from cogen.diagnostics.evidence_bounds import simulate
     from cogen.inference import Adaptive, AnnealedHMC, Through, infer

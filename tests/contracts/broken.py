@@ -35,10 +35,6 @@ def a_beta_that_is_3_percent_low(right, target, normal, uniform, start, beta, *r
     return right(target, normal, uniform, start, 0.97 * beta, *rest)
 
 
-def a_beta_that_is_10_percent_low(right, target, normal, uniform, start, beta, *rest):
-    return right(target, normal, uniform, start, 0.9 * beta, *rest)
-
-
 def a_beta_that_is_right_only_at_the_ends(right, target, normal, uniform, start, beta, *rest):
     return right(target, normal, uniform, start, beta**1.1, *rest)
 
@@ -58,7 +54,7 @@ def an_acceptance_without_the_kinetic_energy(right, target, normal, uniform, sta
     return right(target, normal, 1.0 - 1.0 * accepted, start, beta, *rest)
 
 
-WRONG_BETAS = [a_beta_that_is_3_percent_low, a_beta_that_is_10_percent_low, a_beta_that_is_right_only_at_the_ends]
+WRONG_BETAS = [a_beta_that_is_3_percent_low, a_beta_that_is_right_only_at_the_ends]
 TRAJECTORIES = [
     a_momentum_of_the_wrong_sign,
     a_stale_start_gradient,

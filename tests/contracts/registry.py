@@ -3,6 +3,7 @@
 * ``DRIVEN``: kernels through `infer`, for the contract of moments and evidence (`test_moments`).
 * ``PLACED``: kernels whose chains are put where they start, for the contract of invariance (`test_invariance`).
 * ``APPROXIMATE``: what is no exact Markov kernel, and where its answer is tested all the same.
+* ``ELSEWHERE``: kernels for other targets, and where their contract is.
 
 `test_registry` holds that nothing public is missing.
 """
@@ -173,7 +174,10 @@ PLACED = {
 """Parallel tempering has a contract of its own there: its replicas stand at several inverse temperatures at once."""
 
 APPROXIMATE = {
+    "AnnealedLangevin": "kernels/test_annealed_langevin.py: the law of its recursion; models/test_score_prior.py: a posterior",
     "SVI": "test_approximations.py: families that hold the posterior",
     "PyroSVI": "test_approximations.py: families that hold the posterior",
     "GradientDescent": "test_approximations.py: arrives at the optimum",
 }
+
+ELSEWHERE = {"BlockGibbs": "test_block_gibbs.py: its targets are discrete"}

@@ -64,7 +64,7 @@ def importance_p_value(case, posterior) -> float:
 @pytest.mark.parametrize(
     ("make", "guide"),
     [
-        (in_jax, "AutoMultivariateNormal"),
+        pytest.param(in_jax, "AutoMultivariateNormal", marks=pytest.mark.slow),
         (in_jax, "AutoNormal"),
         (in_jax, "AutoDiagonalNormal"),
         pytest.param(in_torch, "AutoMultivariateNormal", marks=pytest.mark.slow),

@@ -13,6 +13,7 @@ False alarms: 1e-4 per kernel and target, for fixed seeds. Broken kernels: see `
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,13 +97,37 @@ def cases_of(entry) -> dict:
 
 
 ON_EVERY_TARGET = ("ais", "resampling", "torch, resampling")
-"""These are put to every target at once; the others to the linear generator, and to the rest in the slow tests."""
+"""These are put to every target by default; the others to the linear generator, and to the rest in the slow tests."""
+
+LINEAR_ELSEWHERE = {
+    "ais": "inference/test_exactness.py",
+    "resampling": "inference/test_exactness.py",
+    "bridge": "inference/kernels/test_bridge.py",
+    "adaptive, frozen": "inference/annealing/test_adaptive_schedule.py",
+    "from a guide": "inference/test_variational.py",
+    "importance": "inference/test_driver.py",
+    "parallel tempering": "inference/kernels/test_parallel_tempering.py",
+    "mala": "inference/kernels/test_langevin.py",
+    "torch, mala": "inference/torch/test_pyro_langevin.py",
+    "blackjax, nuts": "inference/adapters/test_blackjax_kernel.py",
+    "blackjax, mala": "inference/adapters/test_blackjax_kernel.py",
+}
+"""Where a default test of the kernel's own puts it to a linear generator: here then in the slow tests."""
+
+
+def by_default(name: str, target: str) -> bool:
+    return name not in LINEAR_ELSEWHERE if target == "linear" else name in ON_EVERY_TARGET
 
 
 def pairings() -> list:
     pairs = [(name, target) for name, entry in DRIVEN.items() for target in cases_of(entry)]
-    at_once = [target == "linear" or name in ON_EVERY_TARGET for name, target in pairs]
-    return [pytest.param(*pair, marks=() if quick else pytest.mark.slow) for pair, quick in zip(pairs, at_once, strict=True)]
+    return [pytest.param(*pair, marks=() if by_default(*pair) else pytest.mark.slow) for pair in pairs]
+
+
+def test_what_is_spared_is_tested_elsewhere():
+    assert LINEAR_ELSEWHERE.keys() <= DRIVEN.keys()
+    for file in LINEAR_ELSEWHERE.values():
+        assert "moments_p_value(case, " in (Path(__file__).parents[1] / file).read_text(encoding="utf-8"), file
 
 
 @pytest.mark.parametrize(("name", "target"), pairings())

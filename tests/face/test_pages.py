@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = [*sorted(DOCS.glob("adding_a_*.md")), DOCS / "energies.md", DOCS / "translation.md"]
+PAGES = [
+    *sorted(DOCS.glob("adding_a_*.md")),
+    *(DOCS / f"{name}.md" for name in ("cooperative", "energies", "rbm", "score_matching", "translation")),
+]
 
 
 def test_there_are_pages():

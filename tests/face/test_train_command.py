@@ -14,7 +14,17 @@ from PIL import Image
 
 from cogen import training
 from cogen.command_line import main
-from cogen.models import Array, Classes, CoGenerator, GeneratorConfig, load_generator, save_generator, views
+from cogen.models import (
+    Array,
+    Classes,
+    CoGenerator,
+    GeneratorConfig,
+    load_energy,
+    load_generator,
+    load_solver,
+    save_generator,
+    views,
+)
 from cogen.models.families.realnvp import RealNVP
 from cogen.models.networks.architectures import ConditionalGenerator, DenseGenerator
 from cogen.models.storage.encoders import load_encoder
@@ -53,6 +63,7 @@ def images(tmp_path_factory) -> Path:
         ("veegan", []),
         ("aim", ["--weight", "0.1"]),
         ("alice", ["--network", "dense", "--widths", "4", "6"]),
+        ("ccoopnets", []),
     ],
 )
 def test_what_is_trained_is_there_to_complete_with(images, tmp_path, capsys, family, options):
@@ -62,13 +73,16 @@ def test_what_is_trained_is_there_to_complete_with(images, tmp_path, capsys, fam
     said = capsys.readouterr().out
     assert f"{family} on halves" in said
     assert "noise scale" in said
-    conditional = family == "cgan"
+    conditional = family in ("cgan", "ccoopnets")
     assert load_generator(output).config.contexts == ({"label": Classes(2)} if conditional else {})
     generator = load_generator(output, label=1 if conditional else None)
     assert generator(torch.randn(2, generator.config.latent_dim)).shape == (2, 1, 8, 8)
     assert generator.config.figures["command"].startswith("cogen")
     with Image.open(output.with_name(f"{family}.png")) as picture:
         assert picture.size == (16 * 8, 8 * 8)
+    if family == "ccoopnets":
+        assert load_solver(output)(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1])).shape == (2,)
+        assert output.with_name("ccoopnets-solver.png").is_file()
     if family in ("vae", "veegan", "aim", "alice"):
         mean, log_sd = load_encoder(output.with_name(f"{family}-encoder"))(torch.zeros(2, 1, 8, 8))
         assert mean.shape == log_sd.shape == (2, 3)
@@ -227,6 +241,22 @@ def test_labels_that_are_wrong_end_in_one_line(conditional, tmp_path, capsys, na
     assert reason in said
     assert len(said.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_an_energy_alone_is_trained_and_drawn(images, tmp_path, capsys):
+    output = tmp_path / "energy"
+    main(["train", "ebm", "--data", str(images), "--output", str(output), *QUICK, "--network", "dense"])
+    said = capsys.readouterr().out
+    assert "ebm on halves" in said
+    assert "noise scale" not in said
+    energy = load_energy(output)
+    assert energy(torch.zeros(3, 1, 8, 8)).shape == (3,)
+    assert energy.config.run.steps == 40
+    with Image.open(tmp_path / "energy.png") as picture:
+        assert picture.size == (16 * 8, 8 * 8)
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "ebm", "--data", str(images), "--output", str(output), "--latent-dim", "3"])
+    assert "--latent-dim 3: ebm has no such setting" in capsys.readouterr().err
 
 
 def test_a_range_says_what_the_values_of_an_array_are(tmp_path):

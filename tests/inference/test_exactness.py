@@ -1,16 +1,13 @@
-"""Every kernel against a closed posterior, and broken kernels against the same test.
+"""Annealed HMC against a closed posterior, and broken kernels against the same test.
 
 Eight latents, 32 correlated outputs of which 20 are seen with Gaussian noise, 24 items. `known.moments_p_value` puts 8 means,
 36 products and, where there are weights, the evidence to tests over items, with Bonferroni's correction. False alarms: at
-most 1e-4 for each of the four exact runs below, so 4e-4 for the file; the seeds are fixed.
+most 1e-4 for each of the three exact runs below, so 3e-4 for the file; the seeds are fixed.
 """
-
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pyro.infer
 import pytest
 from known import LinearCase, moments_p_value, relative_weights
 
@@ -80,18 +77,6 @@ def test_an_adapted_run_says_so_and_is_close(case, pilot):
     assert pilot["posterior"].attrs["adapted"] == 1
     assert log_evidence(pilot).attrs["adapted"] == 1
     assert abs(np.mean(log_evidence(pilot)["estimate"].values - case.log_evidence)) < 0.3
-
-
-def test_pyro_s_hmc_is_exact():
-    """One short chain per item: the test has little power with six items, so gross errors are bounded as well."""
-    case = LinearCase(6)
-    kernel = functools.partial(pyro.infer.HMC, step_size=0.1, trajectory_length=1.0)
-    posterior = run(case, kernel, num_warmup=50, num_chains=1, num_samples=30)
-    assert posterior["posterior"]["z"].dims == ("chain", "draw", "item", "latent")
-    assert moments_p_value(case, posterior) > FALSE_ALARM
-    whitened = case.whitened(posterior["posterior"]["z"].values)
-    assert np.abs(whitened.mean(axis=(0, 1, 2))).max() < 0.6
-    assert 0.4 < whitened.var(axis=(0, 1, 2)).mean() < 2
 
 
 # --- broken on purpose ---------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """A run in jobs has the bits of a run in one piece; its shards are the checkpoint, and memory does not grow with the items."""
 
 import importlib.util
-import os
 import pickle
 import tracemalloc
 
@@ -222,6 +221,9 @@ def test_a_plan_is_pickled_and_a_run_that_has_begun_is_not(tmp_path, whole):
         pickle.dumps(run)
 
 
-def test_a_checkpoint_object_will_do(tmp_path):
-    infer(conditioned(2), annealed(), executor=InProcess(), checkpoint=Checkpoint(tmp_path / "run"), **COUNTS)
-    assert os.listdir(tmp_path / "run")
+def test_a_checkpoint_object_will_do(folder, whole):
+    class Idle(InProcess):
+        def run(self, plan, jobs):
+            raise AssertionError("what is complete is run again")
+
+    assert_same(whole, infer(conditioned(7), annealed(), executor=Idle(3), checkpoint=Checkpoint(folder), **IN_BLOCKS))

@@ -32,7 +32,6 @@ KERNELS = {
     "langevin": Langevin(step_size=0.1),
     "descent": GradientDescent(),
     "tempering": ParallelTempering(num_leapfrog=2),
-    "nuts": numpyro.infer.NUTS,
     "partial": functools.partial(numpyro.infer.HMC, num_steps=2, trajectory_length=None),
 }
 

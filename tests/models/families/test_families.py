@@ -12,12 +12,14 @@ import pytest
 import torch
 from numpyro import handlers
 
+from cogen.inference.torch.short_run import ShortRun
 from cogen.models import Array, CoGenerator, EncoderGuide, GeneratorConfig, load_generator, save_generator, views
 from cogen.models.families.aim import AIM
 from cogen.models.families.ali import ALI, JointCritic
 from cogen.models.families.alice import ALICE
 from cogen.models.families.bicyclegan import BicycleGAN
 from cogen.models.families.context_encoder import ContextEncoder
+from cogen.models.families.coopnets import CoopNets
 from cogen.models.families.family import Family, Updates
 from cogen.models.families.fgan import KL
 from cogen.models.families.gan import GAN, NonSaturating, Saturating
@@ -32,6 +34,7 @@ from cogen.models.families.veegan import VEEGAN
 from cogen.models.families.wgan import Clipping, GradientPenalty
 from cogen.models.networks.architectures import Conditioned, DenseCritic, DenseEncoder, DenseGenerator
 from cogen.models.networks.encoders import FeatureEncoder, head
+from cogen.models.networks.energies import DenseEnergy
 from cogen.models.training.trainer import train
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -86,6 +89,9 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     "aim": lambda: AIM(generator(), critic(), head(64, LATENT), LATENT, NonSaturating(0.1), **RATE),
     "aim-minus": lambda: AIM(generator(), critic(), head(64, LATENT), LATENT, NonSaturating(0.1), unit_variance=True, **RATE),
     "aim, noisy": lambda: AIM(generator(), critic(), head(64, LATENT), LATENT, NonSaturating(0.1), noise=0.1, **RATE),
+    "coopnets": lambda: CoopNets(
+        generator(), DenseEnergy((2,), (32, 32)), LATENT, ShortRun.langevin(4, 0.3, reference_scale=3.0), **RATE
+    ),
     "aim, KL": lambda: AIM(generator(), critic(), head(64, LATENT), LATENT, KL(), learning_rate=1e-3),
 }
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import cogen.models
-from cogen.models import Array, Family, load_generator
+from cogen.models import Array, Classes, EnergyConfig, Family, load_energy, load_generator, save_energy
 from cogen.models.data.tables import Schema
 from cogen.models.families import registry
 from cogen.models.families.gan import NonSaturating, with_penalty
@@ -47,7 +47,17 @@ def test_what_is_stored_is_what_was_trained(tmp_path, name, convolutional):
     family.initialise(made.prepare(x))
     data = (x, label) if made.labelled else (x,)
     train(family, data, num_steps=2, batch_size=4, seed=0, prepare=made.prepare, schedule=made.schedule(2), progress=False)
-    about = {"event_shape": (1, 8, 8), "value_range": made.value_range, "latent_dim": family.latent_dim}
+    about = {"event_shape": (1, 8, 8), "value_range": made.value_range}
+    if made.energy is not None:
+        contexts = {"label": Classes(2)} if made.labelled else {}
+        energy = EnergyConfig(*made.energy(sizes), **about, run=family.run, contexts=contexts)
+        save_energy(tmp_path / "energy", family.energy, energy)
+        again, images = load_energy(tmp_path / "energy"), as_floats(x)
+        torch.testing.assert_close(again(images, *data[1:]), family.energy(images, *data[1:]))
+        assert again.config.run == family.run
+    if made.generator is None:
+        return
+    about["latent_dim"] = family.latent_dim
     stored = GeneratorConfig(*made.generator(sizes), **about, noise_scale=0.1)
     save_generator(tmp_path / "made", family.generator, stored)
     z = torch.randn(5, family.latent_dim)
@@ -212,7 +222,7 @@ def test_a_recipe_says_which_sizes_it_reads(name):
     made, read = recipe(name, Kind.IMAGES), set()
     plain = {"latent_dim": 3, "convolutional": False, "widths": (8, 4)}
     for size, other in {"latent_dim": 2, "convolutional": True, "widths": (4, 8)}.items():
-        one, two = (made.generator(Sizes((1, 8, 8), **(plain | changed))) for changed in ({}, {size: other}))
+        one, two = ((made.generator or made.energy)(Sizes((1, 8, 8), **(plain | changed))) for changed in ({}, {size: other}))
         read |= {size} if one != two else set()
     assert made.reads == read
 

@@ -1,0 +1,82 @@
+"""The tables of what energies and cooperative pairs learn: the grid, classes to images, style and class, two routes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Row = dict[str, Any]
+Table = tuple[str, list[list[str]]]
+"""The header, and the cells of every row."""
+
+
+def of_energies(records: list[Row]) -> Table:
+    """Divergence from the data, and log Z by annealed HMC less the grid's, seed by seed."""
+    cells = []
+    for row in _rows(records, "energies"):
+        error = f"{row['log_z_error']:+.3f} ({row['log_z_se']:.3f})"
+        cells.append([row["mixture"], row["chains"], str(row["seed"]), f"{row['kl']:.3f}", error])
+    return "mixture | chains | seed | KL(f, p) | log Z less the grid's (s.e.)", cells
+
+
+def of_pairs(records: list[Row]) -> Table:
+    """The three divergences, and the least inner product of either update on the way."""
+    cells = []
+    for row in _rows(records, "cooperation"):
+        ends = [f"{row[name]:.3f}" for name in ("kl_data", "kl_refined", "kl_made")]
+        least = []
+        for name in ("objective", "mapping"):
+            value, error = min((update[name], update[f"{name}_se"]) for update in row["updates"])
+            least.append(f"{value:.2f} ({error:.2f})")
+        cells.append([row["mixture"], str(row["seed"]), *ends, *least])
+    header = "mixture | seed | KL(f, p) | KL(Mq, p) | KL(q, p)"
+    return f"{header} | least inner product, objective (s.e.) | mapping (s.e.)", cells
+
+
+def of_classes(records: list[Row]) -> Table:
+    """The last point of every training, and what real images get."""
+    cells = []
+    for record in records:
+        for row in record["runs"]:
+            steps = f"{row['langevin']} Langevin steps" if row["langevin"] else ""
+            about = [row["data"], row["family"], steps, str(row["latent_dim"]), str(row["seed"])]
+            if row["stopped"]:
+                cells.append([*about, "", "", row["stopped"], "", "", ""])
+                continue
+            end = row["curve"][-1]
+            for part in ("initializer", "solver"):
+                if part in end:
+                    found = end[part]
+                    cost = [f"{end['step']:,}", f"{1e3 * row['seconds_a_step']:.0f}"]
+                    scores = [f"{found['frechet']:.1f}", f"{100 * found['read']:.1f}", f"{found['recall']:.3f}"]
+                    cells.append([*about, *cost, part if row["family"] != "cgan" else "generator", *scores])
+        found = record["real"]
+        scores = [f"{found['frechet']:.1f}", f"{100 * found['read']:.1f}", f"{found['recall']:.3f}"]
+        cells.append([record["runs"][0]["data"], "training images", "", "", "", "", "", "", *scores])
+    header = "data | family | solver | latents | seed | steps | ms a step | samples of"
+    return f"{header} | Frechet distance | read as their class, % | recall", cells
+
+
+def of_style(records: list[Row]) -> Table:
+    """What every way of inferring names, changes and keeps."""
+    cells = []
+    for row in _rows(records, "rows"):
+        kept = [f"{row[n]:.2f} ({row[n + '_shuffled']:.2f}; {row[n + '_z']:.1f})" for n in ("weight", "slant")]
+        cells.append([row["way"], f"{100 * row['named']:.0f}", f"{100 * row['changed']:.1f}", *kept, f"{row['seconds']:.0f}"])
+    header = "class and style by | class named, % | transfers read as asked, %"
+    return f"{header} | weight (shuffled; s.e. between) | slant (shuffled; s.e. between) | seconds", cells
+
+
+def of_routes(records: list[Row]) -> Table:
+    """Every route's scores."""
+    cells = []
+    for row in _rows(records, "rows"):
+        against = f"{row['crps_difference']:+.4f} ({row['crps_difference_se']:.4f})" if row["crps_difference"] else ""
+        coverage = [f"{100 * row[f'coverage_{level}']:.0f}" for level in (50, 90)]
+        rest = [f"{row['psnr']:.2f}", f"{row['mse_of_best']:.4f}", f"{row['seconds']:.0f}"]
+        cells.append([row["route"], f"{row['crps']:.4f}", against, f"{row['energy_score']:.2f}", *coverage, *rest])
+    header = "route | CRPS | minus first (s.e.) | energy score | 50 % | 90 %"
+    return f"{header} | PSNR of the mean | squared error of the best of 10 | seconds", cells
+
+
+def _rows(records: list[Row], name: str) -> list[Row]:
+    return [row for record in records for row in record.get(name, ())]

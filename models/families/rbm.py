@@ -1,0 +1,89 @@
+"""Contrastive divergence: a restricted Boltzmann machine learned with the samples of a few sweeps of block Gibbs.
+
+    loss = mean F(data) - mean F(v'),        so that  -gradient = <dE/dw over its own v'> - <dE/dw over data>,
+
+with h summed out of both means, and v' held fixed. Were v' draws of the machine, this would be the gradient of -log p(data).
+CD-k takes v' from the data by k sweeps. Persistent contrastive divergence keeps chains from step to step; they follow the
+machine as it learns, the nearer the smaller the learning rate. The loss says nothing of how good the machine is: look at F of
+held-out data beside F of training data, at log Z, at samples.
+
+Persistent chains are a buffer of the family, and so part of a checkpoint: a run that was killed goes on with the same chains.
+
+References:
+    Hinton. Training products of experts by minimizing contrastive divergence. Neural Computation 2002.
+    Tieleman. Training restricted Boltzmann machines using approximations to the likelihood gradient. ICML 2008 (persistent
+        chains).
+    Hinton. A practical guide to training restricted Boltzmann machines. 2010 (visible biases from data, momentum, decay).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cogen.models.families.family import Batch, Family, Update, x_alone
+from cogen.models.networks.restricted_boltzmann import RBM
+
+
+class ContrastiveDivergence(Family):
+    """Trains an RBM; batches are x alone.
+
+    :param steps: k, sweeps for each step.
+    :param chains: how many persist from step to step; 0: they start from the data of each step.
+    :param learning_rate: of stochastic gradient descent.
+    :param momentum: of the same.
+    :param weight_decay: of the connections.
+
+    ``initialise(x)`` sets the visible biases from data. Raises ValueError for counts out of range; `step` for batches with
+    labels and, at the first, for data that the visible units cannot have.
+    """
+
+    chains: Tensor
+
+    def __init__(
+        self,
+        rbm: RBM,
+        *,
+        steps: int = 1,
+        chains: int = 0,
+        learning_rate: float = 0.05,
+        momentum: float = 0.5,
+        weight_decay: float = 1e-4,
+    ) -> None:
+        super().__init__()
+        if steps < 1 or chains < 0:
+            raise ValueError(f"steps={steps}, chains={chains}: at least one sweep, and no chain (CD) or a number of them (PCD)")
+        self.rbm, self.steps = rbm, steps
+        self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay
+        self.register_buffer("chains", torch.zeros(chains, *rbm.event_shape))
+
+    @property
+    def averaged(self) -> RBM:
+        return self.rbm
+
+    def initialise(self, x: Tensor) -> None:
+        self.rbm.initialise(x)
+
+    def optimizers(self) -> dict[str, Any]:
+        rbm = self.rbm
+        groups: list[dict[str, Any]] = [
+            {"params": [rbm.weight], "weight_decay": self.weight_decay},
+            {"params": [rbm.visible_bias, rbm.hidden_bias]},
+        ]
+        return {"free_energy_gap": torch.optim.SGD(groups, self.learning_rate, momentum=self.momentum)}
+
+    def variant(self, iteration: int) -> Hashable:
+        return iteration == 0
+
+    def step(self, batch: Batch, update: Update, iteration: int) -> None:
+        x, persistent = x_alone(batch), len(self.chains) > 0
+        if iteration == 0:
+            self.rbm.check(x)
+            self.chains.copy_(self.rbm.independent(len(self.chains)))
+        own = self.rbm.gibbs(self.chains if persistent else x, self.steps)
+        if persistent:
+            self.chains.copy_(own)
+        update("free_energy_gap", lambda: self.rbm.free_energy(x).mean() - self.rbm.free_energy(own).mean())

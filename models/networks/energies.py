@@ -1,0 +1,99 @@
+"""Networks of an energy: f from an event, and a class if any, to one number that rises where events are likely.
+
+Langevin runs through them, so activations are smooth (SiLU) unless the published ones are asked for.
+
+References:
+    Xie, Zheng, Fang, Zhu, Wu. Cooperative training of fast thinking initializer and slow thinking solver for conditional
+        learning. IEEE TPAMI 2022 (section 4.1.1 and Figure 4: where the class enters).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from cogen.models.networks.architectures import one_hot_weights
+from cogen.models.networks.restricted_boltzmann import BernoulliRBM, GaussianRBM
+
+
+class DenseEnergy(nn.Module):
+    """A multilayer perceptron with SiLU; a class enters beside the event.
+
+    :param event_shape: of one event.
+    :param hidden: widths of the hidden layers.
+    :param num_classes: how many classes there are; 0 for none.
+    """
+
+    def __init__(self, event_shape: Sequence[int], hidden: Sequence[int] = (128, 128), num_classes: int = 0) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        widths = [math.prod(event_shape) + num_classes, *hidden]
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise(widths):
+            layers += [nn.Linear(inputs, outputs), nn.SiLU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
+
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        """x (batch, *event_shape), label (batch,) of integers or weights (batch, num_classes) -> (batch,)."""
+        flat = x.flatten(1)
+        if label is not None:
+            flat = torch.cat([flat, one_hot_weights(label, self.num_classes, x.dtype)], dim=1)
+        return self.layers(flat)[:, 0]
+
+
+class ConvolutionalEnergy(nn.Module):
+    """Convolutions that halve the size, a dense layer of units, and their mean or sum as the value.
+
+    A class enters as constant maps beside those of the second convolution ("late concatenation", Figure 4(2) of the paper).
+
+    :param event_shape: (channel, height, width).
+    :param channels: maps of the convolutions: 5 x 5 and 3 x 3 with stride two, then 3 x 3 as they are.
+    :param units: of the dense layer.
+    :param num_classes: how many classes there are; 0 for none.
+    :param value: "mean" of the units, or their "sum", which the paper has.
+    :param activation: "silu", or "relu", which the paper has.
+    """
+
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        channels: Sequence[int] = (16, 32, 64),
+        units: int = 100,
+        num_classes: int = 0,
+        value: Literal["mean", "sum"] = "mean",
+        activation: Literal["silu", "relu"] = "silu",
+    ) -> None:
+        super().__init__()
+        colours, height, width = event_shape
+        first, second, *others = channels
+        act = {"silu": nn.SiLU, "relu": nn.ReLU}[activation]
+        self.num_classes, self.value = num_classes, value
+        self.before = nn.Sequential(nn.Conv2d(colours, first, 5, 2, 2), act(), nn.Conv2d(first, second, 3, 2, 1), act())
+        after: list[nn.Module] = []
+        for inputs, outputs in pairwise([second + num_classes, *others]):
+            after += [nn.Conv2d(inputs, outputs, 3, 1, 1), act()]
+        flat = (others or [second + num_classes])[-1] * -(-height // 4) * -(-width // 4)
+        self.after = nn.Sequential(*after, nn.Flatten(), nn.Linear(flat, units))
+
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        """x (batch, channel, height, width), label (batch,) of integers or weights (batch, num_classes) -> (batch,)."""
+        maps = self.before(x)
+        if label is not None:
+            classes = one_hot_weights(label, self.num_classes, x.dtype)[..., None, None]
+            maps = torch.cat([maps, classes.expand(-1, -1, *maps.shape[2:])], dim=1)
+        units = self.after(maps)
+        return units.mean(1) if self.value == "mean" else units.sum(1)
+
+
+ENERGIES: dict[str, Callable[..., nn.Module]] = {
+    "DenseEnergy": DenseEnergy,
+    "ConvolutionalEnergy": ConvolutionalEnergy,
+    "BernoulliRBM": BernoulliRBM,
+    "GaussianRBM": GaussianRBM,
+}
+"""By the names under which they are stored."""
