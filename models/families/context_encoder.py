@@ -11,13 +11,14 @@ The critic sees what is hidden, and not what stands around it: with the seam bef
 References:
     Pathak, Krahenbuhl, Donahue, Darrell, Efros. Context encoders: feature learning by inpainting. CVPR 2016 (equations 1 to 3;
         section 5.1: weights .999 and .001).
-Departures: the generator makes the whole image, of which only what is hidden is trained, so that a mask may be of any form; the
-critic is one of patches; no wider weight where hidden and seen overlap, and no channel-wise layer before the smallest features,
+Departures: the mask may be of any form, and the generator's images are whole: what is seen stays as it is. The critic is one of
+patches; no wider weight where hidden and seen overlap, and no channel-wise layer before the smallest features,
 which are one pixel here wherever the sides are powers of two.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -75,12 +76,8 @@ def squared_error(made: Tensor, x: Tensor, hidden: Tensor) -> Tensor:
 
 
 def _build(sizes: PairSizes, rates: Mapping[str, Any], *, weight: float = 0.999) -> ContextEncoder:
-    if sizes.condition_shape[0] != sizes.event_shape[0] + 1:
-        raise ValueError(
-            f"the condition has {sizes.condition_shape[0]} channels, and a context encoder fills in what is hidden: it takes"
-            f" the {sizes.event_shape[0]} of the image and a mask, as --condition centre (centre_hidden in Python)"
-        )
-    return ContextEncoder(sizes.encoder_decoder(), sizes.critic(of_pairs=False), sizes.latent_dim, weight=weight, **rates)
+    generator, critic = sizes.encoder_decoder(fills=True), sizes.critic(of_pairs=False)
+    return ContextEncoder(generator, critic, sizes.latent_dim, weight=weight, **rates)
 
 
-RECIPE = replace(TRANSLATION, build=_build, generator=PairSizes.encoder_decoder_architecture)
+RECIPE = replace(TRANSLATION, build=_build, generator=functools.partial(PairSizes.encoder_decoder_architecture, fills=True))

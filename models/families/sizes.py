@@ -73,9 +73,9 @@ class PairSizes:
         """(z, condition) -> x."""
         return UNet(**self.unet_architecture(dropout).arguments)
 
-    def encoder_decoder(self) -> nn.Module:
+    def encoder_decoder(self, fills: bool) -> nn.Module:
         """(z, condition) -> x."""
-        return EncoderDecoder(**self.encoder_decoder_architecture().arguments)
+        return EncoderDecoder(**self.encoder_decoder_architecture(fills).arguments)
 
     def encoder(self) -> nn.Module:
         """x -> mean, log sd (batch, latent_dim)."""
@@ -91,9 +91,9 @@ class PairSizes:
         """Of `unet`."""
         return Architecture("UNet", {**self._arguments, "dropout": dropout})
 
-    def encoder_decoder_architecture(self) -> Architecture:
+    def encoder_decoder_architecture(self, fills: bool) -> Architecture:
         """Of `encoder_decoder`."""
-        return Architecture("EncoderDecoder", self._arguments)
+        return Architecture("EncoderDecoder", {**self._arguments, "fills": fills})
 
     def encoder_architecture(self) -> Architecture:
         """Of `encoder`."""

@@ -100,6 +100,8 @@ class EncoderDecoder(nn.Module):
     :param latent_dim: size of z; with 0 the network is a function of c alone.
     :param width: feature maps of the first layer, as in `UNet`.
     :param batch_norm: in place of instance norm.
+    :param fills: c is x with a part hidden, and as its last channel a mask, 1 where x is seen and -1 where it is hidden: the
+        network makes what is hidden, and the rest stays as it is.
 
     Raises ValueError for shapes that do not fit.
     """
@@ -111,16 +113,24 @@ class EncoderDecoder(nn.Module):
         latent_dim: int = 0,
         width: int = 64,
         batch_norm: bool = False,
+        fills: bool = False,
     ) -> None:
         super().__init__()
+        if fills and condition_shape[0] != event_shape[0] + 1:
+            raise ValueError(
+                f"the condition has {condition_shape[0]} channels, and what is to be filled in takes the {event_shape[0]} of"
+                " the image and a mask, as --condition centre (centre_hidden in Python)"
+            )
         widths = _widths(event_shape, condition_shape, width)
+        self.fills = fills
         self.down = nn.Sequential(*_way_down(condition_shape[0], widths, batch_norm))
         inner = widths[::-1]
         self.up = nn.Sequential(*_way_up([inner[0] + latent_dim, *inner[1:]], [*inner[1:], event_shape[0]], batch_norm, []))
 
     def forward(self, z: Tensor, condition: Tensor) -> Tensor:
         """z (batch, latent_dim), condition (batch, *condition_shape) -> x (batch, *event_shape) in (-1, 1)."""
-        return self.decode(z, self.encode(condition))
+        x = self.decode(z, self.encode(condition))
+        return torch.where(condition[:, -1:] > 0, condition[:, :-1], x) if self.fills else x
 
     def encode(self, condition: Tensor) -> Tensor:
         """The smallest features of a condition."""

@@ -111,7 +111,7 @@ OF_PAIRS: dict[str, Callable[[], Family]] = {
     "cvae-gan++": lambda: two_games(latent_weight=0.0),
     "clr-gan": lambda: two_games(critic=False),
     "bicyclegan": two_games,
-    "context-encoder": lambda: ContextEncoder(SIZES.encoder_decoder(), SIZES.critic(of_pairs=False), LATENT, **RATE),
+    "context-encoder": lambda: ContextEncoder(SIZES.encoder_decoder(fills=True), SIZES.critic(of_pairs=False), LATENT, **RATE),
 }
 
 
@@ -264,7 +264,7 @@ def test_it_is_stored_and_conditioned_in_both_ppls(name, tmp_path):
 @pytest.mark.parametrize("name", ["bicyclegan", "context-encoder"])  # each of the two networks
 def test_a_translation_is_stored_and_conditioned_in_both_ppls_given_its_condition(name, tmp_path):
     family, (x, condition) = fresh(name).eval(), pairs(3, seed=5)
-    architecture = SIZES.unet_architecture(0.0) if name == "bicyclegan" else SIZES.encoder_decoder_architecture()
+    architecture = SIZES.unet_architecture(0.0) if name == "bicyclegan" else SIZES.encoder_decoder_architecture(fills=True)
     about = {"latent_dim": LATENT, "event_shape": (1, 8, 8), "value_range": (-1, 1), "noise_scale": 0.1}
     config = GeneratorConfig(*architecture, contexts={"condition": Array((2, 8, 8), (-1, 1))}, **about)
     save_generator(tmp_path / "two", family.generator, config)

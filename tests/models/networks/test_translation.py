@@ -59,6 +59,15 @@ def test_features_of_a_condition_can_be_taken_apart_and_put_together():
     torch.testing.assert_close(plain.decode(z, plain.encode(condition)), plain(z, condition))
 
 
+def test_what_is_seen_stays_where_the_hidden_part_is_filled_in():
+    torch.manual_seed(0)
+    condition = torch.randn(2, 3, 8, 8)
+    x = EncoderDecoder((2, 8, 8), (3, 8, 8), width=2, fills=True)(torch.zeros(2, 0), condition)
+    seen = condition[:, -1:] > 0
+    assert torch.equal(x * seen, condition[:, :-1] * seen)
+    assert (x != condition[:, :-1])[~seen.expand_as(x)].all()
+
+
 def test_dropout_is_in_as_many_layers_as_asked():
     for layers, expected in ((0, 0), (2, 2), (None, 4)):
         unet = UNet((1, 32, 32), (1, 32, 32), 1, width=1, dropout_layers=layers)
