@@ -61,9 +61,9 @@ def of_style(records: list[Row]) -> Table:
     cells = []
     for row in _rows(records, "rows"):
         kept = [f"{row[n]:.2f} ({row[n + '_shuffled']:.2f}; {row[n + '_z']:.1f})" for n in ("weight", "slant")]
-        cells.append([row["way"], f"{100 * row['named']:.0f}", f"{100 * row['changed']:.1f}", *kept, f"{row['seconds']:.0f}"])
+        cells.append([row["way"], f"{100 * row['named']:.0f}", f"{100 * row['changed']:.1f}", *kept])
     header = "class and style by | class named, % | transfers read as asked, %"
-    return f"{header} | weight (shuffled; s.e. between) | slant (shuffled; s.e. between) | seconds", cells
+    return f"{header} | weight (shuffled; s.e. between) | slant (shuffled; s.e. between)", cells
 
 
 def of_routes(records: list[Row]) -> Table:
