@@ -21,6 +21,7 @@ from .energy import Tilt as Tilt
 from .families.aim import AIM as AIM
 from .families.ali import ALI as ALI
 from .families.alice import ALICE as ALICE
+from .families.alternating import AlternatingBackPropagation as AlternatingBackPropagation
 from .families.amortized import Amortized as Amortized
 from .families.bicyclegan import BicycleGAN as BicycleGAN
 from .families.context_encoder import ContextEncoder as ContextEncoder

@@ -27,6 +27,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "veegan": ("cogen.models.families.veegan:RECIPE",),
     "aim": ("cogen.models.families.aim:RECIPE",),
     "aim-minus": ("cogen.models.families.aim:UNIT_VARIANCE",),
+    "abp": ("cogen.models.families.alternating:RECIPE",),
     "ebm": ("cogen.models.families.ebm:RECIPE",),
     "coopnets": ("cogen.models.families.coopnets:RECIPE",),
     "ccoopnets": ("cogen.models.families.coopnets:CONDITIONAL",),

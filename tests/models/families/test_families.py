@@ -17,6 +17,7 @@ from cogen.models import Array, CoGenerator, EncoderGuide, GeneratorConfig, load
 from cogen.models.families.aim import AIM
 from cogen.models.families.ali import ALI, JointCritic
 from cogen.models.families.alice import ALICE
+from cogen.models.families.alternating import AlternatingBackPropagation
 from cogen.models.families.bicyclegan import BicycleGAN
 from cogen.models.families.context_encoder import ContextEncoder
 from cogen.models.families.coopnets import CoopNets
@@ -89,6 +90,7 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     "aim": lambda: AIM(generator(), critic(), head(64, LATENT), LATENT, NonSaturating(0.1), **RATE),
     "aim-minus": lambda: AIM(generator(), critic(), head(64, LATENT), LATENT, NonSaturating(0.1), unit_variance=True, **RATE),
     "aim, noisy": lambda: AIM(generator(), critic(), head(64, LATENT), LATENT, NonSaturating(0.1), noise=0.1, **RATE),
+    "abp": lambda: AlternatingBackPropagation(generator(), LATENT, 2_000, learning_rate=5e-3),
     "coopnets": lambda: CoopNets(
         generator(), DenseEnergy((2,), (32, 32)), LATENT, ShortRun.langevin(4, 0.3, reference_scale=3.0), **RATE
     ),
@@ -133,7 +135,7 @@ def batch(name: str, count: int, seed: int) -> tuple[torch.Tensor, ...]:
 
 def stepped(name: str, count: int, seed: int) -> tuple[torch.Tensor, ...]:
     """A batch as a step takes it."""
-    return (*batch(name, count, seed), *([torch.arange(count)] if name == "glo" else []))
+    return (*batch(name, count, seed), *([torch.arange(count)] if name in ("abp", "glo") else []))
 
 
 def data(count: int, seed: int) -> torch.Tensor:
