@@ -28,7 +28,7 @@ from cogen.models.families.family import Batch, Family, Update, adam
 from cogen.models.families.recipe import Kind, Recipe
 from cogen.models.families.sizes import Sizes
 
-RUN = ShortRun.langevin(10, 0.1, reference_scale=1.0, clip=0.2)
+RUN = ShortRun.langevin(20, 0.05, reference_scale=1.0, clip=0.2)
 """Of the latents, whose prior is the reference."""
 
 
