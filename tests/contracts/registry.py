@@ -95,7 +95,7 @@ DRIVEN = {
         functools.partial(numpyro.infer.HMC, num_steps=8, trajectory_length=None), num_warmup=100, num_samples=40, num_chains=8
     ),
     "blackjax, nuts": local(
-        BlackJAX(blackjax.nuts, adapt=True, max_num_doublings=5), num_warmup=100, num_samples=30, num_chains=4
+        BlackJAX(blackjax.nuts, adapt=True, max_num_doublings=5), num_warmup=100, num_samples=30, num_chains=8
     ),
     "blackjax, hmc": local(
         BlackJAX(blackjax.hmc, adapt=True, num_integration_steps=8), num_warmup=100, num_samples=40, num_chains=8
