@@ -45,15 +45,15 @@ def of_classes(records: list[Row]) -> Table:
             end = row["curve"][-1]
             for part in ("initializer", "solver"):
                 if part in end:
-                    found = end[part]
                     cost = [f"{end['step']:,}", f"{1e3 * row['seconds_a_step']:.0f}"]
-                    scores = [f"{found['frechet']:.1f}", f"{100 * found['read']:.1f}", f"{found['recall']:.3f}"]
-                    cells.append([*about, *cost, part if row["family"] != "cgan" else "generator", *scores])
-        found = record["real"]
-        scores = [f"{found['frechet']:.1f}", f"{100 * found['read']:.1f}", f"{found['recall']:.3f}"]
-        cells.append([record["runs"][0]["data"], "training images", "", "", "", "", "", "", *scores])
+                    cells.append([*about, *cost, part if row["family"] != "cgan" else "generator", *_judged(end[part])])
+        cells.append([record["runs"][0]["data"], "training images", "", "", "", "", "", "", *_judged(record["real"])])
     header = "data | family | solver | latents | seed | steps | ms a step | samples of"
     return f"{header} | Frechet distance | read as their class, % | recall", cells
+
+
+def _judged(found: Row) -> list[str]:
+    return [f"{found['frechet']:.1f}", f"{100 * found['read']:.1f}", f"{found['recall']:.3f}"]
 
 
 def of_style(records: list[Row]) -> Table:

@@ -44,7 +44,7 @@ from torch import Tensor
 
 from cogen.diagnostics import context_probabilities
 from cogen.diagnostics.sample_quality import outputs
-from cogen.inference import AnnealedHMC, infer
+from cogen.inference import AnnealedHMC, ShortRun, infer
 from cogen.models import Classes, CoGenerator, load_classifier, load_generator, load_image_data, views
 from cogen.models.training.preparation import as_floats
 
@@ -143,12 +143,8 @@ class Seen:
         def fit(z: Tensor, label: Tensor) -> Tensor:
             return -(self.generator(z, label=label) - x).square().flatten(1).sum(1) / (2 * self.noise**2)
 
-        def langevin(start: Tensor, log_density: Any, steps: int) -> Tensor:
-            for _ in range(steps):
-                start = start.detach().requires_grad_()
-                (slope,) = torch.autograd.grad((log_density(start) - start.square().sum(1) / 2).sum(), start)
-                start = start.detach() + step**2 / 2 * slope + step * torch.randn_like(start)
-            return start.detach()
+        def langevin(start: Tensor, log_likelihood: Any, steps: int) -> Tensor:
+            return ShortRun.langevin(steps, step, reference_scale=1.0)(log_likelihood, start)
 
         steps = options.inner // 2 if relaxed else options.inner - 1
         for turn in range(turns):

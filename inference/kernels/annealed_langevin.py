@@ -22,8 +22,8 @@ factor of e: what is left there is noise of that level.
 References:
     Song, Ermon. Generative modeling by estimating gradients of the data distribution. NeurIPS 2019 (algorithm 1; h^2 there is
         alpha_i = epsilon sigma_i^2 / sigma_L^2, and epsilon / sigma_L^2 = 0.2 in section 5, the default here).
-Departures: the levels are as many as the warm-up has steps, or one for every ``moves_per_level`` of them (there 10 levels of
-100).
+Departures: by default every warm-up step has its own noise level, and ``moves_per_level`` sets how many steps share one; the
+paper makes 100 steps at each of 10 levels.
 """
 
 from __future__ import annotations

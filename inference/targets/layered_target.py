@@ -1,10 +1,10 @@
 """A NumPyro model of two layers of units as an annealing path: an exponential-family harmonium.
 
 Its two latent sites are independent under q0 = q(v) q(h), Bernoulli or normal unit by unit, and the log likelihood t (a
-``factor``, or any observed sites) is affine in each of them given the other. Then, on the path log q0 + beta t, the units of a
-layer are independent given the other layer: a Bernoulli unit of log odds l has the log odds l + beta dt/du, and a normal one of
-mean m and standard deviation s the mean m + beta s^2 dt/du. So every conditional comes from one gradient, and a Bernoulli layer
-is summed out in closed form,
+``factor``, or any observed sites) is affine in each site when the other is fixed. On the path log q0 + beta t the units of one
+layer are then independent given the other layer: a Bernoulli unit of log odds l has the log odds l + beta dt/du, and a normal
+one of mean m and standard deviation s the mean m + beta s^2 dt/du. So every conditional comes from one gradient, and a
+Bernoulli layer is summed out in closed form,
 
     log E_{q(h)} exp(beta t(v, h)) = beta t(v, 0) + sum_j [ softplus(l_j + beta dt/dh_j) - softplus(l_j) ].
 

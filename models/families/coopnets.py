@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from cogen.inference.torch.short_run import ShortRun
-from cogen.models.families.ebm import LANGEVIN, objective_shift
+from cogen.models.families.ebm import objective_shift, run_of
 from cogen.models.families.family import Batch, Family, Update, adam
 from cogen.models.families.recipe import Recipe
 from cogen.models.families.sizes import Sizes
@@ -139,8 +139,7 @@ PENALTY = 0.02
 
 
 def _build(sizes: Sizes, rates: Mapping[str, Any], *, steps: int | None = None) -> CoopNets:
-    run = SHORT if len(sizes.event_shape) == 3 else LANGEVIN
-    run = replace(run, steps=steps or run.steps)
+    run = run_of(sizes, SHORT, steps)
     penalty = PENALTY if len(sizes.event_shape) == 3 else 0.0
     return CoopNets(sizes.generator(), sizes.energy(), sizes.latent_dim, run, penalty=penalty, **rates)
 

@@ -148,9 +148,14 @@ LANGEVIN = ShortRun.langevin(16, 0.2, reference_scale=2.0, limit=100.0)
 """For points within a few units of zero: at the temperature one, a density."""
 
 
+def run_of(sizes: Sizes, of_images: ShortRun, steps: int | None) -> ShortRun:
+    """``of_images`` for images and `LANGEVIN` for points, with so many steps, if any are given."""
+    run = of_images if len(sizes.event_shape) == 3 else LANGEVIN
+    return replace(run, steps=steps or run.steps)
+
+
 def _build(sizes: Sizes, rates: Mapping[str, Any], *, chains: Chains = "persistent", steps: int | None = None) -> EBM:
-    run = SHORT if len(sizes.event_shape) == 3 else LANGEVIN
-    run = replace(run, steps=steps or run.steps)
+    run = run_of(sizes, SHORT, steps)
     if len(sizes.event_shape) == 1:
         return EBM(sizes.energy(), sizes.event_shape, run, chains=chains, **rates)
     images: dict[str, Any] = {"afresh": 0.05, "start_scale": 0.5, "penalty": 0.02, "betas": (0.5, 0.999)}

@@ -30,14 +30,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cogen.inference.torch.short_run import ShortRun
 from cogen.models.families.coopnets import CoopNets
 from cogen.models.families.recipe import Kind, Recipe
 from cogen.models.families.sizes import Sizes
-from cogen.models.networks.architectures import Conditioned, one_hot_weights
+from cogen.models.networks.architectures import Conditioned, beside_classes
 from cogen.models.networks.energies import ConvolutionalEnergy
 from cogen.models.training.learning_rates import Schedule
 
@@ -54,9 +53,7 @@ class LateInitializer(nn.Module):
 
     def forward(self, z: Tensor, label: Tensor) -> Tensor:
         """z (batch, latent_dim), label (batch,) or weights (batch, num_classes) -> (batch, channel, height, width)."""
-        maps = self.first(z)
-        classes = one_hot_weights(label, self.num_classes, maps.dtype)[..., None, None]
-        return self.second(torch.cat([maps, classes.expand(-1, -1, *maps.shape[2:])], dim=1))
+        return self.second(beside_classes(self.first(z), label, self.num_classes))
 
 
 def digits_initializer(latent_dim: int, num_classes: int) -> nn.Module:
@@ -103,26 +100,25 @@ def _schedule(num_steps: int) -> Schedule:
     return EveryHundredEpochs()
 
 
-def _solver(sizes: Sizes) -> ConvolutionalEnergy:
-    return ConvolutionalEnergy(sizes.event_shape, CHANNELS, UNITS, sizes.num_classes, value="sum", activation="relu")
+def _pair(
+    sizes: Sizes, rates: Mapping[str, Any], generator: nn.Module, solver_rate: float, noisy_steps: int, steps: int
+) -> CoopNets:
+    solver = ConvolutionalEnergy(sizes.event_shape, CHANNELS, UNITS, sizes.num_classes, value="sum", activation="relu")
+    run = ShortRun.langevin(steps, 0.0008, reference_scale=REFERENCE)
+    settings: dict[str, Any] = {"solver_rate": solver_rate, "noisy_steps": noisy_steps, **rates}
+    return CoopNets(generator, solver, sizes.latent_dim, run, **settings)
 
 
 def _digits(sizes: Sizes, rates: Mapping[str, Any], *, noisy_steps: int = 20_000, steps: int = 16) -> CoopNets:
     if sizes.event_shape != (1, 28, 28):
         raise ValueError(f"event_shape={sizes.event_shape}: section 4.1.2 has networks for (1, 28, 28)")
-    generator = digits_initializer(sizes.latent_dim, sizes.num_classes)
-    run = ShortRun.langevin(steps, 0.0008, reference_scale=REFERENCE)
-    settings: dict[str, Any] = {"solver_rate": 0.0008, "noisy_steps": noisy_steps, **rates}
-    return CoopNets(generator, _solver(sizes), sizes.latent_dim, run, **settings)
+    return _pair(sizes, rates, digits_initializer(sizes.latent_dim, sizes.num_classes), 0.0008, noisy_steps, steps)
 
 
 def _cifar(sizes: Sizes, rates: Mapping[str, Any], *, noisy_steps: int = 83_000, steps: int = 8) -> CoopNets:
     if sizes.event_shape != (3, 32, 32) or not sizes.num_classes:
         raise ValueError(f"event_shape={sizes.event_shape}: section 4.1.3 has networks for (3, 32, 32), with classes")
-    generator = cifar_initializer(sizes.latent_dim, sizes.num_classes)
-    run = ShortRun.langevin(steps, 0.0008, reference_scale=REFERENCE)
-    settings: dict[str, Any] = {"solver_rate": 0.002, "noisy_steps": noisy_steps, **rates}
-    return CoopNets(generator, _solver(sizes), sizes.latent_dim, run, **settings)
+    return _pair(sizes, rates, cifar_initializer(sizes.latent_dim, sizes.num_classes), 0.002, noisy_steps, steps)
 
 
 DIGITS = Recipe(

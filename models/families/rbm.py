@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cogen.models.families.ebm import objective_shift
 from cogen.models.families.family import Batch, Family, Update, x_alone
 from cogen.models.networks.restricted_boltzmann import RBM
 
@@ -86,4 +87,4 @@ class ContrastiveDivergence(Family):
         own = self.rbm.gibbs(self.chains if persistent else x, self.steps)
         if persistent:
             self.chains.copy_(own)
-        update("free_energy_gap", lambda: self.rbm.free_energy(x).mean() - self.rbm.free_energy(own).mean())
+        update("free_energy_gap", lambda: objective_shift(self.rbm(x), self.rbm(own)))

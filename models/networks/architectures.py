@@ -308,9 +308,13 @@ class DenseEncoder(nn.Module):
         return mean, log_sd
 
 
-def one_hot_weights(label: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
-    """Weights (batch, num_classes) of classes (batch,) of integers; weights stay as they are."""
-    return (one_hot(label.long(), num_classes) if label.ndim == 1 else label).to(dtype)
+def beside_classes(x: Tensor, label: Tensor, num_classes: int) -> Tensor:
+    """A vector or maps with the class beside them: weights beside (batch, n), constant planes beside (batch, channel, ...).
+
+    :param label: (batch,) of integers, or weights (batch, num_classes).
+    """
+    classes = (one_hot(label.long(), num_classes) if label.ndim == 1 else label).to(x.dtype)
+    return torch.cat([x, classes[(...,) + (None,) * (x.ndim - 2)].expand(-1, -1, *x.shape[2:])], dim=1)
 
 
 class Conditioned(nn.Module):
@@ -326,8 +330,7 @@ class Conditioned(nn.Module):
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         """x (batch, n) or (batch, channel, height, width); label (batch,) of integers, or weights (batch, num_classes)."""
-        classes = one_hot_weights(label, self.num_classes, x.dtype)
-        return self.network(torch.cat([x, classes[(...,) + (None,) * (x.ndim - 2)].expand(-1, -1, *x.shape[2:])], dim=1))
+        return self.network(beside_classes(x, label, self.num_classes))
 
     def given(self, label: int) -> "Given":
         """The network of one class, a module of x alone. Raises ValueError for a label that is none of the classes."""

@@ -14,10 +14,9 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from cogen.models.networks.architectures import one_hot_weights
+from cogen.models.networks.architectures import beside_classes
 from cogen.models.networks.restricted_boltzmann import BernoulliRBM, GaussianRBM
 
 
@@ -41,9 +40,7 @@ class DenseEnergy(nn.Module):
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         """x (batch, *event_shape), label (batch,) of integers or weights (batch, num_classes) -> (batch,)."""
         flat = x.flatten(1)
-        if label is not None:
-            flat = torch.cat([flat, one_hot_weights(label, self.num_classes, x.dtype)], dim=1)
-        return self.layers(flat)[:, 0]
+        return self.layers(flat if label is None else beside_classes(flat, label, self.num_classes))[:, 0]
 
 
 class ConvolutionalEnergy(nn.Module):
@@ -83,10 +80,7 @@ class ConvolutionalEnergy(nn.Module):
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         """x (batch, channel, height, width), label (batch,) of integers or weights (batch, num_classes) -> (batch,)."""
         maps = self.before(x)
-        if label is not None:
-            classes = one_hot_weights(label, self.num_classes, x.dtype)[..., None, None]
-            maps = torch.cat([maps, classes.expand(-1, -1, *maps.shape[2:])], dim=1)
-        units = self.after(maps)
+        units = self.after(maps if label is None else beside_classes(maps, label, self.num_classes))
         return units.mean(1) if self.value == "mean" else units.sum(1)
 
 

@@ -110,11 +110,7 @@ def load_encoder(path: str | Path) -> nn.Module:
     Raises FileNotFoundError where one of the two files is missing, and ValueError, naming the file, for whatever is wrong
     with it.
     """
-    path = stored.with_suffix(Path(path), ".safetensors")
-    beside = path.with_suffix(".json")
-    for file in (path, beside):
-        if not file.is_file():
-            raise FileNotFoundError(f"there is no file {file}: an encoder is weights (.safetensors) with a .json beside them")
+    path, beside = stored.both_files(path, "an encoder")
     config = stored.read_json(beside, EncoderConfig)
 
     def made(encoder: nn.Module) -> tuple[int, ...]:

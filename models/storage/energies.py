@@ -79,11 +79,7 @@ def load_energy(path: str | Path) -> nn.Module:
     Raises FileNotFoundError where one of the two files is missing, and ValueError, naming the file, for whatever is wrong
     with it.
     """
-    path = stored.with_suffix(Path(path), ".safetensors")
-    beside = path.with_suffix(".json")
-    for file in (path, beside):
-        if not file.is_file():
-            raise FileNotFoundError(f"there is no file {file}: an energy is weights (.safetensors) with a .json beside them")
+    path, beside = stored.both_files(path, "an energy")
     config = stored.read_json(beside, EnergyConfig)
 
     def made(energy: nn.Module) -> tuple[int, ...]:
@@ -93,10 +89,7 @@ def load_energy(path: str | Path) -> nn.Module:
     energy, shape = stored.build(config, ENERGIES, made, beside)
     if shape != (2,):
         raise ValueError(f"{beside}: an energy makes one number of each y, and the architecture makes {shape} of two")
-    stored.fill(energy, stored.read_weights(path), path)
-    energy.requires_grad_(False)
-    energy.config = config  # type: ignore[assignment]
-    return energy
+    return stored.frozen(energy, config, path)
 
 
 def load_solver(generator: str | Path) -> nn.Module | None:

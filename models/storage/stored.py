@@ -169,6 +169,21 @@ def load(
     if shape != (2, getattr(config, size)):
         made = " x ".join(map(str, shape[1:]))
         raise ValueError(f"{beside}: {size} says {getattr(config, size)}, the architecture makes {made} numbers of each x")
+    return frozen(network, config, path)
+
+
+def both_files(path: str | Path, what: str) -> tuple[Path, Path]:
+    """The paths of the weights and of the configuration. Raises FileNotFoundError where one of them is missing."""
+    weights = with_suffix(Path(path), ".safetensors")
+    files = weights, weights.with_suffix(".json")
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(f"there is no file {file}: {what} is weights (.safetensors) with a .json beside them")
+    return files
+
+
+def frozen(network: nn.Module, config: Any, path: Path) -> nn.Module:
+    """A network that was built, with the weights in ``path``, frozen and with its ``config``. Raises what `fill` does."""
     fill(network, read_weights(path), path)
     network.requires_grad_(False)
     network.config = config  # type: ignore[assignment]

@@ -111,12 +111,12 @@ def train_on_images(options: Train) -> None:
         with torch.random.fork_rng():
             kept[0] = made.prepare(kept[0])
         family, classes = family.cpu(), sizes.num_classes
+        contexts = {"label": Classes(classes)} if classes else {}
         if made.energy is not None:
-            write_energy(options, made, sizes, data, family, trained, len(kept[0]))
+            write_energy(options, made, sizes, data, family, trained, len(kept[0]), contexts)
         if made.generator is None:
             return
         draw = functools.partial(draw_samples, family.latent_dim, classes, made.value_range, options.seed)
-        contexts = {"label": Classes(classes)} if classes else {}
         write(options, made, sizes, data, family, trained, kept, contexts, draw)
         print(f"next: cogen complete --generator {options.output} --images PICTURES" + (" --label CLASS" if classes else ""))
 
@@ -221,7 +221,7 @@ def write(
     assert made.generator is not None
     generator = (trained.average or family.generator).cpu().eval()
     noise = noise_scale(generator, options, made, family.latent_dim, held_out, **descent)
-    about = about_of(options, made, sizes, data, len(held_out[0]))
+    about, figures = about_of(options, made, sizes, data, len(held_out[0])), figures_of(trained)
     architecture = made.generator(sizes)
     config = GeneratorConfig(
         architecture=architecture.name,
@@ -230,7 +230,7 @@ def write(
         latent_dim=family.latent_dim,
         noise_scale=noise,
         name=options.output.name,
-        figures=figures_of(trained),
+        figures=figures,
         **about,
     )
     written = [save_generator(options.output, generator, config, half=options.half)]
@@ -241,18 +241,25 @@ def write(
         written.append(save_encoder(beside, family.encoder, encoder))  # type: ignore[arg-type]
     picture = options.output.with_name(f"{options.output.name}.png")
     draw(generator, picture)
-    report(options, data, trained)
+    report(options, data, figures)
     print(f"  {'noise scale to condition with':44} {noise:.3g}")
     print(f"written: {', '.join(str(path) for path in [*written, picture])}")
 
 
 def write_energy(
-    options: Train, made: Recipe, sizes: Sizes, data: ImageData, family: Any, trained: Training, held_out: int
+    options: Train,
+    made: Recipe,
+    sizes: Sizes,
+    data: ImageData,
+    family: Any,
+    trained: Training,
+    held_out: int,
+    contexts: Mapping[str, Context],
 ) -> None:
     """The energy alone, or beside its initializer, and as a picture where its steps lead from that one's samples, or from where
     its own chains are."""
     assert made.energy is not None
-    classes, alone = sizes.num_classes, made.generator is None
+    alone, figures = made.generator is None, figures_of(trained)
     path = options.output if alone else options.output.with_name(f"{options.output.name}{SOLVER}")
     energy = ((alone and trained.average) or family.energy).cpu().eval()
     name, arguments = made.energy(sizes)
@@ -261,15 +268,15 @@ def write_energy(
         arguments,
         run=family.run,
         name=path.name,
-        contexts={"label": Classes(classes)} if classes else {},
-        figures=figures_of(trained),
+        contexts=contexts,
+        figures=figures,
         **about_of(options, made, sizes, data, held_out),
     )
     label: list[Tensor] = []
     if alone:
         x = family.starts(8 * ACROSS)
     else:
-        x, label = samples((trained.average or family.generator).eval(), family.latent_dim, classes, options.seed)
+        x, label = samples((trained.average or family.generator).eval(), family.latent_dim, sizes.num_classes, options.seed)
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
         refined = family.run(lambda y: energy(y, *label), x)
@@ -277,7 +284,7 @@ def write_energy(
     write_grid(refined.unflatten(0, (-1, ACROSS)), made.value_range, picture)
     written = save_energy(path, energy, config)
     if alone:
-        report(options, data, trained)
+        report(options, data, figures)
     print(f"written: {written}, {picture}")
 
 
@@ -305,10 +312,9 @@ def figures_of(trained: Training) -> dict[str, Any]:
     }
 
 
-def report(options: Train, data: ImageData | PairData, trained: Training) -> None:
-    """Print the losses."""
-    figures = figures_of(trained)
-    print(f"\n{options.family} on {data.name}: {figures['steps']} steps in {trained.seconds:.0f} s")
+def report(options: Train, data: ImageData | PairData, figures: Mapping[str, Any]) -> None:
+    """Print the losses among `figures_of` a training."""
+    print(f"\n{options.family} on {data.name}: {figures['steps']} steps in {figures['seconds']:.0f} s")
     for name, value in figures["losses"].items():
         print(f"  {name + ' loss, mean of the last hundred':44} {value:.4g}")
 
