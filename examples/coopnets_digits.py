@@ -39,6 +39,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
+from step_costs import step_costs
 from torch import Tensor
 
 from cogen.diagnostics import frechet_distance
@@ -46,7 +47,7 @@ from cogen.diagnostics.sample_quality import outputs, recall
 from cogen.models.data.datasets import ImageData, load_image_data
 from cogen.models.families import published_coopnets
 from cogen.models.families.coopnets import CoopNets
-from cogen.models.families.family import Family, Updates
+from cogen.models.families.family import Family
 from cogen.models.families.gan import GAN, NonSaturating
 from cogen.models.families.recipe import Kind, Recipe
 from cogen.models.families.registry import recipe
@@ -144,23 +145,15 @@ def batches(made: Recipe, options: Options, data: ImageData) -> tuple[int, list[
     return options.batch or made.batch_size, [torch.from_numpy(data.train), torch.from_numpy(data.train_labels)]
 
 
-def costs(options: Options, data: ImageData, rounds: int = 5) -> dict[Case, float]:
-    """Processor seconds of a step of each case, measured in turns; the median of the rounds."""
-    steps = options.timed
-    spent: dict[Case, list[float]] = {}
+def costs(options: Options, data: ImageData) -> dict[Case, float]:
+    """Processor seconds of a step of each case."""
     running = {}
     for case in cases(replace(options, seeds=options.seeds[:1])):
         made, family = build(case, options, data)
         size, tensors = batches(made, options, data)
         batch = tuple(f(each[:size]) for f, each in zip((made.prepare, torch.Tensor.clone), tensors, strict=True))
-        running[case] = (family.train(), Updates(family, family.optimizers()), batch)
-    for _ in range(rounds + 1):
-        for case, (family, update, batch) in running.items():
-            begun = time.process_time()
-            for iteration in range(steps):
-                family.step(batch, update, iteration)
-            spent.setdefault(case, []).append((time.process_time() - begun) / steps)
-    return {case: float(np.median(seconds[1:])) for case, seconds in spent.items()}
+        running[case] = (family, batch)
+    return step_costs(running, options.timed)
 
 
 # ------------------------------------------------------------------------------------------------------- measures

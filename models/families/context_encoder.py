@@ -18,7 +18,6 @@ which are one pixel here wherever the sides are powers of two.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -76,8 +75,13 @@ def squared_error(made: Tensor, x: Tensor, hidden: Tensor) -> Tensor:
 
 
 def _build(sizes: PairSizes, rates: Mapping[str, Any], *, weight: float = 0.999) -> ContextEncoder:
-    generator, critic = sizes.encoder_decoder(fills=True), sizes.critic(of_pairs=False)
+    if not sizes.fills:
+        raise ValueError(
+            "a context encoder fills in what its condition hides: the condition is the image with a part hidden and a mask,"
+            " --condition centre (centre_hidden in Python, and PairSizes(fills=True))"
+        )
+    generator, critic = sizes.encoder_decoder(), sizes.critic(of_pairs=False)
     return ContextEncoder(generator, critic, sizes.latent_dim, weight=weight, **rates)
 
 
-RECIPE = replace(TRANSLATION, build=_build, generator=functools.partial(PairSizes.encoder_decoder_architecture, fills=True))
+RECIPE = replace(TRANSLATION, build=_build, generator=PairSizes.encoder_decoder_architecture)

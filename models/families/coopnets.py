@@ -6,6 +6,8 @@
     solver:        ascend  mean f(y, c) - mean f(y1, c)             objective shift, from refined to observed (Eqs. 4, 6, 17)
     initializer:   descend mean |y1 - g(z, c)|^2 / 2 sigma^2        mapping shift, with the z that made y0 (Eqs. 8, 18)
 
+c is a class, or a condition image as in `cogen.models.families.pix2pix`; the initializer may then be held near the data too, by
+``weight`` times its mean absolute difference from y (4.2.2). Where c is y with a part hidden, only hidden entries move (4.2.4).
 The initializer needs no inference of z, since it knows the z that it drew; the solver needs no long chains, since the
 initializer puts them where they belong. Without a class these are the CoopNets of Xie et al. 2018.
 
@@ -15,8 +17,8 @@ square is penalised; moves are clipped, y is kept in [-1, 1], there is no refere
 The paper's networks and constants are in `cogen.models.families.published_coopnets`.
 
 A run whose refined samples stay far from the data in the solver's own eyes has failed: the solver has learned to tell them
-apart, and a few steps cannot bring them together. That distance, the gap of the mean values in units of the values' spread, is
-followed with a memory of a hundred steps, and the run stops where it is larger than ``largest_gap``.
+apart, and a few steps cannot bring them together. That distance, the gap of the mean values in units of the values' spread, both
+over some hundred steps, is followed, and from the hundredth step on the run stops where it is larger than ``largest_gap``.
 
 References:
     Xie, Zheng, Fang, Zhu, Wu. Cooperative training of fast thinking initializer and slow thinking solver for conditional
@@ -32,12 +34,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import l1_loss
 
 from cogen.inference.torch.short_run import ShortRun
 from cogen.models.families.ebm import objective_shift, run_of
 from cogen.models.families.family import Batch, Family, Update, adam
+from cogen.models.families.pix2pix import DROPOUT
+from cogen.models.families.pix2pix import RECIPE as TRANSLATION
 from cogen.models.families.recipe import Recipe
-from cogen.models.families.sizes import Sizes
+from cogen.models.families.sizes import PairSizes, Sizes
+
+
+MEMORY = 100
+"""Training steps over which values are averaged to be compared."""
 
 
 def mapping_shift(refined: Tensor, made: Tensor, scale: float) -> Tensor:
@@ -46,14 +55,17 @@ def mapping_shift(refined: Tensor, made: Tensor, scale: float) -> Tensor:
 
 
 class CoopNets(Family):
-    """An initializer and a solver; with labels in the batch, both of a class.
+    """An initializer and a solver; with labels or condition images in the batch, both of these.
 
-    :param generator: the initializer g, (z) or (z, label) -> y.
-    :param energy: the solver f, (y) or (y, label) -> (batch,).
+    :param generator: the initializer g, (z) or (z, c) -> y.
+    :param energy: the solver f, (y) or (y, c) -> (batch,).
     :param run: the solver's steps.
     :param scale: sigma of Eq. 7, positive.
     :param start_noise: standard deviation of the noise on y0; the paper's algorithm has sigma.
     :param penalty: of the squared values.
+    :param weight: of the initializer's mean absolute difference from the data.
+    :param fills: c is y with a part hidden and a mask as its last channel, 1 where y is seen and -1 where it is hidden: the
+        solver's steps move what is hidden.
     :param noisy_steps: training steps after which the Langevin noise is off; None for never.
     :param largest_gap: of values, in units of their standard deviation, at which the run stops.
     :param learning_rate: of Adam, for the initializer.
@@ -63,7 +75,10 @@ class CoopNets(Family):
     `step` raises FloatingPointError where chains are lost or the gap is too large.
     """
 
-    gap: Tensor
+    moments: Tensor
+    """Means of values and of their squares, of data and of refined samples, with a memory of `MEMORY` steps, (2, 2)."""
+    count: Tensor
+    """Steps made."""
 
     def __init__(
         self,
@@ -75,6 +90,8 @@ class CoopNets(Family):
         scale: float = 0.3,
         start_noise: float = 0.0,
         penalty: float = 0.0,
+        weight: float = 0.0,
+        fills: bool = False,
         noisy_steps: int | None = None,
         largest_gap: float = 5.0,
         learning_rate: float = 1e-3,
@@ -82,16 +99,17 @@ class CoopNets(Family):
         betas: tuple[float, float] = (0.5, 0.999),
     ) -> None:
         super().__init__()
-        if not (scale > 0 and start_noise >= 0 and penalty >= 0 and largest_gap > 0):
+        if not (scale > 0 and start_noise >= 0 and penalty >= 0 and weight >= 0 and largest_gap > 0):
             raise ValueError(
-                f"scale={scale}, start_noise={start_noise}, penalty={penalty}, largest_gap={largest_gap}: the scale and the gap"
-                " are positive, the others not negative"
+                f"scale={scale}, start_noise={start_noise}, penalty={penalty}, weight={weight}, largest_gap={largest_gap}: the"
+                " scale and the gap are positive, the others not negative"
             )
         self.generator, self.energy, self.latent_dim = generator, energy, latent_dim
         self.run, self.scale, self.start_noise, self.penalty = run, scale, start_noise, penalty
-        self.noisy_steps, self.largest_gap = noisy_steps, largest_gap
+        self.weight, self.fills, self.noisy_steps, self.largest_gap = weight, fills, noisy_steps, largest_gap
         self.learning_rate, self.solver_rate, self.betas = learning_rate, solver_rate, betas
-        self.register_buffer("gap", torch.zeros(()))
+        self.register_buffer("moments", torch.zeros(2, 2, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros(()))
 
     def optimizers(self) -> dict[str, Any]:
         return {
@@ -100,32 +118,49 @@ class CoopNets(Family):
         }
 
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
-        observed, *label = batch
-        made = self.generator(self.latent(len(observed)), *label)
+        observed, *context = batch
+        made = self.generator(self.latent(len(observed)), *context)
         start = made.detach()
         if self.start_noise:
-            start = start + self.start_noise * torch.randn_like(start)
+            start = start + self.start_noise * torch.randn_like(start) * self._free(*context)
 
         def value(y: Tensor) -> Tensor:
-            return self.energy(y, *label)
+            return self.energy(y, *context)
 
         quiet = self.noisy_steps is not None and iteration >= self.noisy_steps
-        run = replace(self.run, noise=0.0) if quiet else self.run
-        refined = run(value, start)
+        refined = self.refined(start, *context, run=replace(self.run, noise=0.0) if quiet else None)
         update("solver", lambda: self._solver_loss(value(observed), value(refined)))
-        update("initializer", lambda: mapping_shift(refined, made, self.scale))
-        if self.gap > self.largest_gap:
+        update("initializer", lambda: self._initializer_loss(refined, made, observed))
+        if self.count >= MEMORY and (gap := self.gap) > self.largest_gap:
             raise FloatingPointError(
-                f"the solver tells refined samples from data by {float(self.gap):.1f} standard deviations of its value, and"
+                f"the solver tells refined samples from data by {gap:.1f} standard deviations of its value, and"
                 f" {self.largest_gap:g} are allowed: {self.run.steps} Langevin steps do not bring them together; more steps, a"
                 " larger rate of theirs or a smaller solver_rate may help"
             )
 
+    @property
+    def gap(self) -> float:
+        """Of the values of data and of refined samples, in standard deviations."""
+        mean, square = self.moments
+        return float((mean[0] - mean[1]) / (square - mean.square()).mean().clamp(min=1e-24).sqrt())
+
+    def refined(self, start: Tensor, *context: Tensor, run: ShortRun | None = None) -> Tensor:
+        """Where the solver's steps (those of ``run``, if given) lead from ``start``, (batch, *event) each."""
+        return (run or self.run)(lambda y: self.energy(y, *context), start, free=self._free(*context))
+
+    def _free(self, *context: Tensor) -> Tensor:
+        """The entries that may move, of a shape that broadcasts to that of y."""
+        return context[0][:, -1:] < 0 if self.fills else torch.ones((), dtype=torch.bool, device=self.count.device)
+
+    def _initializer_loss(self, refined: Tensor, made: Tensor, observed: Tensor) -> Tensor:
+        loss = mapping_shift(refined, made, self.scale)
+        return loss + self.weight * l1_loss(made, observed) if self.weight else loss
+
     def _solver_loss(self, observed: Tensor, refined: Tensor) -> Tensor:
-        with torch.no_grad():
-            values = torch.stack([observed, refined]).float()
-            spread = values.std(1).square().mean().sqrt().clamp(min=1e-12)
-            self.gap.lerp_((values[0].mean() - values[1].mean()) / spread, 0.01)
+        values = torch.stack([observed.detach(), refined.detach()]).double()
+        self.count += 1
+        now = torch.stack([values.mean(1), values.square().mean(1)])
+        self.moments.lerp_(now, (1 / self.count).clamp(min=1 / MEMORY).double())
         return objective_shift(observed, refined, self.penalty)
 
 
@@ -144,5 +179,12 @@ def _build(sizes: Sizes, rates: Mapping[str, Any], *, steps: int | None = None) 
     return CoopNets(sizes.generator(), sizes.energy(), sizes.latent_dim, run, penalty=penalty, **rates)
 
 
+def _of_pairs(sizes: PairSizes, rates: Mapping[str, Any], *, weight: float = 10.0, steps: int | None = None) -> CoopNets:
+    run = replace(SHORT, steps=steps or SHORT.steps)
+    settings: dict[str, Any] = {"penalty": PENALTY, "weight": weight, "fills": sizes.fills, **rates}
+    return CoopNets(sizes.unet(DROPOUT), sizes.energy(), sizes.latent_dim, run, **settings)
+
+
 RECIPE = Recipe(_build, latent_dim=128, energy=Sizes.energy_architecture)
 CONDITIONAL = replace(RECIPE, labelled=True)
+OF_PAIRS = replace(TRANSLATION, build=_of_pairs, energy=PairSizes.energy_architecture)

@@ -1,4 +1,4 @@
-"""Networks and constants of the CCoopNets paper for classes to images: digits and clothes (4.1.2), and CIFAR-10 (4.1.3).
+"""Networks and constants of the CCoopNets paper: digits and clothes (4.1.2), CIFAR-10 (4.1.3), images of label maps (4.2.2).
 
 28 x 28, 128 latents, the class beside z:
 
@@ -15,30 +15,40 @@
 Both: the solver's value is the sum of its 100 units, y is not bounded, batches of 300, betas (.5, .999), and the rates fall by
 .96 every hundred epochs (as the published code has it).
 
+256 x 256 in colour, of a condition image of this size, the noise of the U-Net being its dropout:
+
+    initializer  U-Net, 64 maps in the first layer; dropout .5 in all layers of the way up but the last
+    solver       convolutions 5 x 5 64, 3 x 3 128, each halving, of both images; 3 x 3 256; leaky ReLU; dense 100, their sum
+    l = 15, delta = .002, s = .016, sigma = .3; Adam .007 and .0001; pairs one by one, 3,000 epochs
+
 References:
     Xie, Zheng, Fang, Zhu, Wu. Cooperative training of fast thinking initializer and slow thinking solver for conditional
-        learning. IEEE TPAMI 2022 (sections 4.1.2 and 4.1.3).
+        learning. IEEE TPAMI 2022 (sections 4.1.2, 4.1.3, 4.2.1 and 4.2.2).
 What the text leaves open, and what is done here: the initial y has no noise; the loss of the initializer is the mean over
 pixels; s and sigma of CIFAR-10 are those of digits; a layer of 7 x 7 from 4 x 4 is one of 8 x 8 without its last row and
-column. An initializer that is used after the training has batch statistics of its own weights (the paper's stays in training
-mode, where an image depends on the others of its batch).
+column; the weight of the distance from the data in 4.2.2 is pix2pix's, 100, and the rates of 4.2.2 stay as they are. An
+initializer that is used after the training has batch statistics of its own weights (the paper's stays in training mode, where
+an image depends on the others of its batch).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from cogen.inference.torch.short_run import ShortRun
 from cogen.models.families.coopnets import CoopNets
+from cogen.models.families.pix2pix import DROPOUT
+from cogen.models.families.pix2pix import RECIPE as TRANSLATION
 from cogen.models.families.recipe import Kind, Recipe
-from cogen.models.families.sizes import Sizes
+from cogen.models.families.sizes import Architecture, PairSizes, Sizes
 from cogen.models.networks.architectures import Conditioned, beside_classes
-from cogen.models.networks.energies import ConvolutionalEnergy
-from cogen.models.training.learning_rates import Schedule
+from cogen.models.networks.energies import ConvolutionalEnergy, PairEnergy
+from cogen.models.training.learning_rates import Constant, Schedule
 
 BATCH, UNITS, CHANNELS = 300, 100, (64, 128, 256)
 REFERENCE = 0.016
@@ -88,6 +98,18 @@ def _up(
 # --- recipes -------------------------------------------------------------------------------------------------------
 
 
+def _pairs_architecture(sizes: PairSizes) -> Architecture:
+    found = sizes.energy_architecture()
+    return found._replace(arguments={**found.arguments, "units": UNITS, "value": "sum", "activation": "leaky_relu"})
+
+
+def _pairs(sizes: PairSizes, rates: Mapping[str, Any], *, weight: float = 100.0, steps: int = 15) -> CoopNets:
+    solver = PairEnergy(**_pairs_architecture(sizes).arguments)
+    run = ShortRun.langevin(steps, 0.002, reference_scale=REFERENCE)
+    settings: dict[str, Any] = {"solver_rate": 0.007, "weight": weight, "fills": sizes.fills, **rates}
+    return CoopNets(sizes.unet(DROPOUT, dropout_layers=None), solver, sizes.latent_dim, run, **settings)
+
+
 @dataclass(frozen=True)
 class EveryHundredEpochs:
     """.96 to the power of the hundreds of epochs that are over."""
@@ -98,6 +120,10 @@ class EveryHundredEpochs:
 
 def _schedule(num_steps: int) -> Schedule:
     return EveryHundredEpochs()
+
+
+def _constant(num_steps: int) -> Schedule:
+    return Constant()
 
 
 def _pair(
@@ -136,3 +162,13 @@ DIGITS = Recipe(
 """Section 4.1.2; 100 epochs are 20,000 steps of 60,000 images."""
 CIFAR = replace(DIGITS, build=_cifar, learning_rate=0.0064, epochs=2_000, latent_dim=100)
 """Section 4.1.3; 500 epochs are 83,000 steps of 50,000 images."""
+PAIRS = replace(
+    TRANSLATION,
+    build=_pairs,
+    learning_rate=1e-4,
+    epochs=3_000,
+    schedule=_constant,
+    generator=partial(PairSizes.unet_architecture, dropout=DROPOUT, dropout_layers=None),
+    energy=_pairs_architecture,
+)
+"""Section 4.2.2, at sizes of 64 feature maps."""

@@ -70,7 +70,7 @@ class Recipe:
     reads: frozenset[str] = frozenset({"latent_dim", "widths", "convolutional"})
     generator: Callable[[Any], Architecture] | None = Sizes.generator_architecture
     encoder: Callable[[Any], Architecture] | None = None
-    energy: Callable[[Sizes], Architecture] | None = None
+    energy: Callable[[Any], Architecture] | None = None
 
     @property
     def settings(self) -> dict[str, Any]:

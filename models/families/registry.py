@@ -37,6 +37,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "cvae-gan++": ("cogen.models.families.bicyclegan:WITHOUT_LATENT_TERM",),
     "clr-gan": ("cogen.models.families.bicyclegan:DRAWN",),
     "bicyclegan": ("cogen.models.families.bicyclegan:RECIPE",),
+    "coopnets-unet": ("cogen.models.families.coopnets:OF_PAIRS",),
     "context-encoder": ("cogen.models.families.context_encoder:RECIPE",),
 }
 """Where the recipes of a name are, MODULE:NAME; several take different kinds of data. Nothing is imported before it is asked

@@ -23,7 +23,7 @@ from cogen.models.networks.architectures import (
     FourierFeatures,
 )
 from cogen.models.networks.encoders import FeatureEncoder, head
-from cogen.models.networks.energies import ENERGIES
+from cogen.models.networks.energies import ENERGIES, PairEnergy
 from cogen.models.networks.translation import ConvolutionalEncoder, EncoderDecoder, PatchCritic, UNet
 
 
@@ -53,6 +53,8 @@ class PairSizes:
     :param condition_shape: the same of the condition.
     :param latent_dim: size of z; 0 for generators without one.
     :param width: feature maps of the first layer of every network.
+    :param fills: the condition is x with a part hidden, and a mask (`cogen.models.data.pairs.centre_hidden`): generators make
+        what is hidden, and leave the rest as it is.
 
     Raises ValueError for a size of z below 0 and a width below 1.
     """
@@ -61,6 +63,7 @@ class PairSizes:
     condition_shape: tuple[int, ...]
     latent_dim: int = 0
     width: int = 64
+    fills: bool = False
 
     def __post_init__(self) -> None:
         if self.latent_dim < 0 or self.width < 1:
@@ -69,13 +72,13 @@ class PairSizes:
                 " feature map"
             )
 
-    def unet(self, dropout: float) -> nn.Module:
+    def unet(self, dropout: float, dropout_layers: int | None = 3) -> nn.Module:
         """(z, condition) -> x."""
-        return UNet(**self.unet_architecture(dropout).arguments)
+        return UNet(**self.unet_architecture(dropout, dropout_layers).arguments)
 
-    def encoder_decoder(self, fills: bool) -> nn.Module:
+    def encoder_decoder(self) -> nn.Module:
         """(z, condition) -> x."""
-        return EncoderDecoder(**self.encoder_decoder_architecture(fills).arguments)
+        return EncoderDecoder(**self.encoder_decoder_architecture().arguments)
 
     def encoder(self) -> nn.Module:
         """x -> mean, log sd (batch, latent_dim)."""
@@ -87,23 +90,34 @@ class PairSizes:
         layers = min(3, max(1, min(sides).bit_length() - 5))
         return PatchCritic((channels + (self.condition_shape[0] if of_pairs else 0), *sides), self.width, layers)
 
-    def unet_architecture(self, dropout: float) -> Architecture:
-        """Of `unet`."""
-        return Architecture("UNet", {**self._arguments, "dropout": dropout})
+    def energy(self) -> nn.Module:
+        """(x, condition) -> (batch,), smooth."""
+        return PairEnergy(**self.energy_architecture().arguments)
 
-    def encoder_decoder_architecture(self, fills: bool) -> Architecture:
+    def unet_architecture(self, dropout: float, dropout_layers: int | None = 3) -> Architecture:
+        """Of `unet`."""
+        return Architecture("UNet", {**self._arguments, "dropout": dropout, "dropout_layers": dropout_layers})
+
+    def encoder_decoder_architecture(self) -> Architecture:
         """Of `encoder_decoder`."""
-        return Architecture("EncoderDecoder", {**self._arguments, "fills": fills})
+        return Architecture("EncoderDecoder", self._arguments)
 
     def encoder_architecture(self) -> Architecture:
         """Of `encoder`."""
         arguments = {"latent_dim": self.latent_dim, "event_shape": self.event_shape, "width": self.width}
         return Architecture("ConvolutionalEncoder", arguments)
 
+    def energy_architecture(self) -> Architecture:
+        """Of `energy`."""
+        return Architecture("PairEnergy", {**self._shapes, "channels": tuple(self.width * 2**k for k in range(3))})
+
+    @property
+    def _shapes(self) -> dict[str, Any]:
+        return {"event_shape": self.event_shape, "condition_shape": self.condition_shape}
+
     @property
     def _arguments(self) -> dict[str, Any]:
-        shapes = {"event_shape": self.event_shape, "condition_shape": self.condition_shape}
-        return {**shapes, "latent_dim": self.latent_dim, "width": self.width}
+        return {**self._shapes, "latent_dim": self.latent_dim, "width": self.width, "fills": self.fills}
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,18 @@ Langevin runs through them, so activations are smooth (SiLU) unless the publishe
 
 References:
     Xie, Zheng, Fang, Zhu, Wu. Cooperative training of fast thinking initializer and slow thinking solver for conditional
-        learning. IEEE TPAMI 2022 (section 4.1.1 and Figure 4: where the class enters).
+        learning. IEEE TPAMI 2022 (section 4.1.1 and Figure 4: where the class enters; section 4.2.1 and Figure 12).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from cogen.models.networks.architectures import beside_classes
@@ -53,7 +55,7 @@ class ConvolutionalEnergy(nn.Module):
     :param units: of the dense layer.
     :param num_classes: how many classes there are; 0 for none.
     :param value: "mean" of the units, or their "sum", which the paper has.
-    :param activation: "silu", or "relu", which the paper has.
+    :param activation: "silu", or one of the paper's, "relu" for classes and "leaky_relu" for condition images.
     """
 
     def __init__(
@@ -63,12 +65,17 @@ class ConvolutionalEnergy(nn.Module):
         units: int = 100,
         num_classes: int = 0,
         value: Literal["mean", "sum"] = "mean",
-        activation: Literal["silu", "relu"] = "silu",
+        activation: Literal["silu", "relu", "leaky_relu"] = "silu",
     ) -> None:
         super().__init__()
         colours, height, width = event_shape
         first, second, *others = channels
-        act = {"silu": nn.SiLU, "relu": nn.ReLU}[activation]
+        acts: dict[str, Callable[[], nn.Module]] = {
+            "silu": nn.SiLU,
+            "relu": nn.ReLU,
+            "leaky_relu": partial(nn.LeakyReLU, 0.2),
+        }
+        act = acts[activation]
         self.num_classes, self.value = num_classes, value
         self.before = nn.Sequential(nn.Conv2d(colours, first, 5, 2, 2), act(), nn.Conv2d(first, second, 3, 2, 1), act())
         after: list[nn.Module] = []
@@ -84,9 +91,27 @@ class ConvolutionalEnergy(nn.Module):
         return units.mean(1) if self.value == "mean" else units.sum(1)
 
 
+class PairEnergy(nn.Module):
+    """A `ConvolutionalEnergy` of an image and its condition image, the channels of one beside those of the other (Figure 12).
+
+    :param event_shape: of the image, (channel, height, width).
+    :param condition_shape: of the condition, with the same height and width.
+    :param others: of `ConvolutionalEnergy`: channels, units, value, activation.
+    """
+
+    def __init__(self, event_shape: Sequence[int], condition_shape: Sequence[int], **others: Any) -> None:
+        super().__init__()
+        self.of_both = ConvolutionalEnergy((event_shape[0] + condition_shape[0], *event_shape[1:]), **others)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """x (batch, *event_shape), condition (batch, *condition_shape) -> (batch,)."""
+        return self.of_both(torch.cat([x, condition], dim=1))
+
+
 ENERGIES: dict[str, Callable[..., nn.Module]] = {
     "DenseEnergy": DenseEnergy,
     "ConvolutionalEnergy": ConvolutionalEnergy,
+    "PairEnergy": PairEnergy,
     "BernoulliRBM": BernoulliRBM,
     "GaussianRBM": GaussianRBM,
 }

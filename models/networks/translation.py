@@ -48,6 +48,8 @@ class UNet(nn.Module):
         it stays.
     :param dropout_layers: how many layers have it; None for all but the last.
     :param batch_norm: in place of instance norm.
+    :param fills: c is x with a part hidden, and as its last channel a mask, 1 where x is seen and -1 where it is hidden: the
+        network makes what is hidden, and the rest stays as it is.
 
     Raises ValueError for shapes that do not fit, and for a dropout outside of [0, 1).
     """
@@ -61,11 +63,13 @@ class UNet(nn.Module):
         dropout: float = 0.5,
         dropout_layers: int | None = 3,
         batch_norm: bool = False,
+        fills: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout={dropout}: a probability below 1; 0 leaves it out")
-        widths = _widths(event_shape, condition_shape, width)
+        widths = _widths(event_shape, condition_shape, width, fills)
+        self.fills = fills
         self.down = _way_down(condition_shape[0] + latent_dim, widths, batch_norm)
         *inner, last = reversed(widths)
         inputs = [inner[0], *(2 * each for each in (*inner[1:], last))]
@@ -75,7 +79,8 @@ class UNet(nn.Module):
 
     def forward(self, z: Tensor, condition: Tensor) -> Tensor:
         """z (batch, latent_dim), condition (batch, *condition_shape) -> x (batch, *event_shape) in (-1, 1)."""
-        return self.decode(self.encode(z, condition))
+        x = self.decode(self.encode(z, condition))
+        return _filled(x, condition) if self.fills else x
 
     def encode(self, z: Tensor, condition: Tensor) -> list[Tensor]:
         """The features of the way down, largest maps first."""
@@ -100,8 +105,7 @@ class EncoderDecoder(nn.Module):
     :param latent_dim: size of z; with 0 the network is a function of c alone.
     :param width: feature maps of the first layer, as in `UNet`.
     :param batch_norm: in place of instance norm.
-    :param fills: c is x with a part hidden, and as its last channel a mask, 1 where x is seen and -1 where it is hidden: the
-        network makes what is hidden, and the rest stays as it is.
+    :param fills: as in `UNet`.
 
     Raises ValueError for shapes that do not fit.
     """
@@ -116,12 +120,7 @@ class EncoderDecoder(nn.Module):
         fills: bool = False,
     ) -> None:
         super().__init__()
-        if fills and condition_shape[0] != event_shape[0] + 1:
-            raise ValueError(
-                f"the condition has {condition_shape[0]} channels, and what is to be filled in takes the {event_shape[0]} of"
-                " the image and a mask, as --condition centre (centre_hidden in Python)"
-            )
-        widths = _widths(event_shape, condition_shape, width)
+        widths = _widths(event_shape, condition_shape, width, fills)
         self.fills = fills
         self.down = nn.Sequential(*_way_down(condition_shape[0], widths, batch_norm))
         inner = widths[::-1]
@@ -130,7 +129,7 @@ class EncoderDecoder(nn.Module):
     def forward(self, z: Tensor, condition: Tensor) -> Tensor:
         """z (batch, latent_dim), condition (batch, *condition_shape) -> x (batch, *event_shape) in (-1, 1)."""
         x = self.decode(z, self.encode(condition))
-        return torch.where(condition[:, -1:] > 0, condition[:, :-1], x) if self.fills else x
+        return _filled(x, condition) if self.fills else x
 
     def encode(self, condition: Tensor) -> Tensor:
         """The smallest features of a condition."""
@@ -215,8 +214,13 @@ class Noise(nn.Module):
 # --- layers --------------------------------------------------------------------------------------------------------
 
 
-def _widths(event_shape: Sequence[int], condition_shape: Sequence[int], width: int) -> list[int]:
+def _widths(event_shape: Sequence[int], condition_shape: Sequence[int], width: int, fills: bool) -> list[int]:
     """Feature maps of the layers of the way down: as many layers as the sides can be halved."""
+    if fills and condition_shape[0] != event_shape[0] + 1:
+        raise ValueError(
+            f"the condition has {condition_shape[0]} channels, and what is to be filled in takes the {event_shape[0]} of"
+            " the image and a mask, as --condition centre (centre_hidden in Python)"
+        )
     if len(event_shape) != 3 or len(condition_shape) != 3 or tuple(event_shape[1:]) != tuple(condition_shape[1:]):
         raise ValueError(
             f"event_shape {tuple(event_shape)} and condition_shape {tuple(condition_shape)}: both are (channel, height, width),"
@@ -267,6 +271,11 @@ def _small_weights(layer: Any) -> Any:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def _filled(x: Tensor, condition: Tensor) -> Tensor:
+    """What is seen in the condition, and x where its mask hides."""
+    return torch.where(condition[:, -1:] > 0, condition[:, :-1], x)
 
 
 def _overlaid(maps: Tensor, z: Tensor) -> Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from cogen.models.families.registry import recipe
 from cogen.models.families.sizes import PairSizes
 from cogen.models.training.preparation import as_floats
 from cogen.options import Train
-from cogen.training import is_first, refuse_table_options, run, settings_of, write, write_grid
+from cogen.training import is_first, refuse_table_options, run, settings_of, write, write_energy, write_grid
 
 MADE = {"centre": centre_hidden, "edges": edges, "sketch": sketch}
 """Conditions that are made of whole images."""
@@ -47,9 +49,14 @@ def train_on_pairs(options: Train) -> None:
     if not is_first():
         return
     contexts = {"condition": Array(sizes.condition_shape, made.value_range)}
-    draw = functools.partial(draw_translations, sizes.latent_dim, [part[:8] for part in kept], made.value_range, options.seed)
+    few = [part[:8] for part in kept]
+    draw = functools.partial(draw_translations, sizes.latent_dim, few, made.value_range, options.seed)
+    family = family.cpu()
+    if made.energy is not None:
+        refined = functools.partial(draw_refined, family.eval(), draw)
+        write_energy(options, made, sizes, data, family, trained, len(kept[0]), contexts, refined)
     descent = {"starts": 2, "num_steps": 100} if sizes.latent_dim else {"starts": 1, "num_steps": 1}
-    write(options, made, sizes, data, family.cpu(), trained, kept, contexts, draw, **descent)
+    write(options, made, sizes, data, family, trained, kept, contexts, draw, **descent)
     call = (
         "CoGenerator(generator, views=...).given(condition=...)"
         if sizes.latent_dim
@@ -85,7 +92,8 @@ def sizes_of(options: Train, made: Recipe, data: PairData, side: int | None) -> 
         (part.shape[1], *((side, side) if side else part.shape[2:])) for part in (data.train, data.train_conditions)
     )
     latent_dim = made.latent_dim if options.latent_dim is None else options.latent_dim
-    return PairSizes(x, condition, latent_dim, *(options.widths or ()))
+    width = {} if options.widths is None else {"width": options.widths[0]}
+    return PairSizes(x, condition, latent_dim, fills=options.condition == "centre", **width)
 
 
 def _centre(images: Tensor, side: int | None) -> Tensor:
@@ -95,8 +103,13 @@ def _centre(images: Tensor, side: int | None) -> Tensor:
     return images[..., top : top + side, left : left + side]
 
 
+def draw_refined(family: Any, draw: Callable[[Any, Path], None], energy: nn.Module, path: Path) -> None:
+    """The picture of `draw_translations`, with the draws refined by the solver."""
+    draw(lambda z, condition: family.refined(family.generator(z, condition), condition), path)
+
+
 def draw_translations(
-    latent_dim: int, held_out: list[Tensor], value_range: tuple[float, float], seed: int, generator: nn.Module, path: Path
+    latent_dim: int, held_out: list[Tensor], value_range: tuple[float, float], seed: int, generator: Any, path: Path
 ) -> None:
     """A PNG: in every row a condition, four draws, and the x that belongs to it."""
     x, condition = held_out

@@ -113,7 +113,8 @@ def train_on_images(options: Train) -> None:
         family, classes = family.cpu(), sizes.num_classes
         contexts = {"label": Classes(classes)} if classes else {}
         if made.energy is not None:
-            write_energy(options, made, sizes, data, family, trained, len(kept[0]), contexts)
+            picture = functools.partial(draw_refined, options, made, classes, family, trained)
+            write_energy(options, made, sizes, data, family, trained, len(kept[0]), contexts, picture)
         if made.generator is None:
             return
         draw = functools.partial(draw_samples, family.latent_dim, classes, made.value_range, options.seed)
@@ -249,15 +250,19 @@ def write(
 def write_energy(
     options: Train,
     made: Recipe,
-    sizes: Sizes,
-    data: ImageData,
+    sizes: Sizes | PairSizes,
+    data: ImageData | PairData,
     family: Any,
     trained: Training,
     held_out: int,
     contexts: Mapping[str, Context],
+    draw: Callable[[nn.Module, Path], None],
 ) -> None:
-    """The energy alone, or beside its initializer, and as a picture where its steps lead from that one's samples, or from where
-    its own chains are."""
+    """The energy alone, or beside its initializer, and a picture of where its steps lead.
+
+    :param held_out: items that were not trained on.
+    :param draw: writes the picture.
+    """
     assert made.energy is not None
     alone, figures = made.generator is None, figures_of(trained)
     path = options.output if alone else options.output.with_name(f"{options.output.name}{SOLVER}")
@@ -272,16 +277,8 @@ def write_energy(
         figures=figures,
         **about_of(options, made, sizes, data, held_out),
     )
-    label: list[Tensor] = []
-    if alone:
-        x = family.starts(8 * ACROSS)
-    else:
-        x, label = samples((trained.average or family.generator).eval(), family.latent_dim, sizes.num_classes, options.seed)
-    with torch.random.fork_rng():
-        torch.manual_seed(options.seed)
-        refined = family.run(lambda y: energy(y, *label), x)
     picture = path.with_name(f"{path.name}.png")
-    write_grid(refined.unflatten(0, (-1, ACROSS)), made.value_range, picture)
+    draw(energy, picture)
     written = save_energy(path, energy, config)
     if alone:
         report(options, data, figures)
@@ -364,6 +361,21 @@ def samples(generator: nn.Module, latent_dim: int, classes: int, seed: int) -> t
         z = torch.randn(rows * ACROSS, latent_dim)
         label = [torch.arange(rows).repeat_interleave(ACROSS) % classes] if classes else []
         return generator(z, *label), label
+
+
+def draw_refined(
+    options: Train, made: Recipe, classes: int, family: Any, trained: Training, energy: nn.Module, path: Path
+) -> None:
+    """A PNG of where an energy's steps lead from its initializer's samples, or alone from where its own chains are."""
+    label: list[Tensor] = []
+    if made.generator is None:
+        x = family.starts(8 * ACROSS)
+    else:
+        x, label = samples((trained.average or family.generator).eval(), family.latent_dim, classes, options.seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(options.seed)
+        refined = family.run(lambda y: energy(y, *label), x)
+    write_grid(refined.unflatten(0, (-1, ACROSS)), made.value_range, path)
 
 
 def write_grid(images: Tensor, value_range: tuple[float, float], path: Path) -> None:

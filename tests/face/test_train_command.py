@@ -118,6 +118,7 @@ OF_PAIRS = ["--size", "8", "--widths", "2", "--epochs", "2", "--batch", "4", "--
     [
         ("pix2pix", ["--crop-from", "9", "--mirror"], (3, 8, 8)),
         ("bicyclegan", [], (3, 8, 8)),
+        ("coopnets-unet", ["--latent-dim", "2", "--langevin", "2"], (3, 8, 8)),
         ("context-encoder", ["--condition", "centre", "--average", "0.9"], (4, 8, 8)),
     ],
 )
@@ -145,6 +146,16 @@ def test_a_translation_is_trained_stored_and_drawn(pairs, tmp_path, capsys, fami
     else:
         with pytest.raises(ValueError, match=r"latent_dim=0: .* train one with a z, as by --latent-dim 8"):
             CoGenerator(generator, views={"all": views.Identity(scale=0.1)})
+    if family == "coopnets-unet":
+        solver = load_solver(output)
+        assert solver(x, condition=torch.zeros(2, *shape)).shape == (2,)
+        assert solver.config.run.steps == 2
+        with Image.open(output.with_name("coopnets-unet-solver.png")) as refined:
+            assert refined.size == (6 * 8, 2 * 8)
+            moved = np.asarray(refined) != drawn
+        assert moved[:, 8:-8].any()
+        assert not moved[:, :8].any()
+        assert not moved[:, -8:].any()
     if family == "bicyclegan":
         assert load_encoder(output.with_name("bicyclegan-encoder"))(x)[0].shape == (2, 8)
 
@@ -157,7 +168,7 @@ def test_a_translation_is_trained_stored_and_drawn(pairs, tmp_path, capsys, fami
         (["pix2pix", "--data", "PAIRS", "--widths", "4", "8"], r"--widths 4 8: networks of pairs have one width"),
         (["pix2pix", "--data", "PAIRS", "--crop-from", "9"], r"--crop-from 9: .* and --size theirs, as in 286 and 256"),
         (["pix2pix", "--data", "PAIRS", "--size", "9", "--crop-from", "8"], r"--crop-from 8: .* and --size theirs"),
-        (["context-encoder", "--data", "PAIRS"], r"the condition has 3 channels, .* as --condition centre"),
+        (["context-encoder", "--data", "PAIRS"], r"a context encoder fills in what its condition hides: .* --condition centre"),
         (["pix2pix", "--data", "IMAGES"], r"each of images is 8 x 8 pixels: two images of one size side by side"),
         (["pix2pix", "--data", "table.csv"], r"pix2pix does not train on a table; vae does"),
         (

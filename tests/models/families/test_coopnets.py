@@ -11,9 +11,10 @@ from cogen.models.families.coopnets import CoopNets, mapping_shift
 from cogen.models.families.family import Updates
 from cogen.models.families.recipe import Kind
 from cogen.models.families.registry import recipe
-from cogen.models.families.sizes import Sizes
-from cogen.models.networks.architectures import DenseGenerator
+from cogen.models.families.sizes import PairSizes, Sizes
+from cogen.models.networks.architectures import DenseGenerator, count_parameters
 from cogen.models.networks.energies import ConvolutionalEnergy, DenseEnergy
+from cogen.models.networks.translation import Noise
 from cogen.models.training.trainer import train
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -59,8 +60,8 @@ def runs(monkeypatch):
     """The runs that a family makes: (run, start, end)."""
     seen, original = [], ShortRun.__call__
 
-    def watched(self, value, start):
-        seen.append((self, start, original(self, value, start)))
+    def watched(self, value, start, **free):
+        seen.append((self, start, original(self, value, start, **free)))
         return seen[-1][2]
 
     monkeypatch.setattr(ShortRun, "__call__", watched)
@@ -75,6 +76,29 @@ def test_the_same_latents_make_the_start_and_what_is_compared(runs):
     made = family.generator(z)
     assert 0.01 < (start - made).std() < 0.3
     torch.testing.assert_close(losses["initializer"], mapping_shift(refined, made, family.scale))
+
+
+def test_the_initializer_may_be_held_near_the_data(runs):
+    family, z, x, losses = pair(weight=2.0), torch.randn(5, 2), torch.randn(5, 2), {}
+    family.latent = lambda count: z
+    family.step((x,), lambda name, loss: losses.setdefault(name, loss()), 0)
+    ((_, start, refined),) = runs
+    torch.testing.assert_close(
+        losses["initializer"], mapping_shift(refined, start, family.scale) + 2 * (start - x).abs().mean()
+    )
+
+
+def test_of_an_image_with_a_hidden_part_that_part_alone_moves(runs):
+    torch.manual_seed(0)
+    sizes = PairSizes((1, 8, 8), (2, 8, 8), width=2, fills=True)
+    family = CoopNets(sizes.unet(0.5), sizes.energy(), 0, ShortRun(3, 0.3, 0.1), fills=True, start_noise=0.1)
+    x, mask = torch.randn(4, 1, 8, 8), torch.ones(4, 1, 8, 8)
+    mask[:, :, 2:6] = -1
+    family.step((x, torch.cat([x, mask], 1)), Updates(family, family.optimizers()), 0)
+    ((_, start, refined),) = runs
+    for made in (start, refined):
+        assert torch.equal(made[mask > 0], x[mask > 0])
+    assert ((refined - start)[mask < 0] != 0).all()
 
 
 def test_the_noise_ends(runs):
@@ -94,7 +118,9 @@ def test_a_solver_that_runs_ahead_ends_the_run_at_its_last_good_checkpoint(tmp_p
     assert (tmp_path / "training.safetensors").is_file()
 
 
-@pytest.mark.parametrize("wrong", [{"scale": 0.0}, {"penalty": -1.0}, {"start_noise": -0.1}, {"largest_gap": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"scale": 0.0}, {"penalty": -1.0}, {"weight": -1.0}, {"start_noise": -0.1}, {"largest_gap": 0.0}]
+)
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         pair(**wrong)
@@ -117,6 +143,21 @@ def test_the_published_recipes_take_a_step_on_what_they_are_for(made, shape):
         made.family(Sizes((1, 8, 8), 4, 10))
 
 
+def test_the_published_pair_of_images_is_the_paper_s():
+    """Parameters of the solver by hand, from the filters and channels of section 4.2.2."""
+    made = published_coopnets.PAIRS
+    family = made.family(PairSizes((3, 16, 16), (3, 16, 16)))
+    filters = (6 * 25 + 1) * 64 + (64 * 9 + 1) * 128 + (128 * 9 + 1) * 256 + (256 * 16 + 1) * 100
+    assert count_parameters(family.energy) == filters
+    assert (family.run.steps, family.run.reference_scale) == (15, 0.016)
+    assert family.run.temperature == pytest.approx(1.0)
+    assert sum(isinstance(part, Noise) for layer in family.generator.up for part in layer) == 3  # of four layers
+    update = Updates(family, family.optimizers())
+    family.step((torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)), update, 0)
+    assert set(update.losses) == {"solver", "initializer"}
+    assert made.energy(PairSizes((3, 16, 16), (3, 16, 16))).arguments["value"] == "sum"
+
+
 def test_late_concatenation_tells_classes_apart_and_the_sum_is_a_hundred_means():
     torch.manual_seed(0)
     energy = ConvolutionalEnergy((1, 12, 12), (4, 4, 8), num_classes=3)
@@ -133,3 +174,13 @@ def test_the_recipes_are_known_by_name():
     assert recipe("ccoopnets", Kind.IMAGES).labelled
     assert recipe("coopnets", Kind.IMAGES).energy is not None
     assert recipe("ebm", Kind.IMAGES).generator is None
+
+
+def test_the_gap_is_one_of_values_over_steps_whatever_the_batch():
+    """Values of data 2 + noise, of refined samples -1 + noise, with standard deviation 1.5: a gap of 2."""
+    torch.manual_seed(0)
+    for size in (1, 16):
+        family = pair()
+        for _ in range(600):
+            family._solver_loss(2 + 1.5 * torch.randn(size), -1 + 1.5 * torch.randn(size))
+        assert family.gap == pytest.approx(2.0, abs=0.5 / size**0.5)

@@ -98,7 +98,7 @@ FAMILIES: dict[str, Callable[[], Family]] = {
 }
 
 
-SIZES = PairSizes((1, 8, 8), (2, 8, 8), LATENT, width=4)
+SIZES = PairSizes((1, 8, 8), (2, 8, 8), LATENT, width=4, fills=True)
 
 
 def two_games(critic: bool = True, random_critic: bool = True, **weights: float) -> BicycleGAN:
@@ -113,7 +113,10 @@ OF_PAIRS: dict[str, Callable[[], Family]] = {
     "cvae-gan++": lambda: two_games(latent_weight=0.0),
     "clr-gan": lambda: two_games(critic=False),
     "bicyclegan": two_games,
-    "context-encoder": lambda: ContextEncoder(SIZES.encoder_decoder(fills=True), SIZES.critic(of_pairs=False), LATENT, **RATE),
+    "coopnets-unet": lambda: CoopNets(
+        SIZES.unet(0.5), SIZES.energy(), LATENT, ShortRun.langevin(2, 0.1), fills=True, weight=1.0, **RATE
+    ),
+    "context-encoder": lambda: ContextEncoder(SIZES.encoder_decoder(), SIZES.critic(of_pairs=False), LATENT, **RATE),
 }
 
 
@@ -266,7 +269,7 @@ def test_it_is_stored_and_conditioned_in_both_ppls(name, tmp_path):
 @pytest.mark.parametrize("name", ["bicyclegan", "context-encoder"])  # each of the two networks
 def test_a_translation_is_stored_and_conditioned_in_both_ppls_given_its_condition(name, tmp_path):
     family, (x, condition) = fresh(name).eval(), pairs(3, seed=5)
-    architecture = SIZES.unet_architecture(0.0) if name == "bicyclegan" else SIZES.encoder_decoder_architecture(fills=True)
+    architecture = SIZES.unet_architecture(0.0) if name == "bicyclegan" else SIZES.encoder_decoder_architecture()
     about = {"latent_dim": LATENT, "event_shape": (1, 8, 8), "value_range": (-1, 1), "noise_scale": 0.1}
     config = GeneratorConfig(*architecture, contexts={"condition": Array((2, 8, 8), (-1, 1))}, **about)
     save_generator(tmp_path / "two", family.generator, config)

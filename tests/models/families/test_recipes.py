@@ -73,7 +73,7 @@ def test_what_is_stored_is_what_was_trained(tmp_path, name, convolutional):
 def test_of_pairs_what_is_stored_is_what_was_trained(tmp_path, name):
     torch.manual_seed(0)
     made = recipe(name, Kind.PAIRS)
-    sizes = PairSizes((1, 8, 8), (2, 8, 8), made.latent_dim, width=2)
+    sizes = PairSizes((1, 8, 8), (2, 8, 8), made.latent_dim, width=2, fills=True)
     family, x = made.family(sizes), made.prepare(torch.from_numpy(PICTURES))
     condition = torch.cat([x.flip(3), torch.ones_like(x).tril() * 2 - 1], dim=1)
     train(family, (x, condition), num_steps=2, batch_size=4, seed=0, schedule=made.schedule(2), progress=False)

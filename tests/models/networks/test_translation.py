@@ -59,10 +59,11 @@ def test_features_of_a_condition_can_be_taken_apart_and_put_together():
     torch.testing.assert_close(plain.decode(z, plain.encode(condition)), plain(z, condition))
 
 
-def test_what_is_seen_stays_where_the_hidden_part_is_filled_in():
+@pytest.mark.parametrize("network", [UNet, EncoderDecoder])
+def test_what_is_seen_stays_where_the_hidden_part_is_filled_in(network):
     torch.manual_seed(0)
     condition = torch.randn(2, 3, 8, 8)
-    x = EncoderDecoder((2, 8, 8), (3, 8, 8), width=2, fills=True)(torch.zeros(2, 0), condition)
+    x = network((2, 8, 8), (3, 8, 8), width=2, fills=True)(torch.zeros(2, 0), condition)
     seen = condition[:, -1:] > 0
     assert torch.equal(x * seen, condition[:, :-1] * seen)
     assert (x != condition[:, :-1])[~seen.expand_as(x)].all()
@@ -85,6 +86,10 @@ def test_an_encoder_of_images_of_any_size():
     [
         (lambda: UNet((3, 30, 30), (3, 30, 30)), r"images of 30 x 30 pixels: .* divisible by four .* resize them"),
         (lambda: EncoderDecoder((3, 32, 32), (3, 64, 64)), r"event_shape \(3, 32, 32\) and condition_shape \(3, 64, 64\)"),
+        (
+            lambda: UNet((3, 32, 32), (3, 32, 32), fills=True),
+            r"condition has 3 channels, .* takes the 3 of the image and a mask",
+        ),
         (lambda: PatchCritic((6, 16, 16)), r"images of 16 x 16 pixels: .* sides of 32 or more; give larger images, or fewer"),
         (lambda: UNet((3, 32, 32), (3, 32, 32), dropout=1.0), r"dropout=1.0: a probability below 1"),
     ],

@@ -1,0 +1,404 @@
+"""Cooperative networks beside pix2pix and its kin, one image of another: tables 5 and 6, figures 13, 14 and 16 of the paper.
+
+    python examples/coopnets_translation.py --data data/facades --output facades_centre             the hidden centre
+    python examples/coopnets_translation.py --task labels --data data/facades --output facades      photographs of labels
+    python examples/coopnets_translation.py --task sketch --data data/olivetti/olivetti_faces.npz --no-pairs --output faces
+    python examples/coopnets_translation.py --report one.json another.json --output both            one table of several files
+
+Every run is one training from one seed. All families of a call have the same U-Net (the context encoder its own network), the
+same batches, and the same processor time (`--minutes`): what a step of each costs is measured first, in turns, and the number
+of steps follows. A family may be written NAME:WEIGHT, the weight of its distance from x. With `--validate` the judges are
+images held out of the training ones: weights are chosen there.
+
+Each trained model gives so many draws (`--draws`) for every condition, and they are scored on what was hidden, or on the whole
+image where nothing of it was seen:
+
+    PSNR, SSIM      of a draw, the mean over draws; and of the mean of the draws
+    energy score    of the draws as a sample of the predictive distribution, fair for their number (lower is better); it asks
+                    for what PSNR does, and for a spread that is right
+    distance        between two draws, root mean square over pixels: 0 where the draws are all alike
+
+"nearest" has no model: its draws are the images that belong to the most similar conditions among those trained on.
+
+References:
+    Xie, Zheng, Fang, Zhu, Wu. Cooperative training of fast thinking initializer and slow thinking solver for conditional
+        learning. IEEE TPAMI 2022 (section 4.2).
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from step_costs import step_costs
+from torch import Tensor
+
+from cogen.diagnostics import psnr, score_completions, ssim
+from cogen.models.data.datasets import held_out_split, load_image_data
+from cogen.models.data.pairs import PairData, centre_hidden, edges, load_pairs, paired, sketch
+from cogen.models.families.coopnets import CoopNets
+from cogen.models.families.family import Family
+from cogen.models.families.published_coopnets import PAIRS
+from cogen.models.families.recipe import Kind, Recipe
+from cogen.models.families.registry import weighted
+from cogen.models.families.sizes import PairSizes
+from cogen.models.networks.architectures import count_parameters
+from cogen.models.training.learning_rates import Falling
+from cogen.models.training.preparation import Alike, as_floats
+from cogen.models.training.trainer import train
+
+MADE = {"centre": centre_hidden, "sketch": sketch, "edges": edges}
+RANGE = (-1.0, 1.0)
+
+PAPER = {
+    "pix2pix": (19.34, 0.74),
+    "cvae-gan": (19.43, 0.68),
+    "cvae-gan++": (19.14, 0.64),
+    "bicyclegan": (19.07, 0.64),
+    "coopnets-unet": (20.47, 0.77),
+}
+"""PSNR and SSIM of the hidden centre of facades of 256 pixels (table 5)."""
+
+
+@dataclass
+class Options:
+    task: Literal["centre", "labels", "sketch", "edges"] = "centre"
+    """What x is made of: the image around its hidden centre, the other half of the picture, or a drawing of x."""
+    data: str = "data/facades"
+    """A folder of pictures, or what else `cogen train --data` takes."""
+    folder: Path | None = None
+    """Where the files of a known data set lie; default data/NAME."""
+    pairs: bool = True
+    """A picture is two images side by side, the left one x."""
+    size: int = 64
+    crop_from: int = 72
+    """Training images are crops of so large ones, and mirrored; 286 of 256 in the paper."""
+    families: tuple[str, ...] = (
+        *("coopnets-unet", "pix2pix", "unet-l1", "cvae-gan", "cvae-gan++", "bicyclegan", "context-encoder"),
+    )
+    recipe: Literal["ours", "published"] = "ours"
+    """Of coopnets-unet."""
+    langevin: int | None = None
+    """Steps of its solver; default the recipe's."""
+    width: int = 16
+    """Feature maps of the first layer; 64 in the paper."""
+    latent_dim: int | None = None
+    """Size of z; default that of each family: 8, or none where dropout is the noise."""
+    batch: int = 4
+    seeds: tuple[int, ...] = (0,)
+    minutes: float = 2.0
+    """Of the processor, for each training; 0 for as many epochs as each recipe has."""
+    average: float = 0.999
+    """Decay of the moving average of the generators' weights, which is what is measured; 0 for none."""
+    draws: int = 16
+    validate: bool = False
+    """Judge on images held out of the training ones, and not on the test images."""
+    pictures: int = 6
+    """Conditions in the picture."""
+    between: int = 0
+    """So many images from one condition to another, in a second picture (figure 14b)."""
+    threads: int = 1
+    report: tuple[Path, ...] = ()
+    """Files of earlier calls: nothing is trained, and the table is made of these."""
+    output: Path = Path("coopnets_translation")
+    """Writes OUTPUT.json, OUTPUT.png and OUTPUT-between.png."""
+
+
+# ------------------------------------------------------------------------------------------------------- data, families
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pairs to train on, bytes, and pairs to judge by, in [-1, 1]; conditions second."""
+
+    train: tuple[Tensor, Tensor]
+    judge: tuple[Tensor, Tensor]
+
+
+def pairs_of(options: Options, size: int) -> PairData:
+    if options.task == "labels" and not options.pairs:
+        raise ValueError("--task labels --no-pairs: the labels are the right half of each picture")
+    source = load_pairs if options.pairs else load_image_data
+    places = {} if options.pairs else {"folder": options.folder}
+    data = source(options.data, size=size, **places)
+    return data if isinstance(data, PairData) and options.task == "labels" else paired(data, MADE[options.task])
+
+
+def split_of(options: Options) -> Split:
+    """Raises OSError and ValueError for what cannot be read."""
+    larger, data = pairs_of(options, options.crop_from), pairs_of(options, options.size)
+    trained_on, held_out = held_out_split(len(larger.train))
+    tensors = torch.from_numpy(larger.train)[trained_on], torch.from_numpy(larger.train_conditions)[trained_on]
+    if options.task == "centre":  # a crop's centre is hidden, not a part of the larger image's
+        tensors = (tensors[0], tensors[0])
+    judges = (data.test, data.test_conditions)
+    if options.validate:
+        judges = (data.train[held_out], data.train_conditions[held_out])
+    return Split(tensors, tuple(as_floats(torch.from_numpy(each)) for each in judges))
+
+
+class Prepared(Alike):
+    """Pairs that are cropped and mirrored; then the centre is hidden, if that is the task."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options.size, mirror=True)
+        self.hides = options.task == "centre"
+
+    def __call__(self, *images: Tensor) -> tuple[Tensor, ...]:
+        x, condition = super().__call__(*images)
+        return x, hide_centre(x) if self.hides else condition
+
+
+def hide_centre(x: Tensor) -> Tensor:
+    """As `centre_hidden` makes of bytes, of values in [-1, 1]."""
+    height, width = x.shape[2:]
+    condition = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+    hole = condition[:, :, height // 4 : height - height // 4, width // 4 : width - width // 4]
+    hole[:, :-1], hole[:, -1] = 127 / 127.5 - 1, -1.0
+    return condition
+
+
+def build(text: str, seed: int, options: Options, split: Split) -> tuple[Recipe, Family]:
+    """Of NAME or NAME:WEIGHT: the recipe, and a fresh family with its networks."""
+    made, settings = weighted(text, Kind.PAIRS)
+    if text.startswith("coopnets"):
+        made = PAIRS if options.recipe == "published" else made
+        settings = settings if options.langevin is None else {**settings, "steps": options.langevin}
+    x, condition = split.judge
+    latent_dim = made.latent_dim if options.latent_dim is None else options.latent_dim
+    shapes = (tuple(x.shape[1:]), tuple(condition.shape[1:]))
+    torch.manual_seed(seed)
+    return made, made.family(PairSizes(*shapes, latent_dim, options.width, fills=options.task == "centre"), **settings)
+
+
+# ------------------------------------------------------------------------------------------------------- measures
+
+
+@torch.no_grad()
+def drawn(family: Family, generator: Any, condition: Tensor, count: int, seed: int) -> dict[str, Tensor]:
+    """Draws of the trained model, (draw, item, *event): of the generator, and of what a solver makes of these."""
+    name = "initializer" if isinstance(family, CoopNets) else "generator"
+    found: dict[str, list[Tensor]] = {}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for _ in range(count):
+            x = generator(family.latent(len(condition)), condition)
+            found.setdefault(name, []).append(x)
+            if isinstance(family, CoopNets):
+                found.setdefault("solver", []).append(family.refined(x, condition).clamp(*RANGE))
+    return {name: torch.stack(draws) for name, draws in found.items()}
+
+
+def scores(draws: Tensor, x: Tensor, condition: Tensor, task: str) -> dict[str, np.ndarray]:
+    """Of draws (draw, item, *event) and the truth (item, *event), item by item: on the hidden box, or everywhere."""
+    made, truth = draws.numpy(), x.numpy()
+    if task == "centre":
+        rows, columns = (np.flatnonzero((condition[0, -1] < 0).any(axis).numpy()) for axis in (1, 0))
+        box = (..., slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+        made, truth = made[box], truth[box]
+    whole = score_completions(made[:, None], truth, np.ones(truth.shape, bool), value_range=RANGE)
+    apart = made[0::2] - made[1::2]
+    return {
+        "psnr": np.mean([psnr(each, truth, RANGE) for each in made], axis=0),
+        "ssim": np.mean([ssim(each, truth, RANGE) for each in made], axis=0),
+        "psnr_mean": whole["psnr"].values,
+        "ssim_mean": whole["ssim"].values,
+        "energy_score": whole["energy_score"].values,
+        "distance": np.sqrt(np.square(apart).mean((0, 2, 3, 4))),
+    }
+
+
+def nearest(split: Split, options: Options) -> Tensor:
+    """The images that belong to the most similar conditions trained on, (draw, item, *event), by squared differences."""
+    images = [as_floats(each) for each in split.train]
+    edge = (options.crop_from - options.size) // 2
+    x, condition = (each[..., edge : edge + options.size, edge : edge + options.size] for each in images)
+    condition = hide_centre(x) if options.task == "centre" else condition
+    order = torch.cdist(split.judge[1].flatten(1), condition.flatten(1)).topk(options.draws, largest=False).indices
+    found = x[order].transpose(0, 1)
+    if options.task == "centre":
+        seen = split.judge[1]
+        found = torch.where(seen[:, -1:] > 0, seen[:, :-1], found)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------- runs
+
+
+def run(
+    text: str, seed: int, steps: int, cost: float, options: Options, split: Split
+) -> tuple[dict[str, Any], dict[str, Tensor], Any]:
+    """One training: its rows, its draws by part, and the family."""
+    made, family = build(text, seed, options, split)
+    row: dict[str, Any] = {"family": text, "seed": seed, "steps": steps, "seconds_a_step": cost}
+    row["weights"] = {name: count_parameters(network) for name, network in family.named_children()}
+    try:
+        trained = train(
+            family,
+            split.train,
+            num_steps=steps,
+            batch_size=options.batch,
+            seed=seed,
+            schedule=Falling(steps) if options.minutes else made.schedule(steps),
+            average=options.average,
+            prepare=Prepared(options),
+            progress=False,
+        )
+    except FloatingPointError as error:
+        print(f"{text}, seed {seed}: {error}", file=sys.stderr, flush=True)
+        return {**row, "stopped": str(error)}, {}, family
+    family.generator = trained.average or family.generator
+    family.eval()
+    x, condition = split.judge
+    begun = time.process_time()
+    parts = drawn(family, family.generator, condition, options.draws, seed=1)
+    row["seconds_a_draw"] = (time.process_time() - begun) / options.draws / len(x)
+    row["parts"] = {name: scores(draws, x, condition, options.task) for name, draws in parts.items()}
+    for name, found in row["parts"].items():
+        print(f"{text}, seed {seed}, {name}: " + ", ".join(f"{k} {v.mean():.4g}" for k, v in found.items()), flush=True)
+    return row, parts, family
+
+
+@torch.no_grad()
+def between(family: Any, start: Tensor, end: Tensor, count: int, seed: int) -> Tensor:
+    """Images on the way from one condition to another, (count, *event): the features of the condition are interpolated, z and
+    dropout stay; a solver refines them, given the interpolated condition."""
+    found = []
+    features = [family.generator.encode(torch.zeros(1, family.latent_dim), each[None]) for each in (start, end)]
+    for share in torch.linspace(0, 1, count):
+        mixed = [(1 - share) * a + share * b for a, b in zip(*features, strict=True)]
+        torch.manual_seed(seed)
+        x = family.generator.decode(mixed)
+        condition = ((1 - share) * start + share * end)[None]
+        found.append(family.refined(x, condition).clamp(*RANGE) if isinstance(family, CoopNets) else x)
+    return torch.cat(found)
+
+
+# ------------------------------------------------------------------------------------------------------- tables, pictures
+
+SCORES = ("psnr", "ssim", "psnr_mean", "ssim_mean", "energy_score", "distance")
+
+
+def table_rows(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each family and part: means over seeds and images, and the paired differences in energy score and in the PSNR
+    of a draw from the first family's last part, with standard errors over images."""
+    items: dict[tuple[str, str], dict[str, list[Any]]] = {}
+    about: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in runs:
+        for part, found in row.get("parts", {}).items():
+            key = (row["family"], part)
+            for score in SCORES:
+                items.setdefault(key, {}).setdefault(score, []).append(found[score])
+            about[key] = {
+                "parameters": sum(row.get("weights", {}).values()),
+                **{k: row[k] for k in ("steps", "seconds_a_step", "seconds_a_draw") if k in row},
+            }
+    first = [key for key in items if key[0] == next(iter(items))[0]][-1]
+    rows = []
+    for (name, part), found in items.items():
+        of_item = {score: np.mean(values, axis=0) for score, values in found.items()}
+        line: dict[str, Any] = {"family": name, "part": part, "seeds": len(found["psnr"]), **about[name, part]}
+        line |= {score: float(values.mean()) for score, values in of_item.items()}
+        for score in ("psnr", "energy_score"):
+            apart = of_item[score] - np.mean(items[first][score], axis=0)
+            line[f"{score}_difference"] = float(apart.mean())
+            line[f"{score}_difference_se"] = float(apart.std(ddof=1) / len(apart) ** 0.5)
+        rows.append(line)
+    return rows
+
+
+def printed(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        f"{'':34} {'steps':>6} {'ms':>5}  {'PSNR':>6} {'SSIM':>6} {'of mean':>8} {'SSIM':>6} {'energy':>8}"
+        f" {'- first (s.e.)':>16} {'distance':>8}"
+    ]
+    for row in rows:
+        cost = f"{row.get('steps', 0):6} {1e3 * row.get('seconds_a_step', 0):5.0f}"
+        apart = f"{row['energy_score_difference']:+.3f} ({row['energy_score_difference_se']:.3f})"
+        lines.append(
+            f"{row['family'] + ', ' + row['part']:34} {cost}  {row['psnr']:6.2f} {row['ssim']:6.3f} {row['psnr_mean']:8.2f}"
+            f" {row['ssim_mean']:6.3f} {row['energy_score']:8.3f} {apart:>16} {row['distance']:8.3f}"
+        )
+    return "\n".join(lines)
+
+
+def draw(columns: dict[str, Tensor], path: Path) -> None:
+    """Images (item, channel, height, width), a column for each name."""
+    from matplotlib.figure import Figure
+
+    count = len(next(iter(columns.values())))
+    figure = Figure(figsize=(1.1 * len(columns), 1.1 * count + 0.3), layout="constrained")
+    axes = figure.subplots(1, len(columns), squeeze=False)[0]
+    for axis, (name, images) in zip(axes, columns.items(), strict=True):
+        colours = images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)
+        column = (colours.clamp(*RANGE) + 1).permute(0, 2, 3, 1).flatten(0, 1) / 2
+        axis.imshow(column.numpy(), interpolation="nearest")
+        axis.set_title(name, fontsize=6)
+        axis.axis("off")
+    figure.savefig(path, dpi=110)
+
+
+def write(record: dict[str, Any], path: Path) -> None:
+    path.with_name(f"{path.name}.json").write_text(json.dumps(record, default=short) + "\n", encoding="utf-8")
+
+
+def short(values: np.ndarray) -> list[float]:
+    """The scores of the items, as they are stored."""
+    return [float(f"{value:.5g}") for value in values]
+
+
+def main(options: Options) -> dict[str, Any]:
+    torch.set_num_threads(options.threads)
+    if options.report:
+        records = [json.loads(path.read_text(encoding="utf-8")) for path in options.report]
+        runs = [row for each in records for row in each["runs"]]
+        record = {**records[0], "command": "; ".join(dict.fromkeys(each["command"] for each in records))}
+        record |= {"rows": table_rows(runs), "runs": runs}
+        print(printed(record["rows"]))
+        write(record, options.output)
+        return record
+    try:
+        split = split_of(options)
+        batch = Prepared(options)(*(each[: options.batch] for each in split.train))
+        built = {text: build(text, options.seeds[0], options, split) for text in options.families}
+    except (OSError, ValueError) as error:
+        sys.exit(f"coopnets_translation: {error}")
+    costs = step_costs({text: (family, batch) for text, (_, family) in built.items()})
+    x, condition = split.judge
+    known = nearest(split, options)
+    runs: list[dict[str, Any]] = []
+    columns = {"condition": condition[: options.pictures], "x": x[: options.pictures], "nearest": known[0, : options.pictures]}
+    record = {"command": shlex.join(["python", *sys.argv]), "task": options.task, "minutes": options.minutes}
+    record |= {"images": len(x), "paper": PAPER if options.task == "centre" else {}, "runs": runs}
+    for seed in options.seeds:
+        for text, (made, _) in built.items():
+            epochs = made.epochs * (len(split.train[0]) // options.batch)
+            steps = max(1, round(60 * options.minutes / costs[text] if options.minutes else epochs))
+            row, parts, family = run(text, seed, steps, costs[text], options, split)
+            runs.append(row)
+            if seed == options.seeds[0]:
+                columns |= {f"{text}\n{name}": draws[0, : options.pictures] for name, draws in parts.items()}
+                if options.between and isinstance(family, CoopNets):
+                    ends = list(zip(condition[::2], condition[1::2], strict=False))[:3]
+                    way = [between(family, *pair, options.between, seed) for pair in ends]
+                    shown = {f"{k}": torch.stack([each[k] for each in way]) for k in range(options.between)}
+                    draw(shown, options.output.with_name(f"{options.output.name}-between.png"))
+            write(record, options.output)
+    runs.append({"family": "nearest", "seed": 0, "parts": {"images": scores(known, x, condition, options.task)}})
+    record = {"command": record.pop("command"), "rows": table_rows(runs), **record}
+    print(printed(record["rows"]))
+    write(record, options.output)
+    draw(columns, options.output.with_name(f"{options.output.name}.png"))
+    return record
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
