@@ -17,8 +17,9 @@ square is penalised; moves are clipped, y is kept in [-1, 1], there is no refere
 The paper's networks and constants are in `cogen.models.families.published_coopnets`.
 
 A run whose refined samples stay far from the data in the solver's own eyes has failed: the solver has learned to tell them
-apart, and a few steps cannot bring them together. That distance, the gap of the mean values in units of the values' spread, both
-over some hundred steps, is followed, and from the hundredth step on the run stops where it is larger than ``largest_gap``.
+apart, and a few steps cannot bring them together. That distance, the gap of the mean values in units of the values' spread,
+both over some hundred steps, is followed, and from the hundredth step on the run stops where it is larger than
+``largest_gap``.
 
 References:
     Xie, Zheng, Fang, Zhu, Wu. Cooperative training of fast thinking initializer and slow thinking solver for conditional
@@ -39,11 +40,11 @@ from torch.nn.functional import l1_loss
 from cogen.inference.torch.short_run import ShortRun
 from cogen.models.families.ebm import objective_shift, run_of
 from cogen.models.families.family import Batch, Family, Update, adam
+from cogen.models.families.gan import squared_gradient
 from cogen.models.families.pix2pix import DROPOUT
 from cogen.models.families.pix2pix import RECIPE as TRANSLATION
 from cogen.models.families.recipe import Recipe
 from cogen.models.families.sizes import PairSizes, Sizes
-
 
 MEMORY = 100
 """Training steps over which values are averaged to be compared."""
@@ -63,6 +64,9 @@ class CoopNets(Family):
     :param scale: sigma of Eq. 7, positive.
     :param start_noise: standard deviation of the noise on y0; the paper's algorithm has sigma.
     :param penalty: of the squared values.
+    :param gamma: of the squared gradient of the solver at data, half of which is a part of its loss (R1, as in
+        `cogen.models.families.gan`).
+    :param penalty_every: in which of the steps that is added, so many times its weight.
     :param weight: of the initializer's mean absolute difference from the data.
     :param fills: c is y with a part hidden and a mask as its last channel, 1 where y is seen and -1 where it is hidden: the
         solver's steps move what is hidden.
@@ -90,6 +94,8 @@ class CoopNets(Family):
         scale: float = 0.3,
         start_noise: float = 0.0,
         penalty: float = 0.0,
+        gamma: float = 0.0,
+        penalty_every: int = 8,
         weight: float = 0.0,
         fills: bool = False,
         noisy_steps: int | None = None,
@@ -99,13 +105,15 @@ class CoopNets(Family):
         betas: tuple[float, float] = (0.5, 0.999),
     ) -> None:
         super().__init__()
-        if not (scale > 0 and start_noise >= 0 and penalty >= 0 and weight >= 0 and largest_gap > 0):
+        if not (min(start_noise, penalty, gamma, weight) >= 0 and min(scale, largest_gap) > 0 and penalty_every >= 1):
             raise ValueError(
-                f"scale={scale}, start_noise={start_noise}, penalty={penalty}, weight={weight}, largest_gap={largest_gap}: the"
-                " scale and the gap are positive, the others not negative"
+                f"scale={scale}, start_noise={start_noise}, penalty={penalty}, gamma={gamma}, penalty_every={penalty_every},"
+                f" weight={weight}, largest_gap={largest_gap}: the scale and the gap are positive, the others not negative, and"
+                " penalties come in every step or less often"
             )
         self.generator, self.energy, self.latent_dim = generator, energy, latent_dim
         self.run, self.scale, self.start_noise, self.penalty = run, scale, start_noise, penalty
+        self.gamma, self.penalty_every = gamma, penalty_every
         self.weight, self.fills, self.noisy_steps, self.largest_gap = weight, fills, noisy_steps, largest_gap
         self.learning_rate, self.solver_rate, self.betas = learning_rate, solver_rate, betas
         self.register_buffer("moments", torch.zeros(2, 2, dtype=torch.float64))
@@ -129,7 +137,14 @@ class CoopNets(Family):
 
         quiet = self.noisy_steps is not None and iteration >= self.noisy_steps
         refined = self.refined(start, *context, run=replace(self.run, noise=0.0) if quiet else None)
-        update("solver", lambda: self._solver_loss(value(observed), value(refined)))
+
+        def solver_loss() -> Tensor:
+            loss = self._solver_loss(value(observed), value(refined))
+            if not self.variant(iteration):
+                return loss
+            return loss + 0.5 * self.gamma * self.penalty_every * squared_gradient(value, observed).mean()
+
+        update("solver", solver_loss)
         update("initializer", lambda: self._initializer_loss(refined, made, observed))
         if self.count >= MEMORY and (gap := self.gap) > self.largest_gap:
             raise FloatingPointError(
@@ -137,6 +152,10 @@ class CoopNets(Family):
                 f" {self.largest_gap:g} are allowed: {self.run.steps} Langevin steps do not bring them together; more steps, a"
                 " larger rate of theirs or a smaller solver_rate may help"
             )
+
+    def variant(self, iteration: int) -> bool:
+        """Whether the solver's gradient is penalised."""
+        return self.gamma > 0 and iteration % self.penalty_every == 0
 
     @property
     def gap(self) -> float:

@@ -125,6 +125,10 @@ class EBM(Family):
             return begun[torch.randint(len(begun), (count,))]
         return self._noise(torch.zeros(count, *self.event_shape))
 
+    def samples(self, energy: nn.Module, count: int) -> Tensor:
+        """Where the steps of an energy lead from there, (count, *event_shape); of a class each, where there are any."""
+        return self.run(energy, self.starts(count))
+
     def _noise(self, like: Tensor) -> Tensor:
         start = self.start_scale * torch.randn_like(like)
         return start if self.run.bounds is None else start.clamp(*self.run.bounds)

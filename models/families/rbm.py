@@ -18,7 +18,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
@@ -26,7 +26,13 @@ from torch import Tensor
 
 from cogen.models.families.ebm import objective_shift
 from cogen.models.families.family import Batch, Family, Update, x_alone
-from cogen.models.networks.restricted_boltzmann import RBM
+from cogen.models.families.recipe import Kind, Recipe
+from cogen.models.families.sizes import Architecture, Sizes
+from cogen.models.networks.restricted_boltzmann import RBM, BernoulliRBM
+from cogen.models.training.preparation import binarised
+
+SHOWN_AFTER = 1_000
+"""Sweeps after which a chain that begins without connections is looked at."""
 
 
 class ContrastiveDivergence(Family):
@@ -43,6 +49,8 @@ class ContrastiveDivergence(Family):
     """
 
     chains: Tensor
+    run = None
+    """It learns without Langevin steps."""
 
     def __init__(
         self,
@@ -64,6 +72,15 @@ class ContrastiveDivergence(Family):
     @property
     def averaged(self) -> RBM:
         return self.rbm
+
+    @property
+    def energy(self) -> RBM:
+        """The machine: it gives -F(v)."""
+        return self.rbm
+
+    def samples(self, energy: RBM, count: int) -> Tensor:
+        """Means of v given h at the end of chains of a machine, (count, *event_shape)."""
+        return energy.expected(energy.gibbs(energy.independent(count), SHOWN_AFTER))
 
     def initialise(self, x: Tensor) -> None:
         self.rbm.initialise(x)
@@ -88,3 +105,32 @@ class ContrastiveDivergence(Family):
         if persistent:
             self.chains.copy_(own)
         update("free_energy_gap", lambda: objective_shift(self.rbm(x), self.rbm(own)))
+
+
+# --- recipe --------------------------------------------------------------------------------------------------------
+
+
+def _architecture(sizes: Sizes) -> Architecture:
+    return Architecture("BernoulliRBM", {"event_shape": sizes.event_shape, "hidden": sizes.latent_dim})
+
+
+def _build(sizes: Sizes, rates: Mapping[str, Any], *, chains: int = 100, steps: int | None = None) -> ContrastiveDivergence:
+    rbm = BernoulliRBM(**_architecture(sizes).arguments)
+    return ContrastiveDivergence(rbm, chains=chains, steps=steps or 1, **rates)
+
+
+RECIPE = Recipe(
+    _build,
+    takes=frozenset({Kind.IMAGES}),
+    prepare=binarised,
+    value_range=(0.0, 1.0),
+    learning_rate=0.05,
+    batch_size=100,
+    epochs=12,
+    average=0.0,
+    latent_dim=500,
+    reads=frozenset({"latent_dim"}),
+    generator=None,
+    energy=_architecture,
+)
+"""Pixels are drawn as 0 or 1; z is the hidden layer."""

@@ -29,6 +29,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "aim-minus": ("cogen.models.families.aim:UNIT_VARIANCE",),
     "abp": ("cogen.models.families.alternating:RECIPE",),
     "ebm": ("cogen.models.families.ebm:RECIPE",),
+    "rbm": ("cogen.models.families.rbm:RECIPE",),
     "coopnets": ("cogen.models.families.coopnets:RECIPE",),
     "ccoopnets": ("cogen.models.families.coopnets:CONDITIONAL",),
     "pix2pix": ("cogen.models.families.pix2pix:RECIPE",),

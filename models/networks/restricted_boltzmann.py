@@ -133,6 +133,12 @@ class RBM(nn.Module):
             drawn = self.draw_visible((self.base - self.visible_bias).expand(count, -1) / self.scale)
         return drawn.unflatten(-1, self.event_shape)
 
+    def expected(self, v: Tensor) -> Tensor:
+        """The mean of v given a draw of h given v, (batch, *event_shape): a sample without the noise of its last step."""
+        with torch.no_grad():
+            h = torch.bernoulli(self._hidden_field(self._flat(v)).sigmoid())
+            return self.visible_mean(h @ self.weight).unflatten(-1, self.event_shape)
+
     def gibbs(self, v: Tensor, steps: int) -> Tensor:
         """v after so many sweeps, each of h given v and v given h, from v (batch, *event_shape)."""
         flat = self._flat(v)

@@ -6,6 +6,7 @@ other, and the energy lies beside it as NAME-solver.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -69,6 +70,15 @@ class EnergyConfig:
 def save_energy(path: str | Path, energy: nn.Module, config: EnergyConfig) -> Path:
     """Write PATH.safetensors and PATH.json; each appears whole or not at all. Returns the path of the weights."""
     return stored.write_pair(path, asdict(config), stored.packed(energy))
+
+
+def is_energy(path: str | Path) -> bool:
+    """Whether what lies there, NAME.json beside its weights, is an energy."""
+    beside = stored.with_suffix(Path(path), ".safetensors").with_suffix(".json")
+    try:
+        return json.loads(beside.read_text(encoding="utf-8"))["architecture"] in ENERGIES
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
 
 
 def load_energy(path: str | Path) -> nn.Module:

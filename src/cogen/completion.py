@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from cogen.algorithms import certificate_run, check_algorithm, executor_of, kernel_of
+from cogen.by_energy import check_of_energy, clamped_model, is_sampled, short_run
 from cogen.compiled_before import remember_compiled
-from cogen.conditions import NOISE_OF_VIEW, view_named
+from cogen.conditions import NOISE_OF_VIEW, mask_named, view_named
 from cogen.options import Complete
 from cogen.output import Workplace, print_findings, read_posterior, strict_json
 
@@ -70,29 +72,12 @@ def complete(options: Complete) -> None:
     executor = executor_of(options)
     with Workplace(options.output, [re.escape(name) for name in _FILES]) as folder:
         remember_compiled()
-        from cogen.inference import infer
-        from cogen.models.storage.generators import load_generator
+        from cogen.models.storage.energies import is_energy
 
-        generator = load_generator(options.generator)
-        images = _images(options, generator)
-        model, seen = _condition(options, generator, images)
-        kernel, warmup = kernel_of(options, seen)
-        posterior = infer(
-            seen,
-            kernel,
-            num_warmup=warmup,
-            num_samples=options.samples,
-            num_chains=options.chains,
-            seed=options.seed,
-            items_at_once=options.items_at_once,
-            executor=executor,
-        )
-        if options.certify:
-            posterior = _certified(options, seen, posterior)
-        draws, labels = _decoded(seen, posterior)
-        metrics = _metrics(options, model, seen, posterior, images, draws, labels)
-        _write(Path(folder), options, posterior, images, draws, metrics)
-    _report(options, posterior, metrics)
+        answer = (_by_energy if is_energy(options.generator) else _by_generator)(options, executor)
+        metrics = _metrics(options, answer)
+        _write(Path(folder), options, answer, metrics)
+    _report(options, answer.posterior, metrics)
 
 
 def diagnose(path: Path) -> None:
@@ -115,7 +100,89 @@ def diagnose(path: Path) -> None:
     print_findings(diagnose(posterior))
 
 
-# --- from options to objects ---------------------------------------------------------------------------------------
+# --- from options to an answer -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Answer:
+    """Draws of completed images, and what they are scored by.
+
+    :param images: the truth, (item, channel, height, width).
+    :param hidden: True where a pixel is scored, of the same shape.
+    :param value_range: of the pixels.
+    :param draws: x of draws (chain, draw, item, channel, height, width), thinned.
+    :param labels: ``log_weight`` and ``group`` of `score_completions`, where there are any.
+    :param noise: ``noise`` or ``noise_scale`` of the same.
+    :param scale: the standard deviation of what is observed, NaN where there is none.
+    :param misfit: the squared error of the seen part, (item,).
+    """
+
+    posterior: Any
+    images: np.ndarray
+    hidden: np.ndarray
+    value_range: tuple[float, float]
+    draws: np.ndarray
+    labels: dict[str, Any]
+    noise: dict[str, Any]
+    scale: float
+    misfit: np.ndarray
+
+
+def _by_generator(options: Complete, executor: Any) -> Answer:
+    """z given the seen part, pushed through a generator."""
+    from cogen.diagnostics import mse_of_draws
+    from cogen.models.storage.generators import load_generator
+
+    generator = load_generator(options.generator)
+    images = _images(options, generator)
+    model, seen = _condition(options, generator, images)
+    posterior = _inferred(options, seen, *kernel_of(options, seen), executor)
+    if options.certify:
+        posterior = _certified(options, seen, posterior)
+    draws, labels = _decoded(seen, posterior)
+    view, entry = model.views["seen"], seen.item_data["seen"]
+    hidden = ~entry["mask"] if "mask" in entry else np.ones(images.shape, dtype=bool)
+    scale = view.likelihood.scale
+    noise = {"noise": view.likelihood} if scale is None else {"noise_scale": scale / NOISE_OF_VIEW.get(options.view, 1.0)}
+    looked = _observe(view, draws.reshape(-1, *draws.shape[3:])).reshape(*draws.shape[:3], *entry["value"].shape[1:])
+    misfit = mse_of_draws(looked, entry["value"], entry.get("mask"), labels.get("log_weight"))
+    scale = float("nan") if scale is None else scale
+    return Answer(posterior, images, hidden, model.value_range, draws, labels, noise, scale, misfit)
+
+
+def _by_energy(options: Complete, executor: Any) -> Answer:
+    """The hidden pixels given the seen ones, which stay as they are."""
+    from cogen.models.storage.energies import load_energy
+
+    energy: Any = load_energy(options.generator)
+    check_of_energy(options, energy)
+    images = _images(options, energy)
+    given, config = _contexts(options, energy, len(images)), energy.config
+    hidden = np.broadcast_to(~mask_named(options.view, config.event_shape, seed=options.seed), images.shape)
+    if is_sampled(energy):
+        seen, kernel, warmup = clamped_model(options, energy, images, given)
+        posterior = _inferred(options, seen, kernel, warmup, executor)
+        draws, labels = _decoded(seen, posterior)
+    else:
+        (posterior, draws), labels = short_run(options, energy, images, given), {}
+    exact = np.zeros(len(images))
+    return Answer(posterior, images, hidden, config.value_range, draws, labels, {}, float("nan"), exact)
+
+
+def _inferred(options: Complete, seen: Any, kernel: Any, warmup: int, executor: Any) -> Any:
+    """The posterior of a conditioned model."""
+    from cogen.inference import infer
+
+    return infer(
+        seen,
+        kernel,
+        num_warmup=warmup,
+        num_samples=options.samples,
+        num_chains=options.chains,
+        seed=options.seed,
+        items_at_once=options.items_at_once,
+        executor=executor,
+    )
 
 
 def _images(options: Complete, generator: Any) -> np.ndarray:
@@ -129,21 +196,22 @@ def _images(options: Complete, generator: Any) -> np.ndarray:
         low, high = options.range
         raise ValueError(f"--range {low:g} {high:g}: it is for an array given with --images")
     images, _ = shipped_images(IMAGES_OF.get(options.generator, "mnist"))
-    if images.shape[1:] != tuple(config.event_shape) or tuple(config.value_range) != (-1.0, 1.0):
-        raise ValueError(f"generator {options.generator} makes {config.event_shape}, not digits: give --images")
-    return images[: options.count]
+    if images.shape[1:] != tuple(config.event_shape):
+        raise ValueError(f"{options.generator} makes {config.event_shape}, not digits: give --images")
+    low, high = config.value_range
+    return (low + (images[: options.count] + 1) / 2 * (high - low)).astype(np.float32)
 
 
 def _condition(options: Complete, generator: Any, images: np.ndarray) -> tuple[Any, Any]:
     from cogen.models.cogenerator import CoGenerator
     from cogen.models.noise import fit_scale
 
-    labels = _labels(options, generator, len(images))
+    given = _contexts(options, generator, len(images))
 
     def build(noise: float | None) -> tuple[Any, Any]:
         view = view_named(options.view, generator, noise=noise, seed=options.seed)
         model = CoGenerator(generator, views={"seen": view})
-        return model, model.condition(seen=_observe(view, images)).given(**labels)
+        return model, model.condition(seen=_observe(view, images)).given(**given)
 
     if options.noise != "fit":
         return build(options.noise)
@@ -151,20 +219,50 @@ def _condition(options: Complete, generator: Any, images: np.ndarray) -> tuple[A
     return build(fit_scale(seen, seed=options.seed) / NOISE_OF_VIEW.get(options.view, 1.0))
 
 
-def _labels(options: Complete, generator: Any, count: int) -> dict[str, Any]:
-    """The classes of the images, by the name of the context."""
+def _contexts(options: Complete, network: Any, count: int) -> dict[str, Any]:
+    """What a generator or an energy takes beside the latent, by name: classes, and condition images."""
+    contexts = network.config.contexts
+    files = {}
+    for text in options.context:
+        name, equals, path = text.partition("=")
+        if not (equals and path) or name not in contexts or hasattr(contexts[name], "count"):
+            taken = [other for other, each in contexts.items() if not hasattr(each, "count")]
+            have = f"--context {taken[0]}=PICTURES" if taken else "it takes no images but those that are completed"
+            raise ValueError(f"--context {text}: {options.generator} has no such images: {have}")
+        files[name] = Path(path)
+    given: dict[str, Any] = {}
+    for name, each in contexts.items():
+        if hasattr(each, "count"):
+            given[name] = _label(options, each, count)
+        else:
+            given[name] = _condition_images(options, name, each, files.get(name), count)
+    if options.label and not any(hasattr(each, "count") for each in contexts.values()):
+        raise ValueError(f"--label {' '.join(options.label)}: {options.generator} is not conditional on a class")
+    return given
+
+
+def _condition_images(options: Complete, name: str, context: Any, path: Path | None, count: int) -> np.ndarray:
+    """One for each item."""
+    from cogen.models.data.datasets import load_images
+
+    if path is None:
+        channels, height, width = context.shape
+        raise ValueError(
+            f"{options.generator} makes images of condition images: give --context {name}=PICTURES, one for all images or one"
+            f" for each, of {width} x {height} pixels and {channels} channels"
+        )
+    found = load_images(
+        path, context.shape, context.value_range or (-1.0, 1.0), options.range if path.suffix == ".npy" else None
+    )
+    if len(found) not in (1, count):
+        raise ValueError(f"--context {name}={path}: {len(found)} images for {count} items: give one for all or one for each")
+    return np.broadcast_to(found, (count, *found.shape[1:])).copy()
+
+
+def _label(options: Complete, classes: Any, count: int) -> np.ndarray:
+    """The classes of the images."""
     label = [word for words in options.label for word in words.replace(",", " ").split()]
     shown = " ".join(label)
-    contexts = generator.config.contexts
-    if not contexts:
-        if label:
-            raise ValueError(f"--label {shown}: generator {options.generator} is not conditional on a class")
-        return {}
-    if set(contexts) != {"label"} or not hasattr(contexts["label"], "count"):
-        raise ValueError(
-            f"generator {options.generator} takes {', '.join(contexts)}: from here only a class, 'label', can be given"
-        )
-    classes = contexts["label"]
     if not label:
         raise ValueError(
             f"generator {options.generator} is conditional on {classes.count} classes: give --label, one class for all images"
@@ -178,7 +276,7 @@ def _labels(options: Complete, generator: Any, count: int) -> dict[str, Any]:
         names = f", or one of {', '.join(classes.names)}" if classes.names else ""
         raise ValueError(f"--label {shown}: a class is an integer from 0 on{names}")
     try:
-        return {"label": classes.observe("label", label if named else [int(word) for word in label]).argmax(axis=1)}
+        return classes.observe("label", label if named else [int(word) for word in label]).argmax(axis=1)
     except ValueError as error:
         reason = str(error).removeprefix("context 'label': ")
         raise ValueError(f"--label {shown}: {reason}") from None
@@ -216,41 +314,27 @@ def _decoded(model: Any, posterior: Any) -> tuple[np.ndarray, dict[str, Any]]:
     return x.reshape(*z.shape[:3], *x.shape[1:]), labels
 
 
-def _metrics(
-    options: Complete,
-    model: Any,
-    seen: Any,
-    posterior: Any,
-    images: np.ndarray,
-    draws: np.ndarray,
-    labels: dict[str, Any],
-) -> dict[str, Any]:
-    from cogen.diagnostics import item_summary, mse_of_draws, pit_p_value, score_completions
+def _metrics(options: Complete, answer: Answer) -> dict[str, Any]:
+    from cogen.diagnostics import item_summary, pit_p_value, score_completions
+    from cogen.diagnostics.groups import has_group
 
-    view, entry = model.views["seen"], seen.item_data["seen"]
-    hidden = ~entry["mask"] if "mask" in entry else np.ones(images.shape, dtype=bool)
-    scale = view.likelihood.scale
-    noise = {"noise": view.likelihood} if scale is None else {"noise_scale": scale / NOISE_OF_VIEW.get(options.view, 1.0)}
+    posterior = answer.posterior
     scores = score_completions(
-        draws,
-        images,
-        hidden,
-        value_range=model.value_range,
-        **noise,
+        answer.draws,
+        answer.images,
+        answer.hidden,
+        value_range=answer.value_range,
+        **answer.noise,
         mean=posterior["predictions"]["x_mean"].values,
         best_of=_BEST_OF,
         seed=options.seed,
-        **labels,
+        **answer.labels,
     )
-    looked = _observe(view, draws.reshape(-1, *draws.shape[3:])).reshape(*draws.shape[:3], *entry["value"].shape[1:])
-    per_item = {
-        **{name: scores[score].values for name, score in _SCORES.items()},
-        "observed_mse": mse_of_draws(looked, entry["value"], entry.get("mask"), labels.get("log_weight")),
-    }
-    table = item_summary(posterior)
+    per_item = {**{name: scores[score].values for name, score in _SCORES.items()}, "observed_mse": answer.misfit}
+    table = item_summary(posterior) if has_group(posterior, "sample_stats") else {}
 
     def column(name: str) -> np.ndarray:
-        return table[name].to_numpy(dtype=float) if name in table else np.full(len(images), np.nan)
+        return table[name].to_numpy(dtype=float) if name in table else np.full(len(answer.images), np.nan)
 
     attributes = posterior["posterior"].attrs
     return {
@@ -267,7 +351,7 @@ def _metrics(
         "gradient_evaluations": int(np.sum(attributes["gradient_evaluations"])),
         "seconds": float(attributes["seconds"]),
         "compile_seconds": float(attributes["compile_seconds"]),
-        "noise": float("nan") if scale is None else scale,
+        "noise": answer.scale,
         "seed": options.seed,
         "options": {name: str(value) for name, value in vars(options).items()},
         "versions": {name: version(name) for name in ("cogen-ppl", "torch", "pyro-ppl", "jax", "numpyro", "arviz")},
@@ -298,15 +382,15 @@ def _over_items(choose: Callable[[np.ndarray], Any], values: np.ndarray) -> floa
 # --- files and words -----------------------------------------------------------------------------------------------
 
 
-def _write(
-    folder: Path, options: Complete, posterior: Any, images: np.ndarray, draws: np.ndarray, metrics: dict[str, Any]
-) -> None:
+def _write(folder: Path, options: Complete, answer: Answer, metrics: dict[str, Any]) -> None:
     from cogen.diagnostics import plot_annealing, plot_completions
     from cogen.diagnostics.certificate import GROUP
     from cogen.diagnostics.groups import group, has_group
 
+    posterior, draws = answer.posterior, answer.draws
     chosen = np.random.default_rng(options.seed).choice(draws.shape[0], size=min(4, draws.shape[0]), replace=False)
-    plot_completions(posterior, truth=images, draws=draws[chosen, -1]).savefig(folder / "completions.png")
+    picture = plot_completions(posterior, truth=answer.images, draws=draws[chosen, -1], value_range=answer.value_range)
+    picture.savefig(folder / "completions.png")
     if has_group(posterior, "warmup_sample_stats") and "beta" in posterior["warmup_sample_stats"]:
         plot_annealing(posterior).savefig(folder / "annealing.png")
     if has_group(posterior, GROUP):
@@ -328,6 +412,7 @@ def _print_certificate(posterior: Any) -> None:
 
 def _report(options: Complete, posterior: Any, metrics: dict[str, Any]) -> None:
     from cogen.diagnostics import diagnose
+    from cogen.diagnostics.groups import has_group
 
     count = posterior["posterior"].sizes["item"]
     print(
@@ -368,5 +453,6 @@ def _report(options: Complete, posterior: Any, metrics: dict[str, Any]) -> None:
             "are all of one population or chain. Use more --chains or --warmup\n"
         )
     _print_certificate(posterior)
-    print_findings(diagnose(posterior))
+    if has_group(posterior, "sample_stats"):
+        print_findings(diagnose(posterior))
     print(f"\nwritten to {options.output}: {', '.join(name for name in _FILES if (options.output / name).exists())}")

@@ -23,24 +23,35 @@ def view_named(name: str, generator: Any, *, noise: float | None = None, seed: i
     from cogen.models import views
 
     shape = tuple(generator.config.event_shape)
-    height, width = shape[-2:]
     model = noise_model(name, generator, noise)
     match name:
-        case "half":
-            return views.Mask(views.half(shape, "top"), **model)
-        case "box":
-            return views.Mask(views.box(shape, height // 2, width // 4, height // 3, width // 3), **model)
-        case "centre":
-            return views.Mask(views.centre(shape, min(height, width) // 2), **model)
-        case "random":
-            return views.Mask(views.random(shape, 0.25, seed=seed), **model)
         case "thumbnail":
             return views.Thumbnail(4, **model)
         case "gray":
             if shape[0] == 1:
                 raise ValueError("--view gray: this generator makes gray images, so nothing would be hidden")
             return views.Grayscale(**model)
-    raise ValueError(f"--view {name}: there is no view of that name")
+    return views.Mask(mask_named(name, shape, seed=seed), **model)
+
+
+def mask_named(name: str, shape: tuple[int, ...], *, seed: int = 0) -> Any:
+    """The mask of a view by its name, boolean (channel, height, width), True where a pixel is seen.
+
+    Raises ValueError for views that are none.
+    """
+    from cogen.models import views
+
+    height, width = shape[-2:]
+    match name:
+        case "half":
+            return views.half(shape, "top")
+        case "box":
+            return views.box(shape, height // 2, width // 4, height // 3, width // 3)
+        case "centre":
+            return views.centre(shape, min(height, width) // 2)
+        case "random":
+            return views.random(shape, 0.25, seed=seed)
+    raise ValueError(f"--view {name}: here pixels are seen or hidden, as by half, box, centre or random")
 
 
 def noise_model(name: str, generator: Any, noise: float | None = None) -> dict[str, Any]:

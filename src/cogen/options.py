@@ -24,7 +24,8 @@ class Complete:
     """Complete images of which a part is seen: draws from p(z | seen part), pushed through a generator."""
 
     generator: str = "digits"
-    """A shipped generator (see `cogen generators`), or the path of a .safetensors file with its .json beside it."""
+    """A shipped generator (see `cogen generators`), or the path of a .safetensors file with its .json beside it. An energy, as
+    of `cogen train ebm` or `rbm`, completes too: seen pixels stay as they are, and its own sampler draws the others."""
     images: Path | None = None
     """A picture, a folder of pictures, or an .npy/.npz array; the default is the sixteen shipped test images of what the
     generator makes: digits, or with `fashion` and `colour` those."""
@@ -35,6 +36,9 @@ class Complete:
     label: tuple[str, ...] = ()
     """The class of all images, or one for each, where the generator is conditional: integers from 0 on (or names, if it has
     any), separated by spaces or commas."""
+    context: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NAME=PICTURES: the condition images of a generator that takes some, as `--images` takes them: one for all images, or one
+    for each. Those of `cogen train pix2pix` and its kin are called `condition`."""
     view: Literal["half", "box", "centre", "random", "thumbnail", "gray"] = "half"
     """What is seen: the top half; all but a box or the centre; a random quarter of the pixels; a thumbnail; the luma."""
     algorithm: Literal["annealed-hmc", "hmc", "nuts", "gradient-descent", "importance"] = "annealed-hmc"
@@ -108,8 +112,9 @@ class Train:
     network: Literal["auto", "dense", "convolutional"] = "auto"
     """Convolutional where height and width divide by four, or else dense."""
     latent_dim: int | None = None
-    """Size of z; the default is the family's: 64 for images, 8 for a table; of pairs 8 for cvae-gan and its kin, and none for
-    the others, whose draws differ by dropout, if at all. A RealNVP's is the size of x, and no option."""
+    """Size of z, of rbm the hidden units; the default is the family's: 64 for images, 8 for a table; of pairs 8 for cvae-gan
+    and its kin, and none for the others, whose draws differ by dropout, if at all. A RealNVP's is the size of x, and no
+    option."""
     widths: tuple[int, ...] | None = None
     """The generator's hidden widths, or its two channel counts; the critic has them in reverse. Of a convolutional glf: the
     features of a patch and the number of blocks, 96 3, and, if fewer, the features that its first layer makes. Of pairs: the
@@ -129,7 +134,7 @@ class Train:
     """Of ALICE's cycle, VEEGAN's latent error, AIM's encoder, or the distance from x where a condition is translated, in the
     generator's loss; the default is the family's."""
     langevin: int | None = None
-    """Langevin steps of an energy in each training step; the default is the family's."""
+    """Langevin steps of an energy in each training step, or sweeps of block Gibbs for rbm; the default is the family's."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """bf16-mixed is faster on GPUs, and on CPUs with AMX."""
     accelerator: Literal["cpu", "cuda", "auto"] = "cpu"

@@ -367,14 +367,13 @@ def draw_refined(
     options: Train, made: Recipe, classes: int, family: Any, trained: Training, energy: nn.Module, path: Path
 ) -> None:
     """A PNG of where an energy's steps lead from its initializer's samples, or alone from where its own chains are."""
-    label: list[Tensor] = []
-    if made.generator is None:
-        x = family.starts(8 * ACROSS)
-    else:
-        x, label = samples((trained.average or family.generator).eval(), family.latent_dim, classes, options.seed)
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
-        refined = family.run(lambda y: energy(y, *label), x)
+        if made.generator is None:
+            refined = family.samples(energy, 8 * ACROSS)
+        else:
+            x, label = samples((trained.average or family.generator).eval(), family.latent_dim, classes, options.seed)
+            refined = family.refined(x, *label)
     write_grid(refined.unflatten(0, (-1, ACROSS)), made.value_range, path)
 
 

@@ -10,23 +10,28 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from PIL import Image
 
 from cogen import training
 from cogen.command_line import main
+from cogen.inference.torch.short_run import ShortRun
 from cogen.models import (
     Array,
     Classes,
     CoGenerator,
+    EnergyConfig,
     GeneratorConfig,
     load_energy,
     load_generator,
     load_solver,
+    save_energy,
     save_generator,
     views,
 )
 from cogen.models.families.realnvp import RealNVP
 from cogen.models.networks.architectures import ConditionalGenerator, DenseGenerator
+from cogen.models.networks.energies import DenseEnergy
 from cogen.models.storage.encoders import load_encoder
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -219,10 +224,10 @@ def conditional(tmp_path_factory) -> Path:
 )
 def test_labels_are_one_for_all_images_or_one_for_each(conditional, label, wanted):
     from cogen.command_line import Complete
-    from cogen.completion import _labels
+    from cogen.completion import _contexts
 
     generator = load_generator(conditional / "named")
-    assert _labels(Complete(label=tuple(label)), generator, 3)["label"].tolist() == wanted
+    assert _contexts(Complete(label=tuple(label)), generator, 3)["label"].tolist() == wanted
 
 
 @pytest.mark.parametrize(
@@ -232,7 +237,7 @@ def test_labels_are_one_for_all_images_or_one_for_each(conditional, label, wante
         ("named", ["2"], "--label 2: item 0 has the class 2, and there are classes 0 to 1"),
         ("named", ["0", "1"], "--label 0 1: 2 classes for 3 images: give one for all or one for each"),
         ("named", ["0,1,x"], "--label 0 1 x: a class is an integer from 0 on, or one of up, down"),
-        ("plain", ["1"], "--label 1: generator"),
+        ("plain", ["1"], "--label 1: "),
         ("plain", ["1"], "is not conditional on a class"),
     ],
 )
@@ -268,6 +273,95 @@ def test_an_energy_alone_is_trained_and_drawn(images, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["train", "ebm", "--data", str(images), "--output", str(output), "--latent-dim", "3"])
     assert "--latent-dim 3: ebm has no such setting" in capsys.readouterr().err
+
+
+def test_a_machine_is_trained_and_completes(images, tmp_path, capsys):
+    output, pictures = tmp_path / "machine", tmp_path / "some.npy"
+    machine = ["train", "rbm", "--data", str(images), "--output", str(output), "--epochs", "2", "--latent-dim", "5"]
+    main([*machine, "--batch", "16", "--langevin", "2"])
+    energy = load_energy(output)
+    assert energy.num_hidden == 5
+    assert energy.config.run is None
+    with Image.open(tmp_path / "machine.png") as picture:
+        assert picture.size == (16 * 8, 8 * 8)
+    with np.load(images) as stored:
+        np.save(pictures, stored["images"][:2])
+    where = ["complete", "--generator", str(output), "--images", str(pictures), "--output", str(tmp_path / "out")]
+    main([*where, "--chains", "8", "--warmup", "5", "--samples", "2"])
+    posterior = xr.open_dataset(tmp_path / "out" / "posterior.nc", group="predictions", engine="h5netcdf")
+    with np.load(images) as stored:
+        seen = (stored["images"].reshape(-1, 1, 8, 8)[:2] > 127)[:, :, :4]
+    np.testing.assert_array_equal(posterior["x_mean"].values[:, :, :4], seen)
+    posterior.close()
+    capsys.readouterr()
+    for options, reason in (
+        (["--view", "thumbnail"], "--view thumbnail: here pixels are seen or hidden"),
+        (["--noise", "0.1"], "--noise 0.1: it is for a generator"),
+        (["--algorithm", "nuts"], "no density with a gradient"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main([*where, *options])
+        assert reason in capsys.readouterr().err
+
+
+def energy_at(path, run):
+    config = EnergyConfig("DenseEnergy", {"event_shape": [1, 8, 8], "hidden": [4]}, (1, 8, 8), (-1.0, 1.0), run=run)
+    torch.manual_seed(0)
+    save_energy(path, DenseEnergy((1, 8, 8), (4,)), config)
+
+
+@pytest.mark.parametrize("run", [ShortRun.langevin(3, 0.1, reference_scale=1.0), ShortRun(3, 0.3, 0.005, bounds=(-1.0, 1.0))])
+def test_an_energy_completes_as_a_density_or_by_the_steps_of_its_training(images, tmp_path, capsys, run):
+    pictures, density = tmp_path / "some.npy", run.reference_scale is not None
+    energy_at(tmp_path / "energy", run)
+    with np.load(images) as stored:
+        np.save(pictures, stored["images"][:2])
+        truth = stored["images"].reshape(-1, 1, 8, 8)[:2] / 127.5 - 1
+    where = ["--generator", str(tmp_path / "energy"), "--images", str(pictures), "--output", str(tmp_path / "out")]
+    main(["complete", *where, "--chains", "8", "--warmup", "5", "--samples", "2", "--view", "centre"])
+    said = capsys.readouterr().out
+    assert ("is no density that could be sampled" in said) != density
+    assert ("acceptance" in said) == density
+    assert (tmp_path / "out" / "completions.png").is_file()
+    made = xr.open_dataset(tmp_path / "out" / "posterior.nc", group="predictions", engine="h5netcdf")
+    mask = views.centre((1, 8, 8), 4)
+    np.testing.assert_allclose(made["x_mean"].values[:, mask], truth[:, mask], atol=1e-5)
+    assert (made["x_sd"].values[:, ~mask] > 0).all()
+    made.close()
+
+
+def test_a_solver_begins_at_its_initializer_s_samples(images, tmp_path, capsys):
+    main(["train", "coopnets", "--data", str(images), "--output", str(tmp_path / "pair"), *SMALL, "--network", "dense"])
+    with np.load(images) as stored:
+        np.save(tmp_path / "some.npy", stored["images"][:2])
+    where = ["--generator", str(tmp_path / "pair-solver"), "--images", str(tmp_path / "some.npy")]
+    capsys.readouterr()
+    main(["complete", *where, "--output", str(tmp_path / "out"), "--chains", "4", "--samples", "1"])
+    assert "lead from samples of pair" in capsys.readouterr().out
+
+
+def test_a_condition_image_is_given_to_what_takes_one(pairs, tmp_path, capsys):
+    output = tmp_path / "bicyclegan"
+    main(["train", "bicyclegan", "--data", str(pairs), "--output", str(output), *OF_PAIRS])
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", images)
+    np.save(tmp_path / "c.npy", images[:, ::-1])
+    np.save(tmp_path / "three.npy", np.zeros((3, 8, 8, 3), np.uint8))
+    where = ["complete", "--generator", str(output), "--images", str(tmp_path / "x.npy"), "--output", str(tmp_path / "out")]
+    main([*where, "--context", f"condition={tmp_path / 'c.npy'}", "--chains", "8", "--warmup", "4", "--samples", "1"])
+    with h5py.File(tmp_path / "out" / "posterior.nc") as file:
+        given = file["constant_data"]["condition"][:]
+    np.testing.assert_allclose(given, images[:, ::-1].transpose(0, 3, 1, 2) / 127.5 - 1, atol=1e-6)
+    capsys.readouterr()
+    for options, reason in (
+        ([], "give --context condition=PICTURES, one for all images or one for each, of 8 x 8 pixels and 3 channels"),
+        (["--context", "photo=a.png"], "--context photo=a.png: .* has no such images: --context condition=PICTURES"),
+        (["--context", f"condition={tmp_path / 'three.npy'}"], "3 images for 2 items: give one for all or one for each"),
+        (["--context", "condition=nowhere.png"], "nowhere.png"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main([*where, *options])
+        assert re.search(reason, capsys.readouterr().err)
 
 
 def test_a_range_says_what_the_values_of_an_array_are(tmp_path):

@@ -5,6 +5,7 @@ distance of fresh samples to held-out data. Families of pairs (x, condition) are
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pyro
@@ -98,7 +99,8 @@ FAMILIES: dict[str, Callable[[], Family]] = {
 }
 
 
-SIZES = PairSizes((1, 8, 8), (2, 8, 8), LATENT, width=4, fills=True)
+SIZES = PairSizes((1, 8, 8), (2, 8, 8), LATENT, width=4)
+FILLED = replace(SIZES, fills=True)
 
 
 def two_games(critic: bool = True, random_critic: bool = True, **weights: float) -> BicycleGAN:
@@ -114,9 +116,9 @@ OF_PAIRS: dict[str, Callable[[], Family]] = {
     "clr-gan": lambda: two_games(critic=False),
     "bicyclegan": two_games,
     "coopnets-unet": lambda: CoopNets(
-        SIZES.unet(0.5), SIZES.energy(), LATENT, ShortRun.langevin(2, 0.1), fills=True, weight=1.0, **RATE
+        FILLED.unet(0.5), FILLED.energy(), LATENT, ShortRun.langevin(2, 0.1), fills=True, weight=1.0, **RATE
     ),
-    "context-encoder": lambda: ContextEncoder(SIZES.encoder_decoder(), SIZES.critic(of_pairs=False), LATENT, **RATE),
+    "context-encoder": lambda: ContextEncoder(FILLED.encoder_decoder(), FILLED.critic(of_pairs=False), LATENT, **RATE),
 }
 
 
@@ -269,7 +271,7 @@ def test_it_is_stored_and_conditioned_in_both_ppls(name, tmp_path):
 @pytest.mark.parametrize("name", ["bicyclegan", "context-encoder"])  # each of the two networks
 def test_a_translation_is_stored_and_conditioned_in_both_ppls_given_its_condition(name, tmp_path):
     family, (x, condition) = fresh(name).eval(), pairs(3, seed=5)
-    architecture = SIZES.unet_architecture(0.0) if name == "bicyclegan" else SIZES.encoder_decoder_architecture()
+    architecture = SIZES.unet_architecture(0.0) if name == "bicyclegan" else FILLED.encoder_decoder_architecture()
     about = {"latent_dim": LATENT, "event_shape": (1, 8, 8), "value_range": (-1, 1), "noise_scale": 0.1}
     config = GeneratorConfig(*architecture, contexts={"condition": Array((2, 8, 8), (-1, 1))}, **about)
     save_generator(tmp_path / "two", family.generator, config)
