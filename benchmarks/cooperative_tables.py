@@ -78,5 +78,35 @@ def of_routes(records: list[Row]) -> Table:
     return f"{header} | PSNR of the mean | squared error of the best of 10 | seconds", cells
 
 
+def of_translations(records: list[Row]) -> Table:
+    """Every family's scores, with the paper's beside those of the task that it has."""
+    cells = []
+    for record in records:
+        for row in record["rows"]:
+            name = row["family"].partition(":")[0]
+            trained = row["part"] != "images"
+            paper = record["paper"].get(name) if row["part"] in ("generator", "solver") else None
+            cost = [f"{row['parameters'] / 1e6:.2f}", f"{1e3 * row['seconds_a_step']:.0f}", f"{row['steps']:,}"]
+            scores = [f"{row['psnr']:.2f}", f"{row['ssim']:.3f}", f"{row['psnr_mean']:.2f}", f"{row['ssim_mean']:.3f}"]
+            apart = f"{row['energy_score_difference']:+.2f} ({row['energy_score_difference_se']:.2f})"
+            cells.append(
+                [
+                    row["family"],
+                    row["part"],
+                    str(row["seeds"]) if trained else "",
+                    *(cost if trained else [""] * 3),
+                    *scores,
+                    f"{row['energy_score']:.2f}",
+                    apart if row["energy_score_difference"] else "",
+                    f"{row['distance']:.2f}",
+                    f"{paper[0]} / {paper[1]}" if paper else "",
+                ]
+            )
+    header = (
+        "family | images of | seeds | million weights | ms a step | steps | PSNR of a draw | SSIM | PSNR of the mean | SSIM"
+    )
+    return f"{header} | energy score | minus first solver (s.e.) | distance | paper", cells
+
+
 def _rows(records: list[Row], name: str) -> list[Row]:
     return [row for record in records for row in record.get(name, ())]

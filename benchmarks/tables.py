@@ -20,7 +20,7 @@ from typing import Any
 
 import tyro
 from completion_tables import long_table, remedies, rows_of, short_table
-from cooperative_tables import of_classes, of_energies, of_pairs, of_routes, of_style
+from cooperative_tables import of_classes, of_energies, of_pairs, of_routes, of_style, of_translations
 
 ROOT = Path(__file__).parents[1]
 PRODUCTS = ("evidence x gradients", "evidence x seconds", "distance x gradients", "distance x seconds")
@@ -157,6 +157,7 @@ RECORDS: dict[str, Callable[[list[dict[str, Any]]], tuple[str, list[list[str]]]]
     "classes": of_classes,
     "style": of_style,
     "routes": of_routes,
+    "translations": of_translations,
 }
 """Of some records as they are."""
 

@@ -17,6 +17,8 @@ image where nothing of it was seen:
     energy score    of the draws as a sample of the predictive distribution, fair for their number (lower is better); it asks
                     for what PSNR does, and for a spread that is right
     distance        between two draws, root mean square over pixels: 0 where the draws are all alike
+    with noise      the energy score of the draws with normal noise on every pixel, whose standard deviation is the best of a
+                    grid on held-out training images: no family is behind for the want of noise alone
 
 "nearest" has no model: its draws are the images that belong to the most similar conditions among those trained on.
 
@@ -41,7 +43,7 @@ import tyro
 from step_costs import step_costs
 from torch import Tensor
 
-from cogen.diagnostics import psnr, score_completions, ssim
+from cogen.diagnostics import energy_score, psnr, score_completions, ssim
 from cogen.models.data.datasets import held_out_split, load_image_data
 from cogen.models.data.pairs import PairData, centre_hidden, edges, load_pairs, paired, sketch
 from cogen.models.families.coopnets import CoopNets
@@ -57,6 +59,7 @@ from cogen.models.training.trainer import train
 
 MADE = {"centre": centre_hidden, "sketch": sketch, "edges": edges}
 RANGE = (-1.0, 1.0)
+NOISES = tuple(round(0.05 * k, 2) for k in range(9))
 
 PAPER = {
     "pix2pix": (19.34, 0.74),
@@ -117,10 +120,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Split:
-    """Pairs to train on, bytes, and pairs to judge by, in [-1, 1]; conditions second."""
+    """Pairs to train on, bytes; pairs to judge by, and held-out ones to choose the noise by, in [-1, 1]. Conditions second."""
 
-    train: tuple[Tensor, Tensor]
-    judge: tuple[Tensor, Tensor]
+    train: tuple[Tensor, ...]
+    judge: tuple[Tensor, ...]
+    held_out: tuple[Tensor, ...]
 
 
 def pairs_of(options: Options, size: int) -> PairData:
@@ -139,10 +143,11 @@ def split_of(options: Options) -> Split:
     tensors = torch.from_numpy(larger.train)[trained_on], torch.from_numpy(larger.train_conditions)[trained_on]
     if options.task == "centre":  # a crop's centre is hidden, not a part of the larger image's
         tensors = (tensors[0], tensors[0])
-    judges = (data.test, data.test_conditions)
-    if options.validate:
-        judges = (data.train[held_out], data.train_conditions[held_out])
-    return Split(tensors, tuple(as_floats(torch.from_numpy(each)) for each in judges))
+    test, kept = (
+        tuple(as_floats(torch.from_numpy(each)) for each in pairs)
+        for pairs in ((data.test, data.test_conditions), (data.train[held_out], data.train_conditions[held_out]))
+    )
+    return Split(tensors, kept if options.validate else test, kept)
 
 
 class Prepared(Alike):
@@ -167,8 +172,11 @@ def hide_centre(x: Tensor) -> Tensor:
 
 
 def build(text: str, seed: int, options: Options, split: Split) -> tuple[Recipe, Family]:
-    """Of NAME or NAME:WEIGHT: the recipe, and a fresh family with its networks."""
+    """Of NAME, NAME:WEIGHT or either @RATE: the recipe, and a fresh family with its networks."""
+    text, _, rate = text.partition("@")
     made, settings = weighted(text, Kind.PAIRS)
+    if rate:
+        settings = {**settings, "learning_rate": float(rate)}
     if text.startswith("coopnets"):
         made = PAIRS if options.recipe == "published" else made
         settings = settings if options.langevin is None else {**settings, "steps": options.langevin}
@@ -197,13 +205,29 @@ def drawn(family: Family, generator: Any, condition: Tensor, count: int, seed: i
     return {name: torch.stack(draws) for name, draws in found.items()}
 
 
-def scores(draws: Tensor, x: Tensor, condition: Tensor, task: str) -> dict[str, np.ndarray]:
-    """Of draws (draw, item, *event) and the truth (item, *event), item by item: on the hidden box, or everywhere."""
+def judged(draws: Tensor, x: Tensor, condition: Tensor, task: str) -> tuple[np.ndarray, np.ndarray]:
+    """What is scored of draws (draw, item, *event) and of the truth (item, *event): the hidden box, or all of them."""
     made, truth = draws.numpy(), x.numpy()
-    if task == "centre":
-        rows, columns = (np.flatnonzero((condition[0, -1] < 0).any(axis).numpy()) for axis in (1, 0))
-        box = (..., slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-        made, truth = made[box], truth[box]
+    if task != "centre":
+        return made, truth
+    rows, columns = (np.flatnonzero((condition[0, -1] < 0).any(axis).numpy()) for axis in (1, 0))
+    box = (..., slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    return made[box], truth[box]
+
+
+def noisy_energy_score(made: np.ndarray, truth: np.ndarray, noise: float) -> np.ndarray:
+    """Of draws with normal noise, item by item; the noise is the same for every model."""
+    random = np.random.default_rng(0)
+    return energy_score((made + noise * random.normal(size=made.shape))[:, None], truth)
+
+
+def best_noise(made: np.ndarray, truth: np.ndarray) -> float:
+    """The standard deviation of least energy score, of a grid."""
+    return min(NOISES, key=lambda noise: noisy_energy_score(made, truth, noise).mean())
+
+
+def scores(made: np.ndarray, truth: np.ndarray, noise: float) -> dict[str, np.ndarray]:
+    """Of what is `judged`, item by item."""
     whole = score_completions(made[:, None], truth, np.ones(truth.shape, bool), value_range=RANGE)
     apart = made[0::2] - made[1::2]
     return {
@@ -212,20 +236,21 @@ def scores(draws: Tensor, x: Tensor, condition: Tensor, task: str) -> dict[str, 
         "psnr_mean": whole["psnr"].values,
         "ssim_mean": whole["ssim"].values,
         "energy_score": whole["energy_score"].values,
+        "noisy_energy_score": noisy_energy_score(made, truth, noise),
         "distance": np.sqrt(np.square(apart).mean((0, 2, 3, 4))),
     }
 
 
-def nearest(split: Split, options: Options) -> Tensor:
+def nearest(split: Split, pairs: tuple[Tensor, ...], options: Options) -> Tensor:
     """The images that belong to the most similar conditions trained on, (draw, item, *event), by squared differences."""
     images = [as_floats(each) for each in split.train]
     edge = (options.crop_from - options.size) // 2
     x, condition = (each[..., edge : edge + options.size, edge : edge + options.size] for each in images)
     condition = hide_centre(x) if options.task == "centre" else condition
-    order = torch.cdist(split.judge[1].flatten(1), condition.flatten(1)).topk(options.draws, largest=False).indices
+    order = torch.cdist(pairs[1].flatten(1), condition.flatten(1)).topk(options.draws, largest=False).indices
     found = x[order].transpose(0, 1)
     if options.task == "centre":
-        seen = split.judge[1]
+        seen = pairs[1]
         found = torch.where(seen[:, -1:] > 0, seen[:, :-1], found)
     return found
 
@@ -261,7 +286,11 @@ def run(
     begun = time.process_time()
     parts = drawn(family, family.generator, condition, options.draws, seed=1)
     row["seconds_a_draw"] = (time.process_time() - begun) / options.draws / len(x)
-    row["parts"] = {name: scores(draws, x, condition, options.task) for name, draws in parts.items()}
+    kept = drawn(family, family.generator, split.held_out[1], options.draws, seed=2)
+    row["noise"] = {name: best_noise(*judged(draws, *split.held_out, options.task)) for name, draws in kept.items()}
+    row["parts"] = {
+        name: scores(*judged(draws, x, condition, options.task), row["noise"][name]) for name, draws in parts.items()
+    }
     for name, found in row["parts"].items():
         print(f"{text}, seed {seed}, {name}: " + ", ".join(f"{k} {v.mean():.4g}" for k, v in found.items()), flush=True)
     return row, parts, family
@@ -284,7 +313,7 @@ def between(family: Any, start: Tensor, end: Tensor, count: int, seed: int) -> T
 
 # ------------------------------------------------------------------------------------------------------- tables, pictures
 
-SCORES = ("psnr", "ssim", "psnr_mean", "ssim_mean", "energy_score", "distance")
+SCORES = ("psnr", "ssim", "psnr_mean", "ssim_mean", "energy_score", "noisy_energy_score", "distance")
 
 
 def table_rows(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -292,9 +321,11 @@ def table_rows(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     of a draw from the first family's last part, with standard errors over images."""
     items: dict[tuple[str, str], dict[str, list[Any]]] = {}
     about: dict[tuple[str, str], dict[str, Any]] = {}
+    noises: dict[tuple[str, str], list[float]] = {}
     for row in runs:
         for part, found in row.get("parts", {}).items():
             key = (row["family"], part)
+            noises.setdefault(key, []).append(row["noise"][part])
             for score in SCORES:
                 items.setdefault(key, {}).setdefault(score, []).append(found[score])
             about[key] = {
@@ -307,7 +338,8 @@ def table_rows(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         of_item = {score: np.mean(values, axis=0) for score, values in found.items()}
         line: dict[str, Any] = {"family": name, "part": part, "seeds": len(found["psnr"]), **about[name, part]}
         line |= {score: float(values.mean()) for score, values in of_item.items()}
-        for score in ("psnr", "energy_score"):
+        line["noise"] = float(np.mean(noises[name, part]))
+        for score in ("psnr", "energy_score", "noisy_energy_score"):
             apart = of_item[score] - np.mean(items[first][score], axis=0)
             line[f"{score}_difference"] = float(apart.mean())
             line[f"{score}_difference_se"] = float(apart.std(ddof=1) / len(apart) ** 0.5)
@@ -318,14 +350,15 @@ def table_rows(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def printed(rows: list[dict[str, Any]]) -> str:
     lines = [
         f"{'':34} {'steps':>6} {'ms':>5}  {'PSNR':>6} {'SSIM':>6} {'of mean':>8} {'SSIM':>6} {'energy':>8}"
-        f" {'- first (s.e.)':>16} {'distance':>8}"
+        f" {'distance':>8} {'noise':>6} {'energy':>8} {'- first (s.e.)':>16}"
     ]
     for row in rows:
         cost = f"{row.get('steps', 0):6} {1e3 * row.get('seconds_a_step', 0):5.0f}"
-        apart = f"{row['energy_score_difference']:+.3f} ({row['energy_score_difference_se']:.3f})"
+        apart = f"{row['noisy_energy_score_difference']:+.3f} ({row['noisy_energy_score_difference_se']:.3f})"
         lines.append(
             f"{row['family'] + ', ' + row['part']:34} {cost}  {row['psnr']:6.2f} {row['ssim']:6.3f} {row['psnr_mean']:8.2f}"
-            f" {row['ssim_mean']:6.3f} {row['energy_score']:8.3f} {apart:>16} {row['distance']:8.3f}"
+            f" {row['ssim_mean']:6.3f} {row['energy_score']:8.3f} {row['distance']:8.3f} {row['noise']:6.2f}"
+            f" {row['noisy_energy_score']:8.3f} {apart:>16}"
         )
     return "\n".join(lines)
 
@@ -373,7 +406,7 @@ def main(options: Options) -> dict[str, Any]:
         sys.exit(f"coopnets_translation: {error}")
     costs = step_costs({text: (family, batch) for text, (_, family) in built.items()})
     x, condition = split.judge
-    known = nearest(split, options)
+    known, of_held_out = (nearest(split, pairs, options) for pairs in (split.judge, split.held_out))
     runs: list[dict[str, Any]] = []
     columns = {"condition": condition[: options.pictures], "x": x[: options.pictures], "nearest": known[0, : options.pictures]}
     record = {"command": shlex.join(["python", *sys.argv]), "task": options.task, "minutes": options.minutes}
@@ -392,7 +425,9 @@ def main(options: Options) -> dict[str, Any]:
                     shown = {f"{k}": torch.stack([each[k] for each in way]) for k in range(options.between)}
                     draw(shown, options.output.with_name(f"{options.output.name}-between.png"))
             write(record, options.output)
-    runs.append({"family": "nearest", "seed": 0, "parts": {"images": scores(known, x, condition, options.task)}})
+    noise = best_noise(*judged(of_held_out, *split.held_out, options.task))
+    found = scores(*judged(known, x, condition, options.task), noise)
+    runs.append({"family": "nearest", "seed": 0, "noise": {"images": noise}, "parts": {"images": found}})
     record = {"command": record.pop("command"), "rows": table_rows(runs), **record}
     print(printed(record["rows"]))
     write(record, options.output)

@@ -40,7 +40,7 @@ def test_the_hidden_centre(script, folder, tmp_path, capsys):
         ("context-encoder", "generator", 2),
         ("nearest", "images", 1),
     ]
-    assert record["rows"][1]["energy_score_difference"] == 0
+    assert record["rows"][1]["noisy_energy_score_difference"] == 0
     assert record["rows"][3]["distance"] == 0
     assert (tmp_path / "out.png").is_file()
     assert "bicyclegan, generator" in capsys.readouterr().out
@@ -68,12 +68,22 @@ def test_scores_are_of_the_box_alone(script):
     draws[..., 8:24, 8:24] += 0.2
     elsewhere = draws.clone()
     elsewhere[..., :8, :] = 1.0
-    found, same = (script.scores(each, x, condition, "centre") for each in (draws, elsewhere))
+    found, same = (script.scores(*script.judged(each, x, condition, "centre"), 0.1) for each in (draws, elsewhere))
     for name, values in found.items():
         np.testing.assert_allclose(values, same[name])
     np.testing.assert_allclose(found["psnr"], 20.0, rtol=1e-3)  # of a range of 2, an error of a tenth
     np.testing.assert_allclose(found["energy_score"], 0.2 * (3 * 16 * 16) ** 0.5, rtol=1e-3)
     np.testing.assert_array_equal(found["distance"], 0)
+
+
+def test_the_noise_is_that_of_the_residual_where_draws_have_none(script):
+    random = np.random.default_rng(1)
+    truth = random.normal(0, 0.2, (20, 3, 8, 8))
+    alike = np.zeros((16, *truth.shape))
+    assert script.best_noise(alike, truth) == 0.2
+    assert script.best_noise(random.normal(0, 0.2, alike.shape), truth) == 0
+    noisy = script.noisy_energy_score(alike, truth, 0.2).mean()
+    np.testing.assert_allclose(noisy, 0.2 * 192**0.5 * 0.5**0.5, rtol=0.02)
 
 
 def test_a_hidden_centre_is_that_of_the_library(script):
