@@ -81,7 +81,7 @@ def test_the_noise_is_that_of_the_residual_where_draws_have_none(script):
     truth = random.normal(0, 0.2, (20, 3, 8, 8))
     alike = np.zeros((16, *truth.shape))
     assert script.best_noise(alike, truth) == 0.2
-    assert script.best_noise(random.normal(0, 0.2, alike.shape), truth) == 0
+    assert script.best_noise(random.normal(0, 0.2, alike.shape), truth) <= 0.05
     noisy = script.noisy_energy_score(alike, truth, 0.2).mean()
     np.testing.assert_allclose(noisy, 0.2 * 192**0.5 * 0.5**0.5, rtol=0.02)
 
