@@ -83,29 +83,33 @@ def of_translations(records: list[Row]) -> Table:
     cells = []
     for record in records:
         for row in record["rows"]:
-            name = row["family"].partition(":")[0]
+            name = row["family"].partition("@")[0].partition(":")[0]
             trained = row["part"] != "images"
             paper = record["paper"].get(name) if row["part"] in ("generator", "solver") else None
-            cost = [f"{row['parameters'] / 1e6:.2f}", f"{1e3 * row['seconds_a_step']:.0f}", f"{row['steps']:,}"]
+            cost = [""] * 3
+            if trained:
+                cost = [f"{row['parameters'] / 1e6:.2f}", f"{1e3 * row['seconds_a_step']:.0f}", f"{row['steps']:,.0f}"]
             scores = [f"{row['psnr']:.2f}", f"{row['ssim']:.3f}", f"{row['psnr_mean']:.2f}", f"{row['ssim_mean']:.3f}"]
-            apart = f"{row['energy_score_difference']:+.2f} ({row['energy_score_difference_se']:.2f})"
+            apart = f"{row['noisy_energy_score_difference']:+.2f} ({row['noisy_energy_score_difference_se']:.2f})"
             cells.append(
                 [
                     row["family"],
                     row["part"],
                     str(row["seeds"]) if trained else "",
-                    *(cost if trained else [""] * 3),
+                    *cost,
                     *scores,
-                    f"{row['energy_score']:.2f}",
-                    apart if row["energy_score_difference"] else "",
                     f"{row['distance']:.2f}",
+                    f"{row['energy_score']:.2f}",
+                    f"{row['noise']:.2f}",
+                    f"{row['noisy_energy_score']:.2f}",
+                    apart if row["noisy_energy_score_difference"] else "",
                     f"{paper[0]} / {paper[1]}" if paper else "",
                 ]
             )
     header = (
         "family | images of | seeds | million weights | ms a step | steps | PSNR of a draw | SSIM | PSNR of the mean | SSIM"
     )
-    return f"{header} | energy score | minus first solver (s.e.) | distance | paper", cells
+    return f"{header} | distance | energy score | best noise | with it | minus first solver (s.e.) | paper's PSNR / SSIM", cells
 
 
 def _rows(records: list[Row], name: str) -> list[Row]:

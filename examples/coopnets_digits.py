@@ -75,6 +75,12 @@ class Options:
     """The paper's networks and constants, or those of `cogen train ccoopnets`."""
     langevin: tuple[int, ...] = (1, 4, 16, 32)
     """Steps of the solver, one run of each (l in Figure 8)."""
+    learning_rate: float = 4e-3
+    """Of our initializer and its solver."""
+    gan_rate: float = 2e-3
+    """Of the GAN's generator and critic."""
+    gan_gamma: float = 3.0
+    """Of its R1."""
     latent_dim: tuple[int, ...] = (128,)
     """Sizes of z, one run of each (d in Figure 8)."""
     seeds: tuple[int, ...] = (0,)
@@ -134,11 +140,13 @@ def build(case: Case, options: Options, data: ImageData) -> tuple[Recipe, Family
         made = published_coopnets.DIGITS if shape[0] == 1 else published_coopnets.CIFAR
     sizes = Sizes(shape, case.latent_dim, data.num_classes, convolutional=True)
     torch.manual_seed(case.seed)
-    pair = made.family(sizes, steps=max(1, case.langevin))
+    rate = options.learning_rate if options.recipe == "ours" else None
+    pair = made.family(sizes, learning_rate=rate, steps=max(1, case.langevin))
     if case.family == "coopnets":
         return made, pair
     # R1 on every eighth step is what the library's own conditional GAN has.
-    return made, GAN(pair.generator, pair.energy, case.latent_dim, NonSaturating(1.0, 8), learning_rate=5e-4)
+    game = NonSaturating(options.gan_gamma, 8)
+    return made, GAN(pair.generator, pair.energy, case.latent_dim, game, learning_rate=options.gan_rate)
 
 
 def batches(made: Recipe, options: Options, data: ImageData) -> tuple[int, list[Tensor]]:

@@ -20,7 +20,11 @@ image where nothing of it was seen:
     with noise      the energy score of the draws with normal noise on every pixel, whose standard deviation is the best of a
                     grid on held-out training images: no family is behind for the want of noise alone
 
-"nearest" has no model: its draws are the images that belong to the most similar conditions among those trained on.
+"nearest" has no model: its draws are the images that belong to the most similar conditions among those trained on, scored as
+if they were a sample.
+
+U-Nets have dropout for their noise, or with a z (cvae-gan and its kin) none. The solver is not averaged. What the paper did is
+`--recipe published --minutes 0 --batch 1 --size 256 --crop-from 286 --width 64 --average 0`.
 
 References:
     Xie, Zheng, Fang, Zhu, Wu. Cooperative training of fast thinking initializer and slow thinking solver for conditional
@@ -43,7 +47,7 @@ import tyro
 from step_costs import step_costs
 from torch import Tensor
 
-from cogen.diagnostics import energy_score, psnr, score_completions, ssim
+from cogen.diagnostics import energy_score, paired_difference, psnr, ssim
 from cogen.models.data.datasets import held_out_split, load_image_data
 from cogen.models.data.pairs import PairData, centre_hidden, edges, load_pairs, paired, sketch
 from cogen.models.families.coopnets import CoopNets
@@ -84,9 +88,9 @@ class Options:
     size: int = 64
     crop_from: int = 72
     """Training images are crops of so large ones, and mirrored; 286 of 256 in the paper."""
-    families: tuple[str, ...] = (
-        *("coopnets-unet", "pix2pix", "unet-l1", "cvae-gan", "cvae-gan++", "bicyclegan", "context-encoder"),
-    )
+    families: tuple[str, ...] = ("coopnets-unet", "pix2pix", "unet-l1", *("cvae-gan", "cvae-gan++", "bicyclegan"))
+    """NAME, NAME:WEIGHT, or either @RATE; context-encoder for the hidden centre. The first one is what others are compared
+    with, and what `--between` shows."""
     recipe: Literal["ours", "published"] = "ours"
     """Of coopnets-unet."""
     langevin: int | None = None
@@ -123,6 +127,8 @@ class Split:
     """Pairs to train on, bytes; pairs to judge by, and held-out ones to choose the noise by, in [-1, 1]. Conditions second."""
 
     train: tuple[Tensor, ...]
+    library: tuple[Tensor, ...]
+    """The training pairs as those to judge by are."""
     judge: tuple[Tensor, ...]
     held_out: tuple[Tensor, ...]
 
@@ -143,11 +149,15 @@ def split_of(options: Options) -> Split:
     tensors = torch.from_numpy(larger.train)[trained_on], torch.from_numpy(larger.train_conditions)[trained_on]
     if options.task == "centre":  # a crop's centre is hidden, not a part of the larger image's
         tensors = (tensors[0], tensors[0])
-    test, kept = (
+    library, test, kept = (
         tuple(as_floats(torch.from_numpy(each)) for each in pairs)
-        for pairs in ((data.test, data.test_conditions), (data.train[held_out], data.train_conditions[held_out]))
+        for pairs in (
+            (data.train[trained_on], data.train_conditions[trained_on]),
+            (data.test, data.test_conditions),
+            (data.train[held_out], data.train_conditions[held_out]),
+        )
     )
-    return Split(tensors, kept if options.validate else test, kept)
+    return Split(tensors, library, kept if options.validate else test, kept)
 
 
 class Prepared(Alike):
@@ -228,14 +238,13 @@ def best_noise(made: np.ndarray, truth: np.ndarray) -> float:
 
 def scores(made: np.ndarray, truth: np.ndarray, noise: float) -> dict[str, np.ndarray]:
     """Of what is `judged`, item by item."""
-    whole = score_completions(made[:, None], truth, np.ones(truth.shape, bool), value_range=RANGE)
     apart = made[0::2] - made[1::2]
     return {
         "psnr": np.mean([psnr(each, truth, RANGE) for each in made], axis=0),
         "ssim": np.mean([ssim(each, truth, RANGE) for each in made], axis=0),
-        "psnr_mean": whole["psnr"].values,
-        "ssim_mean": whole["ssim"].values,
-        "energy_score": whole["energy_score"].values,
+        "psnr_mean": psnr(made.mean(0), truth, RANGE),
+        "ssim_mean": ssim(made.mean(0), truth, RANGE),
+        "energy_score": energy_score(made[:, None], truth),
         "noisy_energy_score": noisy_energy_score(made, truth, noise),
         "distance": np.sqrt(np.square(apart).mean((0, 2, 3, 4))),
     }
@@ -243,10 +252,7 @@ def scores(made: np.ndarray, truth: np.ndarray, noise: float) -> dict[str, np.nd
 
 def nearest(split: Split, pairs: tuple[Tensor, ...], options: Options) -> Tensor:
     """The images that belong to the most similar conditions trained on, (draw, item, *event), by squared differences."""
-    images = [as_floats(each) for each in split.train]
-    edge = (options.crop_from - options.size) // 2
-    x, condition = (each[..., edge : edge + options.size, edge : edge + options.size] for each in images)
-    condition = hide_centre(x) if options.task == "centre" else condition
+    x, condition = split.library
     order = torch.cdist(pairs[1].flatten(1), condition.flatten(1)).topk(options.draws, largest=False).indices
     found = x[order].transpose(0, 1)
     if options.task == "centre":
@@ -265,6 +271,8 @@ def run(
     made, family = build(text, seed, options, split)
     row: dict[str, Any] = {"family": text, "seed": seed, "steps": steps, "seconds_a_step": cost}
     row["weights"] = {name: count_parameters(network) for name, network in family.named_children()}
+    x, condition = split.judge
+    begun = time.process_time()
     try:
         trained = train(
             family,
@@ -277,16 +285,14 @@ def run(
             prepare=Prepared(options),
             progress=False,
         )
+        row["seconds"] = time.process_time() - begun
+        family.generator = trained.average or family.generator
+        family.eval()
+        parts = drawn(family, family.generator, condition, options.draws, seed=1)
+        kept = drawn(family, family.generator, split.held_out[1], options.draws, seed=2)
     except FloatingPointError as error:
         print(f"{text}, seed {seed}: {error}", file=sys.stderr, flush=True)
         return {**row, "stopped": str(error)}, {}, family
-    family.generator = trained.average or family.generator
-    family.eval()
-    x, condition = split.judge
-    begun = time.process_time()
-    parts = drawn(family, family.generator, condition, options.draws, seed=1)
-    row["seconds_a_draw"] = (time.process_time() - begun) / options.draws / len(x)
-    kept = drawn(family, family.generator, split.held_out[1], options.draws, seed=2)
     row["noise"] = {name: best_noise(*judged(draws, *split.held_out, options.task)) for name, draws in kept.items()}
     row["parts"] = {
         name: scores(*judged(draws, x, condition, options.task), row["noise"][name]) for name, draws in parts.items()
@@ -317,48 +323,53 @@ SCORES = ("psnr", "ssim", "psnr_mean", "ssim_mean", "energy_score", "noisy_energ
 
 
 def table_rows(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each family and part: means over seeds and images, and the paired differences in energy score and in the PSNR
-    of a draw from the first family's last part, with standard errors over images."""
-    items: dict[tuple[str, str], dict[str, list[Any]]] = {}
-    about: dict[tuple[str, str], dict[str, Any]] = {}
-    noises: dict[tuple[str, str], list[float]] = {}
+    """A row for each family and part: means over seeds and images, how many runs ended before their time, and the paired
+    differences in scores from the first family's last part, with standard errors over images."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in runs:
-        for part, found in row.get("parts", {}).items():
-            key = (row["family"], part)
-            noises.setdefault(key, []).append(row["noise"][part])
-            for score in SCORES:
-                items.setdefault(key, {}).setdefault(score, []).append(found[score])
-            about[key] = {
-                "parameters": sum(row.get("weights", {}).values()),
-                **{k: row[k] for k in ("steps", "seconds_a_step", "seconds_a_draw") if k in row},
-            }
-    first = [key for key in items if key[0] == next(iter(items))[0]][-1]
-    rows = []
-    for (name, part), found in items.items():
-        of_item = {score: np.mean(values, axis=0) for score, values in found.items()}
-        line: dict[str, Any] = {"family": name, "part": part, "seeds": len(found["psnr"]), **about[name, part]}
+        for part in row.get("parts", {}):
+            found.setdefault((row["family"], part), []).append(row)
+    rows, first = [], {}
+    for (name, part), of_seeds in found.items():
+        of_item = {score: np.mean([row["parts"][part][score] for row in of_seeds], axis=0) for score in SCORES}
+        first = of_item if name == runs[0]["family"] else first
+        line: dict[str, Any] = {"family": name, "part": part, "seeds": len(of_seeds)}
+        line["stopped"] = sum("stopped" in row for row in runs if row["family"] == name)
+        line["parameters"] = sum(of_seeds[0].get("weights", {}).values())
+        line |= {
+            k: float(np.mean([row[k] for row in of_seeds])) for k in ("steps", "seconds_a_step", "seconds") if k in of_seeds[0]
+        }
+        line["noise"] = float(np.mean([row["noise"][part] for row in of_seeds]))
         line |= {score: float(values.mean()) for score, values in of_item.items()}
-        line["noise"] = float(np.mean(noises[name, part]))
+        rows.append((line, of_item))
+    for line, of_item in rows:
         for score in ("psnr", "energy_score", "noisy_energy_score"):
-            apart = of_item[score] - np.mean(items[first][score], axis=0)
-            line[f"{score}_difference"] = float(apart.mean())
-            line[f"{score}_difference_se"] = float(apart.std(ddof=1) / len(apart) ** 0.5)
-        rows.append(line)
-    return rows
+            apart = paired_difference(of_item[score], first[score]) if first and first is not of_item else (0.0, 0.0)
+            line[f"{score}_difference"], line[f"{score}_difference_se"] = apart
+    return [line for line, _ in rows]
 
 
-def printed(rows: list[dict[str, Any]]) -> str:
+def printed(record: dict[str, Any]) -> str:
+    """The table, with the paper's PSNR and SSIM where it has the task."""
     lines = [
-        f"{'':34} {'steps':>6} {'ms':>5}  {'PSNR':>6} {'SSIM':>6} {'of mean':>8} {'SSIM':>6} {'energy':>8}"
-        f" {'distance':>8} {'noise':>6} {'energy':>8} {'- first (s.e.)':>16}"
+        f"{'':34} {'seeds':>5} {'steps':>6} {'ms':>4} {'weights':>8}  {'PSNR':>6} {'SSIM':>6} {'of mean':>8} {'SSIM':>6}"
+        f" {'distance':>8} {'energy':>7} {'noise':>6} {'energy':>7} {'- first solver':>16} {'paper':>12}"
     ]
-    for row in rows:
-        cost = f"{row.get('steps', 0):6} {1e3 * row.get('seconds_a_step', 0):5.0f}"
-        apart = f"{row['noisy_energy_score_difference']:+.3f} ({row['noisy_energy_score_difference_se']:.3f})"
+    for row in record["rows"]:
+        paper = record["paper"].get(row["family"].partition("@")[0].partition(":")[0]) if row["part"] != "initializer" else None
+        apart = f"{row['noisy_energy_score_difference']:+.2f} ({row['noisy_energy_score_difference_se']:.2f})"
         lines.append(
-            f"{row['family'] + ', ' + row['part']:34} {cost}  {row['psnr']:6.2f} {row['ssim']:6.3f} {row['psnr_mean']:8.2f}"
-            f" {row['ssim_mean']:6.3f} {row['energy_score']:8.3f} {row['distance']:8.3f} {row['noise']:6.2f}"
-            f" {row['noisy_energy_score']:8.3f} {apart:>16}"
+            f"{row['family'] + ', ' + row['part']:34} {row['seeds']:5} {row.get('steps', 0):6.0f}"
+            f" {1e3 * row.get('seconds_a_step', 0):4.0f} {row['parameters']:8}  {row['psnr']:6.2f} {row['ssim']:6.3f}"
+            f" {row['psnr_mean']:8.2f} {row['ssim_mean']:6.3f} {row['distance']:8.2f} {row['energy_score']:7.2f}"
+            f" {row['noise']:6.2f} {row['noisy_energy_score']:7.2f} {apart:>16}"
+            f" {f'{paper[0]} / {paper[1]}' if paper else '':>12}{' stopped: ' + str(row['stopped']) if row['stopped'] else ''}"
+        )
+    if record["paper"]:
+        shown = record["settings"]
+        lines.append(
+            f"ours: {shown['size']} pixels, width {shown['width']}, batches of {shown['batch']}, {shown['minutes']:g} minutes"
+            " of a processor; the paper: 256, 64, 1, 3,000 epochs"
         )
     return "\n".join(lines)
 
@@ -388,28 +399,61 @@ def short(values: np.ndarray) -> list[float]:
     return [float(f"{value:.5g}") for value in values]
 
 
+def joined(paths: tuple[Path, ...]) -> dict[str, Any]:
+    """One record of several. Raises ValueError where they are not of one experiment, or have a run twice."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    for path, each in zip(paths, records, strict=True):
+        for name in ("settings", "images"):
+            if each[name] != records[0][name]:
+                raise ValueError(
+                    f"{path}: {name} {each[name]}, and {paths[0]} has {records[0][name]}: these are two experiments"
+                )
+    runs = {(row["family"], row["seed"]): row for each in records for row in each["runs"]}
+    if len(runs) < sum(row["family"] != "nearest" for each in records for row in each["runs"]):
+        raise ValueError("a family with the same seed stands in two of the files")
+    known = runs.pop(("nearest", 0), None)
+    ordered = [*runs.values(), *([known] if known else [])]
+    commands = "; ".join(dict.fromkeys(each["command"] for each in records))
+    return {**records[0], "command": commands, "rows": table_rows(ordered), "runs": ordered}
+
+
+def check(options: Options, split: Split) -> None:
+    """Raises ValueError for what would fail after the training."""
+    images, side = len(split.train[0]), options.size // (2 if options.task == "centre" else 1)
+    if options.draws < 2 or options.draws % 2 or options.draws > images:
+        raise ValueError(f"--draws {options.draws}: an even number, and no more than the {images} training images")
+    if not 1 <= options.batch <= images:
+        raise ValueError(f"--batch {options.batch}: from 1 to the {images} training images")
+    if side < 11:
+        raise ValueError(f"--size {options.size}: what is judged has {side} pixels a side, and SSIM needs 11")
+    if options.between and (options.between < 2 or options.task == "centre" or len(split.judge[0]) < 2):
+        raise ValueError(
+            f"--between {options.between} --task {options.task}: two images or more, between two conditions that show all of x"
+        )
+
+
 def main(options: Options) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
-    if options.report:
-        records = [json.loads(path.read_text(encoding="utf-8")) for path in options.report]
-        runs = [row for each in records for row in each["runs"]]
-        record = {**records[0], "command": "; ".join(dict.fromkeys(each["command"] for each in records))}
-        record |= {"rows": table_rows(runs), "runs": runs}
-        print(printed(record["rows"]))
-        write(record, options.output)
-        return record
     try:
+        if options.report:
+            record = joined(options.report)
+            print(printed(record))
+            write(record, options.output)
+            return record
         split = split_of(options)
+        check(options, split)
         batch = Prepared(options)(*(each[: options.batch] for each in split.train))
         built = {text: build(text, options.seeds[0], options, split) for text in options.families}
-    except (OSError, ValueError) as error:
+        costs = step_costs({text: (family, batch) for text, (_, family) in built.items()})
+    except (OSError, ValueError, ImportError, FloatingPointError) as error:
         sys.exit(f"coopnets_translation: {error}")
-    costs = step_costs({text: (family, batch) for text, (_, family) in built.items()})
     x, condition = split.judge
     known, of_held_out = (nearest(split, pairs, options) for pairs in (split.judge, split.held_out))
     runs: list[dict[str, Any]] = []
     columns = {"condition": condition[: options.pictures], "x": x[: options.pictures], "nearest": known[0, : options.pictures]}
-    record = {"command": shlex.join(["python", *sys.argv]), "task": options.task, "minutes": options.minutes}
+    varied = ("families", "seeds", "pictures", "between", "threads", "report", "output", "folder", "data")
+    record = {"command": shlex.join(["python", *sys.argv]), "task": options.task, "rows": []}
+    record |= {"settings": {name: value for name, value in vars(options).items() if name not in varied}}
     record |= {"images": len(x), "paper": PAPER if options.task == "centre" else {}, "runs": runs}
     for seed in options.seeds:
         for text, (made, _) in built.items():
@@ -419,17 +463,20 @@ def main(options: Options) -> dict[str, Any]:
             runs.append(row)
             if seed == options.seeds[0]:
                 columns |= {f"{text}\n{name}": draws[0, : options.pictures] for name, draws in parts.items()}
-                if options.between and isinstance(family, CoopNets):
+                if options.between and text == options.families[0]:
                     ends = list(zip(condition[::2], condition[1::2], strict=False))[:3]
                     way = [between(family, *pair, options.between, seed) for pair in ends]
-                    shown = {f"{k}": torch.stack([each[k] for each in way]) for k in range(options.between)}
+                    shown = {
+                        f"{k / (options.between - 1):.2g}": torch.stack([each[k] for each in way])
+                        for k in range(options.between)
+                    }
                     draw(shown, options.output.with_name(f"{options.output.name}-between.png"))
             write(record, options.output)
     noise = best_noise(*judged(of_held_out, *split.held_out, options.task))
     found = scores(*judged(known, x, condition, options.task), noise)
     runs.append({"family": "nearest", "seed": 0, "noise": {"images": noise}, "parts": {"images": found}})
-    record = {"command": record.pop("command"), "rows": table_rows(runs), **record}
-    print(printed(record["rows"]))
+    record["rows"] = table_rows(runs)
+    print(printed(record))
     write(record, options.output)
     draw(columns, options.output.with_name(f"{options.output.name}.png"))
     return record

@@ -13,7 +13,7 @@ initializer puts them where they belong. Without a class these are the CoopNets 
 
 What a solver learns as a density is exp(f / T) at the temperature of its steps (`ShortRun.temperature`), with a Gaussian
 reference if they have one. `RECIPE` and `CONDITIONAL` work on small budgets: the value is a mean of units and small, since its
-square is penalised; moves are clipped, y is kept in [-1, 1], there is no reference. As a density such a solver is very cold.
+square and its gradient are penalised; moves are clipped, y is kept in [-1, 1], there is no reference. As a density such a solver is very cold.
 The paper's networks and constants are in `cogen.models.families.published_coopnets`.
 
 A run whose refined samples stay far from the data in the solver's own eyes has failed: the solver has learned to tell them
@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -66,7 +67,7 @@ class CoopNets(Family):
     :param penalty: of the squared values.
     :param gamma: of the squared gradient of the solver at data, half of which is a part of its loss (R1, as in
         `cogen.models.families.gan`).
-    :param penalty_every: in which of the steps that is added, so many times its weight.
+    :param penalty_every: it is added in every so many-th step, times that number.
     :param weight: of the initializer's mean absolute difference from the data.
     :param fills: c is y with a part hidden and a mask as its last channel, 1 where y is seen and -1 where it is hidden: the
         solver's steps move what is hidden.
@@ -80,7 +81,8 @@ class CoopNets(Family):
     """
 
     moments: Tensor
-    """Means of values and of their squares, of data and of refined samples, with a memory of `MEMORY` steps, (2, 2)."""
+    """Means of values and of their squares, of data and of refined samples, less the mean of all in the same step, with a
+    memory of `MEMORY` steps, (2, 2): the level of f has no meaning, and may drift."""
     count: Tensor
     """Steps made."""
 
@@ -108,8 +110,8 @@ class CoopNets(Family):
         if not (min(start_noise, penalty, gamma, weight) >= 0 and min(scale, largest_gap) > 0 and penalty_every >= 1):
             raise ValueError(
                 f"scale={scale}, start_noise={start_noise}, penalty={penalty}, gamma={gamma}, penalty_every={penalty_every},"
-                f" weight={weight}, largest_gap={largest_gap}: the scale and the gap are positive, the others not negative, and"
-                " penalties come in every step or less often"
+                f" weight={weight}, largest_gap={largest_gap}: the scale and the gap are positive, penalty_every"
+                " is at least 1, and the others are not negative"
             )
         self.generator, self.energy, self.latent_dim = generator, energy, latent_dim
         self.run, self.scale, self.start_noise, self.penalty = run, scale, start_noise, penalty
@@ -130,7 +132,8 @@ class CoopNets(Family):
         made = self.generator(self.latent(len(observed)), *context)
         start = made.detach()
         if self.start_noise:
-            start = start + self.start_noise * torch.randn_like(start) * self._free(*context)
+            noise, free = self.start_noise * torch.randn_like(start), self._free(*context)
+            start = start + (noise if free is None else noise * free)
 
         def value(y: Tensor) -> Tensor:
             return self.energy(y, *context)
@@ -159,7 +162,8 @@ class CoopNets(Family):
 
     @property
     def gap(self) -> float:
-        """Of the values of data and of refined samples, in standard deviations."""
+        """How far the mean values of data and of refined samples are apart, in standard deviations, which a batch of one
+        underestimates by a factor of 1.4 (about their own mean 2n values have 1 - 1 / 2n of their variance)."""
         mean, square = self.moments
         return float((mean[0] - mean[1]) / (square - mean.square()).mean().clamp(min=1e-24).sqrt())
 
@@ -167,9 +171,9 @@ class CoopNets(Family):
         """Where the solver's steps (those of ``run``, if given) lead from ``start``, (batch, *event) each."""
         return (run or self.run)(lambda y: self.energy(y, *context), start, free=self._free(*context))
 
-    def _free(self, *context: Tensor) -> Tensor:
-        """The entries that may move, of a shape that broadcasts to that of y."""
-        return context[0][:, -1:] < 0 if self.fills else torch.ones((), dtype=torch.bool, device=self.count.device)
+    def _free(self, *context: Tensor) -> Tensor | None:
+        """The entries that may move, of a shape that broadcasts to that of y; None where all may."""
+        return context[0][:, -1:] < 0 if self.fills else None
 
     def _initializer_loss(self, refined: Tensor, made: Tensor, observed: Tensor) -> Tensor:
         loss = mapping_shift(refined, made, self.scale)
@@ -177,6 +181,7 @@ class CoopNets(Family):
 
     def _solver_loss(self, observed: Tensor, refined: Tensor) -> Tensor:
         values = torch.stack([observed.detach(), refined.detach()]).double()
+        values -= values.mean()
         self.count += 1
         now = torch.stack([values.mean(1), values.square().mean(1)])
         self.moments.lerp_(now, (1 / self.count).clamp(min=1 / MEMORY).double())
@@ -186,24 +191,34 @@ class CoopNets(Family):
 # --- recipes -------------------------------------------------------------------------------------------------------
 
 
-SHORT = ShortRun(1, rate=0.3, noise=0.005, clip=0.1, bounds=(-1.0, 1.0))
-"""Of small budgets, for values in [-1, 1], at the temperature 4e-5. One step: in the same time, more of them were worse
-(docs/cooperative.md). The paper's runs of few steps fail; those with clipped moves and small values did not."""
-PENALTY = 0.02
+SHORT = ShortRun(1, rate=1.0, noise=0.001, clip=0.1, bounds=(-1.0, 1.0))
+"""Of small budgets, for values in [-1, 1], at the temperature 5e-7. One step: in the same time, more of them were worse
+(docs/cooperative.md). The paper's runs of few steps fail; those with clipped moves and penalised gradients did not."""
+PENALTIES = {"penalty": 0.02, "gamma": 0.1}
+"""Of images."""
 
 
 def _build(sizes: Sizes, rates: Mapping[str, Any], *, steps: int | None = None) -> CoopNets:
     run = run_of(sizes, SHORT, steps)
-    penalty = PENALTY if len(sizes.event_shape) == 3 else 0.0
-    return CoopNets(sizes.generator(), sizes.energy(), sizes.latent_dim, run, penalty=penalty, **rates)
+    settings: dict[str, Any] = PENALTIES if len(sizes.event_shape) == 3 else {}
+    settings = {**settings, "solver_rate": rates["learning_rate"], **rates}
+    return CoopNets(sizes.generator(), sizes.energy(), sizes.latent_dim, run, **settings)
 
 
 def _of_pairs(sizes: PairSizes, rates: Mapping[str, Any], *, weight: float = 10.0, steps: int | None = None) -> CoopNets:
     run = replace(SHORT, steps=steps or SHORT.steps)
-    settings: dict[str, Any] = {"penalty": PENALTY, "weight": weight, "fills": sizes.fills, **rates}
-    return CoopNets(sizes.unet(DROPOUT), sizes.energy(), sizes.latent_dim, run, **settings)
+    held = {"weight": weight, "fills": sizes.fills, "solver_rate": 2 * rates["learning_rate"]}
+    settings: dict[str, Any] = {**PENALTIES, **held, **rates}
+    return CoopNets(sizes.unet(DROPOUT, dropout_layers=None), sizes.energy(), sizes.latent_dim, run, **settings)
 
 
-RECIPE = Recipe(_build, latent_dim=128, energy=Sizes.energy_architecture)
+RECIPE = Recipe(_build, learning_rate=2e-3, latent_dim=128, energy=Sizes.energy_architecture)
 CONDITIONAL = replace(RECIPE, labelled=True)
-OF_PAIRS = replace(TRANSLATION, build=_of_pairs, energy=PairSizes.energy_architecture)
+OF_PAIRS = replace(
+    TRANSLATION,
+    build=_of_pairs,
+    learning_rate=1e-3,
+    generator=partial(PairSizes.unet_architecture, dropout=DROPOUT, dropout_layers=None),
+    energy=PairSizes.energy_architecture,
+)
+"""The U-Net has dropout in all layers of the way up but the last, as the paper's."""

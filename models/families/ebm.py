@@ -126,7 +126,7 @@ class EBM(Family):
         return self._noise(torch.zeros(count, *self.event_shape))
 
     def samples(self, energy: nn.Module, count: int) -> Tensor:
-        """Where the steps of an energy lead from there, (count, *event_shape); of a class each, where there are any."""
+        """Where the steps of an energy without classes lead from there, (count, *event_shape)."""
         return self.run(energy, self.starts(count))
 
     def _noise(self, like: Tensor) -> Tensor:

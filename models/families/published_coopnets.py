@@ -171,4 +171,4 @@ PAIRS = replace(
     generator=partial(PairSizes.unet_architecture, dropout=DROPOUT, dropout_layers=None),
     energy=_pairs_architecture,
 )
-"""Section 4.2.2, at sizes of 64 feature maps."""
+"""Section 4.2.2, with `PairSizes` of the width 64."""

@@ -32,7 +32,7 @@ from cogen.models.networks.restricted_boltzmann import RBM, BernoulliRBM
 from cogen.models.training.preparation import binarised
 
 SHOWN_AFTER = 1_000
-"""Sweeps after which a chain that begins without connections is looked at."""
+"""Sweeps before a sample is shown."""
 
 
 class ContrastiveDivergence(Family):

@@ -19,7 +19,7 @@ from cogen.inference.torch.short_run import ShortRun
 from cogen.models.contexts import Context, contexts_of
 from cogen.models.networks.energies import ENERGIES
 from cogen.models.storage import stored
-from cogen.models.storage.generators import find_generator
+from cogen.models.storage.generators import find_generator, load_generator, shipped_generators
 
 SOLVER = "-solver"
 """What follows an initializer's name in that of its energy."""
@@ -73,7 +73,9 @@ def save_energy(path: str | Path, energy: nn.Module, config: EnergyConfig) -> Pa
 
 
 def is_energy(path: str | Path) -> bool:
-    """Whether what lies there, NAME.json beside its weights, is an energy."""
+    """Whether what lies there, NAME.json beside its weights, is an energy; a name of a shipped generator is none."""
+    if str(path) in shipped_generators():
+        return False
     beside = stored.with_suffix(Path(path), ".safetensors").with_suffix(".json")
     try:
         return json.loads(beside.read_text(encoding="utf-8"))["architecture"] in ENERGIES
@@ -100,6 +102,13 @@ def load_energy(path: str | Path) -> nn.Module:
     if shape != (2,):
         raise ValueError(f"{beside}: an energy makes one number of each y, and the architecture makes {shape} of two")
     return stored.frozen(energy, config, path)
+
+
+def load_initializer(solver: str | Path) -> nn.Module | None:
+    """The generator that lies beside the energy of a cooperative pair; None where there is none."""
+    path = stored.with_suffix(Path(solver), ".safetensors")
+    beside = path.with_name(f"{path.stem.removesuffix(SOLVER)}.safetensors")
+    return load_generator(beside) if path.stem.endswith(SOLVER) and beside.is_file() else None
 
 
 def load_solver(generator: str | Path) -> nn.Module | None:

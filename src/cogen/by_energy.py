@@ -1,15 +1,14 @@
 """`cogen complete` with an energy: seen pixels stay exactly as they are, and the others are drawn.
 
-Which sampler, the stored energy says: a Boltzmann machine has block Gibbs; a density, with a Gaussian reference and Langevin
+The stored energy decides the sampler. A Boltzmann machine has block Gibbs; a density, with a Gaussian reference and Langevin
 steps at the temperature one, annealed HMC or another kernel. Any other energy has no density that could be sampled, only the
-Langevin steps that it was trained by: they begin at the samples of its initializer, or at noise, and no diagnostics say how far
-to trust what they make.
+Langevin steps that it was trained by: they begin at samples of its initializer, or at noise, and no diagnostics say how far to
+trust what they make.
 """
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,30 +17,40 @@ from cogen.algorithms import kernel_of
 from cogen.conditions import mask_named
 from cogen.options import Complete
 
-IS_DENSITY = 0.05
+TOLERANCE = 0.05
 """The temperature of a density's steps differs from one by less."""
+
+SWEEPS = 200
+"""Temperatures of a machine's annealing."""
+
+START_SCALE = 0.5
+"""Of the noise at which short runs begin, as in the recipe of `cogen.models.families.ebm`."""
 
 
 def check_of_energy(options: Complete, energy: Any) -> None:
-    """Raises ValueError for options that only a generator has."""
+    """Raises ValueError for options that the energy's sampler does not have."""
     for name in ("certify", "noise"):
         if value := getattr(options, name):
             raise ValueError(
                 f"--{name} {value}: it is for a generator; of an energy, {options.generator}, seen pixels are exact"
             )
-    if options.algorithm != "annealed-hmc" and not is_density(energy):
+    if is_density(energy):
+        return
+    plain = Complete()
+    for name in ("algorithm", "backend", "guide", *(() if is_machine(energy) else ("weighted", "warmup"))):
+        if (value := getattr(options, name)) != getattr(plain, name):
+            raise ValueError(
+                f"--{name} {value}: {options.generator} is no density with a gradient, which this is for; leave it out, and its"
+                " own sampler runs"
+            )
+    if not is_machine(energy) and energy.config.run is None:
         raise ValueError(
-            f"--algorithm {options.algorithm}: {options.generator} is no density with a gradient, which this would sample:"
-            " leave it out, and its own sampler runs"
+            f"{options.generator} has no Langevin steps stored (`run`) and no reference: nothing here can sample it"
         )
 
 
-def is_sampled(energy: Any) -> bool:
-    """Whether a kernel draws from it."""
-    return is_machine(energy) or is_density(energy)
-
-
 def is_machine(energy: Any) -> bool:
+    """Whether it is a restricted Boltzmann machine."""
     from cogen.models.networks.restricted_boltzmann import RBM
 
     return isinstance(energy, RBM)
@@ -50,10 +59,21 @@ def is_machine(energy: Any) -> bool:
 def is_density(energy: Any) -> bool:
     """Whether `EnergyModel` can sample it."""
     run = energy.config.run
-    return run is not None and run.reference_scale is not None and abs(run.temperature - 1) < IS_DENSITY
+    free = run is not None and run.bounds is None and run.clip is None
+    return free and run.reference_scale is not None and abs(run.temperature - 1) < TOLERANCE
 
 
-def clamped_model(options: Complete, energy: Any, images: np.ndarray, labels: dict[str, Any]) -> tuple[Any, Any, int]:
+def as_units(energy: Any, images: np.ndarray) -> np.ndarray:
+    """The images as the energy has them: of a machine with units of 0 and 1, every pixel the nearer one."""
+    from cogen.models.networks.restricted_boltzmann import BernoulliRBM
+
+    low, high = energy.config.value_range
+    if not isinstance(energy, BernoulliRBM):
+        return images
+    return np.where(images > (low + high) / 2, np.float32(high), np.float32(low))
+
+
+def clamped_model(options: Complete, energy: Any, images: np.ndarray, given: dict[str, Any]) -> tuple[Any, Any, int]:
     """The model whose seen pixels are those of the images, its kernel, and the transitions of the warm-up."""
     from cogen.inference import BlockGibbs
     from cogen.models.boltzmann import RBMModel
@@ -62,50 +82,44 @@ def clamped_model(options: Complete, energy: Any, images: np.ndarray, labels: di
     config = energy.config
     mask = mask_named(options.view, config.event_shape, seed=options.seed)
     if is_machine(energy):
-        threshold = 0.5 if options.weighted else 0.0
-        low, high = config.value_range
-        model: Any = RBMModel(energy).clamp(mask, np.where(images > (low + high) / 2, high, low))
-        return model, BlockGibbs(resample_threshold=threshold), 200 if options.warmup is None else options.warmup
+        kernel = BlockGibbs(resample_threshold=0.5 if options.weighted else 0.0)
+        return RBMModel(energy).clamp(mask, images), kernel, SWEEPS if options.warmup is None else options.warmup
     scale = config.run.reference_scale
     model = EnergyModel(energy, reference_scale=scale, event_shape=config.event_shape, contexts=config.contexts)
-    model = model.given(**labels) if labels else model
-    model = model.clamp(mask, images)
+    model = (model.given(**given) if given else model).clamp(mask, images)
     return model, *kernel_of(options, model)
 
 
-def short_run(options: Complete, energy: Any, images: np.ndarray, labels: dict[str, Any]) -> Any:
-    """An ArviZ object of where the energy's own Langevin steps lead the hidden pixels."""
+def short_run(options: Complete, energy: Any, images: np.ndarray, given: dict[str, Any]) -> tuple[Any, np.ndarray]:
+    """Where the energy's own Langevin steps lead the hidden pixels: an ArviZ object, and x (chain, draw, item, *event)."""
     import torch
 
     from cogen.inference.results import to_arviz
-    from cogen.models.storage.energies import SOLVER
-    from cogen.models.storage.generators import load_generator
+    from cogen.models.storage.energies import load_initializer
 
     begun, config = time.perf_counter(), energy.config
     seen = torch.from_numpy(mask_named(options.view, config.event_shape, seed=options.seed))
-    truth, count = torch.from_numpy(images), options.chains * options.samples
-    given = {name: torch.as_tensor(values) for name, values in labels.items()}
-    stem = Path(options.generator).with_suffix("")
-    pair: Any = None
-    if stem.name.endswith(SOLVER) and stem.with_name(f"{stem.name.removesuffix(SOLVER)}.json").is_file():
-        pair = load_generator(stem.with_name(stem.name.removesuffix(SOLVER)))
-    torch.manual_seed(options.seed)
-    draws = []
-    for _ in range(count):
-        if pair is None:
-            start = (0.5 * torch.randn_like(truth)).clamp(*config.value_range)
-        else:
-            with torch.no_grad():
-                start = pair(torch.randn(len(truth), pair.config.latent_dim), **given)
-        draws.append(config.run(lambda y: energy(y, **given), torch.where(seen, truth, start), free=~seen))
-    x = torch.stack(draws).unflatten(0, (options.chains, options.samples)).numpy()
-    where = f"samples of {pair.config.name}" if pair is not None else "noise"
+    initializer: Any = load_initializer(options.generator)
+    count = options.chains * options.samples
+    of_items = []
+    for item, image in enumerate(torch.from_numpy(images)):
+        context = {name: torch.as_tensor(values[item : item + 1]).repeat_interleave(count, 0) for name, values in given.items()}
+        own = np.random.SeedSequence([options.seed, item]).generate_state(1)[0]
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(int(own))
+            if initializer is None:
+                start = (START_SCALE * torch.randn(count, *image.shape)).clamp(*config.value_range)
+            else:
+                start = initializer(torch.randn(count, initializer.config.latent_dim), **context)
+            value = lambda y, context=context: energy(y, **context)  # noqa: E731
+            of_items.append(config.run(value, torch.where(seen, image, start), free=~seen))
+    x = torch.stack(of_items, dim=1).unflatten(0, (options.chains, options.samples)).numpy()
+    where = "noise" if initializer is None else "samples of the initializer beside it"
     print(
-        f"{options.generator} is no density that could be sampled (docs/energies.md): draws are where the {config.run.steps}"
-        f" Langevin steps of its training lead from {where}, and nothing says how far to trust them"
+        f"{options.generator} is no density that could be sampled: draws are where the {config.run.steps} Langevin steps of its"
+        f" training lead from {where}, and nothing says how far to trust them"
     )
-    event = ("channel", "height", "width")
-    hidden = np.broadcast_to(~seen.numpy(), images.shape[1:])
+    event, hidden = ("channel", "height", "width"), np.broadcast_to(~seen.numpy(), images.shape[1:])
     groups = {
         "posterior": {"z": (("chain", "draw", "item", "latent"), x[..., hidden])},
         "predictions": {name: (("item", *event), f(x, axis=(0, 1))) for name, f in (("x_mean", np.mean), ("x_sd", np.std))},
@@ -117,6 +131,5 @@ def short_run(options: Complete, energy: Any, images: np.ndarray, labels: dict[s
         "seconds": time.perf_counter() - begun,
         "compile_seconds": 0.0,
         "gradient_evaluations": count * len(images) * config.run.steps,
-        "value_range": list(config.value_range),
     }
     return to_arviz(groups, attributes), x

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from cogen.algorithms import certificate_run, check_algorithm, executor_of, kernel_of
-from cogen.by_energy import check_of_energy, clamped_model, is_sampled, short_run
+from cogen.by_energy import as_units, check_of_energy, clamped_model, is_density, is_machine, short_run
 from cogen.compiled_before import remember_compiled
 from cogen.conditions import NOISE_OF_VIEW, mask_named, view_named
+from cogen.given import contexts_given
 from cogen.options import Complete
 from cogen.output import Workplace, print_findings, read_posterior, strict_json
 
@@ -77,7 +78,7 @@ def complete(options: Complete) -> None:
         answer = (_by_energy if is_energy(options.generator) else _by_generator)(options, executor)
         metrics = _metrics(options, answer)
         _write(Path(folder), options, answer, metrics)
-    _report(options, answer.posterior, metrics)
+    _report(options, answer, metrics)
 
 
 def diagnose(path: Path) -> None:
@@ -93,11 +94,15 @@ def diagnose(path: Path) -> None:
 
     attributes = posterior["posterior"].attrs
     print(f"{path}: {attributes.get('kernel', 'unknown kernel')}, seed {attributes.get('seed', '?')}\n")
-    print(item_summary(posterior).to_string(float_format=lambda v: f"{v:.3g}"), "\n")
+    if has_group(posterior, "sample_stats"):
+        print(item_summary(posterior).to_string(float_format=lambda v: f"{v:.3g}"), "\n")
     if "item" not in posterior["posterior"].dims:
         print(summary(posterior).to_string(float_format=lambda v: f"{v:.3g}"), "\n")
     _print_certificate(posterior)
-    print_findings(diagnose(posterior))
+    if has_group(posterior, "sample_stats"):
+        print_findings(diagnose(posterior))
+    else:
+        print("these are the ends of short runs: nothing says how far to trust them")
 
 
 # --- from options to an answer -------------------------------------------------------------------------------------
@@ -107,6 +112,7 @@ def diagnose(path: Path) -> None:
 class Answer:
     """Draws of completed images, and what they are scored by.
 
+    :param sampler: its name, for people.
     :param images: the truth, (item, channel, height, width).
     :param hidden: True where a pixel is scored, of the same shape.
     :param value_range: of the pixels.
@@ -117,6 +123,7 @@ class Answer:
     :param misfit: the squared error of the seen part, (item,).
     """
 
+    sampler: str
     posterior: Any
     images: np.ndarray
     hidden: np.ndarray
@@ -147,7 +154,7 @@ def _by_generator(options: Complete, executor: Any) -> Answer:
     looked = _observe(view, draws.reshape(-1, *draws.shape[3:])).reshape(*draws.shape[:3], *entry["value"].shape[1:])
     misfit = mse_of_draws(looked, entry["value"], entry.get("mask"), labels.get("log_weight"))
     scale = float("nan") if scale is None else scale
-    return Answer(posterior, images, hidden, model.value_range, draws, labels, noise, scale, misfit)
+    return Answer(options.algorithm, posterior, images, hidden, model.value_range, draws, labels, noise, scale, misfit)
 
 
 def _by_energy(options: Complete, executor: Any) -> Answer:
@@ -156,17 +163,21 @@ def _by_energy(options: Complete, executor: Any) -> Answer:
 
     energy: Any = load_energy(options.generator)
     check_of_energy(options, energy)
-    images = _images(options, energy)
-    given, config = _contexts(options, energy, len(images)), energy.config
+    images = as_units(energy, _images(options, energy))
+    given, config = contexts_given(options, energy, images), energy.config
     hidden = np.broadcast_to(~mask_named(options.view, config.event_shape, seed=options.seed), images.shape)
-    if is_sampled(energy):
+    if is_machine(energy) or is_density(energy):
         seen, kernel, warmup = clamped_model(options, energy, images, given)
         posterior = _inferred(options, seen, kernel, warmup, executor)
         draws, labels = _decoded(seen, posterior)
     else:
-        (posterior, draws), labels = short_run(options, energy, images, given), {}
-    exact = np.zeros(len(images))
-    return Answer(posterior, images, hidden, config.value_range, draws, labels, {}, float("nan"), exact)
+        posterior, draws = short_run(options, energy, images, given)
+        draws = draws[:, :: _thinning(draws)]
+        # Every draw is independent of the others.
+        groups = np.arange(draws.shape[0] * draws.shape[1]).reshape(*draws.shape[:2], 1)
+        labels = {"group": np.broadcast_to(groups, draws.shape[:3])}
+    exact, sampler = np.zeros(len(images)), posterior["posterior"].attrs["kernel"]
+    return Answer(sampler, posterior, images, hidden, config.value_range, draws, labels, {}, float("nan"), exact)
 
 
 def _inferred(options: Complete, seen: Any, kernel: Any, warmup: int, executor: Any) -> Any:
@@ -206,7 +217,7 @@ def _condition(options: Complete, generator: Any, images: np.ndarray) -> tuple[A
     from cogen.models.cogenerator import CoGenerator
     from cogen.models.noise import fit_scale
 
-    given = _contexts(options, generator, len(images))
+    given = contexts_given(options, generator, images)
 
     def build(noise: float | None) -> tuple[Any, Any]:
         view = view_named(options.view, generator, noise=noise, seed=options.seed)
@@ -217,69 +228,6 @@ def _condition(options: Complete, generator: Any, images: np.ndarray) -> tuple[A
         return build(options.noise)
     _, seen = build(generator.config.noise_scale)
     return build(fit_scale(seen, seed=options.seed) / NOISE_OF_VIEW.get(options.view, 1.0))
-
-
-def _contexts(options: Complete, network: Any, count: int) -> dict[str, Any]:
-    """What a generator or an energy takes beside the latent, by name: classes, and condition images."""
-    contexts = network.config.contexts
-    files = {}
-    for text in options.context:
-        name, equals, path = text.partition("=")
-        if not (equals and path) or name not in contexts or hasattr(contexts[name], "count"):
-            taken = [other for other, each in contexts.items() if not hasattr(each, "count")]
-            have = f"--context {taken[0]}=PICTURES" if taken else "it takes no images but those that are completed"
-            raise ValueError(f"--context {text}: {options.generator} has no such images: {have}")
-        files[name] = Path(path)
-    given: dict[str, Any] = {}
-    for name, each in contexts.items():
-        if hasattr(each, "count"):
-            given[name] = _label(options, each, count)
-        else:
-            given[name] = _condition_images(options, name, each, files.get(name), count)
-    if options.label and not any(hasattr(each, "count") for each in contexts.values()):
-        raise ValueError(f"--label {' '.join(options.label)}: {options.generator} is not conditional on a class")
-    return given
-
-
-def _condition_images(options: Complete, name: str, context: Any, path: Path | None, count: int) -> np.ndarray:
-    """One for each item."""
-    from cogen.models.data.datasets import load_images
-
-    if path is None:
-        channels, height, width = context.shape
-        raise ValueError(
-            f"{options.generator} makes images of condition images: give --context {name}=PICTURES, one for all images or one"
-            f" for each, of {width} x {height} pixels and {channels} channels"
-        )
-    found = load_images(
-        path, context.shape, context.value_range or (-1.0, 1.0), options.range if path.suffix == ".npy" else None
-    )
-    if len(found) not in (1, count):
-        raise ValueError(f"--context {name}={path}: {len(found)} images for {count} items: give one for all or one for each")
-    return np.broadcast_to(found, (count, *found.shape[1:])).copy()
-
-
-def _label(options: Complete, classes: Any, count: int) -> np.ndarray:
-    """The classes of the images."""
-    label = [word for words in options.label for word in words.replace(",", " ").split()]
-    shown = " ".join(label)
-    if not label:
-        raise ValueError(
-            f"generator {options.generator} is conditional on {classes.count} classes: give --label, one class for all images"
-            " or one for each"
-        )
-    if len(label) not in (1, count):
-        raise ValueError(f"--label {shown}: {len(label)} classes for {count} images: give one for all or one for each")
-    label = label * count if len(label) == 1 else label
-    named = classes.names is not None and set(label) <= set(classes.names)
-    if not named and not all(word.isdecimal() for word in label):
-        names = f", or one of {', '.join(classes.names)}" if classes.names else ""
-        raise ValueError(f"--label {shown}: a class is an integer from 0 on{names}")
-    try:
-        return classes.observe("label", label if named else [int(word) for word in label]).argmax(axis=1)
-    except ValueError as error:
-        reason = str(error).removeprefix("context 'label': ")
-        raise ValueError(f"--label {shown}: {reason}") from None
 
 
 def _observe(view: Any, images: np.ndarray) -> np.ndarray:
@@ -304,7 +252,7 @@ def _decoded(model: Any, posterior: Any) -> tuple[np.ndarray, dict[str, Any]]:
     from cogen.diagnostics.groups import independent_groups
 
     z = posterior["posterior"]["z"].values
-    kept = slice(None, None, -(-z.shape[0] * z.shape[1] // _SCORED))
+    kept = slice(None, None, _thinning(z))
     z = z[:, kept]
     x = np.concatenate([model.decode(part.reshape(-1, z.shape[-1])) for part in z])
     labels = {"group": independent_groups(posterior).values[:, kept]}
@@ -312,6 +260,11 @@ def _decoded(model: Any, posterior: Any) -> tuple[np.ndarray, dict[str, Any]]:
     if log_weight is not None:
         labels["log_weight"] = log_weight.values[:, kept]
     return x.reshape(*z.shape[:3], *x.shape[1:]), labels
+
+
+def _thinning(draws: np.ndarray) -> int:
+    """Every so many-th draw (chain, draw, ...) is scored."""
+    return -(-draws.shape[0] * draws.shape[1] // _SCORED)
 
 
 def _metrics(options: Complete, answer: Answer) -> dict[str, Any]:
@@ -410,14 +363,12 @@ def _print_certificate(posterior: Any) -> None:
         print(table.to_dataframe().to_string(float_format=lambda v: f"{v:.3g}"), "\n")
 
 
-def _report(options: Complete, posterior: Any, metrics: dict[str, Any]) -> None:
+def _report(options: Complete, answer: Answer, metrics: dict[str, Any]) -> None:
     from cogen.diagnostics import diagnose
     from cogen.diagnostics.groups import has_group
 
-    count = posterior["posterior"].sizes["item"]
-    print(
-        f"\n{count} images, {options.view} seen, {options.algorithm}: {options.chains} chains x {options.samples} draws each\n"
-    )
+    posterior, count = answer.posterior, len(answer.images)
+    print(f"\n{count} images, {options.view} seen, {answer.sampler}: {options.chains} chains x {options.samples} draws each\n")
     rows = [
         ("hidden part", "CRPS", metrics["hidden_crps"]),
         ("", "energy score", metrics["hidden_energy_score"]),

@@ -37,7 +37,7 @@ def view_named(name: str, generator: Any, *, noise: float | None = None, seed: i
 def mask_named(name: str, shape: tuple[int, ...], *, seed: int = 0) -> Any:
     """The mask of a view by its name, boolean (channel, height, width), True where a pixel is seen.
 
-    Raises ValueError for views that are none.
+    Raises ValueError for a view that is no mask.
     """
     from cogen.models import views
 

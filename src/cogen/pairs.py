@@ -53,7 +53,7 @@ def train_on_pairs(options: Train) -> None:
     draw = functools.partial(draw_translations, sizes.latent_dim, few, made.value_range, options.seed)
     family = family.cpu()
     if made.energy is not None:
-        refined = functools.partial(draw_refined, family.eval(), draw)
+        refined = functools.partial(draw_refined, family.eval(), trained.average or family.generator, draw)
         write_energy(options, made, sizes, data, family, trained, len(kept[0]), contexts, refined)
     descent = {"starts": 2, "num_steps": 100} if sizes.latent_dim else {"starts": 1, "num_steps": 1}
     write(options, made, sizes, data, family, trained, kept, contexts, draw, **descent)
@@ -103,9 +103,15 @@ def _centre(images: Tensor, side: int | None) -> Tensor:
     return images[..., top : top + side, left : left + side]
 
 
-def draw_refined(family: Any, draw: Callable[[Any, Path], None], energy: nn.Module, path: Path) -> None:
+def draw_refined(family: Any, generator: nn.Module, draw: Callable[[Any, Path], None], energy: nn.Module, path: Path) -> None:
     """The picture of `draw_translations`, with the draws refined by the solver."""
-    draw(lambda z, condition: family.refined(family.generator(z, condition), condition), path)
+
+    def refined(z: Tensor, condition: Tensor) -> Tensor:
+        x = generator(z, condition)
+        with torch.random.fork_rng():  # the next draw is that of the other picture
+            return family.refined(x, condition)
+
+    draw(refined, path)
 
 
 def draw_translations(

@@ -30,26 +30,34 @@ def options(script, folder, tmp_path, **changed):
 
 
 def test_the_hidden_centre(script, folder, tmp_path, capsys):
-    families = ("coopnets-unet:1", "bicyclegan", "context-encoder")
+    families = ("coopnets-unet:1", "bicyclegan@1e-3", "context-encoder")
     record = script.main(options(script, folder, tmp_path, families=families, seeds=(0, 1)))
     found = [(row["family"], row["part"], row["seeds"]) for row in record["rows"]]
     assert found == [
         ("coopnets-unet:1", "initializer", 2),
         ("coopnets-unet:1", "solver", 2),
-        ("bicyclegan", "generator", 2),
+        ("bicyclegan@1e-3", "generator", 2),
         ("context-encoder", "generator", 2),
         ("nearest", "images", 1),
     ]
     assert record["rows"][1]["noisy_energy_score_difference"] == 0
     assert record["rows"][3]["distance"] == 0
     assert (tmp_path / "out.png").is_file()
-    assert "bicyclegan, generator" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "bicyclegan@1e-3, generator" in said
+    assert "19.07 / 0.64" in said
+    assert "ours: 32 pixels, width 2, batches of 2" in said
     again = script.main(script.Options(report=(tmp_path / "out.json",), output=tmp_path / "again"))
     stored = json.loads((tmp_path / "out.json").read_text())
     for mine, theirs in zip(again["rows"], stored["rows"], strict=True):
         assert [mine[name] for name in ("family", "part", "seeds")] == [theirs[name] for name in ("family", "part", "seeds")]
         for score in script.SCORES:
             assert mine[score] == pytest.approx(theirs[score], rel=1e-3)
+    with pytest.raises(SystemExit, match="a family with the same seed stands in two of the files"):
+        script.main(script.Options(report=(tmp_path / "out.json",) * 2, output=tmp_path / "again"))
+    (tmp_path / "other.json").write_text(json.dumps({**stored, "images": 5}))
+    with pytest.raises(SystemExit, match=r"images 5, and .* has 4: these are two experiments"):
+        script.main(script.Options(report=(tmp_path / "out.json", tmp_path / "other.json"), output=tmp_path / "again"))
 
 
 @pytest.mark.parametrize("task", ["labels", "sketch"])
@@ -59,6 +67,19 @@ def test_one_image_of_another_and_the_way_between_two(script, folder, tmp_path, 
     )
     assert [row["part"] for row in record["rows"]] == ["initializer", "solver", "images"]
     assert (tmp_path / "out-between.png").is_file()
+
+
+def test_the_way_begins_and_ends_at_what_the_conditions_give(script, folder, tmp_path):
+    split = script.split_of(options(script, folder, tmp_path, task="labels"))
+    _, family = script.build("coopnets-unet", 0, options(script, folder, tmp_path, task="labels"), split)
+    family.eval()
+    start, end = split.judge[1][:2]
+    way = script.between(family, start, end, 3, seed=5)
+    for image, condition in ((way[0], start), (way[2], end)):
+        torch.manual_seed(5)
+        with torch.no_grad():
+            alone = family.refined(family.generator(torch.zeros(1, 0), condition[None]), condition[None]).clamp(-1, 1)
+        torch.testing.assert_close(image[None], alone)
 
 
 def test_scores_are_of_the_box_alone(script):
@@ -99,6 +120,10 @@ def test_a_hidden_centre_is_that_of_the_library(script):
         ({"task": "labels", "pairs": False}, "--task labels --no-pairs"),
         ({"families": ("gan",)}, "gan does not train on pairs of images"),
         ({"families": ("unet-l1:3",)}, "unet-l1 has no weight"),
+        ({"draws": 5}, "--draws 5: an even number"),
+        ({"batch": 100}, "--batch 100: from 1 to the 22"),
+        ({"size": 16, "crop_from": 16}, "--size 16: what is judged has 8 pixels"),
+        ({"between": 3}, "--between 3 --task centre"),
     ],
 )
 def test_what_cannot_be_trained_is_said(script, folder, tmp_path, changed, reason):

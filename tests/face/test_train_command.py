@@ -224,10 +224,10 @@ def conditional(tmp_path_factory) -> Path:
 )
 def test_labels_are_one_for_all_images_or_one_for_each(conditional, label, wanted):
     from cogen.command_line import Complete
-    from cogen.completion import _contexts
+    from cogen.given import contexts_given
 
     generator = load_generator(conditional / "named")
-    assert _contexts(Complete(label=tuple(label)), generator, 3)["label"].tolist() == wanted
+    assert contexts_given(Complete(label=tuple(label)), generator, np.zeros((3, 1, 8, 8)))["label"].tolist() == wanted
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,19 @@ def test_a_solver_begins_at_its_initializer_s_samples(images, tmp_path, capsys):
     where = ["--generator", str(tmp_path / "pair-solver"), "--images", str(tmp_path / "some.npy")]
     capsys.readouterr()
     main(["complete", *where, "--output", str(tmp_path / "out"), "--chains", "4", "--samples", "1"])
-    assert "lead from samples of pair" in capsys.readouterr().out
+    assert "lead from samples of the initializer beside it" in capsys.readouterr().out
+    with np.load(images) as stored:
+        truth = torch.from_numpy(stored["images"].reshape(-1, 1, 8, 8)[:2] / 127.5 - 1).float()
+    made = xr.open_dataset(tmp_path / "out" / "posterior.nc", group="predictions", engine="h5netcdf")
+    hidden, initializer = ~views.half((1, 8, 8), "top"), load_generator(tmp_path / "pair")
+    start = initializer(torch.randn(500, 3)).mean(0).detach().numpy()
+    near = np.abs(made["x_mean"].values - start)[:, hidden].mean()
+    made.close()
+    assert near < 0.2 < (start - np.clip(0.5 * np.random.default_rng(0).normal(size=truth.shape), -1, 1))[:, hidden].std()
+    main(["diagnose", str(tmp_path / "out" / "posterior.nc")])
+    said = capsys.readouterr().out
+    assert "nothing says how far to trust them" in said
+    assert "nothing looks wrong" not in said
 
 
 def test_a_condition_image_is_given_to_what_takes_one(pairs, tmp_path, capsys):
@@ -354,8 +366,9 @@ def test_a_condition_image_is_given_to_what_takes_one(pairs, tmp_path, capsys):
     np.testing.assert_allclose(given, images[:, ::-1].transpose(0, 3, 1, 2) / 127.5 - 1, atol=1e-6)
     capsys.readouterr()
     for options, reason in (
-        ([], "give --context condition=PICTURES, one for all images or one for each, of 8 x 8 pixels and 3 channels"),
-        (["--context", "photo=a.png"], "--context photo=a.png: .* has no such images: --context condition=PICTURES"),
+        ([], r"give --context condition=PICTURES, one for all images or one for each, of the shape \(3, 8, 8\)"),
+        (["--context", "photo=a.png"], "--context photo=a.png: .* takes --context condition=PICTURES"),
+        (["--context", "condition=a.png", "--context", "condition=b.png"], "condition is given twice"),
         (["--context", f"condition={tmp_path / 'three.npy'}"], "3 images for 2 items: give one for all or one for each"),
         (["--context", "condition=nowhere.png"], "nowhere.png"),
     ):

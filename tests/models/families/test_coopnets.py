@@ -146,16 +146,16 @@ def test_the_published_recipes_take_a_step_on_what_they_are_for(made, shape):
 def test_the_published_pair_of_images_is_the_paper_s():
     """Parameters of the solver by hand, from the filters and channels of section 4.2.2."""
     made = published_coopnets.PAIRS
-    family = made.family(PairSizes((3, 16, 16), (3, 16, 16)))
-    filters = (6 * 25 + 1) * 64 + (64 * 9 + 1) * 128 + (128 * 9 + 1) * 256 + (256 * 16 + 1) * 100
+    family = made.family(PairSizes((3, 32, 32), (3, 32, 32)))
+    filters = (6 * 25 + 1) * 64 + (64 * 9 + 1) * 128 + (128 * 9 + 1) * 256 + (256 * 64 + 1) * 100
     assert count_parameters(family.energy) == filters
     assert (family.run.steps, family.run.reference_scale) == (15, 0.016)
     assert family.run.temperature == pytest.approx(1.0)
-    assert sum(isinstance(part, Noise) for layer in family.generator.up for part in layer) == 3  # of four layers
+    assert sum(isinstance(part, Noise) for layer in family.generator.up for part in layer) == 4  # of five layers
     update = Updates(family, family.optimizers())
-    family.step((torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)), update, 0)
+    family.step((torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)), update, 0)
     assert set(update.losses) == {"solver", "initializer"}
-    assert made.energy(PairSizes((3, 16, 16), (3, 16, 16))).arguments["value"] == "sum"
+    assert made.energy(PairSizes((3, 32, 32), (3, 32, 32))).arguments["value"] == "sum"
 
 
 def test_late_concatenation_tells_classes_apart_and_the_sum_is_a_hundred_means():
@@ -177,10 +177,25 @@ def test_the_recipes_are_known_by_name():
 
 
 def test_the_gap_is_one_of_values_over_steps_whatever_the_batch():
-    """Values of data 2 + noise, of refined samples -1 + noise, with standard deviation 1.5: a gap of 2."""
+    """Values of data 2 + noise, of refined samples -1 + noise, with standard deviation 1.5, while the level drifts: a gap of 2,
+    in units of what 2n values have about their own mean."""
     torch.manual_seed(0)
-    for size in (1, 16):
+    for size in (1, 2, 16):
         family = pair()
-        for _ in range(600):
-            family._solver_loss(2 + 1.5 * torch.randn(size), -1 + 1.5 * torch.randn(size))
-        assert family.gap == pytest.approx(2.0, abs=0.5 / size**0.5)
+        for step in range(1_000):
+            family._solver_loss(step + 2 + 1.5 * torch.randn(size), step - 1 + 1.5 * torch.randn(size))
+        assert family.gap == pytest.approx(2.0 / (1 - 0.5 / size) ** 0.5, abs=0.8 / size**0.5)
+
+
+def test_the_solver_s_gradient_is_penalised_in_every_so_many_th_step():
+    x, losses = torch.randn(6, 2), []
+    for gamma in (0.0, 3.0):
+        family = pair(gamma=gamma, penalty_every=2)
+        for iteration in (0, 1, 2):
+            torch.manual_seed(iteration)
+            family.step((x,), lambda name, loss: losses.append(loss().detach()) if name == "solver" else None, iteration)
+        assert [family.variant(k) for k in range(3)] == [gamma > 0, False, gamma > 0]
+    (gradient,) = torch.autograd.grad(family.energy(x.requires_grad_()).sum(), x)
+    expected = 0.5 * 3.0 * 2 * gradient.square().sum(1).mean()
+    for plain, penalised, times in zip(losses[:3], losses[3:], (1, 0, 1), strict=True):
+        torch.testing.assert_close(penalised - plain, times * expected, rtol=1e-4, atol=1e-5)

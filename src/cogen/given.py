@@ -1,0 +1,102 @@
+"""What a generator or an energy takes beside its latent, from the options of `cogen complete`: classes and condition images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cogen.conditions import mask_named
+from cogen.options import Complete
+
+
+def contexts_given(options: Complete, network: Any, images: np.ndarray) -> dict[str, Any]:
+    """By name, a class or a condition image for each of the images.
+
+    Where the network fills in what its condition hides, and no condition is given, it is made of the images and the view.
+    Raises ValueError for what is missing, unknown or does not fit.
+    """
+    from cogen.models.contexts import Classes
+
+    contexts, count = network.config.contexts, len(images)
+    files = _files(options, {name for name, each in contexts.items() if not isinstance(each, Classes)})
+    given: dict[str, Any] = {}
+    for name, each in contexts.items():
+        if isinstance(each, Classes):
+            given[name] = _label(options, each, count)
+        elif name not in files and network.config.arguments.get("fills"):
+            given[name] = _hidden(options, images, each.value_range or (-1.0, 1.0))
+        else:
+            given[name] = _condition_images(options, name, each, files.get(name), count)
+    if options.label and not any(isinstance(each, Classes) for each in contexts.values()):
+        raise ValueError(f"--label {' '.join(options.label)}: {options.generator} is not conditional on a class")
+    return given
+
+
+def _files(options: Complete, names: set[str]) -> dict[str, Path]:
+    """Paths by the names of the contexts that are images."""
+    files: dict[str, Path] = {}
+    for text in options.context:
+        name, equals, path = text.partition("=")
+        if not (equals and path) or name not in names:
+            have = " or ".join(f"--context {other}=PICTURES" for other in sorted(names))
+            raise ValueError(
+                f"--context {text}: {options.generator} takes "
+                + (f"{have}" if have else "no images but those that are completed")
+            )
+        if name in files:
+            raise ValueError(f"--context {text}: {name} is given twice")
+        files[name] = Path(path)
+    return files
+
+
+def _hidden(options: Complete, images: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
+    """The images with gray where the view hides them, and a mask (`cogen.models.data.pairs.centre_hidden`)."""
+    from cogen.models.data.pairs import GRAY
+
+    low, high = value_range
+    seen = mask_named(options.view, images.shape[1:], seed=options.seed)
+    gray = np.where(seen, images, np.float32(low + GRAY / 255 * (high - low)))
+    mask = np.where(seen[:1], np.float32(high), np.float32(low))
+    return np.concatenate([gray, np.broadcast_to(mask, (len(images), *mask.shape))], axis=1)
+
+
+def _condition_images(options: Complete, name: str, context: Any, path: Path | None, count: int) -> np.ndarray:
+    """One for each item."""
+    from cogen.models.data.datasets import load_images
+
+    if path is None:
+        raise ValueError(
+            f"{options.generator} takes condition images beside those that are completed: give --context {name}=PICTURES, one"
+            f" for all images or one for each, of the shape {tuple(context.shape)}"
+        )
+    of_array = options.range if path.suffix.lower() in (".npy", ".npz") else None
+    found = load_images(path, context.shape, context.value_range or (-1.0, 1.0), of_array)
+    found = found if len(found) == 1 else found[: options.count]
+    if len(found) not in (1, count):
+        raise ValueError(f"--context {name}={path}: {len(found)} images for {count} items: give one for all or one for each")
+    return np.broadcast_to(found, (count, *found.shape[1:])).copy()
+
+
+def _label(options: Complete, classes: Any, count: int) -> np.ndarray:
+    """The classes of the images."""
+    label = [word for words in options.label for word in words.replace(",", " ").split()]
+    shown = " ".join(label)
+    if not label:
+        raise ValueError(
+            f"generator {options.generator} is conditional on {classes.count} classes: give --label, one class for all images"
+            " or one for each"
+        )
+    if len(label) not in (1, count):
+        raise ValueError(f"--label {shown}: {len(label)} classes for {count} images: give one for all or one for each")
+    label = label * count if len(label) == 1 else label
+    named = classes.names is not None and set(label) <= set(classes.names)
+    if not named and not all(word.isdecimal() for word in label):
+        names = f", or one of {', '.join(classes.names)}" if classes.names else ""
+        raise ValueError(f"--label {shown}: a class is an integer from 0 on{names}")
+    try:
+        return classes.observe("label", label if named else [int(word) for word in label]).argmax(axis=1)
+    except ValueError as error:
+        reason = str(error).removeprefix("context 'label': ")
+        raise ValueError(f"--label {shown}: {reason}") from None
