@@ -13,8 +13,8 @@ initializer puts them where they belong. Without a class these are the CoopNets 
 
 What a solver learns as a density is exp(f / T) at the temperature of its steps (`ShortRun.temperature`), with a Gaussian
 reference if they have one. `RECIPE` and `CONDITIONAL` work on small budgets: the value is a mean of units and small, since its
-square and its gradient are penalised; moves are clipped, y is kept in [-1, 1], there is no reference. As a density such a solver is very cold.
-The paper's networks and constants are in `cogen.models.families.published_coopnets`.
+square and its gradient are penalised; moves are clipped, y is kept in [-1, 1], there is no reference. As a density such a
+solver is very cold. The paper's networks and constants are in `cogen.models.families.published_coopnets`.
 
 A run whose refined samples stay far from the data in the solver's own eyes has failed: the solver has learned to tell them
 apart, and a few steps cannot bring them together. That distance, the gap of the mean values in units of the values' spread,

@@ -381,8 +381,7 @@ def test_control_c_leaves_what_was_there(where, tmp_path, monkeypatch, capsys):
     if where.endswith("completions"):  # while the files are written
         monkeypatch.setattr(completion, "_write", lambda folder, *_: ((folder / "metrics.json").write_text("{"), interrupt()))
         monkeypatch.setattr(completion, "_metrics", lambda *_: {})
-        monkeypatch.setattr(completion, "_decoded", lambda *_: (None, None))
-        monkeypatch.setattr("cogen.inference.infer", lambda *_, **__: None)
+        monkeypatch.setattr(completion, "_by_generator", lambda *_: None)
     elif where.endswith("load_images"):
         monkeypatch.setattr(completion, "_images", interrupt)
     else:
