@@ -49,7 +49,7 @@ from torch import Tensor
 
 from cogen.diagnostics import energy_score, paired_difference, psnr, ssim
 from cogen.models.data.datasets import held_out_split, load_image_data
-from cogen.models.data.pairs import PairData, centre_hidden, edges, load_pairs, paired, sketch
+from cogen.models.data.pairs import PairData, load_pairs, paired
 from cogen.models.families.coopnets import CoopNets
 from cogen.models.families.family import Family
 from cogen.models.families.published_coopnets import PAIRS
@@ -60,8 +60,8 @@ from cogen.models.networks.architectures import count_parameters
 from cogen.models.training.learning_rates import Falling
 from cogen.models.training.preparation import Alike, as_floats
 from cogen.models.training.trainer import train
+from cogen.pairs import MADE
 
-MADE = {"centre": centre_hidden, "sketch": sketch, "edges": edges}
 RANGE = (-1.0, 1.0)
 NOISES = tuple(round(0.05 * k, 2) for k in range(9))
 

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -96,12 +96,21 @@ class PairEnergy(nn.Module):
 
     :param event_shape: of the image, (channel, height, width).
     :param condition_shape: of the condition, with the same height and width.
-    :param others: of `ConvolutionalEnergy`: channels, units, value, activation.
+    :param channels: this and the next three as of `ConvolutionalEnergy`.
     """
 
-    def __init__(self, event_shape: Sequence[int], condition_shape: Sequence[int], **others: Any) -> None:
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        condition_shape: Sequence[int],
+        channels: Sequence[int] = (16, 32, 64),
+        units: int = 100,
+        value: Literal["mean", "sum"] = "mean",
+        activation: Literal["silu", "relu", "leaky_relu"] = "silu",
+    ) -> None:
         super().__init__()
-        self.of_both = ConvolutionalEnergy((event_shape[0] + condition_shape[0], *event_shape[1:]), **others)
+        both = (event_shape[0] + condition_shape[0], *event_shape[1:])
+        self.of_both = ConvolutionalEnergy(both, channels, units, value=value, activation=activation)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """x (batch, *event_shape), condition (batch, *condition_shape) -> (batch,)."""

@@ -116,6 +116,7 @@ def train_on_images(options: Train) -> None:
             picture = functools.partial(draw_refined, options, made, classes, family, trained)
             write_energy(options, made, sizes, data, family, trained, len(kept[0]), contexts, picture)
         if made.generator is None:
+            print(f"next: cogen complete --generator {options.output} --images PICTURES")
             return
         draw = functools.partial(draw_samples, family.latent_dim, classes, made.value_range, options.seed)
         write(options, made, sizes, data, family, trained, kept, contexts, draw)

@@ -109,7 +109,7 @@ def test_the_noise_is_that_of_the_residual_where_draws_have_none(script):
 
 def test_a_hidden_centre_is_that_of_the_library(script):
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 12), dtype=np.uint8)
-    expected = script.as_floats(torch.from_numpy(script.centre_hidden(images)))
+    expected = script.as_floats(torch.from_numpy(script.MADE["centre"](images)))
     torch.testing.assert_close(script.hide_centre(script.as_floats(torch.from_numpy(images))), expected)
 
 

@@ -72,7 +72,7 @@ def test_a_machine_comes_back(tmp_path, kind):
     ("changed", "message"),
     [
         ({"figures": 3}, "figures is 3; it must be a mapping"),
-        ({"architecture": "Other"}, "unknown architecture 'Other'; known are DenseEnergy, ConvolutionalEnergy, BernoulliRBM"),
+        ({"architecture": "Other"}, "unknown architecture 'Other'; known are DenseEnergy, ConvolutionalEnergy, PairEnergy"),
         ({"arguments": {"event_shape": [3]}}, "does not fit event_shape"),
         ({"run": {"steps": 0, "rate": 1, "noise": 0}}, "at least one step"),
         ({"run": {"step": 1}}, "run: .*step"),
