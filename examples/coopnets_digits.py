@@ -58,7 +58,7 @@ from cogen.models.training.learning_rates import Falling
 from cogen.models.training.preparation import as_floats
 from cogen.models.training.trainer import train
 
-PAPER = {"mnist": {"coopnets": 4.50, "cgan": 5.91}, "fashion_mnist": {"coopnets": 8.20, "cgan": 11.92}}
+PAPER = {"mnist": {"coopnets": 4.50, "cgan": 5.91}, "fashion-mnist": {"coopnets": 8.20, "cgan": 11.92}}
 """Table 1, on Inception's features."""
 
 
