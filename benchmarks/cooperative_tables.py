@@ -53,7 +53,8 @@ def of_classes(records: list[Row]) -> Table:
 
 
 def _judged(found: Row) -> list[str]:
-    return [f"{found['frechet']:.1f}", f"{100 * found['read']:.1f}", f"{found['recall']:.3f}"]
+    distance = found["frechet"]
+    return [f"{distance:.1f}" if distance >= 3 else f"{distance:.2f}", f"{100 * found['read']:.1f}", f"{found['recall']:.3f}"]
 
 
 def of_style(records: list[Row]) -> Table:
