@@ -176,7 +176,8 @@ def test_decode_takes_contexts_or_goes_through_the_items_in_turn():
     with torch.no_grad():
         expected = model.generator(torch.as_tensor(np.tile(Z, (2, 1))), torch.as_tensor(np.tile(weights, (2, 1)))).numpy()
     np.testing.assert_array_equal(model.decode(np.tile(Z, (2, 1))), expected)
-    np.testing.assert_array_equal(by_class().decode(Z, label=weights), expected[:3])
+    # Half as many rows may be multiplied in another order.
+    np.testing.assert_allclose(by_class().decode(Z, label=weights), expected[:3], rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match=r"given for 3 items, and 4 rows are no whole number of rounds"):
         model.decode(np.zeros((4, 2)))
     with pytest.raises(ValueError, match=r"context 'label' is not given: use model.given\(label=...\)"):
