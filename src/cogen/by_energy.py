@@ -40,8 +40,8 @@ def check_of_energy(options: Complete, energy: Any) -> None:
     for name in ("algorithm", "backend", "guide", *(() if is_machine(energy) else ("weighted", "warmup"))):
         if (value := getattr(options, name)) != getattr(plain, name):
             raise ValueError(
-                f"--{name} {value}: {options.generator} is no density with a gradient, which this is for; leave it out, and its"
-                " own sampler runs"
+                f"--{name} {value}: {options.generator} is no density with a gradient, and its own sampler does not take this;"
+                " leave it out"
             )
     if not is_machine(energy) and energy.config.run is None:
         raise ValueError(

@@ -368,7 +368,9 @@ def _report(options: Complete, answer: Answer, metrics: dict[str, Any]) -> None:
     from cogen.diagnostics.groups import has_group
 
     posterior, count = answer.posterior, len(answer.images)
-    print(f"\n{count} images, {options.view} seen, {answer.sampler}: {options.chains} chains x {options.samples} draws each\n")
+    print(
+        f"\n{count} images, --view {options.view}, {answer.sampler}: {options.chains} chains x {options.samples} draws each\n"
+    )
     rows = [
         ("hidden part", "CRPS", metrics["hidden_crps"]),
         ("", "energy score", metrics["hidden_energy_score"]),

@@ -108,7 +108,8 @@ class Train:
     mirror: bool = False
     """Half of the images of every batch are mirrored, left to right: for things that have no handedness."""
     output: Path = Path("generator")
-    """Writes OUTPUT.safetensors, OUTPUT.json and OUTPUT.png, OUTPUT-encoder where there is one, and OUTPUT-checkpoint/."""
+    """Writes OUTPUT.safetensors, OUTPUT.json and OUTPUT.png, OUTPUT-encoder and OUTPUT-solver where there is one, and
+    OUTPUT-checkpoint/."""
     network: Literal["auto", "dense", "convolutional"] = "auto"
     """Convolutional where height and width divide by four, or else dense."""
     latent_dim: int | None = None

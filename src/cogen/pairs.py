@@ -62,6 +62,9 @@ def train_on_pairs(options: Train) -> None:
         if sizes.latent_dim
         else "generator(torch.zeros(n, 0), condition)"
     )
+    if sizes.latent_dim:
+        context = "" if sizes.fills else " --context condition=PICTURES"
+        print(f"next: cogen complete --generator {options.output} --images PICTURES{context}, or in Python")
     print(f"next: generator = load_generator({str(options.output)!r}); {call}")
 
 
