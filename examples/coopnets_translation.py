@@ -49,7 +49,7 @@ from torch import Tensor
 
 from cogen.diagnostics import energy_score, paired_difference, psnr, ssim
 from cogen.models.data.datasets import held_out_split, load_image_data
-from cogen.models.data.pairs import PairData, load_pairs, paired
+from cogen.models.data.pairs import GRAY, PairData, centre_hidden, hidden_where, load_pairs, paired
 from cogen.models.families.coopnets import CoopNets
 from cogen.models.families.family import Family
 from cogen.models.families.published_coopnets import PAIRS
@@ -174,11 +174,8 @@ class Prepared(Alike):
 
 def hide_centre(x: Tensor) -> Tensor:
     """As `centre_hidden` makes of bytes, of values in [-1, 1]."""
-    height, width = x.shape[2:]
-    condition = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
-    hole = condition[:, :, height // 4 : height - height // 4, width // 4 : width - width // 4]
-    hole[:, :-1], hole[:, -1] = 127 / 127.5 - 1, -1.0
-    return condition
+    seen = centre_hidden(np.zeros((1, 1, *x.shape[2:]), np.uint8))[0, -1] > 0
+    return torch.from_numpy(hidden_where(x.numpy(), seen, GRAY / 127.5 - 1, RANGE))
 
 
 def build(text: str, seed: int, options: Options, split: Split) -> tuple[Recipe, Family]:

@@ -103,11 +103,17 @@ def paired(data: ImageData | PairData, make: Callable[[np.ndarray], np.ndarray])
 def centre_hidden(images: np.ndarray) -> np.ndarray:
     """Images of which the centre, half as wide and half as high, is gray, and one more channel: 255 where they are seen."""
     height, width = images.shape[2:]
-    seen = np.full((len(images), 1, height, width), 255, np.uint8)
-    conditions = np.concatenate([images, seen], axis=1)
-    hole = conditions[:, :, height // 4 : height - height // 4, width // 4 : width - width // 4]
-    hole[:, :-1], hole[:, -1] = GRAY, 0
-    return conditions
+    seen = np.ones((height, width), bool)
+    seen[height // 4 : height - height // 4, width // 4 : width - width // 4] = False
+    return hidden_where(images, seen, GRAY, (0, 255))
+
+
+def hidden_where(images: np.ndarray, seen: np.ndarray, gray: float, value_range: tuple[float, float]) -> np.ndarray:
+    """Images (item, channel, height, width), gray where ``seen`` (height, width) is False, and one more channel: the greatest
+    value where they are seen, the least where they are hidden."""
+    low, high = (np.asarray(value, images.dtype) for value in value_range)
+    mask = np.broadcast_to(np.where(seen, high, low), (len(images), 1, *seen.shape))
+    return np.concatenate([np.where(seen, images, np.asarray(gray, images.dtype)), mask], axis=1)
 
 
 def edges(images: np.ndarray, sigma: float = 1.0) -> np.ndarray:

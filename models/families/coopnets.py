@@ -192,8 +192,9 @@ class CoopNets(Family):
 
 
 SHORT = ShortRun(1, rate=1.0, noise=0.001, clip=0.1, bounds=(-1.0, 1.0))
-"""Of small budgets, for values in [-1, 1], at the temperature 5e-7. One step: in the same time, more of them were worse
-(docs/cooperative.md). The paper's runs of few steps fail; those with clipped moves and penalised gradients did not."""
+"""For small budgets and values in [-1, 1]; its temperature is 5e-7. It makes one step, because runs with more steps were worse
+after the same time (docs/cooperative.md). In the paper runs with few steps fail; with clipped moves and penalised gradients
+they did not fail here."""
 PENALTIES = {"penalty": 0.02, "gamma": 0.1}
 """Of images."""
 

@@ -19,7 +19,7 @@ from cogen.inference.torch.short_run import ShortRun
 from cogen.models.contexts import Context, contexts_of
 from cogen.models.networks.energies import ENERGIES
 from cogen.models.storage import stored
-from cogen.models.storage.generators import find_generator, load_generator, shipped_generators
+from cogen.models.storage.generators import find_generator, load_generator
 
 SOLVER = "-solver"
 """What follows an initializer's name in that of its energy."""
@@ -73,11 +73,9 @@ def save_energy(path: str | Path, energy: nn.Module, config: EnergyConfig) -> Pa
 
 
 def is_energy(path: str | Path) -> bool:
-    """Whether what lies there, NAME.json beside its weights, is an energy; a name of a shipped generator is none."""
-    if str(path) in shipped_generators():
-        return False
-    beside = stored.with_suffix(Path(path), ".safetensors").with_suffix(".json")
+    """Whether what `find_generator` finds is an energy."""
     try:
+        beside = find_generator(path).with_suffix(".json")
         return json.loads(beside.read_text(encoding="utf-8"))["architecture"] in ENERGIES
     except (OSError, ValueError, TypeError, KeyError):
         return False

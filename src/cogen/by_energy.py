@@ -8,6 +8,7 @@ trust what they make.
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any
 
@@ -111,7 +112,7 @@ def short_run(options: Complete, energy: Any, images: np.ndarray, given: dict[st
                 start = (START_SCALE * torch.randn(count, *image.shape)).clamp(*config.value_range)
             else:
                 start = initializer(torch.randn(count, initializer.config.latent_dim), **context)
-            value = lambda y, context=context: energy(y, **context)  # noqa: E731
+            value = functools.partial(energy, **context)
             of_items.append(config.run(value, torch.where(seen, image, start), free=~seen))
     x = torch.stack(of_items, dim=1).unflatten(0, (options.chains, options.samples)).numpy()
     where = "noise" if initializer is None else "samples of the initializer beside it"

@@ -53,13 +53,11 @@ def _files(options: Complete, names: set[str]) -> dict[str, Path]:
 
 def _hidden(options: Complete, images: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
     """The images with gray where the view hides them, and a mask (`cogen.models.data.pairs.centre_hidden`)."""
-    from cogen.models.data.pairs import GRAY
+    from cogen.models.data.pairs import GRAY, hidden_where
 
     low, high = value_range
-    seen = mask_named(options.view, images.shape[1:], seed=options.seed)
-    gray = np.where(seen, images, np.float32(low + GRAY / 255 * (high - low)))
-    mask = np.where(seen[:1], np.float32(high), np.float32(low))
-    return np.concatenate([gray, np.broadcast_to(mask, (len(images), *mask.shape))], axis=1)
+    seen = mask_named(options.view, images.shape[1:], seed=options.seed)[0]
+    return hidden_where(images, seen, low + GRAY / 255 * (high - low), value_range)
 
 
 def _condition_images(options: Complete, name: str, context: Any, path: Path | None, count: int) -> np.ndarray:

@@ -106,7 +106,7 @@ def _centre(images: Tensor, side: int | None) -> Tensor:
     return images[..., top : top + side, left : left + side]
 
 
-def draw_refined(family: Any, generator: nn.Module, draw: Callable[[Any, Path], None], energy: nn.Module, path: Path) -> None:
+def draw_refined(family: Any, generator: nn.Module, draw: Callable[[Any, Path], None], path: Path) -> None:
     """The picture of `draw_translations`, with the draws refined by the solver."""
 
     def refined(z: Tensor, condition: Tensor) -> Tensor:

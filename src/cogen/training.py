@@ -257,7 +257,7 @@ def write_energy(
     trained: Training,
     held_out: int,
     contexts: Mapping[str, Context],
-    draw: Callable[[nn.Module, Path], None],
+    draw: Callable[[Path], None],
 ) -> None:
     """The energy alone, or beside its initializer, and a picture of where its steps lead.
 
@@ -279,7 +279,7 @@ def write_energy(
         **about_of(options, made, sizes, data, held_out),
     )
     picture = path.with_name(f"{path.name}.png")
-    draw(energy, picture)
+    draw(picture)
     written = save_energy(path, energy, config)
     if alone:
         report(options, data, figures)
@@ -364,14 +364,12 @@ def samples(generator: nn.Module, latent_dim: int, classes: int, seed: int) -> t
         return generator(z, *label), label
 
 
-def draw_refined(
-    options: Train, made: Recipe, classes: int, family: Any, trained: Training, energy: nn.Module, path: Path
-) -> None:
+def draw_refined(options: Train, made: Recipe, classes: int, family: Any, trained: Training, path: Path) -> None:
     """A PNG of where an energy's steps lead from its initializer's samples, or alone from where its own chains are."""
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
         if made.generator is None:
-            refined = family.samples(energy, 8 * ACROSS)
+            refined = family.samples(trained.average or family.averaged, 8 * ACROSS)
         else:
             x, label = samples((trained.average or family.generator).eval(), family.latent_dim, classes, options.seed)
             refined = family.refined(x, *label)
