@@ -38,7 +38,8 @@ def of_classes(records: list[Row]) -> Table:
     for record in records:
         for row in record["runs"]:
             steps = f"{row['langevin']} Langevin steps" if row["langevin"] else ""
-            about = [row["data"], row["family"], steps, str(row["latent_dim"]), str(row["seed"])]
+            family = row["family"] if row.get("classes", True) else f"{row['family']}, no class"
+            about = [row["data"], family, steps, str(row["latent_dim"]), str(row["seed"])]
             if row["stopped"]:
                 cells.append([*about, "", "", row["stopped"], "", "", ""])
                 continue
@@ -46,7 +47,7 @@ def of_classes(records: list[Row]) -> Table:
             for part in ("initializer", "solver"):
                 if part in end:
                     cost = [f"{end['step']:,}", f"{1e3 * row['seconds_a_step']:.0f}"]
-                    cells.append([*about, *cost, part if row["family"] != "cgan" else "generator", *_judged(end[part])])
+                    cells.append([*about, *cost, part if "solver" in end else "generator", *_judged(end[part])])
         cells.append([record["runs"][0]["data"], "training images", "", "", "", "", "", "", *_judged(record["real"])])
     header = "data | family | solver | latents | seed | steps | ms a step | samples of"
     return f"{header} | Frechet distance | read as their class, % | recall", cells
@@ -54,7 +55,8 @@ def of_classes(records: list[Row]) -> Table:
 
 def _judged(found: Row) -> list[str]:
     distance = found["frechet"]
-    return [f"{distance:.1f}" if distance >= 3 else f"{distance:.2f}", f"{100 * found['read']:.1f}", f"{found['recall']:.3f}"]
+    read = [f"{100 * found['read']:.1f}", f"{found['recall']:.3f}"] if "read" in found else ["", ""]
+    return [f"{distance:.1f}" if distance >= 3 else f"{distance:.2f}", *read]
 
 
 def of_style(records: list[Row]) -> Table:

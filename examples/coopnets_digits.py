@@ -3,10 +3,12 @@
     python examples/coopnets_digits.py --folder data/mnist --output coopnets_digits
     python examples/coopnets_digits.py --data fashion-mnist --classifier fashion_classifier --output coopnets_fashion
     python examples/coopnets_digits.py --recipe published --minutes 0 --output published      the paper's, 1,600 epochs
+    python examples/coopnets_digits.py --families --plain gan glo glf coopnets --output plain      without a class (Table 1)
     python examples/coopnets_digits.py --report one.json another.json --output both           one table of several files
 
 Every run is one training from one seed: the cooperative pair with so many Langevin steps, or the GAN with the same initializer
-as its generator, and the solver's network as its critic. Runs of one call have the same processor time (`--minutes`): what a
+as its generator, and the solver's network as its critic. `--plain` adds families of `cogen train` that make images without a
+class, each with its own recipe. Runs of one call have the same processor time (`--minutes`): what a
 step of each costs is measured first, in turns, and the number of steps follows.
 
 The measures, of 10,000 samples with classes in equal shares against 10,000 test images, by the features of a shipped
@@ -58,7 +60,10 @@ from cogen.models.training.learning_rates import Falling
 from cogen.models.training.preparation import as_floats
 from cogen.models.training.trainer import train
 
-PAPER = {"mnist": {"coopnets": 4.50, "cgan": 5.91}, "fashion-mnist": {"coopnets": 8.20, "cgan": 11.92}}
+PAPER = {
+    "mnist": {"coopnets": 4.50, "cgan": 5.91, "gan": 4.54, "glo": 49.60, "glf": 5.80},
+    "fashion-mnist": {"coopnets": 8.20, "cgan": 11.92, "gan": 8.22, "glo": 57.70, "glf": 10.30},
+}
 """Table 1, on Inception's features."""
 
 
@@ -77,6 +82,8 @@ class Options:
     """Steps of the solver, one run of each (l in Figure 8)."""
     learning_rate: float = 4e-3
     """Of our initializer and its solver."""
+    plain: tuple[str, ...] = ()
+    """Families of `cogen train` without a class, beside these."""
     gan_rate: float = 2e-3
     """Of the GAN's generator and critic."""
     gan_gamma: float = 3.0
@@ -115,10 +122,12 @@ class Case:
     langevin: int
     latent_dim: int
     seed: int
+    classes: bool = True
 
     def __str__(self) -> str:
         steps = f", {self.langevin} Langevin steps" if self.langevin else ""
-        return f"{self.family}{steps}, {self.latent_dim} latents, seed {self.seed}"
+        without = "" if self.classes else " without a class"
+        return f"{self.family}{without}{steps}, {self.latent_dim} latents, seed {self.seed}"
 
 
 def cases(options: Options) -> list[Case]:
@@ -129,12 +138,18 @@ def cases(options: Options) -> list[Case]:
             for name in options.families:
                 steps = options.langevin if name == "coopnets" else (0,)
                 found += [Case(name, each, size, seed) for each in steps]
+        for name in options.plain:
+            found.append(Case(name, 0, recipe(name, Kind.IMAGES).latent_dim, seed, classes=False))
     return found
 
 
 def build(case: Case, options: Options, data: ImageData) -> tuple[Recipe, Family]:
-    """The recipe of a cooperative pair, and the pair or the GAN with its networks."""
+    """The recipe of a cooperative pair, and the pair or the GAN with its networks; without classes, the family of that name."""
     shape = tuple(data.train.shape[1:])
+    if not case.classes:
+        own = recipe(case.family, Kind.IMAGES)
+        torch.manual_seed(case.seed)
+        return own, own.family(Sizes(shape, case.latent_dim, num_items=len(data.train)))
     made = recipe("ccoopnets", Kind.IMAGES)
     if options.recipe == "published":
         made = published_coopnets.DIGITS if shape[0] == 1 else published_coopnets.CIFAR
@@ -149,8 +164,10 @@ def build(case: Case, options: Options, data: ImageData) -> tuple[Recipe, Family
     return made, GAN(pair.generator, pair.energy, case.latent_dim, game, learning_rate=options.gan_rate)
 
 
-def batches(made: Recipe, options: Options, data: ImageData) -> tuple[int, list[Tensor]]:
-    return options.batch or made.batch_size, [torch.from_numpy(data.train), torch.from_numpy(data.train_labels)]
+def batches(case: Case, made: Recipe, options: Options, data: ImageData) -> tuple[int, list[Tensor]]:
+    images = torch.from_numpy(data.train)
+    labels = [torch.from_numpy(data.train_labels)] if case.classes else []
+    return options.batch or made.batch_size, [images, *labels]
 
 
 def costs(options: Options, data: ImageData) -> dict[Case, float]:
@@ -158,9 +175,10 @@ def costs(options: Options, data: ImageData) -> dict[Case, float]:
     running = {}
     for case in cases(replace(options, seeds=options.seeds[:1])):
         made, family = build(case, options, data)
-        size, tensors = batches(made, options, data)
-        batch = tuple(f(each[:size]) for f, each in zip((made.prepare, torch.Tensor.clone), tensors, strict=True))
-        running[case] = (family, batch)
+        size, (images, *labels) = batches(case, made, options, data)
+        size *= family.batches_per_step
+        items = [torch.arange(size)] if family.takes_items else []
+        running[case] = (family, (made.prepare(images[:size]), *(each[:size] for each in labels), *items))
     return step_costs(running, options.timed)
 
 
@@ -180,31 +198,35 @@ class Judge:
         self.labels, self.classes = data.test_labels[:count], data.num_classes
         self.features = outputs(self.network.features, as_floats(torch.from_numpy(data.test[:count])))
 
-    def __call__(self, x: Tensor, label: Tensor) -> dict[str, float]:
-        """Of samples (item, *event) in [-1, 1] and their classes (item,)."""
+    def __call__(self, x: Tensor, label: Tensor | None) -> dict[str, float]:
+        """Of samples (item, *event) in [-1, 1] and their classes (item,); without these, the distance alone."""
         features = outputs(self.network.features, x)
+        distance = {"frechet": frechet_distance(features, self.features, network=self.network.name).mean}
+        if label is None:
+            return distance
         read = outputs(self.network, x).argmax(1)
         shares = [
             recall(self.features[self.labels == k][:1_000], features[label.numpy() == k][:1_000]) for k in range(self.classes)
         ]
         return {
-            "frechet": frechet_distance(features, self.features, network=self.network.name).mean,
+            **distance,
             "read": float((read == label.numpy()).mean()),
             "recall": float(np.mean(shares)),
         }
 
 
-def drawn(family: Family, generator: Any, label: Tensor, seed: int) -> dict[str, Tensor]:
-    """What the initializer makes of these classes, and what the solver makes of that."""
+def drawn(family: Family, generator: Any, label: Tensor, classes: bool, seed: int) -> dict[str, Tensor]:
+    """What the initializer makes of these classes, or without them of as many latents, and what the solver makes of that."""
     found: dict[str, list[Tensor]] = {}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for part in label.split(500):
+            given = (part,) if classes else ()
             with torch.no_grad():
-                x = generator(family.latent(len(part)), part)
+                x = generator(family.latent(len(part)), *given)
             found.setdefault("initializer", []).append(x)
             if isinstance(family, CoopNets):
-                found.setdefault("solver", []).append(family.run(lambda y, part=part: family.energy(y, part), x).clamp(-1, 1))
+                found.setdefault("solver", []).append(family.refined(x, *given).clamp(-1, 1))
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 
@@ -214,7 +236,7 @@ def drawn(family: Family, generator: Any, label: Tensor, seed: int) -> dict[str,
 def run(case: Case, steps: int, cost: float, options: Options, data: ImageData, judge: Judge) -> tuple[dict[str, Any], Any]:
     """One training, with its measures on the way, and pictures of the classes."""
     made, family = build(case, options, data)
-    size, tensors = batches(made, options, data)
+    size, tensors = batches(case, made, options, data)
     label = torch.arange(options.samples) % data.num_classes
     curve: list[dict[str, Any]] = []
     kept: dict[str, Tensor] = {}
@@ -223,8 +245,9 @@ def run(case: Case, steps: int, cost: float, options: Options, data: ImageData, 
     def watch(step: int, family: Family, averaged: Any) -> None:
         spent = time.process_time() - begun
         family.eval()
-        made_of = drawn(family, averaged() or family.generator, label, seed=1)
-        curve.append({"step": step, "seconds": spent, **{name: judge(x, label) for name, x in made_of.items()}})
+        made_of = drawn(family, averaged() or family.generator, label, case.classes, seed=1)
+        judged = {name: judge(x, label if case.classes else None) for name, x in made_of.items()}
+        curve.append({"step": step, "seconds": spent, **judged})
         kept.update({name: x[: options.pictures * data.num_classes] for name, x in made_of.items()})
         print(f"{case}: step {step}, {curve[-1]}", flush=True)
 
@@ -246,7 +269,9 @@ def run(case: Case, steps: int, cost: float, options: Options, data: ImageData, 
     except FloatingPointError as error:
         stopped = str(error)
         print(f"{case}: {error}", file=sys.stderr, flush=True)
-    row: dict[str, Any] = {"family": case.family, "langevin": case.langevin, "latent_dim": case.latent_dim, "seed": case.seed}
+    langevin = family.run.steps if isinstance(family, CoopNets) else case.langevin
+    row: dict[str, Any] = {"family": case.family, "langevin": langevin, "latent_dim": case.latent_dim, "seed": case.seed}
+    row |= {"classes": case.classes}
     row |= {"recipe": options.recipe, "data": data.name, "steps": steps, "batch": size, "seconds_a_step": cost}
     row |= {"weights": {name: count_parameters(network) for name, network in family.named_children()}}
     return {**row, "curve": curve, "stopped": stopped}, kept
@@ -262,7 +287,7 @@ def table(record: dict[str, Any]) -> str:
     """The last point of every run."""
     lines = [f"{'':44} {'steps':>7} {'ms a step':>9}  {'frechet':>9} {'read':>6} {'recall':>6}"]
     for row in record["runs"]:
-        name = str(Case(row["family"], row["langevin"], row["latent_dim"], row["seed"]))
+        name = str(Case(row["family"], row["langevin"], row["latent_dim"], row["seed"], row.get("classes", True)))
         if not row["curve"]:
             lines.append(f"{name}: {row['stopped']}")
             continue
@@ -272,7 +297,8 @@ def table(record: dict[str, Any]) -> str:
                 about = f"{name}" if part == "initializer" else "  its solver"
                 cells = f"{end['step']:7} {1e3 * row['seconds_a_step']:9.1f}" if part == "initializer" else " " * 17
                 found = end[part]
-                lines.append(f"{about:44} {cells}  {found['frechet']:9.2f} {found['read']:6.3f} {found['recall']:6.3f}")
+                read = f" {found['read']:6.3f} {found['recall']:6.3f}" if "read" in found else ""
+                lines.append(f"{about:44} {cells}  {found['frechet']:9.2f}{read}")
     found = record["real"]
     lines.append(f"{'real':44} {'':17}  {found['frechet']:9.2f} {found['read']:6.3f} {found['recall']:6.3f}")
     return "\n".join(lines)
@@ -324,9 +350,9 @@ def main(options: Options) -> dict[str, Any]:
     }
     pictures = []
     for case in cases(options):
-        made, _ = build(case, options, data)
+        made, made_of = build(case, options, data)
         a_step = cost[replace(case, seed=options.seeds[0])]
-        per_epoch = len(data.train) // (options.batch or made.batch_size)
+        per_epoch = len(data.train) // ((options.batch or made.batch_size) * made_of.batches_per_step)
         steps = round(60 * options.minutes / a_step if options.minutes else made.epochs * per_epoch)
         row, kept = run(case, max(1, steps), a_step, options, data, judge)
         record["runs"].append(row)

@@ -51,6 +51,17 @@ def test_the_example_runs(script, data, classifier, tmp_path, capsys):
     assert json.loads((tmp_path / "out.json").read_text()) == record
 
 
+def test_families_without_a_class_stand_beside_the_pairs(script, data, classifier, tmp_path, capsys):
+    record = script.main(options(script, data, classifier, tmp_path, families=(), plain=("glo", "wgan", "coopnets")))
+    assert [(row["family"], row["classes"], row["langevin"]) for row in record["runs"]] == [
+        ("glo", False, 0),
+        ("wgan", False, 0),
+        ("coopnets", False, 1),
+    ]
+    assert set(record["runs"][0]["curve"][-1]["initializer"]) == {"frechet"}
+    assert "glo without a class, 64 latents, seed 0" in capsys.readouterr().out
+
+
 def test_real_images_are_near_themselves(script, data, classifier):
     found = load_image_data("mnist", folder=data)
     judge = script.Judge(classifier, found, 32)
