@@ -9,15 +9,19 @@ Of test images the top half is seen. Every route gives so many draws of the rest
     initializer, refined the same draws, their hidden pixels moved by the solver's Langevin steps, the seen ones in their places
     draws, refined       prior draws of the initializer instead, whose hidden pixels the solver moves: fast thinking, then slow
     energy               the solver alone: hidden pixels that begin as noise
+    density              an energy that is one (`cogen train ebm-density`): hidden pixels given the seen ones, by annealed HMC
+    density, denoised    the same: such a density is of images with noise, and each draw gives way to the mean of what it was
+                         without (Tweedie's formula)
     NAME                 z of a shipped generator, by annealed HMC from its guide where it has one
 
-The first four are one training. The solver has as many steps as it has in `--rounds` times its training run. All draws are
-scored as they are, without a view's noise (`cogen.diagnostics.score_completions`), over the hidden pixels, with standard errors
-of the paired differences from the first row.
+The first four are one training, the density another. The solver has as many steps as it has in `--rounds` times its training
+run. All draws are scored as they are, without a view's noise (`cogen.diagnostics.score_completions`), over the hidden pixels,
+with standard errors of the paired differences from the first row.
 
 References:
     Xie, Zheng, Fang, Zhu, Wu. Cooperative training of fast thinking initializer and slow thinking solver for conditional
         learning. IEEE TPAMI 2022 (section 4.2.4: inpainting moves the hidden pixels alone).
+    Efron. Tweedie's formula and selection bias. JASA 2011 (the mean of x given y = x + noise).
 """
 
 from __future__ import annotations
@@ -39,7 +43,18 @@ from torch import Tensor
 from cogen.conditions import view_named
 from cogen.diagnostics import score_completions
 from cogen.inference import AnnealedHMC, infer
-from cogen.models import CoGenerator, FlowGuide, load_generator, load_guide, load_image_data, load_solver, views
+from cogen.models import (
+    CoGenerator,
+    EnergyModel,
+    FlowGuide,
+    load_energy,
+    load_generator,
+    load_guide,
+    load_image_data,
+    load_solver,
+    views,
+)
+from cogen.models.families.ebm import NOISE
 from cogen.models.training.preparation import as_floats
 
 SCORES = ("crps", "energy_score", "coverage_50", "coverage_90", "psnr", "mse_of_best")
@@ -49,6 +64,8 @@ SCORES = ("crps", "energy_score", "coverage_50", "coverage_90", "psnr", "mse_of_
 class Options:
     pair: str = "pair"
     """An initializer without classes that `cogen train coopnets` stored, with its solver beside it."""
+    density: str | None = None
+    """An energy of `cogen train ebm-density`; without it there are no such rows."""
     shipped: tuple[str, ...] = ("digits", "mnist")
     """Other generators of the same images."""
     data: str = "mnist"
@@ -58,6 +75,8 @@ class Options:
     """Test images."""
     chains: int = 16
     temperatures: int = 60
+    sweeps: int = 200
+    """Temperatures of the density."""
     leapfrog: int = 10
     rounds: tuple[int, ...] = (1, 10)
     """How many of its training runs the solver makes; a row for each."""
@@ -90,6 +109,25 @@ def through_latent(name: str, generator: Any, images: np.ndarray, options: Optio
     z = posterior["posterior"]["z"].values
     x = np.concatenate([model.decode(chain.reshape(-1, z.shape[-1])) for chain in z])
     return Answer(x.reshape(*z.shape[:3], *x.shape[1:]), time.perf_counter() - begun)
+
+
+def by_density(options: Options, images: np.ndarray, seen: Tensor) -> tuple[Answer, Answer]:
+    """Draws of the hidden pixels, and these without the noise that the density has."""
+    assert options.density is not None
+    begun = time.perf_counter()
+    energy: Any = load_energy(options.density)
+    scale = energy.config.run.reference_scale
+    model = EnergyModel(energy, reference_scale=scale, event_shape=images.shape[1:]).clamp(seen.numpy(), images)
+    kernel = AnnealedHMC(num_leapfrog=options.leapfrog, weighted=False, resample_threshold=0.0)
+    counts = {"num_warmup": options.sweeps, "num_samples": 1, "num_chains": options.chains, "seed": options.seed}
+    z = infer(model, kernel, **counts, progress=False)["posterior"]["z"].values
+    x = np.concatenate([model.decode(chain.reshape(-1, z.shape[-1])) for chain in z]).reshape(*z.shape[:3], *images.shape[1:])
+    noisy = Answer(x, time.perf_counter() - begun)
+    y = torch.from_numpy(x.astype(np.float32)).flatten(0, 2).requires_grad_()
+    (gradient,) = torch.autograd.grad(energy(y).sum(), y)
+    clean = y.detach() + NOISE**2 * (gradient - y.detach() / scale**2)
+    made = torch.where(seen, y.detach(), clean).numpy().reshape(x.shape)
+    return noisy, Answer(made, time.perf_counter() - begun)
 
 
 def refined(start: np.ndarray, energy: Any, images: np.ndarray, seen: Tensor, rounds: int, seed: int) -> np.ndarray:
@@ -126,6 +164,9 @@ def routes(options: Options, images: np.ndarray, seen: Tensor) -> Iterator[tuple
             x = refined(start.x, energy, images, seen, rounds, options.seed)
             shown = f"{name}, {rounds} x {energy.config.run.steps} steps"
             yield shown, Answer(x, start.seconds + time.perf_counter() - begun)
+    if options.density is not None:
+        for shown, answer in zip(("density", "density, denoised"), by_density(options, images, seen), strict=True):
+            yield shown, answer
     for name in options.shipped:
         yield name, through_latent(name, load_generator(name), images, options)
 

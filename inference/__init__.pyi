@@ -26,12 +26,14 @@ from .kernels.block_gibbs import BlockGibbs as BlockGibbs
 from .kernels.gradient_descent import GradientDescent as GradientDescent
 from .kernels.importance_resampling import ImportanceResampling as ImportanceResampling
 from .kernels.langevin import Langevin as Langevin
+from .kernels.learned_descent import LearnedDescent as LearnedDescent
 from .kernels.parallel_tempering import ParallelTempering as ParallelTempering
 from .run import Run as Run
 from .short_form import infer as infer
 from .torch.annealed_hmc import PyroAnnealedHMC as PyroAnnealedHMC
 from .torch.guide_start import PyroGuideStart as PyroGuideStart
 from .torch.langevin import PyroLangevin as PyroLangevin
+from .torch.learned_descent import PyroLearnedDescent as PyroLearnedDescent
 from .torch.short_run import ChainsLost as ChainsLost
 from .torch.short_run import ShortRun as ShortRun
 from .torch.variational import PyroSVI as PyroSVI

@@ -24,6 +24,7 @@ from .families.alice import ALICE as ALICE
 from .families.alternating import AlternatingBackPropagation as AlternatingBackPropagation
 from .families.amortized import Amortized as Amortized
 from .families.bicyclegan import BicycleGAN as BicycleGAN
+from .families.cgml import CGML as CGML
 from .families.context_encoder import ContextEncoder as ContextEncoder
 from .families.coopnets import CoopNets as CoopNets
 from .families.ebm import EBM as EBM
@@ -43,13 +44,18 @@ from .families.vae import VAE as VAE
 from .families.veegan import VEEGAN as VEEGAN
 from .jax_bridge.torch_to_jax import as_jax as as_jax
 from .networks.encoders import EncoderGuide as EncoderGuide
+from .networks.endpoint_guide import EndpointGuide as EndpointGuide
 from .networks.flow_guide import FlowGuide as FlowGuide
+from .networks.latent_descent import LatentDescent as LatentDescent
+from .networks.latent_descent import Predictor as Predictor
+from .networks.latent_descent import SphericalGenerator as SphericalGenerator
 from .networks.restricted_boltzmann import BernoulliRBM as BernoulliRBM
 from .networks.restricted_boltzmann import GaussianRBM as GaussianRBM
 from .pixels.censored import pixel_noise_of as pixel_noise_of
 from .score_prior import ScorePrior as ScorePrior
 from .storage.classifiers import load_classifier as load_classifier
 from .storage.encoders import load_guide as load_guide
+from .storage.encoders import load_predictor as load_predictor
 from .storage.energies import EnergyConfig as EnergyConfig
 from .storage.energies import load_energy as load_energy
 from .storage.energies import load_solver as load_solver

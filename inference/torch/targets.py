@@ -180,8 +180,20 @@ class PyroTarget:
     def evaluate(self, u: Tensor) -> Point:
         """One gradient evaluation at (chain, item, dim): one pass forward, one back through each of the two parts. The prior
         does not look at what the generator makes, so that only one of them goes through the generator."""
+        return self._in_blocks(self._evaluate, u)
+
+    def place(self, u: Tensor) -> Point:
+        """As `evaluate`, by a pass forward alone: the gradients are zero."""
+        return self._in_blocks(self._place, u)
+
+    def sites(self, u: Tensor) -> dict[str, Tensor]:
+        """Unconstrained values by site, (..., *shape), of (..., dim)."""
+        parts = u.split([shape.numel() for shape in self._sites.values()], dim=-1)
+        return {n: p.reshape(u.shape[:-1] + s) for (n, s), p in zip(self._sites.items(), parts, strict=True)}
+
+    def _in_blocks(self, evaluation: Callable[[Tensor], Point], u: Tensor) -> Point:
         try:
-            first, *rest = (self._evaluate(block) for block in u.split(self._block))
+            first, *rest = (evaluation(block) for block in u.split(self._block))
         except RuntimeError as error:
             if not self._untried:
                 raise
@@ -193,7 +205,7 @@ class PyroTarget:
                 " the model as an ItemModel (see cogen.inference.items)",
                 stacklevel=4,
             )
-            return self.evaluate(u)
+            return self._in_blocks(evaluation, u)
         self._untried = False
         return first.map(lambda *parts: torch.cat(parts), *rest) if rest else first
 
@@ -215,13 +227,13 @@ class PyroTarget:
             reference, tilt, _, values = self._sums(rows)
             reference_gradient = _gradient(reference, rows, keep=True)
             tilt_gradient = _gradient(tilt, rows, keep=False)
-        lead = u.shape[:2]
+        return _at(u, reference, tilt, reference_gradient, tilt_gradient, values)
 
-        def shaped(value: Tensor) -> Tensor:
-            return value.detach().reshape(*lead, *value.shape[1:])
-
-        by_site = {name: shaped(value) for name, value in values.items()}
-        return Point(u, shaped(reference), shaped(tilt), shaped(reference_gradient), shaped(tilt_gradient), by_site)
+    def _place(self, u: Tensor) -> Point:
+        with torch.no_grad(), pyro.validation_enabled(False):
+            reference, tilt, _, values = self._sums(u.reshape(-1, self.dim))
+        zeros = u.new_zeros(u[..., 0].numel(), self.dim)
+        return _at(u, reference, tilt, zeros, zeros, values)
 
     def _gradient(self, u: Tensor, beta: Tensor) -> Tensor:
         with torch.enable_grad(), pyro.validation_enabled(False):
@@ -242,9 +254,7 @@ class PyroTarget:
     def _run(self, u: Tensor, data: Any = None) -> Sums:
         """The model at u: (row, dim) for an `ItemModel` with the rows' ``data``, (dim,) for any other."""
         lead, args = u.shape[:-1], self.args if data is None else (data,)
-        parts = u.split([shape.numel() for shape in self._sites.values()], dim=-1)
-        coordinates = {n: p.reshape(lead + s) for (n, s), p in zip(self._sites.items(), parts, strict=True)}
-        with items_apart(), _Density(coordinates, self._initial_of, lead) as density:
+        with items_apart(), _Density(self.sites(u), self._initial_of, lead) as density:
             self.model(*args, **self.kwargs)
         apart = [term for name, term in density.observed.items() if self.temper is not None and name not in self.temper]
         known = density.prior if self.initial is None else density.start
@@ -434,6 +444,23 @@ def _row_sum(lead: torch.Size, msg: Message, terms: Tensor) -> Tensor:
             " ItemModel every site stands in the plate over items"
         )
     return terms.reshape(*lead, -1).sum(-1, dtype=torch.float64)
+
+
+def _at(
+    u: Tensor,
+    reference: Tensor,
+    tilt: Tensor,
+    reference_gradient: Tensor,
+    tilt_gradient: Tensor,
+    values: Mapping[str, Tensor],
+) -> Point:
+    """Positions (chain, item, dim), with what was computed of their rows."""
+
+    def shaped(value: Tensor) -> Tensor:
+        return value.detach().reshape(*u.shape[:2], *value.shape[1:])
+
+    by_site = {name: shaped(value) for name, value in values.items()}
+    return Point(u, shaped(reference), shaped(tilt), shaped(reference_gradient), shaped(tilt_gradient), by_site)
 
 
 def _gradient(sums: Tensor, rows: Tensor, keep: bool) -> Tensor:

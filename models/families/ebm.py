@@ -31,8 +31,10 @@ from torch import Tensor, nn
 
 from cogen.inference.torch.short_run import ShortRun
 from cogen.models.families.family import Batch, Family, Update, adam
-from cogen.models.families.recipe import Recipe
-from cogen.models.families.sizes import Sizes
+from cogen.models.families.recipe import Kind, Recipe
+from cogen.models.families.sizes import Architecture, Sizes
+from cogen.models.networks.energies import ConvolutionalEnergy
+from cogen.models.training.preparation import as_floats
 
 Chains = Literal["data", "noise", "persistent"]
 
@@ -166,6 +168,39 @@ def _build(sizes: Sizes, rates: Mapping[str, Any], *, chains: Chains = "persiste
     return EBM(sizes.energy(), sizes.event_shape, run, chains=chains, **{**images, **rates})
 
 
+NOISE = 0.3
+"""Standard deviation of what is added to the images of a density, which has steps of half that length."""
+AT_ONE = ShortRun.langevin(20, NOISE / 2, reference_scale=1.0, limit=20.0)
+"""For images with that noise: at the temperature one, a density."""
+
+
+def with_noise(images: Tensor) -> Tensor:
+    """Bytes as values in [-1, 1], and `NOISE`."""
+    values = as_floats(images)
+    return values + NOISE * torch.randn_like(values)
+
+
+def _summed(sizes: Sizes) -> Architecture:
+    return Architecture("ConvolutionalEnergy", {"event_shape": sizes.event_shape, "value": "sum"})
+
+
+def _density(sizes: Sizes, rates: Mapping[str, Any], *, steps: int | None = None) -> EBM:
+    energy = ConvolutionalEnergy(**_summed(sizes).arguments).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    run = replace(AT_ONE, steps=steps or AT_ONE.steps)
+    return EBM(energy, sizes.event_shape, run, count=1_000, afresh=0.01, **{"betas": (0.5, 0.999), **rates})
+
+
 RECIPE = Recipe(
     _build, learning_rate=3e-4, reads=frozenset({"convolutional"}), generator=None, energy=Sizes.energy_architecture
 )
+DENSITY = Recipe(
+    _density,
+    takes=frozenset({Kind.IMAGES}),
+    prepare=with_noise,
+    learning_rate=1e-4,
+    epochs=6,
+    reads=frozenset(),
+    generator=None,
+    energy=_summed,
+)
+"""Of images: what `EnergyModel` samples."""

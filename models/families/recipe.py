@@ -53,6 +53,7 @@ class Recipe:
     :param reads: which of ``latent_dim``, ``widths`` and ``convolutional`` of the sizes its networks follow.
     :param generator: from the sizes to how the generator is stored; None where there is an energy alone.
     :param encoder: the same of the family's ``encoder``; None where it has none to store.
+    :param predictor: the same of the family's ``descent``.
     :param energy: the same of the family's ``energy``, which is stored with the family's ``run``, its Langevin steps.
     """
 
@@ -70,6 +71,7 @@ class Recipe:
     reads: frozenset[str] = frozenset({"latent_dim", "widths", "convolutional"})
     generator: Callable[[Any], Architecture] | None = Sizes.generator_architecture
     encoder: Callable[[Any], Architecture] | None = None
+    predictor: Callable[[Any], Architecture] | None = None
     energy: Callable[[Any], Architecture] | None = None
 
     @property

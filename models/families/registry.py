@@ -29,6 +29,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "aim-minus": ("cogen.models.families.aim:UNIT_VARIANCE",),
     "abp": ("cogen.models.families.alternating:RECIPE",),
     "ebm": ("cogen.models.families.ebm:RECIPE",),
+    "ebm-density": ("cogen.models.families.ebm:DENSITY",),
     "rbm": ("cogen.models.families.rbm:RECIPE",),
     "coopnets": ("cogen.models.families.coopnets:RECIPE",),
     "ccoopnets": ("cogen.models.families.coopnets:CONDITIONAL",),
@@ -39,6 +40,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "clr-gan": ("cogen.models.families.bicyclegan:DRAWN",),
     "bicyclegan": ("cogen.models.families.bicyclegan:RECIPE",),
     "coopnets-unet": ("cogen.models.families.coopnets:OF_PAIRS",),
+    "cgml": ("cogen.models.families.cgml:RECIPE",),
     "context-encoder": ("cogen.models.families.context_encoder:RECIPE",),
 }
 """Where the recipes of a name are, MODULE:NAME; several take different kinds of data. Nothing is imported before it is asked

@@ -24,6 +24,7 @@ from cogen.models.networks.architectures import (
 )
 from cogen.models.networks.encoders import FeatureEncoder, head
 from cogen.models.networks.energies import ENERGIES, PairEnergy
+from cogen.models.networks.latent_descent import Predictor, SphericalGenerator, latent_descent, spherical_generator
 from cogen.models.networks.translation import ConvolutionalEncoder, EncoderDecoder, PatchCritic, UNet
 
 
@@ -80,6 +81,14 @@ class PairSizes:
         """(z, condition) -> x."""
         return EncoderDecoder(**self.encoder_decoder_architecture().arguments)
 
+    def spherical(self) -> SphericalGenerator:
+        """(z, condition) -> x, of the direction of z."""
+        return spherical_generator(**self.spherical_architecture().arguments)
+
+    def predictor(self) -> Predictor:
+        """Of the latents of `spherical`."""
+        return latent_descent(**self.predictor_architecture().arguments).predictor
+
     def encoder(self) -> nn.Module:
         """x -> mean, log sd (batch, latent_dim)."""
         return ConvolutionalEncoder(**self.encoder_architecture().arguments)
@@ -101,6 +110,14 @@ class PairSizes:
     def encoder_decoder_architecture(self) -> Architecture:
         """Of `encoder_decoder`."""
         return Architecture("EncoderDecoder", self._arguments)
+
+    def spherical_architecture(self) -> Architecture:
+        """Of `spherical`."""
+        return Architecture("SphericalGenerator", {**self._arguments, "skips": True})
+
+    def predictor_architecture(self) -> Architecture:
+        """Of the descent with `predictor`."""
+        return Architecture("LatentDescent", {**self._arguments, "skips": True})
 
     def encoder_architecture(self) -> Architecture:
         """Of `encoder`."""

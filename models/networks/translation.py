@@ -3,7 +3,7 @@
 Generators halve the sides of c by strided convolutions and double them again by transposed ones, up to eight times:
 
     U-Net             layer j of the way up sees, beside what comes from below, what the way down had at its size
-    encoder-decoder   the way up sees the smallest features alone
+    encoder-decoder   the way up sees the smallest features alone, or with ``skips`` as the U-Net's
 
 Where z is, decides what can be inferred. With ``latent_dim`` > 0 it is a vector, laid over c (U-Net) or over the smallest
 features (encoder-decoder) as constant planes, and x is a function of (z, c): a `CoGenerator` with the context c. With
@@ -97,6 +97,17 @@ class UNet(nn.Module):
         return x
 
 
+class WayDown(nn.Sequential):
+    """Layers whose outputs are all kept."""
+
+    def forward(self, condition: Tensor) -> list[Tensor]:
+        """condition (batch, *condition_shape) -> features, (batch, maps, height, width) each, largest maps first."""
+        features = [condition]
+        for layer in self:
+            features.append(layer(features[-1]))
+        return features[1:]
+
+
 class EncoderDecoder(nn.Module):
     """An image of a condition image, which passes through its smallest features; z is laid over these.
 
@@ -106,6 +117,7 @@ class EncoderDecoder(nn.Module):
     :param width: feature maps of the first layer, as in `UNet`.
     :param batch_norm: in place of instance norm.
     :param fills: as in `UNet`.
+    :param skips: every layer of the way up sees what the way down had at its size.
 
     Raises ValueError for shapes that do not fit.
     """
@@ -118,26 +130,29 @@ class EncoderDecoder(nn.Module):
         width: int = 64,
         batch_norm: bool = False,
         fills: bool = False,
+        skips: bool = False,
     ) -> None:
         super().__init__()
         widths = _widths(event_shape, condition_shape, width, fills)
-        self.fills = fills
-        self.down = nn.Sequential(*_way_down(condition_shape[0], widths, batch_norm))
-        inner = widths[::-1]
-        self.up = nn.Sequential(*_way_up([inner[0] + latent_dim, *inner[1:]], [*inner[1:], event_shape[0]], batch_norm, []))
+        self.fills, self.skips = fills, skips
+        self.features = widths[-1] * math.prod(side >> len(widths) for side in condition_shape[1:])
+        """How many numbers the smallest are."""
+        self.down = WayDown(*_way_down(condition_shape[0], widths, batch_norm))
+        first, *others = widths[::-1]
+        inputs = [first + latent_dim, *((2 if skips else 1) * each for each in others)]
+        self.up = nn.Sequential(*_way_up(inputs, [*others, event_shape[0]], batch_norm, []))
 
     def forward(self, z: Tensor, condition: Tensor) -> Tensor:
         """z (batch, latent_dim), condition (batch, *condition_shape) -> x (batch, *event_shape) in (-1, 1)."""
-        x = self.decode(z, self.encode(condition))
+        return self.decode(z, self.down(condition), condition)
+
+    def decode(self, z: Tensor, features: Sequence[Tensor], condition: Tensor) -> Tensor:
+        """x of a latent, of the features of a condition as ``down`` makes them, and of what this shows where it ``fills``."""
+        *larger, smallest = features
+        x = _overlaid(smallest, z)
+        for k, layer in enumerate(self.up):
+            x = layer(torch.cat([x, larger[-k]], dim=1) if k and self.skips else x)
         return _filled(x, condition) if self.fills else x
-
-    def encode(self, condition: Tensor) -> Tensor:
-        """The smallest features of a condition."""
-        return self.down(condition)
-
-    def decode(self, z: Tensor, features: Tensor) -> Tensor:
-        """x of such features and a latent."""
-        return self.up(_overlaid(features, z))
 
 
 class PatchCritic(nn.Module):

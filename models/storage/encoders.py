@@ -1,6 +1,7 @@
-"""Encoders and guides on disk, beside the generators they belong to: NAME-encoder or NAME-guide, .safetensors and .json.
+"""Encoders, guides and predictors on disk, beside the generators they belong to: NAME-encoder, NAME-guide or NAME-predictor,
+.safetensors and .json.
 
-An encoder is of whole x, or a `MaskedEncoder`; a guide is a `MaskedFlow`.
+An encoder is of whole x, or a `MaskedEncoder`; a guide is a `MaskedFlow`; a predictor is a `LatentDescent`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import nn
 from cogen.models.families.veegan import Reconstructor
 from cogen.models.networks.architectures import ConvolutionalCritic, DenseCritic, DenseEncoder, MixerFeatures
 from cogen.models.networks.encoders import FeatureEncoder, MaskedEncoder, head
+from cogen.models.networks.latent_descent import LatentDescent, latent_descent
 from cogen.models.networks.masked_flow import MaskedFlow
 from cogen.models.networks.translation import ConvolutionalEncoder
 from cogen.models.storage import stored
@@ -52,6 +54,7 @@ def _masked_dense_flow(
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "ConvolutionalEncoder": ConvolutionalEncoder,
     "DenseEncoder": DenseEncoder,
+    "LatentDescent": latent_descent,
     "MaskedDenseEncoder": lambda **arguments: MaskedEncoder(DenseEncoder(**arguments)),
     "MaskedMixerFlow": _masked_mixer_flow,
     "MaskedDenseFlow": _masked_dense_flow,
@@ -105,7 +108,7 @@ def save_encoder(path: str | Path, encoder: nn.Module, config: EncoderConfig, *,
 
 def load_encoder(path: str | Path) -> nn.Module:
     """A frozen encoder in evaluation mode, with its configuration as `.config`: x -> mean and log sd, (batch, latent_dim) each,
-    or a `MaskedFlow`.
+    or a `MaskedFlow`, or a `LatentDescent`.
 
     Raises FileNotFoundError where one of the two files is missing, and ValueError, naming the file, for whatever is wrong
     with it.
@@ -117,14 +120,17 @@ def load_encoder(path: str | Path) -> nn.Module:
         x = torch.zeros(2, *config.event_shape)
         if isinstance(encoder, MaskedFlow):
             return tuple(encoder(torch.zeros(2, encoder.latent_dim), encoder.context(x, x)).shape)
+        if isinstance(encoder, LatentDescent):
+            condition = torch.zeros(2, *config.arguments["condition_shape"])
+            return tuple(encoder(torch.zeros(2, encoder.predictor.latent_dim), condition).shape)
         mean, log_sd = encoder(x, x > 0) if isinstance(encoder, MaskedEncoder) else encoder(x)
         return tuple(torch.broadcast_shapes(mean.shape, log_sd.shape))
 
     return stored.load(path, config, ENCODERS, made, "latent_dim")
 
 
-GUIDE = "-guide"
-"""What follows a generator's name in that of its guide."""
+GUIDE, PREDICTOR = "-guide", "-predictor"
+"""What follows a generator's name in that of its guide and of its predictor."""
 
 
 def load_guide(generator: str | Path) -> MaskedFlow | None:
@@ -132,6 +138,18 @@ def load_guide(generator: str | Path) -> MaskedFlow | None:
 
     Raises FileNotFoundError where there is no such generator, and what `load_encoder` raises.
     """
+    return _beside(generator, GUIDE)
+
+
+def load_predictor(generator: str | Path) -> LatentDescent | None:
+    """The learned descent that lies beside a generator, as `cogen train cgml` leaves it; None where there is none.
+
+    Raises as `load_guide` does.
+    """
+    return _beside(generator, PREDICTOR)
+
+
+def _beside(generator: str | Path, suffix: str) -> Any:
     path = find_generator(generator)
-    path = path.with_name(f"{path.stem}{GUIDE}.safetensors")
-    return load_encoder(path) if path.is_file() else None  # type: ignore[return-value]
+    path = path.with_name(f"{path.stem}{suffix}.safetensors")
+    return load_encoder(path) if path.is_file() else None

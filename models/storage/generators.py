@@ -24,6 +24,7 @@ from cogen.models.families.glo import WhitenedGenerator
 from cogen.models.families.realnvp import RealNVPGenerator
 from cogen.models.frozen import frozen
 from cogen.models.networks.architectures import PLAIN, ConditionalGenerator, Conditioned
+from cogen.models.networks.latent_descent import spherical_generator
 from cogen.models.networks.translation import TRANSLATORS
 from cogen.models.storage import stored
 
@@ -33,6 +34,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "RealNVPGenerator": RealNVPGenerator,
     "ConditionalGenerator": ConditionalGenerator,
     "LatentFlowGenerator": LatentFlowGenerator,
+    "SphericalGenerator": spherical_generator,
     "WhitenedGenerator": WhitenedGenerator,
 }
 

@@ -23,6 +23,8 @@ def kernel_of(options: Complete, seen: Any) -> tuple[Any, int]:
     tuned for the view, where that was and nothing else is asked for. Raises ValueError where a guide was named that does not
     serve.
     """
+    if options.algorithm == "learned-descent":
+        return _learned(options), 0
     initial = _start(options, seen)
     settings = None if options.weighted else _tuned(options, guided=initial is not None)
     annealing: dict[str, Any] = {} if settings is None else settings.annealing()
@@ -51,6 +53,29 @@ def kernel_of(options: Complete, seen: Any) -> tuple[Any, int]:
     }[options.algorithm](), warmup
 
 
+def _learned(options: Complete) -> Any:
+    """End points of the descents that lie beside the generator. Raises ValueError where there are none."""
+    from cogen.inference import LearnedDescent, PyroLearnedDescent
+
+    if options.warmup:
+        raise ValueError(f"--warmup {options.warmup}: learned-descent draws its end points at once; leave it out")
+    if options.certify:
+        raise ValueError("--certify: end points of learned descents are no draws of a posterior; use --algorithm annealed-hmc")
+    return (PyroLearnedDescent if options.backend == "pyro" else LearnedDescent)(_predictor(options))
+
+
+def _predictor(options: Complete) -> Any:
+    from cogen.models.storage.encoders import load_predictor
+
+    predictor = load_predictor(options.generator)
+    if predictor is None:
+        raise ValueError(
+            f"no predictor lies beside {options.generator}: `cogen train cgml` trains both; for another generator use"
+            " --algorithm annealed-hmc"
+        )
+    return predictor
+
+
 def certificate_run(options: Complete, seen: Any) -> dict[str, Any]:
     """The weighted annealing of `cogen.diagnostics.certify`: ``kernel``, by conditioned model, ``num_warmup`` and ``pilot``.
 
@@ -70,9 +95,11 @@ def certificate_run(options: Complete, seen: Any) -> dict[str, Any]:
 
 def check_algorithm(options: Complete) -> None:
     """Raises ValueError for an algorithm that its backend does not have, before anything is read."""
-    if options.backend == "pyro" and options.algorithm not in ("annealed-hmc", "hmc", "nuts"):
+    of_pyro = ("annealed-hmc", "hmc", "nuts", "learned-descent")
+    if options.backend == "pyro" and options.algorithm not in of_pyro:
         raise ValueError(
-            f"--algorithm {options.algorithm} does not run on Pyro: use --backend numpyro, or annealed-hmc, hmc or nuts"
+            f"--algorithm {options.algorithm} does not run on Pyro: use --backend numpyro, or {', '.join(of_pyro[:-1])} or"
+            f" {of_pyro[-1]}"
         )
 
 
@@ -99,12 +126,15 @@ def _start(options: Complete, seen: Any) -> Any:
 
 def _guide(options: Complete, seen: Any) -> Any:
     """What the guide says of a conditioned model; None where there is none, and where nothing is annealed."""
+    from cogen.models.networks.endpoint_guide import EndpointGuide
     from cogen.models.networks.flow_guide import FlowGuide
     from cogen.models.networks.masked_flow import MaskedFlow
     from cogen.models.storage.encoders import load_encoder, load_guide
 
     if options.guide == "none" or options.algorithm != "annealed-hmc":
         return None
+    if options.guide == "predictor":
+        return EndpointGuide(_predictor(options), seen, seed=options.seed)
     named = options.guide != "auto"
     flow = load_encoder(options.guide) if named else load_guide(options.generator)
     if flow is None:

@@ -41,8 +41,9 @@ class Complete:
     for each. Those of `cogen train pix2pix` and its kin are called `condition`."""
     view: Literal["half", "box", "centre", "random", "thumbnail", "gray"] = "half"
     """What is seen: the top half; all but a box or the centre; a random quarter of the pixels; a thumbnail; the luma."""
-    algorithm: Literal["annealed-hmc", "hmc", "nuts", "gradient-descent", "importance"] = "annealed-hmc"
-    """How the posterior is computed."""
+    algorithm: Literal["annealed-hmc", "hmc", "nuts", "gradient-descent", "importance", "learned-descent"] = "annealed-hmc"
+    """How the posterior is computed. `learned-descent` takes what the predictor beside a generator of `cogen train cgml` makes
+    of draws of the prior, as it is."""
     backend: Literal["numpyro", "pyro"] = "numpyro"
     """Pyro runs its own HMC and NUTS, one chain after another."""
     chains: int = 16
@@ -52,7 +53,8 @@ class Complete:
     `cogen tune` has stored for the generator and the view, with its step sizes and temperatures; if it has nothing, 60."""
     guide: str = "auto"
     """Where annealed HMC starts: from the guide that lies beside the generator, if there is one and it sees such a view; `none`
-    for the prior; or the path of a guide that `cogen guide` made."""
+    for the prior; `predictor` for where the predictor beside it leads (`cogen train cgml`); or the path of a guide that
+    `cogen guide` made."""
     samples: int = 5
     """Draws per chain."""
     weighted: bool = False
@@ -108,8 +110,8 @@ class Train:
     mirror: bool = False
     """Half of the images of every batch are mirrored, left to right: for things that have no handedness."""
     output: Path = Path("generator")
-    """Writes OUTPUT.safetensors, OUTPUT.json and OUTPUT.png, OUTPUT-encoder and OUTPUT-solver where there is one, and
-    OUTPUT-checkpoint/."""
+    """Writes OUTPUT.safetensors, OUTPUT.json and OUTPUT.png, OUTPUT-encoder, OUTPUT-predictor and OUTPUT-solver where there is
+    one, and OUTPUT-checkpoint/."""
     network: Literal["auto", "dense", "convolutional"] = "auto"
     """Convolutional where height and width divide by four, or else dense."""
     latent_dim: int | None = None

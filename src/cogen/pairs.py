@@ -64,7 +64,8 @@ def train_on_pairs(options: Train) -> None:
     )
     if sizes.latent_dim:
         context = "" if sizes.fills else " --context condition=PICTURES"
-        print(f"next: cogen complete --generator {options.output} --images PICTURES{context}, or in Python")
+        algorithm = " --algorithm learned-descent" if made.predictor is not None else ""
+        print(f"next: cogen complete --generator {options.output}{algorithm} --images PICTURES{context}, or in Python")
     print(f"next: generator = load_generator({str(options.output)!r}); {call}")
 
 

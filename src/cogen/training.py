@@ -24,7 +24,7 @@ from cogen.models.families.recipe import Kind, Recipe
 from cogen.models.families.registry import FAMILIES, recipe, recipes
 from cogen.models.families.sizes import PairSizes, Sizes
 from cogen.models.noise import NOISE_PER_RESIDUAL, residuals
-from cogen.models.storage.encoders import EncoderConfig, save_encoder
+from cogen.models.storage.encoders import PREDICTOR, EncoderConfig, save_encoder
 from cogen.models.storage.energies import SOLVER, EnergyConfig, save_energy
 from cogen.models.storage.generators import GeneratorConfig, save_generator
 from cogen.models.training.preparation import Alike, Joint, Mirrored
@@ -241,6 +241,12 @@ def write(
         name, arguments = made.encoder(sizes)
         encoder = EncoderConfig(name, arguments, latent_dim=family.latent_dim, name=beside.name, **about)
         written.append(save_encoder(beside, family.encoder, encoder))  # type: ignore[arg-type]
+    if made.predictor is not None:
+        beside = options.output.with_name(f"{options.output.name}{PREDICTOR}")
+        name, arguments = made.predictor(sizes)
+        descent_of: Any = family.descent
+        predictor = EncoderConfig(name, arguments, latent_dim=family.latent_dim, name=beside.name, **about)
+        written.append(save_encoder(beside, descent_of, predictor))
     picture = options.output.with_name(f"{options.output.name}.png")
     draw(generator, picture)
     report(options, data, figures)

@@ -178,6 +178,8 @@ APPROXIMATE = {
     "SVI": "test_approximations.py: families that hold the posterior",
     "PyroSVI": "test_approximations.py: families that hold the posterior",
     "GradientDescent": "test_approximations.py: arrives at the optimum",
+    "LearnedDescent": "models/networks/test_latent_descent.py: its end points and their lengths",
+    "PyroLearnedDescent": "models/networks/test_latent_descent.py: its end points and their lengths",
 }
 
 ELSEWHERE = {"BlockGibbs": "test_block_gibbs.py: its targets are discrete"}

@@ -1,5 +1,6 @@
 """The example runs with tiny networks; the seen pixels stay where they are."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -26,6 +27,8 @@ def files(tmp_path):
     run = ShortRun(2, 0.3, 0.005, clip=0.1, bounds=(-1.0, 1.0))
     energy = EnergyConfig("DenseEnergy", of_energy, shape, (-1.0, 1.0), run)
     save_energy(tmp_path / f"pair{SOLVER}", DenseEnergy(**of_energy), energy)
+    run = ShortRun.langevin(2, 0.15, reference_scale=1.0)
+    save_energy(tmp_path / "density", DenseEnergy(**of_energy), dataclasses.replace(energy, run=run))
     np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 255, (60, 8, 8), dtype=np.uint8))
     return tmp_path
 
@@ -33,6 +36,8 @@ def files(tmp_path):
 def test_the_example_runs(script, files, capsys):
     options = script.Options(
         pair=str(files / "pair"),
+        density=str(files / "density"),
+        sweeps=2,
         shipped=(),
         data=str(files / "x.npy"),
         count=3,
@@ -44,7 +49,8 @@ def test_the_example_runs(script, files, capsys):
         output=files / "out",
     )
     record = script.main(options)
-    assert [row["route"].partition(",")[0] for row in record["rows"]] == ["initializer"] * 3 + ["draws"] * 2 + ["energy"] * 2
+    routes = [row["route"].partition(",")[0] for row in record["rows"]]
+    assert routes == ["initializer"] * 3 + ["draws"] * 2 + ["energy"] * 2 + ["density"] * 2
     assert record["rows"][0]["crps_difference"] == 0
     assert json.loads((files / "out.json").read_text()) == record
     assert (files / "out.png").exists()
@@ -64,3 +70,22 @@ def test_a_pair_without_a_solver_is_refused(script, files):
     (files / f"pair{SOLVER}.safetensors").unlink()
     with pytest.raises(SystemExit, match=r"two_routes: --pair .*: a solver without classes beside it is needed"):
         script.main(script.Options(pair=str(files / "pair"), data=str(files / "x.npy"), count=2))
+
+
+def test_tweedie_takes_the_noise_away(script, files, monkeypatch):
+    """Of x with noise of 0.3 around zero, with the reference one: the energy of y ~ N(0, 0.3^2) gives zero back."""
+
+    class Normal(torch.nn.Module):
+        def forward(self, y):
+            return -0.5 * y.square().flatten(1).sum(1) * (1 / script.NOISE**2 - 1)
+
+    network = Normal()
+    network.config = load_solver(files / "pair").config
+    network.config = dataclasses.replace(network.config, run=ShortRun.langevin(2, 0.15, reference_scale=1.0))
+    monkeypatch.setattr(script, "load_energy", lambda path: network)
+    images = np.zeros((2, 1, 8, 8), np.float32)
+    seen = (torch.arange(8)[:, None].expand(8, 8) < 4)[None]
+    options = script.Options(density="x", chains=8, sweeps=20, leapfrog=5)
+    noisy, clean = script.by_density(options, images, seen)
+    assert 0.2 < noisy.x[..., 4:, :].std() < 0.4
+    assert np.abs(clean.x).max() < 1e-5

@@ -24,6 +24,7 @@ from cogen.models import (
     GeneratorConfig,
     load_energy,
     load_generator,
+    load_predictor,
     load_solver,
     save_energy,
     save_generator,
@@ -125,6 +126,7 @@ OF_PAIRS = ["--size", "8", "--widths", "2", "--epochs", "2", "--batch", "4", "--
         ("bicyclegan", [], (3, 8, 8)),
         ("coopnets-unet", ["--latent-dim", "2", "--langevin", "2"], (3, 8, 8)),
         ("context-encoder", ["--condition", "centre", "--average", "0.9"], (4, 8, 8)),
+        ("cgml", ["--latent-dim", "2", "--epochs", "2"], (3, 8, 8)),
     ],
 )
 def test_a_translation_is_trained_stored_and_drawn(pairs, tmp_path, capsys, family, options, shape):
@@ -161,6 +163,10 @@ def test_a_translation_is_trained_stored_and_drawn(pairs, tmp_path, capsys, fami
         assert moved[:, 8:-8].any()
         assert not moved[:, :8].any()
         assert not moved[:, -8:].any()
+    if family == "cgml":
+        u, condition = torch.randn(2, 2), torch.zeros(2, *shape)
+        torch.testing.assert_close(load_predictor(output)(u, condition).norm(dim=1), u.norm(dim=1))
+        assert "--algorithm learned-descent --images PICTURES --context condition=PICTURES" in said
     if family == "bicyclegan":
         assert load_encoder(output.with_name("bicyclegan-encoder"))(x)[0].shape == (2, 8)
 
@@ -366,16 +372,43 @@ def test_a_condition_image_is_given_to_what_takes_one(pairs, tmp_path, capsys):
         given = file["constant_data"]["condition"][:]
     np.testing.assert_allclose(given, images[:, ::-1].transpose(0, 3, 1, 2) / 127.5 - 1, atol=1e-6)
     capsys.readouterr()
+    given = ["--context", f"condition={tmp_path / 'c.npy'}"]
     for options, reason in (
         ([], r"give --context condition=PICTURES, one for all images or one for each, of the shape \(3, 8, 8\)"),
         (["--context", "photo=a.png"], "--context photo=a.png: .* takes --context condition=PICTURES"),
         (["--context", "condition=a.png", "--context", "condition=b.png"], "condition is given twice"),
         (["--context", f"condition={tmp_path / 'three.npy'}"], "3 images for 2 items: give one for all or one for each"),
         (["--context", "condition=nowhere.png"], "nowhere.png"),
+        (["--algorithm", "learned-descent", *given], f"no predictor lies beside {output}: `cogen train cgml` trains both"),
+        (["--guide", "predictor", *given], f"no predictor lies beside {output}"),
     ):
         with pytest.raises(SystemExit, match="2"):
             main([*where, *options])
         assert re.search(reason, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("backend", ["numpyro", "pyro"])
+def test_a_learned_descent_completes_and_starts_the_annealing(pairs, tmp_path, capsys, backend):
+    output = tmp_path / "cgml"
+    main(["train", "cgml", "--data", str(pairs), "--output", str(output), "--latent-dim", "2", *OF_PAIRS])
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8))
+    where = ["complete", "--generator", str(output), "--images", str(tmp_path / "x.npy"), "--output", str(tmp_path / "out")]
+    where += ["--context", f"condition={tmp_path / 'x.npy'}", "--chains", "8", "--samples", "2", "--backend", backend]
+    capsys.readouterr()
+    main([*where, "--algorithm", "learned-descent"])
+    assert "2 images, --view half, learned-descent: 8 chains x 2 draws each" in capsys.readouterr().out
+    with h5py.File(tmp_path / "out" / "posterior.nc") as file:
+        z = file["posterior"]["z"][:]
+    assert z.shape == (8, 2, 2, 2)
+    main([*where, "--guide", "predictor", "--warmup", "4"])
+    assert "annealed-hmc" in capsys.readouterr().out
+    for options, reason in (
+        (["--warmup", "3"], "--warmup 3: learned-descent draws its end points at once; leave it out"),
+        (["--certify"], "--certify: end points of learned descents are no draws of a posterior"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main([*where, "--algorithm", "learned-descent", *options])
+        assert reason in capsys.readouterr().err
 
 
 def test_a_range_says_what_the_values_of_an_array_are(tmp_path):

@@ -8,7 +8,10 @@ import torch
 from cogen.inference.torch.short_run import ShortRun
 from cogen.models.families.ebm import EBM, objective_shift
 from cogen.models.families.family import Updates
-from cogen.models.networks.energies import DenseEnergy
+from cogen.models.families.recipe import Kind
+from cogen.models.families.registry import recipe
+from cogen.models.families.sizes import Sizes
+from cogen.models.networks.energies import ENERGIES, DenseEnergy
 from cogen.models.training.learning_rates import Falling
 from cogen.models.training.trainer import train
 
@@ -126,6 +129,23 @@ def test_lost_chains_end_the_training_at_the_last_good_checkpoint(tmp_path):
     lost = r"step \d+: \d+ of 10 chains are no longer within \+-10; chain \d+ left at Langevin step \d of 4"
     with pytest.raises(FloatingPointError, match=f"{lost}; the last good checkpoint"):
         train(family, far, checkpoint=tmp_path, **settings)
+
+
+def test_the_density_of_images_is_of_images_with_noise():
+    made = recipe("ebm-density", Kind.IMAGES)
+    family = made.family(Sizes((1, 8, 8), 1))
+    run = family.run
+    assert run.temperature == pytest.approx(1)
+    assert (run.bounds, run.clip, run.reference_scale) == (None, None, 1.0)
+    torch.manual_seed(0)
+    values = made.prepare(torch.full((50, 1, 8, 8), 255, dtype=torch.uint8))
+    assert values.mean() == pytest.approx(1, abs=0.03)
+    assert values.std() == pytest.approx(0.3, abs=0.03)
+    stored = made.energy(Sizes((1, 8, 8), 1))
+    twin = ENERGIES[stored.name](**stored.arguments)
+    twin.load_state_dict(family.energy.state_dict())
+    x = torch.randn(2, 1, 8, 8)
+    torch.testing.assert_close(family.energy(x), twin(x))
 
 
 @pytest.mark.parametrize("wrong", [{"chains": "here"}, {"count": 0}, {"afresh": 1.5}, {"penalty": -1.0}, {"start_scale": 0.0}])

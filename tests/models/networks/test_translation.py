@@ -56,7 +56,7 @@ def test_features_of_a_condition_can_be_taken_apart_and_put_together():
     assert [each.shape[-1] for each in features] == [8, 4, 2, 1]
     torch.testing.assert_close(unet.decode(features), unet(z, condition))
     plain = EncoderDecoder((1, 16, 16), (1, 16, 16), 3, width=2).eval()
-    torch.testing.assert_close(plain.decode(z, plain.encode(condition)), plain(z, condition))
+    torch.testing.assert_close(plain.decode(z, plain.down(condition), condition), plain(z, condition))
 
 
 @pytest.mark.parametrize("network", [UNet, EncoderDecoder])

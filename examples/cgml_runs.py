@@ -1,0 +1,345 @@
+"""What the cGML examples share: trainings of one time, their draws by every way of finding z, scores, a table and a picture.
+
+The same encoder and decoder, with short cuts and z laid over the smallest features, is trained as
+
+    cgml               with a predictor of z
+    l1                 on the mean absolute difference alone, z drawn at random
+    context-encoder    on the squared error of what is hidden and a critic of it (where the condition has a mask)
+    pix2pix            on a critic of pairs and the mean absolute difference
+
+for the same processor time: what a step of each costs is measured first, in turns. Of cgml there is a row for every z:
+
+    predicted          led by Z from a random start
+    without rho        the same, every step as long as r says
+    random             drawn at random: given the condition alone, the posterior of z is its prior, and this is its row
+    oracle             moved down the cost with the target in hand, as in training: what no method has
+    posterior          where what the condition shows of x counts as seen: p(z | condition, seen) by annealed HMC
+
+Scores are of K draws of each: PSNR and SSIM of their mean, the squared error of the best, fair energy score and CRPS, and the
+paper's diversity (appendix 3.4). PSNR and the scores favour a blur differently: the energy score of draws that are one image is
+its distance, which the blur makes small.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from step_costs import step_costs
+from torch import Tensor
+
+from cogen.diagnostics import paired_difference, score_completions
+from cogen.models import Array, CoGenerator
+from cogen.models.families.cgml import ABSOLUTE, CGML, Cost
+from cogen.models.families.context_encoder import ContextEncoder
+from cogen.models.families.family import Family
+from cogen.models.families.pix2pix import Pix2Pix, Regression
+from cogen.models.families.sizes import PairSizes
+from cogen.models.networks.architectures import count_parameters
+from cogen.models.networks.latent_descent import LatentDescent
+from cogen.models.training.learning_rates import Falling
+from cogen.models.training.preparation import Joint
+from cogen.models.training.trainer import train
+from cogen.models.views import View
+
+RANGE = (-1.0, 1.0)
+SCORES = ("psnr", "ssim", "mse_of_best", "energy_score", "crps", "diversity")
+
+
+@dataclass
+class Common:
+    """Options of every example."""
+
+    families: tuple[str, ...] = ("cgml", "l1", "context-encoder")
+    """cgml, l1, context-encoder, pix2pix; NAME@RATE for another learning rate."""
+    seeds: tuple[int, ...] = (0,)
+    minutes: float = 5.0
+    """Of the processor, for each training."""
+    width: int = 16
+    """Feature maps of the first layer."""
+    latent_dim: int = 10
+    batch: int = 32
+    num_steps: int = 5
+    """Of z, in training and of the descent; 20 in the paper."""
+    step_size: float = 0.3
+    """The first angle by which z turns."""
+    penalty: float = 0.0
+    """Of steep changes of G and Z."""
+    average: float = 0.999
+    """Decay of the moving average of the generators' weights, which is what is measured; 0 for none."""
+    draws: int = 16
+    posterior: int = 0
+    """So many items have posterior draws."""
+    pictures: int = 6
+    threads: int = 1
+    output: Path = Path("cgml")
+    """Writes OUTPUT.json and OUTPUT.png."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained on and judged by.
+
+    :param train: bytes or floats, what ``prepare`` makes batches (x, condition) of.
+    :param x: of the items to judge by, (item, *event) in [-1, 1]; ``condition`` theirs.
+    :param hidden: True where an item is judged, (item, *event); None for all.
+    :param cost: of what is made.
+    :param view: of what the condition shows of x, given its noise; None where it shows none of it.
+    :param show: images (item, 1 or 3, height, width) in [-1, 1] of x or of draws, given the condition.
+    :param extra: further measures of draws (draw, item, *event), by name, each (item,).
+    :param groups: of items, by name, which have rows of their own.
+    """
+
+    train: tuple[Tensor, ...]
+    prepare: Joint
+    x: Tensor
+    condition: Tensor
+    hidden: Tensor | None = None
+    cost: Cost = ABSOLUTE
+    view: Callable[[float], View] | None = None
+    show: Callable[[Tensor, Tensor], Tensor] = field(default=lambda x, condition: x)
+    extra: Callable[[Tensor], dict[str, np.ndarray]] = field(default=lambda draws: {})
+    groups: dict[str, slice] = field(default_factory=lambda: {"": slice(None)})
+
+
+def build(name: str, seed: int, options: Common, task: Task) -> Family:
+    """A fresh family of this name. Raises ValueError for one that is not known here."""
+    name, _, rate = name.partition("@")
+    sizes = PairSizes(tuple(task.x.shape[1:]), tuple(task.condition.shape[1:]), options.latent_dim, options.width)
+    torch.manual_seed(seed)
+    generator, dim = sizes.spherical(), options.latent_dim
+    rates = {"learning_rate": float(rate)} if rate else {}
+    if name == "cgml":
+        settings: dict[str, Any] = {"num_steps": options.num_steps, "step_size": options.step_size, "penalty": options.penalty}
+        return CGML(generator, sizes.predictor(), dim, cost=task.cost, **settings, **rates)
+    if name == "l1":
+        return Regression(generator, dim, **{"learning_rate": 1e-3, **rates})
+    if name == "context-encoder":
+        return ContextEncoder(generator, sizes.critic(of_pairs=False), dim, **rates)
+    if name == "pix2pix":
+        return Pix2Pix(generator, sizes.critic(), dim, **rates)
+    raise ValueError(f"--families {name}: cgml, l1, context-encoder and pix2pix are compared here")
+
+
+def costs(options: Common, task: Task) -> dict[str, float]:
+    """Processor seconds of a step of each family."""
+    torch.manual_seed(0)
+    batch = task.prepare(*(tensor[: options.batch] for tensor in task.train))
+    return step_costs({name: (build(name, 0, options, task), batch) for name in options.families}, steps=3)
+
+
+# ------------------------------------------------------------------------------------------------------- draws
+
+
+@torch.no_grad()
+def drawn(family: Any, generator: Any, task: Task, options: Common) -> dict[str, Tensor]:
+    """Draws (draw, item, *event) of every row."""
+    count, items, seed = options.draws, len(task.x), 1
+    torch.manual_seed(seed)
+    u = torch.randn(count, items, options.latent_dim)
+
+    def made(latents: Tensor) -> Tensor:
+        return torch.stack([generator(each, task.condition) for each in latents])
+
+    if not isinstance(family, CGML):
+        return {"draws": made(u)}
+    network = generator.network
+    found = {}
+    for name, momentum in (("predicted", True), ("without rho", False)):
+        descent = LatentDescent(network.down, family.predictor, family.num_steps, momentum)
+        found[name] = made(torch.stack([descent(each, task.condition) for each in u]))
+    found["random"] = made(u)
+    features = network.down(task.condition)
+    with_target = [family.ways(task.x, task.condition, features, each, network)[-1] for each in u]
+    found["oracle"] = made(torch.stack(with_target))
+    return found
+
+
+def posterior(generator: Any, task: Task, options: Common, noise: float) -> Tensor:
+    """Draws of p(z | condition, seen) of the first items, (draw, item, *event)."""
+    from cogen.inference import AnnealedHMC, infer
+
+    assert task.view is not None
+    few = slice(options.posterior)
+    x, condition = task.x[few].numpy(), task.condition[few].numpy()
+    contexts = {"condition": Array(condition.shape[1:])}
+    model = CoGenerator(generator, latent_dim=options.latent_dim, views={"seen": task.view(noise)}, contexts=contexts)
+    seen = model.given(condition=condition).condition(seen=x)
+    counts: dict[str, Any] = {"num_warmup": 60, "num_samples": 1, "num_chains": options.draws, "seed": 0, "progress": False}
+    found = infer(seen, AnnealedHMC(weighted=False, resample_threshold=0.0), **counts)
+    z = found["posterior"]["z"].values[:, 0]
+    return torch.from_numpy(seen.decode(z.reshape(-1, z.shape[-1])).reshape(len(z), *x.shape))
+
+
+def scores(draws: Tensor, task: Task) -> dict[str, np.ndarray]:
+    """Of draws (draw, item, *event), item by item; of the first items where there are fewer."""
+    items = draws.shape[1]
+    hidden = None if task.hidden is None else task.hidden[:items].numpy()
+    found = score_completions(
+        draws.numpy()[:, None], task.x[:items].numpy(), hidden, value_range=RANGE, best_of=len(draws), seed=0
+    )
+    return {
+        **{name: found[name].values for name in SCORES if name != "diversity"},
+        "diversity": diversity(draws),
+        **task.extra(draws),
+    }
+
+
+def diversity(draws: Tensor) -> np.ndarray:
+    """The paper's measure (appendix 3.4) of draws (draw, item, *event), (item,): the mean standard deviation of the ten draws
+    whose mean pixel is farthest from that of the draw in the middle, or of half of them, if they are fewer than twenty."""
+    means = draws.flatten(2).mean(2)
+    middle = (means - means.mean(0)).abs().argmin(0, keepdim=True)
+    far = (means - means.gather(0, middle)).abs().topk(min(10, len(draws) // 2), dim=0).indices
+    chosen = torch.stack([draws[far[:, item], item] for item in range(draws.shape[1])], dim=1)
+    return chosen.std(0).flatten(1).mean(1).numpy()
+
+
+# ------------------------------------------------------------------------------------------------------- runs
+
+
+def run(name: str, seed: int, steps: int, cost: float, options: Common, task: Task) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """One training: its record, and its draws by row."""
+    family = build(name, seed, options, task)
+    record: dict[str, Any] = {"family": name, "seed": seed, "steps": steps, "seconds_a_step": cost}
+    record["weights"] = {part: count_parameters(network) for part, network in family.named_children()}
+    begun = time.process_time()
+    trained = train(
+        family,
+        task.train,
+        num_steps=steps,
+        batch_size=options.batch,
+        seed=seed,
+        schedule=Falling(steps),
+        average=options.average,
+        prepare=task.prepare,
+        progress=False,
+    )
+    record["seconds"] = time.process_time() - begun
+    family.eval()
+    generator: Any = trained.average or family.generator
+    rows = drawn(family, generator, task, options)
+    if isinstance(family, CGML) and options.posterior and task.view is not None:
+        record["noise"] = float((rows["oracle"] - task.x).square().mean().sqrt())
+        rows["posterior"] = posterior(generator, task, options, record["noise"])
+    record["rows"] = {}
+    for row, draws in rows.items():
+        found = scores(draws, task)
+        for group, items in task.groups.items():
+            named = f"{row}, {group}" if group else row
+            part = {score: values[items] for score, values in found.items()}
+            if len(part["psnr"]):  # posterior draws are of the first items alone
+                record["rows"][named] = part
+    for row, found in record["rows"].items():
+        print(f"{name}, seed {seed}, {row}: " + ", ".join(f"{k} {v.mean():.4g}" for k, v in found.items()), flush=True)
+    return record, rows
+
+
+def table(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A line for each family and row: means over seeds and items, and what the energy score and the CRPS have more than those
+    of cgml's prediction, on the items that both have, with standard errors over items."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for each in runs:
+        for row in each["rows"]:
+            found.setdefault((each["family"], row), []).append(each)
+
+    def of_item(row: str, of_seeds: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+        return {score: np.mean([each["rows"][row][score] for each in of_seeds], axis=0) for score in of_seeds[0]["rows"][row]}
+
+    means = {key: of_item(key[1], of_seeds) for key, of_seeds in found.items()}
+    predicted = {row.partition(", ")[2]: v for (_, row), v in means.items() if row.partition(", ")[0] == "predicted"}
+    lines = []
+    for (name, row), values in means.items():
+        of_seeds, first = found[name, row], predicted.get(row.partition(", ")[2])
+        line: dict[str, Any] = {"family": name, "row": row, "seeds": len(of_seeds), "items": len(values["psnr"])}
+        line |= {k: float(np.mean([each[k] for each in of_seeds])) for k in ("steps", "seconds_a_step", "seconds")}
+        line["parameters"] = sum(of_seeds[0]["weights"].values())
+        line |= {score: float(np.nanmean(each)) for score, each in values.items()}
+        if first is not None and first is not values:
+            for score in ("energy_score", "crps"):
+                apart = paired_difference(values[score], first[score][: line["items"]])
+                line[f"{score}_difference"], line[f"{score}_difference_se"] = apart
+        lines.append(line)
+    return lines
+
+
+def printed(lines: list[dict[str, Any]]) -> str:
+    """The table."""
+    extra = [name for name in lines[0] if name not in KNOWN and not name.endswith(("difference", "difference_se"))]
+    head = f"{'':36} {'items':>5} {'steps':>6} {'ms':>4}  {'PSNR':>6} {'SSIM':>6} {'best':>7} {'energy':>7} {'- predicted':>15}"
+    text = [f"{head} {'CRPS':>6} {'diversity':>9} " + " ".join(f"{name:>10}" for name in extra)]
+    for line in lines:
+        apart = f"{line['energy_score_difference']:+.2f} ({line['energy_score_difference_se']:.2f})" if APART in line else ""
+        name, cost = f"{line['family']}, {line['row']}", 1e3 * line["seconds_a_step"]
+        text.append(
+            f"{name:36} {line['items']:5} {line['steps']:6.0f} {cost:4.0f}"
+            f"  {line['psnr']:6.2f} {line['ssim']:6.3f} {line['mse_of_best']:7.4f} {line['energy_score']:7.3f} {apart:>15}"
+            f" {line['crps']:6.4f} {line['diversity']:9.4f} " + " ".join(f"{line[name]:10.3f}" for name in extra)
+        )
+    return "\n".join(text)
+
+
+KNOWN = ("family", "row", "seeds", "items", "steps", "seconds_a_step", "seconds", "parameters", *SCORES)
+APART = "energy_score_difference"
+
+
+def picture(columns: dict[str, Tensor], path: Path) -> None:
+    """Images (item, 1 or 3, height, width), a column for each name."""
+    from matplotlib.figure import Figure
+
+    count = len(next(iter(columns.values())))
+    figure = Figure(figsize=(0.9 * len(columns), 0.9 * count + 0.3), layout="constrained")
+    for axis, (name, images) in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns.items(), strict=True):
+        colours = images.expand(-1, 3, -1, -1).clamp(*RANGE)
+        axis.imshow(((colours + 1) / 2).permute(0, 2, 3, 1).flatten(0, 1).numpy(), interpolation="nearest")
+        axis.set_title(name, fontsize=5)
+        axis.axis("off")
+    figure.savefig(path, dpi=120)
+
+
+def experiment(
+    options: Common, task: Task, record: dict[str, Any] | None = None, columns: dict[str, Tensor] | None = None
+) -> dict[str, Any]:
+    """All trainings of a call, their table, the record and the picture.
+
+    :param record: what else it holds; ``columns`` what else the picture shows, first.
+    """
+    cost = costs(options, task)
+    about = {name: str(value) for name, value in vars(options).items() if name in vars(Common())}
+    found: dict[str, Any] = {"command": shlex.join(["python", *sys.argv]), "options": about, **(record or {})}
+    found["runs"] = []
+    few = slice(options.pictures)
+    shown = {**(columns or {}), "truth": task.show(task.x[few], task.condition[few])}
+    for seed in options.seeds:
+        for name in options.families:
+            steps = max(1, round(60 * options.minutes / cost[name]))
+            one, rows = run(name, seed, steps, cost[name], options, task)
+            found["runs"].append(one)
+            if seed == options.seeds[0]:
+                for row, draws in rows.items():
+                    for k in range(3 if row == "predicted" else 1):
+                        shown[f"{name}, {row}" if k == 0 else f"{name}, {row} {k + 1}"] = task.show(
+                            draws[k][few], task.condition[few][: draws.shape[1]]
+                        )
+            found["table"] = table(found["runs"])
+            write(found, options.output)
+    print(printed(found["table"]))
+    picture(shown, options.output.with_name(f"{options.output.name}.png"))
+    return found
+
+
+def write(record: dict[str, Any], path: Path) -> None:
+    path.with_name(f"{path.name}.json").write_text(json.dumps(record, default=short) + "\n", encoding="utf-8")
+
+
+def short(values: np.ndarray) -> list[float]:
+    """The scores of the items, as they are stored."""
+    return [float(f"{value:.5g}") for value in values]

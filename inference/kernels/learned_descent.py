@@ -1,0 +1,128 @@
+"""Draws of the prior, led to where a network expects the posterior's modes: no gradient, no target, no density.
+
+A predictor has watched latents move while a cost fell (`cogen.models.networks.latent_descent`). Each transition draws every
+chain anew from the prior and lets the predictor lead it. What comes out are end points: draws of a distribution that has no
+density and follows no rule but the training, and that may lie anywhere around the posterior. There are no weights, and no
+evidence; chains that shall arrive start from them (`cogen.models.EndpointGuide`).
+
+References:
+    Conditional generative modeling via learning the latent space (cGML). Anonymous, under review 2020 (section 3: inference).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from cogen.inference.adapters.ensemble_kernel import EnsembleKernel
+from cogen.inference.kernels.kernel import ExactDraws, Kernel, Start
+from cogen.inference.targets.target import Target
+
+Array = jax.Array
+
+
+class LearnedState(NamedTuple):
+    """The end points of one item's chains."""
+
+    iteration: Array
+    u: Array
+    """(chain, dim)"""
+
+    @property
+    def position(self) -> Array:
+        return self.u
+
+
+class LearnedInfo(NamedTuple):
+    """End points, chain by chain."""
+
+    lp: Array
+    """The log joint density there."""
+    n_steps: Array
+    """Gradient evaluations: none."""
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedSettings:
+    """The predictor, and nothing else.
+
+    :param predictor: a function from the unconstrained values of the latent sites by name, and the model's arguments, to such
+        values; or an object with the methods ``numpyro`` and ``pyro``, which are that function in JAX, of one chain, and in
+        torch, of (chain, item, *shape); such as a `LatentDescent`.
+
+    Raises TypeError for what cannot be called.
+    """
+
+    predictor: Any
+
+    def __post_init__(self) -> None:
+        if not callable(self.predictor):
+            raise TypeError(f"the predictor is {self.predictor!r}: give a function, or a LatentDescent that was trained")
+
+    def function(self, library: str) -> Callable[..., Mapping[str, Any]]:
+        """The predictor of "numpyro" or "pyro"."""
+        return getattr(self.predictor, library, self.predictor)
+
+
+def check_counts(name: str, num_warmup: int) -> None:
+    """Raises ValueError for a warm-up."""
+    if num_warmup:
+        raise ValueError(f"num_warmup={num_warmup}: {name} draws its end points at once: give num_warmup=0")
+
+
+def check_sites(led: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Raises ValueError where a predictor gives other sites or shapes than it was given."""
+    made, given = ({name: tuple(value.shape) for name, value in each.items()} for each in (led, values))
+    if made != given:
+        raise ValueError(f"the predictor leads to the sites {made}, and the model has {given}")
+
+
+def check_start(name: str, start: Start) -> None:
+    """Raises ValueError for given positions."""
+    if not start.exact:
+        raise ValueError(f"{name} draws its starts from the prior: it takes no start=")
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedKernel(Kernel):
+    settings: LearnedSettings
+    num_warmup: int
+    num_chains: int
+
+    needs_gradient = False
+
+    def path(self, state: LearnedState, info: LearnedInfo) -> dict[str, Array]:
+        return {"lp": info.lp.mean()}
+
+    def init(self, target: Target, key: Array, start: Start) -> LearnedState:
+        """Raises ValueError for given positions and for a warm-up."""
+        check_counts("LearnedDescent", self.num_warmup)
+        check_start("LearnedDescent", start)
+        return LearnedState(jnp.int32(0), start.positions(target, key))
+
+    def step(self, target: Target, key: Array, state: LearnedState) -> tuple[LearnedState, LearnedInfo]:
+        assert target.program is not None
+        _, args, kwargs = target.program
+        function = self.settings.function("numpyro")
+
+        def led(u: Array) -> Array:
+            values = target.sites(u)
+            moved = function(values, *args, **kwargs)
+            check_sites(moved, values)
+            return ravel_pytree(dict(moved))[0]
+
+        u = jax.vmap(led)(ExactDraws(self.num_chains).positions(target, key))
+        lp = jax.vmap(lambda v: target.reference(v).sum() + target.tilt(v).sum())(u)
+        return LearnedState(state.iteration + 1, u), LearnedInfo(lp, jnp.zeros(self.num_chains, jnp.int32))
+
+
+class LearnedDescent(EnsembleKernel, settings=LearnedSettings, kernel=LearnedKernel):
+    """End points of learned descents, as in ``infer(seen, LearnedDescent(predictor), num_warmup=0, ...)``."""
+
+    def __init__(self, predictor: Any, model: Callable | None = None) -> None:
+        super().__init__(model, predictor=predictor)

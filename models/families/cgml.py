@@ -1,0 +1,193 @@
+"""Conditional generation by learning how the latent moves (cGML): an encoder H, a generator G, and a predictor Z.
+
+In every step a latent on the unit sphere is drawn for each item, and moves down the cost E = d(x, G(z, H(c))):
+
+    "turning"       z_t+1 = z_t turned against dE / dz by an angle of step_size (1 - t / num_steps)
+    "gradient"      z_t+1 = unit(z_t - step_size dE / dz)                                        as published
+
+    predictor       descend L1[Z(z_t, h), (z_t+1, alpha |z_t+1 - z_t|)] over all t               + a penalty, below
+    G and H         descend E at the last z                                                      + a penalty, below
+
+Where a condition has several x, the latents of each gather where G makes it; Z, which never sees an x, learns the ways there.
+Where it leads, given a condition alone, is `LatentDescent`.
+
+The gradient of an L1 cost says hardly how far the least cost is, so that z arrives for few step sizes. Angles that fall arrive
+for many, whatever the scale of x. They also move z where the cost is least already, so that G has to make the same x of all
+latents around: which spreads every x over much of the sphere.
+
+Both penalties keep the networks from steep changes: the mean absolute difference of their outputs for inputs with and without
+noise (appendix 2.4).
+
+References:
+    Conditional generative modeling via learning the latent space (cGML). Anonymous, under review 2020 (Algorithm 1).
+Departures: angles that fall are ours. Z takes one optimiser step on all num_steps pairs of a batch, not one on each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import l1_loss
+
+from cogen.models.families.family import Batch, Family, Update, adam, held
+from cogen.models.families.pix2pix import RECIPE as TRANSLATION
+from cogen.models.families.sizes import PairSizes
+from cogen.models.frozen import frozen
+from cogen.models.networks.latent_descent import LatentDescent, Predictor, SphericalGenerator, on_sphere
+
+Cost = Callable[[Tensor, Tensor], Tensor]
+"""From what is made and what is true, (batch, *event) each, to a cost of each item, (batch,)."""
+
+
+@dataclass(frozen=True)
+class AbsoluteDifference:
+    """The mean absolute difference of each item; an object, so that a checkpoint knows it by its name."""
+
+    def __call__(self, made: Tensor, x: Tensor) -> Tensor:
+        return (made - x).abs().flatten(1).mean(1)
+
+
+ABSOLUTE = AbsoluteDifference()
+
+
+class CGML(Family):
+    """A spherical generator and a predictor of its latents' ways; batches are (x, condition).
+
+    :param cost: of what is made; a dataclass, where the training has checkpoints.
+    :param num_steps: of z before each update, and in the descent.
+    :param moves: of z, as above.
+    :param step_size: the first angle, or what the gradient is multiplied by.
+    :param alpha: of the expected momentum (section 2.2).
+    :param noise: standard deviation of what is added to the inputs of both networks for the penalties.
+    :param penalty: weight of these; 0 leaves them out.
+    :param momentum: whether the descent has rho.
+    :param predictor_rate: of Adam for Z; default the generator's.
+
+    Raises ValueError for numbers that are not positive, or negative where they may be zero.
+    """
+
+    generator: SphericalGenerator
+
+    def __init__(
+        self,
+        generator: SphericalGenerator,
+        predictor: Predictor,
+        latent_dim: int,
+        *,
+        cost: Cost = ABSOLUTE,
+        num_steps: int = 20,
+        moves: Literal["turning", "gradient"] = "turning",
+        step_size: float = 0.4,
+        alpha: float = 1.0,
+        noise: float = 0.01,
+        penalty: float = 0.0,
+        momentum: bool = True,
+        learning_rate: float = 1e-3,
+        predictor_rate: float | None = None,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> None:
+        super().__init__()
+        if moves not in ("turning", "gradient"):
+            raise ValueError(f"moves={moves!r}: a latent moves by 'turning' or by the 'gradient'")
+        if num_steps < 1 or not min(step_size, alpha) > 0 or not min(noise, penalty) >= 0:
+            raise ValueError(
+                f"num_steps={num_steps}, step_size={step_size}, alpha={alpha}, noise={noise}, penalty={penalty}: at least one"
+                " step, a positive step size and alpha, and a noise and a penalty that are not negative"
+            )
+        self.generator, self.predictor, self.latent_dim = generator, predictor, latent_dim
+        self.cost, self.num_steps, self.alpha = cost, num_steps, alpha
+        self.moves, self.step_size = moves, step_size
+        self.noise, self.penalty, self.momentum = noise, penalty, momentum
+        self.learning_rate, self.predictor_rate, self.betas = learning_rate, predictor_rate or learning_rate, betas
+
+    @property
+    def descent(self) -> LatentDescent:
+        """Of latents: a frozen copy with the networks as they are now."""
+        network: Any = self.generator.network
+        return frozen(LatentDescent(network.down, self.predictor, self.num_steps, self.momentum))
+
+    def optimizers(self) -> dict[str, Any]:
+        return {
+            "predictor": adam(self.predictor, learning_rate=self.predictor_rate, betas=self.betas),
+            "generator": adam(self.generator, learning_rate=self.learning_rate, betas=self.betas),
+        }
+
+    def step(self, batch: Batch, update: Update, iteration: int) -> None:
+        x, condition = batch
+        network: Any = self.generator.network
+        with held(list(self.generator.parameters())):
+            features = network.down(condition)
+            way = self.ways(x, condition, features)
+        update("predictor", lambda: self._predictor_loss(way, features[-1].flatten(1)))
+        update("generator", lambda: self._generator_loss(way[-1], x, condition))
+
+    def ways(
+        self, x: Tensor, condition: Tensor, features: Sequence[Tensor], z: Tensor | None = None, network: Any = None
+    ) -> Tensor:
+        """Of latents with x in hand, from z (batch, latent_dim) or new draws: (num_steps + 1, batch, latent_dim).
+
+        ``network`` takes the place of the generator's, as an average of it.
+        """
+        network = network or self.generator.network
+        way = [on_sphere(self.latent(len(x)) if z is None else z)]
+        for t in range(self.num_steps):
+            latent = way[-1].detach().requires_grad_()
+            with torch.enable_grad():
+                cost = self.cost(network.decode(latent, features, condition), x).sum()
+                (gradient,) = torch.autograd.grad(cost, latent)
+            way.append(self._moved(way[-1], gradient, t))
+        return torch.stack(way)
+
+    def _moved(self, z: Tensor, gradient: Tensor, t: int) -> Tensor:
+        if self.moves == "gradient":
+            return on_sphere(z - self.step_size * gradient)
+        angle = self.step_size * (1 - t / self.num_steps)
+        tangent = on_sphere(gradient - (gradient * z).sum(-1, keepdim=True) * z)
+        return on_sphere(math.cos(angle) * z - math.sin(angle) * tangent)
+
+    def _predictor_loss(self, way: Tensor, h: Tensor) -> Tensor:
+        before, after = way[:-1].flatten(0, 1), way[1:].flatten(0, 1)
+        moved = self.alpha * (after - before).norm(dim=1, keepdim=True)
+        target, distance = self.predictor(before, self.predictor.project(h).repeat(self.num_steps, 1))
+        loss = (target - after).abs().sum(1).mean() + (distance - moved).abs().mean()
+        if not self.penalty:
+            return loss
+        other, _ = self.predictor(self._noisy(before), self.predictor.project(self._noisy(h)).repeat(self.num_steps, 1))
+        return loss + self.penalty * l1_loss(other, target)
+
+    def _generator_loss(self, z: Tensor, x: Tensor, condition: Tensor) -> Tensor:
+        network: Any = self.generator.network
+        features = network.down(condition)
+        made = network.decode(z, features, condition)
+        loss = self.cost(made, x).mean()
+        if not self.penalty:
+            return loss
+        other = network.decode(self._noisy(z), [self._noisy(each) for each in features], condition)
+        return loss + self.penalty * l1_loss(other, made)
+
+    def _noisy(self, values: Tensor) -> Tensor:
+        return values + self.noise * torch.randn_like(values)
+
+
+# --- recipe --------------------------------------------------------------------------------------------------------
+
+
+def _build(sizes: PairSizes, rates: Mapping[str, Any]) -> CGML:
+    return CGML(sizes.spherical(), sizes.predictor(), sizes.latent_dim, **rates)
+
+
+RECIPE = replace(
+    TRANSLATION,
+    build=_build,
+    latent_dim=16,
+    learning_rate=1e-3,
+    batch_size=20,
+    epochs=20.0,
+    generator=PairSizes.spherical_architecture,
+    predictor=PairSizes.predictor_architecture,
+)
