@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+from cgml_tables import of_baselines, of_branches, of_columns, of_descents, of_remark, of_uncertainty
 from completion_tables import long_table, remedies, rows_of, short_table
 from cooperative_tables import of_classes, of_energies, of_pairs, of_routes, of_style, of_translations
 
@@ -158,6 +159,12 @@ RECORDS: dict[str, Callable[[list[dict[str, Any]]], tuple[str, list[list[str]]]]
     "style": of_style,
     "routes": of_routes,
     "translations": of_translations,
+    "branches": of_branches,
+    "baselines": of_baselines,
+    "uncertainty": of_uncertainty,
+    "descents": of_descents,
+    "remark": of_remark,
+    "columns": of_columns,
 }
 """Of some records as they are."""
 

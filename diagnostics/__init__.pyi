@@ -25,6 +25,8 @@ from .groups import independent_groups as independent_groups
 from .image_quality import hidden_ssim as hidden_ssim
 from .image_quality import ms_ssim as ms_ssim
 from .image_quality import ssim as ssim
+from .perceptual_distance import lpips as lpips
+from .perceptual_distance import pieapp as pieapp
 from .pictures import plot_annealing as plot_annealing
 from .pictures import plot_completions as plot_completions
 from .predictive_checks import predictive_checks as predictive_checks

@@ -144,7 +144,7 @@ def main(options: Options) -> dict[str, Any]:
         few = slice(options.pictures)
         record = {"data": Path(options.data).name, "paper": PAPER}
         return experiment(options, task, record, {"lightness": task.condition[few]})
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         sys.exit(f"cgml_colour: {error}")
 
 

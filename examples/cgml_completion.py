@@ -112,7 +112,7 @@ def main(options: Options) -> dict[str, Any]:
         few = slice(options.pictures)
         record = {"data": Path(options.data).name, "paper": PAPER}
         return experiment(options, task, record, {"seen": task.condition[few, :-1]})
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         sys.exit(f"cgml_completion: {error}")
 
 

@@ -158,7 +158,7 @@ def main(options: Options) -> dict[str, Any]:
         return experiment(
             options, task, {"task": options.task, "rate": options.rate, "data": data.name}, {"seen": shown[: options.pictures]}
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         sys.exit(f"cgml_digits: {error}")
 
 

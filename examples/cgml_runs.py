@@ -29,14 +29,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from step_costs import step_costs
 from torch import Tensor
 
-from cogen.diagnostics import paired_difference, score_completions
+from cogen.diagnostics import lpips, paired_difference, pieapp, score_completions
 from cogen.models import Array, CoGenerator
 from cogen.models.families.cgml import ABSOLUTE, CGML, Cost
 from cogen.models.families.context_encoder import ContextEncoder
@@ -51,6 +51,7 @@ from cogen.models.training.trainer import train
 from cogen.models.views import View
 
 RANGE = (-1.0, 1.0)
+PERCEPTUAL = {"lpips": lpips, "pieapp": pieapp}
 SCORES = ("psnr", "ssim", "mse_of_best", "energy_score", "crps", "diversity")
 
 
@@ -78,6 +79,8 @@ class Common:
     draws: int = 16
     posterior: int = 0
     """So many items have posterior draws."""
+    perceptual: tuple[Literal["lpips", "pieapp"], ...] = ()
+    """Measures of the mean of the draws by other packages, where they are installed."""
     pictures: int = 6
     threads: int = 1
     output: Path = Path("cgml")
@@ -179,7 +182,7 @@ def posterior(generator: Any, task: Task, options: Common, noise: float) -> Tens
     return torch.from_numpy(seen.decode(z.reshape(-1, z.shape[-1])).reshape(len(z), *x.shape))
 
 
-def scores(draws: Tensor, task: Task) -> dict[str, np.ndarray]:
+def scores(draws: Tensor, task: Task, perceptual: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
     """Of draws (draw, item, *event), item by item; of the first items where there are fewer."""
     items = draws.shape[1]
     hidden = None if task.hidden is None else task.hidden[:items].numpy()
@@ -190,7 +193,14 @@ def scores(draws: Tensor, task: Task) -> dict[str, np.ndarray]:
         **{name: found[name].values for name in SCORES if name != "diversity"},
         "diversity": diversity(draws),
         **task.extra(draws),
+        **{name: PERCEPTUAL[name](*shown(draws, task), RANGE) for name in perceptual},
     }
+
+
+def shown(draws: Tensor, task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of the draws and the truth as pictures."""
+    few = slice(draws.shape[1])
+    return task.show(draws.mean(0), task.condition[few]).numpy(), task.show(task.x[few], task.condition[few]).numpy()
 
 
 def diversity(draws: Tensor) -> np.ndarray:
@@ -206,8 +216,10 @@ def diversity(draws: Tensor) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------- runs
 
 
-def run(name: str, seed: int, steps: int, cost: float, options: Common, task: Task) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """One training: its record, and its draws by row."""
+def run(
+    name: str, seed: int, steps: int, cost: float, options: Common, task: Task
+) -> tuple[dict[str, Any], dict[str, Tensor], Any]:
+    """One training: its record, its draws by row, and the generator."""
     family = build(name, seed, options, task)
     record: dict[str, Any] = {"family": name, "seed": seed, "steps": steps, "seconds_a_step": cost}
     record["weights"] = {part: count_parameters(network) for part, network in family.named_children()}
@@ -232,7 +244,7 @@ def run(name: str, seed: int, steps: int, cost: float, options: Common, task: Ta
         rows["posterior"] = posterior(generator, task, options, record["noise"])
     record["rows"] = {}
     for row, draws in rows.items():
-        found = scores(draws, task)
+        found = scores(draws, task, options.perceptual)
         for group, items in task.groups.items():
             named = f"{row}, {group}" if group else row
             part = {score: values[items] for score, values in found.items()}
@@ -240,7 +252,7 @@ def run(name: str, seed: int, steps: int, cost: float, options: Common, task: Ta
                 record["rows"][named] = part
     for row, found in record["rows"].items():
         print(f"{name}, seed {seed}, {row}: " + ", ".join(f"{k} {v.mean():.4g}" for k, v in found.items()), flush=True)
-    return record, rows
+    return record, rows, generator
 
 
 def table(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -306,24 +318,30 @@ def picture(columns: dict[str, Tensor], path: Path) -> None:
 
 
 def experiment(
-    options: Common, task: Task, record: dict[str, Any] | None = None, columns: dict[str, Tensor] | None = None
+    options: Common,
+    task: Task,
+    record: dict[str, Any] | None = None,
+    columns: dict[str, Tensor] | None = None,
+    keep: bool = False,
 ) -> dict[str, Any]:
     """All trainings of a call, their table, the record and the picture.
 
     :param record: what else it holds; ``columns`` what else the picture shows, first.
+    :param keep: give back the generators of the first seed too, by family, as "networks".
     """
     cost = costs(options, task)
     about = {name: str(value) for name, value in vars(options).items() if name in vars(Common())}
     found: dict[str, Any] = {"command": shlex.join(["python", *sys.argv]), "options": about, **(record or {})}
-    found["runs"] = []
+    found["runs"], networks = [], {}
     few = slice(options.pictures)
     shown = {**(columns or {}), "truth": task.show(task.x[few], task.condition[few])}
     for seed in options.seeds:
         for name in options.families:
             steps = max(1, round(60 * options.minutes / cost[name]))
-            one, rows = run(name, seed, steps, cost[name], options, task)
+            one, rows, generator = run(name, seed, steps, cost[name], options, task)
             found["runs"].append(one)
             if seed == options.seeds[0]:
+                networks[name] = generator
                 for row, draws in rows.items():
                     for k in range(3 if row == "predicted" else 1):
                         shown[f"{name}, {row}" if k == 0 else f"{name}, {row} {k + 1}"] = task.show(
@@ -333,7 +351,7 @@ def experiment(
             write(found, options.output)
     print(printed(found["table"]))
     picture(shown, options.output.with_name(f"{options.output.name}.png"))
-    return found
+    return {**found, "networks": networks} if keep else found
 
 
 def write(record: dict[str, Any], path: Path) -> None:

@@ -66,7 +66,7 @@ def main(options: Options) -> dict[str, Any]:
         few = slice(options.pictures)
         record = {"task": options.task, "data": Path(options.data).name}
         return experiment(options, task, record, {"condition": task.condition[few]})
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         sys.exit(f"cgml_translation: {error}")
 
 
