@@ -36,7 +36,7 @@ from torch.nn.functional import l1_loss
 
 from cogen.models.families.family import Batch, Family, Update, adam, held
 from cogen.models.families.pix2pix import RECIPE as TRANSLATION
-from cogen.models.families.sizes import PairSizes
+from cogen.models.families.sizes import Architecture, PairSizes
 from cogen.models.frozen import frozen
 from cogen.models.networks.latent_descent import LatentDescent, Predictor, SphericalGenerator, on_sphere
 
@@ -177,8 +177,19 @@ class CGML(Family):
 # --- recipe --------------------------------------------------------------------------------------------------------
 
 
+OF_IMAGES: dict[str, Any] = {"num_steps": 5, "momentum": False}
+"""For images, with a first angle of `STEP_SIZE`: more steps cost more than they bring, larger angles lead where no predictor
+can follow, and with rho the end points of an image gather at one (docs/cgml.md)."""
+STEP_SIZE = 0.3
+
+
 def _build(sizes: PairSizes, rates: Mapping[str, Any]) -> CGML:
-    return CGML(sizes.spherical(), sizes.predictor(), sizes.latent_dim, **rates)
+    return CGML(sizes.spherical(), sizes.predictor(), sizes.latent_dim, step_size=STEP_SIZE, **OF_IMAGES, **rates)
+
+
+def _descent(sizes: PairSizes) -> Architecture:
+    name, arguments = sizes.predictor_architecture()
+    return Architecture(name, {**arguments, **OF_IMAGES})
 
 
 RECIPE = replace(
@@ -189,5 +200,5 @@ RECIPE = replace(
     batch_size=20,
     epochs=20.0,
     generator=PairSizes.spherical_architecture,
-    predictor=PairSizes.predictor_architecture,
+    predictor=_descent,
 )

@@ -154,6 +154,7 @@ def test_a_published_size_can_be_stored_and_read(tmp_path):
     found = load_predictor(tmp_path / "g")
     assert isinstance(found, LatentDescent)
     torch.testing.assert_close(found(u, condition), trained.descent(u, condition))
+    assert (found.num_steps, found.momentum) == (trained.num_steps, trained.momentum)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from cogen.models.families.ali import ALI, JointCritic
 from cogen.models.families.alice import ALICE
 from cogen.models.families.alternating import AlternatingBackPropagation
 from cogen.models.families.bicyclegan import BicycleGAN
+from cogen.models.families.cgml import CGML
 from cogen.models.families.context_encoder import ContextEncoder
 from cogen.models.families.coopnets import CoopNets
 from cogen.models.families.family import Family, Updates
@@ -119,6 +120,7 @@ OF_PAIRS: dict[str, Callable[[], Family]] = {
         FILLED.unet(0.5), FILLED.energy(), LATENT, ShortRun.langevin(2, 0.1), fills=True, weight=1.0, **RATE
     ),
     "context-encoder": lambda: ContextEncoder(FILLED.encoder_decoder(), FILLED.critic(of_pairs=False), LATENT, **RATE),
+    "cgml": lambda: CGML(SIZES.spherical(), SIZES.predictor(), LATENT, num_steps=5, **RATE),
 }
 
 
@@ -268,10 +270,14 @@ def test_it_is_stored_and_conditioned_in_both_ppls(name, tmp_path):
     assert total == pytest.approx(float(in_torch), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["bicyclegan", "context-encoder"])  # each of the two networks
+@pytest.mark.parametrize("name", ["bicyclegan", "context-encoder", "cgml"])  # each of the networks
 def test_a_translation_is_stored_and_conditioned_in_both_ppls_given_its_condition(name, tmp_path):
     family, (x, condition) = fresh(name).eval(), pairs(3, seed=5)
-    architecture = SIZES.unet_architecture(0.0) if name == "bicyclegan" else FILLED.encoder_decoder_architecture()
+    architecture = {
+        "bicyclegan": SIZES.unet_architecture(0.0),
+        "context-encoder": FILLED.encoder_decoder_architecture(),
+        "cgml": SIZES.spherical_architecture(),
+    }[name]
     about = {"latent_dim": LATENT, "event_shape": (1, 8, 8), "value_range": (-1, 1), "noise_scale": 0.1}
     config = GeneratorConfig(*architecture, contexts={"condition": Array((2, 8, 8), (-1, 1))}, **about)
     save_generator(tmp_path / "two", family.generator, config)
