@@ -42,6 +42,10 @@ class LearnedKernel(Kernel):
 
     needs_gradient = False
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts, "end_points": 1}
+
     def path(self, state: LearnedState, info: LearnedInfo) -> dict[str, Tensor]:
         return {"lp": info.lp.mean(0)}
 

@@ -111,8 +111,14 @@ class LatentDescent(nn.Module):
         return torch.stack(self._ways(z, self.features(condition)))
 
     def features(self, condition: Tensor) -> Tensor:
-        """What the predictor sees of conditions, projected."""
-        return self.predictor.project(self.down(condition)[-1].flatten(1))
+        """What the predictor sees of conditions, projected. Raises ValueError for those of another size than it knows."""
+        h, known = self.down(condition)[-1].flatten(1), self.predictor.of_features.in_features
+        if h.shape[1] != known:
+            raise ValueError(
+                f"conditions of shape {tuple(condition.shape[1:])} have {h.shape[1]} features, and the predictor knows {known}:"
+                " give conditions of the size that it was trained on"
+            )
+        return self.predictor.project(h)
 
     def step(self, z: Tensor, h: Tensor) -> Tensor:
         """The next latents of z (batch, latent_dim) on the sphere, given `features` h."""
@@ -131,6 +137,7 @@ class LatentDescent(nn.Module):
         """Latent sites of chains (chain, item, *shape) after the descent, given a model's data. Raises ValueError without a
         condition."""
         z, condition = values["z"], torch.as_tensor(given_condition(data))
+        self._check_latents(z)
         with torch.no_grad(), evaluation(self):
             h = self.features(condition).repeat(len(z), 1)
             flat = z.flatten(0, 1)
@@ -145,6 +152,7 @@ class LatentDescent(nn.Module):
         from cogen.models.jax_bridge.torch_to_jax import as_jax
 
         condition = jnp.asarray(given_condition(data))
+        self._check_latents(values["z"])
         if self._jax is None:
             with jax.ensure_compile_time_eval():  # it may be met inside a trace
                 width = self.predictor.of_features.out_features
@@ -155,6 +163,14 @@ class LatentDescent(nn.Module):
         length = jnp.linalg.norm(u, axis=1, keepdims=True)
         z = u / jnp.maximum(length, 1e-12)
         return {**values, "z": length * jax.lax.fori_loop(0, self.num_steps, lambda _, z: step(z, h=h), z)}
+
+    def _check_latents(self, z: Any) -> None:
+        if z.shape[-1] != self.predictor.latent_dim:
+            raise ValueError(f"the descent leads {self.predictor.latent_dim} latents, the model has {z.shape[-1]}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the compiled functions, which no pickle holds."""
+        return {**vars(self), "_jax": None}
 
 
 class _Called(nn.Module):

@@ -1,10 +1,13 @@
 """Learned descents: Eq. 4 with and without rho, what a condition and a latent must be, and the same in torch and in JAX."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from cogen.diagnostics import diagnose
 from cogen.inference import LearnedDescent, PyroLearnedDescent, infer
 from cogen.models import Array, CoGenerator, LatentDescent, Predictor, SphericalGenerator, views
 from cogen.models.networks.latent_descent import latent_descent, on_sphere, spherical_generator
@@ -110,6 +113,9 @@ def test_end_points_of_every_item(kernel, seen):
     assert np.abs(np.corrcoef(length[:, 0, 0], length[:, 1, 0])[0, 1]) < 0.3
     assert posterior["posterior"].attrs["kernel"] == kernel.__name__
     assert int(np.sum(posterior["posterior"].attrs["gradient_evaluations"])) == 0
+    said = diagnose(posterior)
+    assert said[0].startswith("these are end points of learned descents, which look at the condition")
+    assert not any("R-hat" in sentence for sentence in said)
     x = seen.decode(z[:, 0].reshape(-1, 2)).reshape(200, 3, 4)
     lp = -0.5 * (np.square(z[:, 0]).sum(-1) + np.square(x).sum(-1)) - 3 * np.log(2 * np.pi)
     np.testing.assert_allclose(posterior["sample_stats"]["lp"].values[:, 0], lp, atol=1e-4)
@@ -140,9 +146,28 @@ def test_what_no_descent_can_do(kernel, seen):
         kernel(3)
     with pytest.raises(ValueError, match=r"the predictor leads to the sites \{'u': .*\}, and the model has \{'z': "):
         infer(seen, kernel(lambda values, data: {"u": values["z"]}), num_warmup=0, **counts)
+    descent.predictor.latent_dim = 5
+    with pytest.raises(ValueError, match="the descent leads 5 latents, the model has 2"):
+        infer(seen, kernel(descent), num_warmup=0, **counts)
     plain = CoGenerator(nn.Linear(2, 4), latent_dim=2, views={"y": views.Identity(scale=1.0)}).condition(y=np.zeros((3, 4)))
     with pytest.raises(ValueError, match=r"starts from a condition, and none is given: use model.given\(condition=...\)"):
         infer(plain, kernel(descent), num_warmup=0, **counts)
+
+
+def test_conditions_of_another_size_are_said():
+    descent = latent_descent(**SHAPES)
+    with pytest.raises(ValueError, match=r"conditions of shape \(2, 16, 16\) have 32 features, and the predictor knows 8"):
+        descent(torch.randn(2, 3), torch.randn(2, 2, 16, 16))
+
+
+def test_a_descent_is_pickled_without_its_compiled_functions():
+    torch.manual_seed(0)
+    descent = latent_descent(**SHAPES, num_steps=2).eval()
+    u, condition = torch.randn(2, 3), torch.randn(2, 2, 8, 8)
+    data = {"context": {"condition": condition.numpy()}}
+    made = descent.numpyro({"z": u.numpy()}, data)["z"]
+    again = pickle.loads(pickle.dumps(descent))
+    np.testing.assert_array_equal(again.numpyro({"z": u.numpy()}, data)["z"], made)
 
 
 def test_any_function_leads_the_sites_of_any_model():
