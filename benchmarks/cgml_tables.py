@@ -72,16 +72,18 @@ def of_columns(records: list[Row]) -> Table:
     cells = []
     for line in lines:
         cost = [f"{line['steps']:,.0f}", f"{1e3 * line['seconds_a_step']:.0f}"]
-        apart = ["", ""]
-        if "energy_score_difference" in line:
-            apart = [
-                f"{line[f'{name}_difference']:+.{digits}f} ({line[f'{name}_difference_se']:.{digits}f})"
-                for name, digits in (("energy_score", 2), ("crps", 4))
-            ]
+        apart = {}
+        for name, digits in (("energy_score", 2), ("energy_score_random", 2), ("crps", 4), ("crps_random", 4)):
+            apart[name] = ""
+            if f"{name}_difference" in line:
+                error = line[f"{name}_difference_se"]
+                apart[name] = f"{line[f'{name}_difference']:+.{digits}f} ({error:.{digits}f})"
         scores = [f"{line['psnr']:.2f}", f"{line['ssim']:.3f}", f"{line['mse_of_best']:.4f}", f"{line['energy_score']:.3f}"]
-        rest = [apart[0], f"{line['crps']:.4f}", apart[1], f"{line['diversity']:.3f}"]
+        rest = [apart["energy_score"], apart["energy_score_random"]]
+        rest += [f"{line['crps']:.4f}", apart["crps"], apart["crps_random"], f"{line['diversity']:.3f}"]
         more = [f"{line[name]:.3f}" for name in extra]
         cells.append([line["family"], line["row"], str(line["seeds"]), str(line["items"]), *cost, *scores, *rest, *more])
     header = "family | z | seeds | items | steps | ms a step | PSNR of the mean | SSIM of the mean | squared error of the best"
     named = "".join(f" | {name.replace('_', ' ')}" for name in extra)
-    return f"{header} | energy score | minus predicted (s.e.) | CRPS | minus predicted (s.e.) | diversity{named}", cells
+    differences = "minus predicted (s.e.) | minus random (s.e.)"
+    return f"{header} | energy score | {differences} | CRPS | {differences} | diversity{named}", cells

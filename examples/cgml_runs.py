@@ -18,6 +18,8 @@ for the same processor time: what a step of each costs is measured first, in tur
 Scores are of K draws of each: PSNR and SSIM of their mean, the squared error of the best, fair energy score and CRPS, and the
 paper's diversity (appendix 3.4). PSNR and the scores favour a blur differently: the energy score of draws that are one image is
 its distance, which the blur makes small.
+
+    python examples/cgml_runs.py RECORD.json      makes the table of a record anew, of its runs
 """
 
 from __future__ import annotations
@@ -257,7 +259,7 @@ def run(
 
 def table(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A line for each family and row: means over seeds and items, and what the energy score and the CRPS have more than those
-    of cgml's prediction, on the items that both have, with standard errors over items."""
+    of cgml's predicted and random draws, on the items that both have, with standard errors over items."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for each in runs:
         for row in each["rows"]:
@@ -267,18 +269,20 @@ def table(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return {score: np.mean([each["rows"][row][score] for each in of_seeds], axis=0) for score in of_seeds[0]["rows"][row]}
 
     means = {key: of_item(key[1], of_seeds) for key, of_seeds in found.items()}
-    predicted = {row.partition(", ")[2]: v for (_, row), v in means.items() if row.partition(", ")[0] == "predicted"}
+    of_cgml = {row: values for (name, row), values in means.items() if name.startswith("cgml")}
     lines = []
     for (name, row), values in means.items():
-        of_seeds, first = found[name, row], predicted.get(row.partition(", ")[2])
+        of_seeds, (_, comma, group) = found[name, row], row.partition(", ")
         line: dict[str, Any] = {"family": name, "row": row, "seeds": len(of_seeds), "items": len(values["psnr"])}
         line |= {k: float(np.mean([each[k] for each in of_seeds])) for k in ("steps", "seconds_a_step", "seconds")}
         line["parameters"] = sum(of_seeds[0]["weights"].values())
         line |= {score: float(np.nanmean(each)) for score, each in values.items()}
-        if first is not None and first is not values:
-            for score in ("energy_score", "crps"):
-                apart = paired_difference(values[score], first[score][: line["items"]])
-                line[f"{score}_difference"], line[f"{score}_difference_se"] = apart
+        for which, suffix in (("predicted", ""), ("random", "_random")):
+            first = of_cgml.get(which + comma + group)
+            if first is not None and first is not values:
+                for score in ("energy_score", "crps"):
+                    apart = paired_difference(values[score], first[score][: line["items"]])
+                    line[f"{score}{suffix}_difference"], line[f"{score}{suffix}_difference_se"] = apart
         lines.append(line)
     return lines
 
@@ -361,3 +365,18 @@ def write(record: dict[str, Any], path: Path) -> None:
 def short(values: np.ndarray) -> list[float]:
     """The scores of the items, as they are stored."""
     return [float(f"{value:.5g}") for value in values]
+
+
+def main(records: tuple[Path, ...]) -> None:
+    """Make the tables of records anew."""
+    for path in records:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        for each in record["runs"]:
+            each["rows"] = {row: {k: np.asarray(v) for k, v in found.items()} for row, found in each["rows"].items()}
+        record["table"] = table(record["runs"])
+        print(printed(record["table"]))
+        write(record, path.with_suffix(""))
+
+
+if __name__ == "__main__":
+    main(tuple(map(Path, sys.argv[1:])))
