@@ -364,7 +364,7 @@ def write(record: dict[str, Any], path: Path) -> None:
 
 def short(values: np.ndarray) -> list[float]:
     """The scores of the items, as they are stored."""
-    return [float(f"{value:.5g}") for value in values]
+    return [float(f"{value:.4g}") for value in values]
 
 
 def main(records: tuple[Path, ...]) -> None:
