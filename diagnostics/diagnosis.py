@@ -40,7 +40,6 @@ def diagnose(posterior: Any) -> list[str]:
     """Everything suspicious about a run, a sentence each; an empty list when nothing looks wrong."""
     table = item_summary(posterior)
     found: list[str] = []
-    of_ends = bool(int(attributes(posterior).get("end_points", 0)))
     for check in (
         _end_points,
         _masks,
@@ -61,13 +60,16 @@ def diagnose(posterior: Any) -> list[str]:
         _predictions,
         _certificate,
     ):
-        if not (of_ends and check is _rhat):  # they are independent, and few of each chain
-            found += check(posterior, table)
+        found += check(posterior, table)
     return found
 
 
+def _are_end_points(posterior: Any) -> bool:
+    return bool(int(attributes(posterior).get("end_points", 0)))
+
+
 def _end_points(posterior: Any, table: pd.DataFrame) -> list[str]:
-    if not int(attributes(posterior).get("end_points", 0)):
+    if not _are_end_points(posterior):
         return []
     return [
         "these are end points of learned descents, which look at the condition and not at what is seen: nothing says how far"
@@ -234,6 +236,8 @@ def _populations(posterior: Any, table: pd.DataFrame) -> list[str]:
 
 def _rhat(posterior: Any, table: pd.DataFrame) -> list[str]:
     if "rhat_max" not in table or statistic(posterior, "log_weight") is not None:
+        return []
+    if _are_end_points(posterior):  # independent draws, few of each chain
         return []
     worst = table["rhat_max"].values
     bad, mild = worst > RHAT_BAD, (worst > RHAT_GOOD) & (worst <= RHAT_BAD)

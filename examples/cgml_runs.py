@@ -145,25 +145,25 @@ def costs(options: Common, task: Task) -> dict[str, float]:
 
 
 @torch.no_grad()
-def drawn(family: Any, generator: Any, task: Task, options: Common) -> dict[str, Tensor]:
+def drawn(family: Any, task: Task, options: Common) -> dict[str, Tensor]:
     """Draws (draw, item, *event) of every row."""
     count, items, seed = options.draws, len(task.x), 1
     torch.manual_seed(seed)
     u = torch.randn(count, items, options.latent_dim)
 
     def made(latents: Tensor) -> Tensor:
-        return torch.stack([generator(each, task.condition) for each in latents])
+        return torch.stack([family.generator(each, task.condition) for each in latents])
 
     if not isinstance(family, CGML):
         return {"draws": made(u)}
-    network = generator.network
+    network: Any = family.generator.network
     found = {}
     for name, momentum in (("predicted", True), ("without rho", False)):
         descent = LatentDescent(network.down, family.predictor, family.num_steps, momentum)
         found[name] = made(torch.stack([descent(each, task.condition) for each in u]))
     found["random"] = made(u)
     features = network.down(task.condition)
-    with_target = [family.ways(task.x, task.condition, features, each, network)[-1] for each in u]
+    with_target = [family.ways(task.x, task.condition, features, each)[-1] for each in u]
     found["oracle"] = made(torch.stack(with_target))
     return found
 
@@ -238,9 +238,8 @@ def run(
         progress=False,
     )
     record["seconds"] = time.process_time() - begun
-    family.eval()
-    generator: Any = trained.average or family.generator
-    rows = drawn(family, generator, task, options)
+    family.generator = generator = trained.average or family.generator
+    rows = drawn(family.eval(), task, options)
     if isinstance(family, CGML) and options.posterior and task.view is not None:
         record["noise"] = float((rows["oracle"] - task.x).square().mean().sqrt())
         rows["posterior"] = posterior(generator, task, options, record["noise"])

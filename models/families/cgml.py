@@ -126,14 +126,9 @@ class CGML(Family):
         update("predictor", lambda: self._predictor_loss(way, features[-1].flatten(1)))
         update("generator", lambda: self._generator_loss(way[-1], x, condition))
 
-    def ways(
-        self, x: Tensor, condition: Tensor, features: Sequence[Tensor], z: Tensor | None = None, network: Any = None
-    ) -> Tensor:
-        """Of latents with x in hand, from z (batch, latent_dim) or new draws: (num_steps + 1, batch, latent_dim).
-
-        ``network`` takes the place of the generator's, as an average of it.
-        """
-        network = network or self.generator.network
+    def ways(self, x: Tensor, condition: Tensor, features: Sequence[Tensor], z: Tensor | None = None) -> Tensor:
+        """Of latents with x in hand, from z (batch, latent_dim) or new draws: (num_steps + 1, batch, latent_dim)."""
+        network: Any = self.generator.network
         way = [on_sphere(self.latent(len(x)) if z is None else z)]
         for t in range(self.num_steps):
             latent = way[-1].detach().requires_grad_()

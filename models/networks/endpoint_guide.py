@@ -30,7 +30,7 @@ class EndpointGuide:
     :param widen: kernels are so many times as wide as fits the end points best, which gather closer than the posterior lies.
     :param seed: of their starts, in [0, 2^63).
 
-    Called with the model's arguments it is the Pyro guide; `numpyro` is the NumPyro one. Raises ValueError for a model without
+    Called with the model's arguments it is the Pyro guide. Raises ValueError for a model without
     a condition or with a latent of another size, and for fewer starts.
     """
 
