@@ -87,3 +87,50 @@ def of_columns(records: list[Row]) -> Table:
     named = "".join(f" | {name.replace('_', ' ')}" for name in extra)
     differences = "minus predicted (s.e.) | minus random (s.e.)"
     return f"{header} | energy score | {differences} | CRPS | {differences} | diversity{named}", cells
+
+
+def of_modes(records: list[Row]) -> Table:
+    """The share of the second mode by how often it was trained on, and by the way z is found."""
+    cells = []
+    for record in records:
+        for row in record["modes"]["rows"]:
+            share = f"{100 * row['box']:.1f} ({100 * row['se']:.1f})"
+            cells.append([f"{100 * record['rate']:g}", row["z"], share, f"{row['cost']:.3f}"])
+    return "trained on, % | z | share of boxes, % (s.e.) | mean distance from the nearer image", cells
+
+
+def of_evidence(records: list[Row]) -> Table:
+    """Errors of the log evidence by the start of the annealing and its gradients."""
+    rows = [row for record in records for row in record["evidence"]]
+    cells = [[row["start"], str(row["gradients"]), f"{row['rmse']:.3f}", f"{row['bias']:+.3f}"] for row in rows]
+    return "start | gradients a chain | error of the log evidence | its mean", cells
+
+
+def of_left_out(records: list[Row]) -> Table:
+    """The uncertainty of colours and their error, of a class that was left out and of the others."""
+    cells = []
+    for record in records:
+        trained = "yes" if record["trained on"] else "no"
+        for row in record["uncertainty"]:
+            means = [f"{row[key]:.4f} ({row[f'{key}_se']:.4f})" for key in ("sd", "error")]
+            which = f"class {record['without']}" if row["group"] == "left out" else "others"
+            cells.append([trained, which, str(row["items"]), *means, f"{row['rank_correlation']:.2f}"])
+    return "class trained on | images of | items | standard deviation (s.e.) | error (s.e.) | rank correlation of both", cells
+
+
+def of_classified(records: list[Row]) -> Table:
+    """The share of classes that is read off features."""
+    return "features of | classes read, %", [
+        [name, f"{100 * share:.1f}"] for record in records for name, share in record["classified"].items()
+    ]
+
+
+def of_operations(records: list[Row]) -> Table:
+    """What a family has and costs."""
+    cells = []
+    for record in records:
+        for name in dict.fromkeys(line["family"] for line in record["table"]):
+            line = next(line for line in record["table"] if line["family"] == name)
+            operations = f"{line['operations'] / 1e6:.1f}"
+            cells.append([name, f"{line['parameters'] / 1e6:.2f}", operations, f"{1e3 * line['seconds_a_step']:.0f}"])
+    return "family | parameters of all networks, 10^6 | operations of a draw, 10^6 | ms a training step", cells

@@ -19,7 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from cgml_tables import of_baselines, of_branches, of_columns, of_descents, of_remark, of_uncertainty
+from cgml_tables import (
+    of_baselines,
+    of_branches,
+    of_classified,
+    of_columns,
+    of_descents,
+    of_evidence,
+    of_left_out,
+    of_modes,
+    of_operations,
+    of_remark,
+    of_uncertainty,
+)
 from completion_tables import long_table, remedies, rows_of, short_table
 from cooperative_tables import of_classes, of_energies, of_pairs, of_routes, of_style, of_translations
 
@@ -164,6 +176,11 @@ RECORDS: dict[str, Callable[[list[dict[str, Any]]], tuple[str, list[list[str]]]]
     "uncertainty": of_uncertainty,
     "descents": of_descents,
     "remark": of_remark,
+    "modes": of_modes,
+    "evidence from end points": of_evidence,
+    "left out": of_left_out,
+    "classified": of_classified,
+    "operations": of_operations,
     "columns": of_columns,
 }
 """Of some records as they are."""

@@ -14,11 +14,15 @@ with the distributions of the values of one image as histograms of overlapping b
     rgb_ssim      its SSIM
     overlap       of the histograms of a and b over all items with the true ones, intersection over union (Table 8)
 
+With ``--without CLASS`` no image of this class is trained on. Test images of this class have rows of their own, and for
+them and the others the uncertainty of equation 24 is compared: the standard deviation of a pixel's colours under noise at the
+end of z's way (Figure 23). ``--and-with-it`` trains on the class nevertheless.
+
 STL and ImageNet, on which the paper reports, are larger images. The human studies (Tables 1 and 10) cannot be repeated.
 
 References:
-    Conditional generative modeling via learning the latent space (cGML). Anonymous, under review 2020 (section 5.2, Tables 2
-        and 8).
+    Conditional generative modeling via learning the latent space (cGML). Anonymous, under review 2020 (section 5.2, Tables 2, 8
+        and 9, Figure 23).
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from cgml_runs import Common, Task, experiment
+from cgml_runs import Common, Task, add, experiment, made, picture, starts, ways_of
 from torch import Tensor
 
 from cogen.diagnostics import psnr, ssim
@@ -41,6 +45,8 @@ from cogen.models.training.preparation import Joint, as_floats
 LARGEST = 110.0
 """Of a and b, which sRGB has within 108."""
 BINS = 16
+SHAKEN, SHAKEN_DRAWS = 0.05, 16
+"""Standard deviation of the noise on z, and how many draws of it there are."""
 PAPER = {"psnr": 27.03, "ssim": 0.95, "overlap of a": 0.82, "overlap of b": 0.80}
 """On STL (Tables 2 and 8)."""
 
@@ -58,6 +64,10 @@ class Options(Common):
     first: int = 200
     """Of the test images that are judged; settings are chosen on those before."""
     count: int = 200
+    without: int | None = None
+    """A class that is left out."""
+    and_with_it: bool = False
+    """It is trained on, and has its rows."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +128,19 @@ def task_of(options: Options) -> Task:
     data = load_image_data(options.data, folder=options.folder, size=options.size)
     if data.train.shape[1] != 3:
         raise ValueError(f"{options.data} has {data.train.shape[1]} channels: colours are of images with three")
-    test = torch.from_numpy(data.test)[options.first : options.first + options.count]
-    if not len(test):
+    which = np.arange(len(data.test))[options.first : options.first + options.count]
+    if not len(which):
         raise ValueError(f"--first {options.first}: there are {len(data.test)} test images")
+    train, groups = data.train, {"": slice(None)}
+    if options.without is not None:
+        if data.train_labels is None or not (data.test_labels[which] == options.without).any():
+            raise ValueError(f"--without {options.without}: no test image has this class")
+        left_out = data.test_labels[which] == options.without
+        which = np.concatenate([which[left_out], which[~left_out]])
+        groups = {"left out": slice(int(left_out.sum())), "others": slice(int(left_out.sum()), None)}
+        if not options.and_with_it:
+            train = train[data.train_labels != options.without]
+    test = torch.from_numpy(data.test[which])
     lightness, colours = lab(as_floats(test))
     true = rgb(colours, lightness).numpy()
 
@@ -133,8 +153,35 @@ def task_of(options: Options) -> Task:
             found[f"overlap_{channel}"] = np.full(items, share)
         return found
 
-    train = (torch.from_numpy(data.train),)
-    return Task(train, Lab(), colours, lightness, cost=Colourful(options.weight), show=rgb, extra=extra)
+    parts: dict[str, Any] = {"show": rgb, "extra": extra, "groups": groups}
+    return Task((torch.from_numpy(train),), Lab(), colours, lightness, cost=Colourful(options.weight), **parts)
+
+
+@torch.no_grad()
+def uncertainties(family: Any, task: Task, path: Path) -> list[dict[str, Any]]:
+    """For each group of items: the mean standard deviation of colours, the mean error, and over the items their rank
+    correlation, all of them with standard errors where they are means. Writes a picture of some maps."""
+    from scipy.stats import spearmanr
+
+    ends = ways_of(family, task, starts(family, task, 1))["predicted"][0, -1]
+    torch.manual_seed(3)
+    shaken = ends + SHAKEN * torch.randn(SHAKEN_DRAWS, *ends.shape)
+    images = made(family.generator, shaken, task)
+    deviation, error = images.std(0).mean(1), (images.mean(0) - task.x).abs().mean(1)
+    rows = []
+    for name, items in task.groups.items():
+        values = [each[items].flatten(1).mean(1).numpy() for each in (deviation, error)]
+        row = {"group": name, "items": len(values[0]), "rank_correlation": float(spearmanr(*values).statistic)}
+        for key, each in zip(("sd", "error"), values, strict=True):
+            row |= {key: float(each.mean()), f"{key}_se": float(each.std() / len(each) ** 0.5)}
+        rows.append(row)
+        print(f"{name}: sd {row['sd']:.4f} ({row['sd_se']:.4f}), error {row['error']:.4f} ({row['error_se']:.4f})")
+    few = [k for items in task.groups.values() for k in range(len(task.x))[items][:4]]
+    largest = float(deviation[few].max())
+    maps = (2 * deviation[few] / largest - 1)[:, None]
+    shown = {"truth": rgb(task.x[few], task.condition[few]), "made": rgb(images.mean(0)[few], task.condition[few])}
+    picture({**shown, f"sd, white {largest:.2f}": maps}, path)
+    return rows
 
 
 def main(options: Options) -> dict[str, Any]:
@@ -142,8 +189,19 @@ def main(options: Options) -> dict[str, Any]:
     try:
         task = task_of(options)
         few = slice(options.pictures)
-        record = {"data": Path(options.data).name, "paper": PAPER}
-        return experiment(options, task, record, {"lightness": task.condition[few]})
+        record = {
+            "data": Path(options.data).name,
+            "paper": PAPER,
+            "without": options.without,
+            "trained on": options.and_with_it,
+        }
+        found = experiment(options, task, record, {"lightness": task.condition[few]}, keep=True)
+        family = found.pop("families").get("cgml")
+        if options.without is not None and family is not None:
+            path = options.output.with_name(f"{options.output.name}-uncertainty.png")
+            found["uncertainty"] = uncertainties(family, task, path)
+            add(options.output, uncertainty=found["uncertainty"])
+        return found
     except (OSError, ValueError, ImportError) as error:
         sys.exit(f"cgml_colour: {error}")
 

@@ -14,6 +14,13 @@ Images are framed to 32 pixels. What the table and its rows are stands in `cgml_
     apart         corrupted: share of draws nearer to the digit than to it overlaid with another one
     box           alternate: share of draws nearer to the image with a box than to that without
 
+With ``--modes COUNT`` the share of boxes among what ends near either image is compared, for so many images of the alternate
+task: of random and of predicted z, of z weighted by the mixture over both targets, sum_j exp(-beta E_j(z)) with 1 / beta the
+mean cost of the oracle, and of the posterior. (The paper's measure has the sum in the exponent, which is a product of
+both.) With ``--evidence COUNT`` a tenth of the hidden pixels of so many images are seen with noise, and annealed HMC that
+starts from end points is compared with one that starts from the prior: by their log evidence at equal numbers of gradients,
+against that of a run of eight times the longest.
+
 References:
     Conditional generative modeling via learning the latent space (cGML). Anonymous, under review 2020 (section 5.1, Figures 4
         and 5).
@@ -22,25 +29,28 @@ References:
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import tyro
-from cgml_runs import Common, Task, experiment
+from cgml_runs import Common, Task, add, experiment, made, posterior, starts, ways_of
 from torch import Tensor
 from torch.nn.functional import pad
 
 from cogen.diagnostics.sample_quality import outputs
-from cogen.models import views
+from cogen.models import Array, CoGenerator, views
 from cogen.models.data.datasets import ImageData, load_image_data
 from cogen.models.storage.classifiers import load_classifier
 from cogen.models.training.preparation import Joint, as_floats
 
 FRAME = 2
 BOX = (slice(None), slice(None), slice(5, 11), slice(13, 19))
+MODES_DRAWS = 64
+EVIDENCE_NOISE = 0.3
+EVIDENCE_WARMUPS, EVIDENCE_RUNS, LEAPFROG = (5, 10, 20, 40, 80), 4, 5
 
 
 @dataclass
@@ -56,6 +66,10 @@ class Options(Common):
     first: int = 1_000
     """Of the test images that are judged; settings were chosen on those before."""
     count: int = 500
+    modes: int = 0
+    """So many images have the shares of their modes compared."""
+    evidence: int = 0
+    """So many images have log evidences compared."""
 
 
 class Digits(Joint):
@@ -148,16 +162,106 @@ def pasted(x: Tensor, condition: Tensor) -> Tensor:
     return torch.where(condition[:, 1:] > 0, condition[:, :1], x)
 
 
+@torch.no_grad()
+def shares_of_boxes(family: Any, task: Task, options: Options) -> dict[str, Any]:
+    """Of the first items, by the way z is found."""
+    assert task.hidden is not None
+    which = slice(options.modes)
+    where = task.hidden[which]
+    few = replace(task, x=task.x[which], condition=task.condition[which], view=lambda noise: views.Mask(~where, scale=noise))
+    hidden = where.float()
+    u = starts(family, few, MODES_DRAWS)
+    ways = ways_of(family, few, u)
+
+    def errors(latents: Tensor) -> Tensor:
+        """Mean absolute differences from the image with a box and from that without, (draw, item, 2)."""
+        images = made(family.generator, latents, few)
+        apart = [
+            ((images - each).abs() * hidden).flatten(2).sum(2) / hidden.flatten(1).sum(1) for each in (boxed(few.x), few.x)
+        ]
+        return torch.stack(apart, dim=2)
+
+    found = {name: errors(way[:, -1]) for name, way in ways.items() if name != "oracle"}
+    random = found["random"] = errors(u)
+    scale = float(errors(ways["oracle"][:, -1]).min(2).values.mean())
+    log_weights = torch.logsumexp(-random / scale, dim=2)
+    weights = torch.softmax(log_weights, dim=0)
+    record: dict[str, Any] = {"one over beta": scale, "items": options.modes, "rows": []}
+    seen = posterior(family.generator, family.latent_dim, few, replace(options, posterior=options.modes), scale)
+    near = [((seen - each).abs() * hidden).flatten(2).sum(2) / hidden.flatten(1).sum(1) for each in (boxed(few.x), few.x)]
+    every = {**found, "posterior": torch.stack(near, dim=2)}
+    for name, apart in every.items():
+        share = (apart[..., 0] < apart[..., 1]).float().mean(0)
+        record["rows"].append(_share(name, share, apart))
+    boxes = (random[..., 0] < random[..., 1]).float()
+    record["rows"].append(_share("mixture over both", (weights * boxes).sum(0), random, weights))
+    record["effective"] = float((1 / weights.square().sum(0)).mean())
+    return record
+
+
+def _share(name: str, share: Tensor, apart: Tensor, weights: Tensor | None = None) -> dict[str, Any]:
+    nearest = apart.min(2).values
+    cost = nearest.mean() if weights is None else (weights * nearest).sum(0).mean()
+    return {"z": name, "box": float(share.mean()), "se": float(share.std() / len(share) ** 0.5), "cost": float(cost)}
+
+
+def errors_of_evidence(family: Any, task: Task, options: Options) -> list[dict[str, Any]]:
+    """Root mean squared errors of log p(seen | condition) of the first items, by start and gradients a chain."""
+    from cogen.inference import AnnealedHMC, infer
+    from cogen.models import EndpointGuide
+
+    assert task.hidden is not None
+    few = slice(options.evidence)
+    x, condition = task.x[few].numpy(), task.condition[few].numpy()
+    torch.manual_seed(2)
+    view = views.Mask(task.hidden[few] & (torch.rand(x.shape) < 0.1), scale=EVIDENCE_NOISE)
+    contexts = {"condition": Array(condition.shape[1:])}
+    model = CoGenerator(family.generator, latent_dim=family.latent_dim, views={"seen": view}, contexts=contexts)
+    seen = model.given(condition=condition).condition(seen=x)
+
+    def evidence(start: Any, warmup: int, seed: int) -> np.ndarray:
+        kernel = AnnealedHMC(initial=start, num_leapfrog=LEAPFROG)
+        counts: dict[str, Any] = {"num_warmup": warmup, "num_samples": 1, "num_chains": 32, "seed": seed, "progress": False}
+        found = infer(seen, kernel, **counts)["sample_stats"]["population_log_evidence"].values[:, -1]
+        return np.logaddexp.reduce(found, axis=0) - np.log(len(found))
+
+    longest = max(EVIDENCE_WARMUPS)
+    truth = evidence(None, 8 * longest, 1_000)
+    rows = []
+    starts = {f"end points, kernels x {widen}": EndpointGuide(family.descent, seen, widen=widen).start() for widen in (3, 10)}
+    for name, start in {"prior": None, **starts}.items():
+        for warmup in EVIDENCE_WARMUPS:
+            found = np.stack([evidence(start, warmup, seed) for seed in range(EVIDENCE_RUNS)])
+            error = np.sqrt(np.square(found - truth).mean())
+            rows.append(
+                {"start": name, "gradients": warmup * LEAPFROG, "rmse": float(error), "bias": float((found - truth).mean())}
+            )
+            print(f"evidence from {name}, {warmup * LEAPFROG} gradients: error {error:.3f}", flush=True)
+    return rows
+
+
 def main(options: Options) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
     try:
         data = load_image_data(options.data, folder=options.folder)
         if data.test_labels is None:
             raise ValueError(f"{options.data} has no labels")
+        if options.modes and options.task != "alternate":
+            raise ValueError(f"--modes {options.modes}: the shares of two modes are those of --task alternate")
         task, shown = task_of(options, data)
-        return experiment(
-            options, task, {"task": options.task, "rate": options.rate, "data": data.name}, {"seen": shown[: options.pictures]}
-        )
+        record = {"task": options.task, "rate": options.rate, "data": data.name}
+        found = experiment(options, task, record, {"seen": shown[: options.pictures]}, keep=True)
+        family = found.pop("families").get("cgml")
+        further = {}
+        if options.modes and family is not None:
+            further["modes"] = shares_of_boxes(family, task, options)
+            for row in further["modes"]["rows"]:
+                print(f"{row['z']:>20}: box {row['box']:.3f} ({row['se']:.3f}), nearest {row['cost']:.3f}")
+        if options.evidence and family is not None:
+            further["evidence"] = errors_of_evidence(family, task, options)
+        if further:
+            add(options.output, **further)
+        return {**found, **further}
     except (OSError, ValueError, ImportError) as error:
         sys.exit(f"cgml_digits: {error}")
 

@@ -6,6 +6,8 @@ The same encoder and decoder, with short cuts and z laid over the smallest featu
     l1                 on the mean absolute difference alone, z drawn at random
     context-encoder    on the squared error of what is hidden and a critic of it (where the condition has a mask)
     pix2pix            on a critic of pairs and the mean absolute difference
+    dsgan              the same, with a term for draws that differ
+    published          cgml with the published settings (`cogen.models.families.cgml.PUBLISHED`) and batch norm
 
 for the same processor time: what a step of each costs is measured first, in turns. Of cgml there is a row for every z:
 
@@ -29,7 +31,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +42,7 @@ from torch import Tensor
 
 from cogen.diagnostics import lpips, paired_difference, pieapp, score_completions
 from cogen.models import Array, CoGenerator
-from cogen.models.families.cgml import ABSOLUTE, CGML, Cost
+from cogen.models.families.cgml import ABSOLUTE, CGML, Cost, published
 from cogen.models.families.context_encoder import ContextEncoder
 from cogen.models.families.family import Family
 from cogen.models.families.pix2pix import Pix2Pix, Regression
@@ -55,6 +57,10 @@ from cogen.models.views import View
 RANGE = (-1.0, 1.0)
 PERCEPTUAL = {"lpips": lpips, "pieapp": pieapp}
 SCORES = ("psnr", "ssim", "mse_of_best", "energy_score", "crps", "diversity")
+DIVERSITY = 8.0
+"""The weight of DSGAN's term, as published."""
+WATCHED, WATCHED_DRAWS = 64, 8
+"""Items, and draws of each, that are scored in the course of a training."""
 
 
 @dataclass
@@ -62,7 +68,7 @@ class Common:
     """Options of every example."""
 
     families: tuple[str, ...] = ("cgml", "l1", "context-encoder")
-    """cgml, l1, context-encoder, pix2pix; NAME@RATE for another learning rate."""
+    """cgml, l1, context-encoder, pix2pix, dsgan, published; NAME@RATE has another learning rate, NAME/COUNT so many latents."""
     seeds: tuple[int, ...] = (0,)
     minutes: float = 5.0
     """Of the processor, for each training."""
@@ -70,9 +76,9 @@ class Common:
     """Feature maps of the first layer."""
     latent_dim: int = 10
     batch: int = 32
-    num_steps: int = 5
+    num_steps: int = 2
     """Of z, in training and of the descent; 20 in the paper."""
-    step_size: float = 0.3
+    step_size: float = 0.5
     """The first angle by which z turns."""
     penalty: float = 0.0
     """Of steep changes of G and Z."""
@@ -83,6 +89,8 @@ class Common:
     """So many items have posterior draws."""
     perceptual: tuple[Literal["lpips", "pieapp"], ...] = ()
     """Measures of the mean of the draws by other packages, where they are installed."""
+    watched: int = 0
+    """So often the draws are scored in the course of every training; writes OUTPUT-convergence.png."""
     pictures: int = 6
     threads: int = 1
     output: Path = Path("cgml")
@@ -114,24 +122,34 @@ class Task:
     extra: Callable[[Tensor], dict[str, np.ndarray]] = field(default=lambda draws: {})
     groups: dict[str, slice] = field(default_factory=lambda: {"": slice(None)})
 
+    def some(self, count: int) -> Task:
+        """Judged by so many items, evenly spread over all."""
+        which = torch.linspace(0, len(self.x) - 1, min(count, len(self.x))).round().long()
+        hidden = None if self.hidden is None else self.hidden[which]
+        return replace(self, x=self.x[which], condition=self.condition[which], hidden=hidden)
+
 
 def build(name: str, seed: int, options: Common, task: Task) -> Family:
     """A fresh family of this name. Raises ValueError for one that is not known here."""
     name, _, rate = name.partition("@")
-    sizes = PairSizes(tuple(task.x.shape[1:]), tuple(task.condition.shape[1:]), options.latent_dim, options.width)
+    name, _, count = name.partition("/")
+    dim = int(count or options.latent_dim)
+    sizes = PairSizes(tuple(task.x.shape[1:]), tuple(task.condition.shape[1:]), dim, options.width)
     torch.manual_seed(seed)
-    generator, dim = sizes.spherical(), options.latent_dim
+    generator = sizes.spherical()
     rates = {"learning_rate": float(rate)} if rate else {}
     if name == "cgml":
         settings: dict[str, Any] = {"num_steps": options.num_steps, "step_size": options.step_size, "penalty": options.penalty}
         return CGML(generator, sizes.predictor(), dim, cost=task.cost, **settings, **rates)
+    if name == "published":
+        return published(sizes, rates, cost=task.cost)
     if name == "l1":
         return Regression(generator, dim, **{"learning_rate": 1e-3, **rates})
     if name == "context-encoder":
         return ContextEncoder(generator, sizes.critic(of_pairs=False), dim, **rates)
-    if name == "pix2pix":
-        return Pix2Pix(generator, sizes.critic(), dim, **rates)
-    raise ValueError(f"--families {name}: cgml, l1, context-encoder and pix2pix are compared here")
+    if name in ("pix2pix", "dsgan"):
+        return Pix2Pix(generator, sizes.critic(), dim, diversity=DIVERSITY if name == "dsgan" else 0.0, **rates)
+    raise ValueError(f"--families {name}: cgml, l1, context-encoder, pix2pix, dsgan and published are compared here")
 
 
 def costs(options: Common, task: Task) -> dict[str, float]:
@@ -147,28 +165,66 @@ def costs(options: Common, task: Task) -> dict[str, float]:
 @torch.no_grad()
 def drawn(family: Any, task: Task, options: Common) -> dict[str, Tensor]:
     """Draws (draw, item, *event) of every row."""
-    count, items, seed = options.draws, len(task.x), 1
-    torch.manual_seed(seed)
-    u = torch.randn(count, items, options.latent_dim)
-
-    def made(latents: Tensor) -> Tensor:
-        return torch.stack([family.generator(each, task.condition) for each in latents])
-
+    u = starts(family, task, options.draws)
     if not isinstance(family, CGML):
-        return {"draws": made(u)}
+        return {"draws": made(family.generator, u, task)}
+    ways = ways_of(family, task, u)
+    ends = {"predicted": ways["predicted"], "without rho": ways["without rho"], "random": u[:, None], "oracle": ways["oracle"]}
+    return {name: made(family.generator, way[:, -1], task) for name, way in ends.items()}
+
+
+def starts(family: Any, task: Task, count: int) -> Tensor:
+    """Latents drawn at random, (draw, item, latent_dim), the same for all families of one size."""
+    torch.manual_seed(1)
+    return torch.randn(count, len(task.x), family.latent_dim)
+
+
+@torch.no_grad()
+def made(generator: Any, latents: Tensor, task: Task) -> Tensor:
+    """Of latents (draw, item, latent_dim)."""
+    return torch.stack([generator(each, task.condition) for each in latents])
+
+
+@torch.no_grad()
+def ways_of(family: CGML, task: Task, u: Tensor) -> dict[str, Tensor]:
+    """Every way of the latents from u: (draw, num_steps + 1, item, latent_dim), on the sphere."""
     network: Any = family.generator.network
     found = {}
     for name, momentum in (("predicted", True), ("without rho", False)):
         descent = LatentDescent(network.down, family.predictor, family.num_steps, momentum)
-        found[name] = made(torch.stack([descent(each, task.condition) for each in u]))
-    found["random"] = made(u)
+        found[name] = torch.stack([descent.path(each, task.condition) for each in u])
     features = network.down(task.condition)
-    with_target = [family.ways(task.x, task.condition, features, each)[-1] for each in u]
-    found["oracle"] = made(torch.stack(with_target))
+    found["oracle"] = torch.stack([family.ways(task.x, task.condition, features, each) for each in u])
     return found
 
 
-def posterior(generator: Any, task: Task, options: Common, noise: float) -> Tensor:
+@torch.no_grad()
+def costs_on_the_way(family: CGML, task: Task) -> dict[str, list[float]]:
+    """The mean cost of what is made of z at every step of every way (the paper's Figures 40 and 41)."""
+    ways = ways_of(family, task, starts(family, task, WATCHED_DRAWS))
+    return {
+        name: [
+            float(torch.stack([task.cost(x, task.x) for x in made(family.generator, z, task)]).mean()) for z in way.unbind(1)
+        ]
+        for name, way in ways.items()
+    }
+
+
+def operations(family: Any, task: Task) -> float:
+    """Floating-point operations of one draw of one item, by torch's count (Table 7): with the descent, where there is one."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    one = task.some(1)
+    u = starts(family, one, 1)[0]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        if isinstance(family, CGML):
+            network: Any = family.generator.network
+            u = LatentDescent(network.down, family.predictor, family.num_steps, family.momentum)(u, one.condition)
+        family.generator(u, one.condition)
+    return float(counter.get_total_flops())
+
+
+def posterior(generator: Any, latent_dim: int, task: Task, options: Common, noise: float) -> Tensor:
     """Draws of p(z | condition, seen) of the first items, (draw, item, *event)."""
     from cogen.inference import AnnealedHMC, infer
 
@@ -176,7 +232,7 @@ def posterior(generator: Any, task: Task, options: Common, noise: float) -> Tens
     few = slice(options.posterior)
     x, condition = task.x[few].numpy(), task.condition[few].numpy()
     contexts = {"condition": Array(condition.shape[1:])}
-    model = CoGenerator(generator, latent_dim=options.latent_dim, views={"seen": task.view(noise)}, contexts=contexts)
+    model = CoGenerator(generator, latent_dim=latent_dim, views={"seen": task.view(noise)}, contexts=contexts)
     seen = model.given(condition=condition).condition(seen=x)
     counts: dict[str, Any] = {"num_warmup": 60, "num_samples": 1, "num_chains": options.draws, "seed": 0, "progress": False}
     found = infer(seen, AnnealedHMC(weighted=False, resample_threshold=0.0), **counts)
@@ -221,10 +277,18 @@ def diversity(draws: Tensor) -> np.ndarray:
 def run(
     name: str, seed: int, steps: int, cost: float, options: Common, task: Task
 ) -> tuple[dict[str, Any], dict[str, Tensor], Any]:
-    """One training: its record, its draws by row, and the generator."""
-    family = build(name, seed, options, task)
+    """One training: its record, its draws by row, and the family, with the average of the generator's weights."""
+    family: Any = build(name, seed, options, task)
     record: dict[str, Any] = {"family": name, "seed": seed, "steps": steps, "seconds_a_step": cost}
     record["weights"] = {part: count_parameters(network) for part, network in family.named_children()}
+    record["operations"] = operations(family.eval(), task)
+    few, course = task.some(WATCHED), []
+
+    def watch(done: int, current: Any, averaged: Callable[[], Any]) -> None:
+        generator = averaged() or current.generator.eval()
+        found = scores(made(generator, starts(current, few, WATCHED_DRAWS), few), replace(few, extra=nothing))
+        course.append({"seconds": done * cost, **{score: float(found[score].mean()) for score in ("psnr", "energy_score")}})
+
     begun = time.process_time()
     trained = train(
         family,
@@ -235,14 +299,20 @@ def run(
         schedule=Falling(steps),
         average=options.average,
         prepare=task.prepare,
+        watch=watch if options.watched else None,
+        watch_every=max(1, steps // max(1, options.watched)),
         progress=False,
     )
     record["seconds"] = time.process_time() - begun
-    family.generator = generator = trained.average or family.generator
+    family.generator = trained.average or family.generator
     rows = drawn(family.eval(), task, options)
-    if isinstance(family, CGML) and options.posterior and task.view is not None:
-        record["noise"] = float((rows["oracle"] - task.x).square().mean().sqrt())
-        rows["posterior"] = posterior(generator, task, options, record["noise"])
+    if options.watched:
+        record["course"] = course
+    if isinstance(family, CGML):
+        record["on_the_way"] = costs_on_the_way(family, few)
+        if options.posterior and task.view is not None:
+            record["noise"] = float((rows["oracle"] - task.x).square().mean().sqrt())
+            rows["posterior"] = posterior(family.generator, family.latent_dim, task, options, record["noise"])
     record["rows"] = {}
     for row, draws in rows.items():
         found = scores(draws, task, options.perceptual)
@@ -253,7 +323,12 @@ def run(
                 record["rows"][named] = part
     for row, found in record["rows"].items():
         print(f"{name}, seed {seed}, {row}: " + ", ".join(f"{k} {v.mean():.4g}" for k, v in found.items()), flush=True)
-    return record, rows, generator
+    return record, rows, family
+
+
+def nothing(draws: Tensor) -> dict[str, np.ndarray]:
+    """No further measures."""
+    return {}
 
 
 def table(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -275,6 +350,7 @@ def table(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         line: dict[str, Any] = {"family": name, "row": row, "seeds": len(of_seeds), "items": len(values["psnr"])}
         line |= {k: float(np.mean([each[k] for each in of_seeds])) for k in ("steps", "seconds_a_step", "seconds")}
         line["parameters"] = sum(of_seeds[0]["weights"].values())
+        line["operations"] = of_seeds[0].get("operations")
         line |= {score: float(np.nanmean(each)) for score, each in values.items()}
         for which, suffix in (("predicted", ""), ("random", "_random")):
             first = of_cgml.get(which + comma + group)
@@ -302,7 +378,7 @@ def printed(lines: list[dict[str, Any]]) -> str:
     return "\n".join(text)
 
 
-KNOWN = ("family", "row", "seeds", "items", "steps", "seconds_a_step", "seconds", "parameters", *SCORES)
+KNOWN = ("family", "row", "seeds", "items", "steps", "seconds_a_step", "seconds", "parameters", "operations", *SCORES)
 APART = "energy_score_difference"
 
 
@@ -320,6 +396,29 @@ def picture(columns: dict[str, Tensor], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+def convergence(runs: list[dict[str, Any]], path: Path) -> None:
+    """The scores in the course of the trainings, the mean of the seeds and their range; and the cost on the way of z."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 2.8), layout="constrained")
+    *axes, last = figure.subplots(1, 3)
+    for name in dict.fromkeys(each["family"] for each in runs):
+        of_seeds = [each for each in runs if each["family"] == name]
+        for axis, (score, title) in zip(axes, (("psnr", "PSNR of the mean"), ("energy_score", "energy score")), strict=True):
+            found = np.array([[point[score] for point in each["course"]] for each in of_seeds])
+            seconds = [point["seconds"] for point in of_seeds[0]["course"]]
+            axis.plot(seconds, found.mean(0), label=name)
+            axis.fill_between(seconds, found.min(0), found.max(0), alpha=0.2)
+            axis.set(title=title, xlabel="processor seconds")
+        for k, row in enumerate(of_seeds[0].get("on_the_way", ())):
+            found = np.array([each["on_the_way"][row] for each in of_seeds])
+            last.plot(found.mean(0), "os^"[k] + "-", label=f"{name}, {row}")
+    last.set(title="cost on the way of z", xlabel="step")
+    for axis in (axes[0], last):
+        axis.legend(fontsize=6)
+    figure.savefig(path, dpi=120)
+
+
 def experiment(
     options: Common,
     task: Task,
@@ -330,21 +429,21 @@ def experiment(
     """All trainings of a call, their table, the record and the picture.
 
     :param record: what else it holds; ``columns`` what else the picture shows, first.
-    :param keep: give back the generators of the first seed too, by family, as "networks".
+    :param keep: give back the families of the first seed too, by name, as "families".
     """
     cost = costs(options, task)
     about = {name: str(value) for name, value in vars(options).items() if name in vars(Common())}
     found: dict[str, Any] = {"command": shlex.join(["python", *sys.argv]), "options": about, **(record or {})}
-    found["runs"], networks = [], {}
+    found["runs"], families = [], {}
     few = slice(options.pictures)
     shown = {**(columns or {}), "truth": task.show(task.x[few], task.condition[few])}
     for seed in options.seeds:
         for name in options.families:
             steps = max(1, round(60 * options.minutes / cost[name]))
-            one, rows, generator = run(name, seed, steps, cost[name], options, task)
+            one, rows, family = run(name, seed, steps, cost[name], options, task)
             found["runs"].append(one)
             if seed == options.seeds[0]:
-                networks[name] = generator
+                families[name] = family
                 for row, draws in rows.items():
                     for k in range(3 if row == "predicted" else 1):
                         shown[f"{name}, {row}" if k == 0 else f"{name}, {row} {k + 1}"] = task.show(
@@ -354,7 +453,32 @@ def experiment(
             write(found, options.output)
     print(printed(found["table"]))
     picture(shown, options.output.with_name(f"{options.output.name}.png"))
-    return {**found, "networks": networks} if keep else found
+    if options.watched:
+        convergence(found["runs"], options.output.with_name(f"{options.output.name}-convergence.png"))
+    return {**found, "families": families} if keep else found
+
+
+def smallest_features(family: Any, conditions: Tensor) -> np.ndarray:
+    """Of the encoder, (item, feature)."""
+    with torch.no_grad():
+        network = family.generator.eval().network
+        return torch.cat([network.down(part)[-1].flatten(1) for part in conditions.split(256)]).numpy()
+
+
+def accuracy(train: np.ndarray, test: np.ndarray, train_labels: np.ndarray, test_labels: np.ndarray) -> float:
+    """On a test set, of a linear classifier of features (item, feature)."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(train)
+    model = LogisticRegression(max_iter=2_000).fit(scaler.transform(train), train_labels)
+    return float(model.score(scaler.transform(test), test_labels))
+
+
+def add(path: Path, **found: Any) -> None:
+    """To the record of a call."""
+    path = path.with_name(f"{path.name}.json")
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **found}) + "\n", encoding="utf-8")
 
 
 def write(record: dict[str, Any], path: Path) -> None:

@@ -17,7 +17,7 @@ of the draws, in the units of the coefficients,
     map         mean average precision of retrieving training shapes of the same class, by the distance of coefficients
 
 "corrupted" is the condition itself, and "true" the shape. Of every trained encoder the smallest features are given to a linear
-classifier (`classified`), beside those of an encoder that was not trained, and the coefficients themselves.
+classifier ("classified"), beside those of an encoder that was not trained, and the coefficients themselves.
 
 References:
     Conditional generative modeling via learning the latent space (cGML). Anonymous, under review 2020 (section 5.4, Tables 4
@@ -26,16 +26,15 @@ References:
 
 from __future__ import annotations
 
-import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import tyro
-from cgml_runs import Common, Task, build, experiment
+from cgml_runs import Common, Task, accuracy, add, build, experiment, smallest_features
 from torch import Tensor
 
 from cogen.models.data.shapes import Shapes, load_shapes, radial, solids
@@ -172,25 +171,14 @@ def task_of(shapes: Shapes, maps: Maps, options: Options) -> Task:
     return Task((maps.train,), corrupt, x, condition, show=pictures(maps, options), extra=extra)
 
 
-def classified(shapes: Shapes, maps: Maps, options: Options, record: dict[str, Any]) -> dict[str, float]:
+def classes_read(shapes: Shapes, maps: Maps, options: Options, task: Task, families: dict[str, Any]) -> dict[str, float]:
     """Accuracy on the test set of a linear classifier on the smallest features of every encoder, and on the maps."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
-    def accuracy(train: np.ndarray, test: np.ndarray) -> float:
-        scaler = StandardScaler().fit(train)
-        model = LogisticRegression(max_iter=2_000).fit(scaler.transform(train), shapes.train_labels)
-        return float(model.score(scaler.transform(test), shapes.test_labels))
-
-    found = {"coefficients": accuracy(*(maps.coefficients(part) for part in (maps.train, maps.test)))}
-    task = task_of(shapes, maps, options)
+    labels = shapes.train_labels, shapes.test_labels
+    found = {"coefficients": accuracy(*(maps.coefficients(part) for part in (maps.train, maps.test)), *labels)}
     untrained = build("l1", options.seeds[0], options, task)
-    networks = {"not trained": untrained.generator, **record.pop("networks")}
     whole = [torch.cat([part, torch.ones_like(part)], dim=1) for part in (maps.train, maps.test)]
-    for name, generator in networks.items():
-        with torch.no_grad():
-            train, test = (generator.eval().network.down(part)[-1].flatten(1).numpy() for part in whole)
-        found[name] = accuracy(train, test)
+    for name, family in {"not trained": untrained, **families}.items():
+        found[name] = accuracy(*(smallest_features(family, part) for part in whole), *labels)
     return found
 
 
@@ -201,6 +189,8 @@ def main(options: Options) -> dict[str, Any]:
             shapes = solids(options.count, seed=0, points=options.points)
         else:
             shapes = load_shapes(options.folder, points=options.points)
+        mixed = np.random.default_rng(0).permutation(len(shapes.test))
+        shapes = replace(shapes, test=shapes.test[mixed], test_labels=shapes.test_labels[mixed])
         maps = maps_of(shapes, options)
         task = task_of(shapes, maps, options)
         few = slice(options.pictures)
@@ -210,16 +200,14 @@ def main(options: Options) -> dict[str, Any]:
         about["known"] = {name: {score: float(v.mean()) for score, v in found.items()} for name, found in known.items()}
         shown = {"corrupted": task.show(task.condition[few, :1], task.condition[few])}
         record = experiment(options, task, about, shown, keep=True)
-        record["classified"] = classified(shapes, maps, options, record)
+        record["classified"] = classes_read(shapes, maps, options, task, record.pop("families"))
     except (OSError, ValueError, ImportError) as error:
         sys.exit(f"cgml_shapes3d: {error}")
     for name, found in record["known"].items():
         print(f"{name}: " + ", ".join(f"{key} {value:.3f}" for key, value in found.items()))
-    for name, accuracy in record["classified"].items():
-        print(f"classified by the features of {name}: {accuracy:.3f}")
-    path = options.output.with_name(f"{options.output.name}.json")
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**stored, "classified": record["classified"]}) + "\n", encoding="utf-8")
+    for name, share in record["classified"].items():
+        print(f"classified by the features of {name}: {share:.3f}")
+    add(options.output, classified=record["classified"])
     return record
 
 

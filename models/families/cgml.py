@@ -20,14 +20,17 @@ noise (appendix 2.4).
 
 References:
     Conditional generative modeling via learning the latent space (cGML). Anonymous, under review 2020 (Algorithm 1).
-Departures: angles that fall are ours. Z takes one optimiser step on all num_steps pairs of a batch, not one on each.
+Departures: angles that fall are ours. Z takes one optimiser step on all num_steps pairs of a batch; with ``each`` one on each,
+as published. The paper does not say by what dE / dz is multiplied.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -38,7 +41,7 @@ from cogen.models.families.family import Batch, Family, Update, adam, held
 from cogen.models.families.pix2pix import RECIPE as TRANSLATION
 from cogen.models.families.sizes import Architecture, PairSizes
 from cogen.models.frozen import frozen
-from cogen.models.networks.latent_descent import LatentDescent, Predictor, SphericalGenerator, on_sphere
+from cogen.models.networks.latent_descent import LatentDescent, Predictor, SphericalGenerator, on_sphere, spherical_generator
 
 Cost = Callable[[Tensor, Tensor], Tensor]
 """From what is made and what is true, (batch, *event) each, to a cost of each item, (batch,)."""
@@ -66,6 +69,7 @@ class CGML(Family):
     :param noise: standard deviation of what is added to the inputs of both networks for the penalties.
     :param penalty: weight of these; 0 leaves them out.
     :param momentum: whether the descent has rho.
+    :param each: Z takes a step on each pair.
     :param predictor_rate: of Adam for Z; default the generator's.
 
     Raises ValueError for numbers that are not positive, or negative where they may be zero.
@@ -87,6 +91,7 @@ class CGML(Family):
         noise: float = 0.01,
         penalty: float = 0.0,
         momentum: bool = True,
+        each: bool = False,
         learning_rate: float = 1e-3,
         predictor_rate: float | None = None,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -102,7 +107,7 @@ class CGML(Family):
         self.generator, self.predictor, self.latent_dim = generator, predictor, latent_dim
         self.cost, self.num_steps, self.alpha = cost, num_steps, alpha
         self.moves, self.step_size = moves, step_size
-        self.noise, self.penalty, self.momentum = noise, penalty, momentum
+        self.noise, self.penalty, self.momentum, self.each = noise, penalty, momentum, each
         self.learning_rate, self.predictor_rate, self.betas = learning_rate, predictor_rate or learning_rate, betas
 
     @property
@@ -123,7 +128,8 @@ class CGML(Family):
         with held(list(self.generator.parameters())):
             features = network.down(condition)
             way = self.ways(x, condition, features)
-        update("predictor", lambda: self._predictor_loss(way, features[-1].flatten(1)))
+        for part in pairwise(way) if self.each else [tuple(way)]:
+            update("predictor", functools.partial(self._predictor_loss, part, features[-1].flatten(1)))
         update("generator", lambda: self._generator_loss(way[-1], x, condition))
 
     def ways(self, x: Tensor, condition: Tensor, features: Sequence[Tensor], z: Tensor | None = None) -> Tensor:
@@ -145,14 +151,14 @@ class CGML(Family):
         tangent = on_sphere(gradient - (gradient * z).sum(-1, keepdim=True) * z)
         return on_sphere(math.cos(angle) * z - math.sin(angle) * tangent)
 
-    def _predictor_loss(self, way: Tensor, h: Tensor) -> Tensor:
-        before, after = way[:-1].flatten(0, 1), way[1:].flatten(0, 1)
+    def _predictor_loss(self, way: tuple[Tensor, ...], h: Tensor) -> Tensor:
+        before, after = torch.cat(way[:-1]), torch.cat(way[1:])
         moved = self.alpha * (after - before).norm(dim=1, keepdim=True)
-        target, distance = self.predictor(before, self.predictor.project(h).repeat(self.num_steps, 1))
+        target, distance = self.predictor(before, self.predictor.project(h).repeat(len(way) - 1, 1))
         loss = (target - after).abs().sum(1).mean() + (distance - moved).abs().mean()
         if not self.penalty:
             return loss
-        other, _ = self.predictor(self._noisy(before), self.predictor.project(self._noisy(h)).repeat(self.num_steps, 1))
+        other, _ = self.predictor(self._noisy(before), self.predictor.project(self._noisy(h)).repeat(len(way) - 1, 1))
         return loss + self.penalty * l1_loss(other, target)
 
     def _generator_loss(self, z: Tensor, x: Tensor, condition: Tensor) -> Tensor:
@@ -172,10 +178,25 @@ class CGML(Family):
 # --- recipe --------------------------------------------------------------------------------------------------------
 
 
-OF_IMAGES: dict[str, Any] = {"num_steps": 5, "momentum": False}
+OF_IMAGES: dict[str, Any] = {"num_steps": 2, "momentum": False}
 """For images, with a first angle of `STEP_SIZE`: more steps cost more than they bring, larger angles lead where no predictor
 can follow, and with rho the end points of an image gather at one (docs/cgml.md)."""
-STEP_SIZE = 0.3
+STEP_SIZE = 0.5
+
+PUBLISHED: dict[str, Any] = {"num_steps": 20, "moves": "gradient", "each": True, "penalty": 1.0, "learning_rate": 1e-5}
+"""Settings of appendix 3.1; the weights of the penalties and of the gradient are not stated there, and are 1 here."""
+INITIAL_SD = 0.5
+"""Of the weights there."""
+
+
+def published(sizes: PairSizes, rates: Mapping[str, Any], cost: Cost = ABSOLUTE) -> CGML:
+    """With the `PUBLISHED` settings, batch norm, and initial weights as there."""
+    generator = spherical_generator(**sizes.spherical_architecture().arguments, batch_norm=True)
+    family = CGML(generator, sizes.predictor(), sizes.latent_dim, cost=cost, step_size=1.0, **{**PUBLISHED, **rates})
+    for name, weights in family.named_parameters():
+        if name.endswith("weight") and weights.ndim > 1:  # the scales of norms stay one
+            torch.nn.init.normal_(weights, std=INITIAL_SD)
+    return family
 
 
 def _build(sizes: PairSizes, rates: Mapping[str, Any]) -> CGML:

@@ -2,6 +2,7 @@
 
     critic        that of `cogen.models.families.gan`, of pairs (x, c), for every patch of the images
     generator     E softplus(-D(G(z, c), c)) + weight * E |x - G(z, c)|        averaged over patches, and over pixels
+                  - diversity * E min(|G(z, c) - G(z', c)| / |z - z'|, most)   where draws are asked to differ (DSGAN)
 
 The distance asks for the layout and the colours, the critic for texture. The distance alone is `Regression`: the generator then
 makes the median of the images that go with a condition, which is blurred where these differ.
@@ -9,8 +10,10 @@ makes the median of the images that go with a condition, which is blurred where 
 References:
     Isola, Zhu, Zhou, Efros. Image-to-image translation with conditional adversarial networks. CVPR 2017 (equations 1, 3 and 4;
         L1 alone in section 4.1).
+    Yang, Hong, Jang, Zhao, Lee. Diversity-sensitive conditional generative adversarial networks. ICLR 2019 (equation 2).
 Departures: those of `cogen.models.networks.translation`. The critic's loss is not halved. Both losses of a step are of draws
-of their own. Random crops and mirroring are the caller's (`cogen.models.training.preparation.Alike`).
+of their own, and so is the term for draws that differ; |.| is the mean absolute value. Random crops and mirroring are the
+caller's (`cogen.models.training.preparation.Alike`).
 """
 
 from __future__ import annotations
@@ -39,8 +42,9 @@ class Pix2Pix(GAN):
     :param latent_dim: size of z; 0 where dropout is the generator's noise.
     :param objective: default `NonSaturating` without R1.
     :param weight: of the mean absolute difference from x.
+    :param diversity: weight of how much draws differ, up to ``most`` times their latents; 0 leaves it out.
 
-    Raises ValueError for a weight that is negative or not finite.
+    Raises ValueError for weights that are negative or not finite, and for draws that differ without a z.
     """
 
     def __init__(
@@ -51,17 +55,30 @@ class Pix2Pix(GAN):
         objective: Objective | None = None,
         *,
         weight: float = 100.0,
+        diversity: float = 0.0,
+        most: float = 10.0,
         learning_rate: float = 2e-4,
         betas: tuple[float, float] = (0.5, 0.999),
     ) -> None:
         if not 0 <= weight < math.inf:
             raise ValueError(f"weight={weight}: of the distance from x beside the game, a number that is not negative")
+        if not 0 <= diversity < math.inf or not most > 0 or (diversity and not latent_dim):
+            raise ValueError(
+                f"diversity={diversity}, most={most}, latent_dim={latent_dim}: a weight that is not negative, a positive bound,"
+                " and a generator with a z"
+            )
         game = objective or NonSaturating(gamma=0.0)
         super().__init__(generator, critic, latent_dim, game, learning_rate=learning_rate, betas=betas)
-        self.weight = weight
+        self.weight, self.diversity, self.most = weight, diversity, most
 
     def generator_loss(self, critic: Critic, fake: Tensor, real: Tensor, *label: Tensor) -> Tensor:
-        return super().generator_loss(critic, fake, real, *label) + self.weight * l1_loss(fake, real)
+        loss = super().generator_loss(critic, fake, real, *label) + self.weight * l1_loss(fake, real)
+        return loss - self.diversity * self._differ(*label) if self.diversity else loss
+
+    def _differ(self, condition: Tensor) -> Tensor:
+        one, other = self.latent(len(condition)), self.latent(len(condition))
+        made = (self.generator(one, condition) - self.generator(other, condition)).abs().flatten(1).mean(1)
+        return (made / (one - other).abs().mean(1)).clamp(max=self.most).mean()
 
 
 class Regression(Family):

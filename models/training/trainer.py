@@ -326,7 +326,7 @@ class _WithContexts(nn.Module):
         self.generator, self.arrays, self.prepared = generator, arrays, prepared
 
     def forward(self, z: Tensor) -> Tensor:
-        if len(self.arrays) == 1:
+        if len(self.arrays) == 1 and not isinstance(self.prepared, Joint):
             return self.generator(z)
         items = torch.randint(len(self.arrays[0]), (len(z),))
         _, *contexts = self.prepared(*(each[items.to(each.device)].to(z.device) for each in self.arrays))

@@ -24,6 +24,27 @@ def test_the_example_runs(script, tmp_path, capsys):
         script.main(script.Options(data=str(tmp_path / "gray.npy"), **TINY))
 
 
+def test_a_class_is_left_out(script, tmp_path, capsys):
+    random = np.random.default_rng(0)
+    x = random.integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
+    parts = {"train_images": x[:40], "test_images": x[40:], "train_labels": np.arange(40) % 2, "test_labels": np.arange(20) % 2}
+    np.savez(tmp_path / "x.npz", **parts)
+    common = {"data": str(tmp_path / "x.npz"), "families": ("cgml",), "output": tmp_path / "out", **{**TINY, "count": 5}}
+    options = script.Options(without=1, pictures=2, **common)
+    task = script.task_of(options)
+    assert len(task.train[0]) == 20
+    assert len(script.task_of(script.Options(without=1, and_with_it=True, **common)).train[0]) == 40
+    true = script.rgb(task.x, task.condition)[:2].permute(0, 2, 3, 1)  # of class 1: the second and the fourth
+    assert (true - torch.from_numpy(x[[41, 43]] / 127.5 - 1).float()).abs().max() < 0.01
+    record = script.main(options)
+    assert [(row["group"], row["items"]) for row in record["uncertainty"]] == [("left out", 2), ("others", 3)]
+    assert all(row["sd"] > 0 and row["error"] > 0 for row in record["uncertainty"])
+    assert (tmp_path / "out-uncertainty.png").exists()
+    assert "left out: sd" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="cgml_colour: --without 7: no test image has this class"):
+        script.main(script.Options(without=7, **common))
+
+
 def test_there_and_back(script):
     images = 2 * torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) - 1
     lightness, colours = script.lab(images)

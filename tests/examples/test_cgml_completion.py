@@ -29,6 +29,20 @@ def test_the_example_runs(script, tmp_path, capsys):
         script.main(script.Options(data=str(tmp_path / "x.npy"), **{**TINY, "first": 99}))
 
 
+def test_classes_are_read_off_the_features(script, tmp_path):
+    random = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", random.integers(0, 256, (60, 32, 32, 3), dtype=np.uint8))
+    labels = np.arange(60) % 2
+    x = (random.integers(0, 20, (60, 32, 32, 3)) + 200 * labels[:, None, None, None]).astype(np.uint8)
+    np.savez(tmp_path / "y.npz", train_images=x[:40], test_images=x[40:], train_labels=labels[:40], test_labels=labels[40:])
+    common = {"data": str(tmp_path / "x.npy"), "families": ("l1",), "output": tmp_path / "o", "pictures": 2, **TINY}
+    record = script.main(script.Options(features=str(tmp_path / "y.npz"), **common))
+    assert list(record["classified"]) == ["pixels", "not trained", "l1"]
+    assert min(record["classified"].values()) > 0.9
+    with pytest.raises(SystemExit, match=r"--features .*x.npy: labelled images of the size \(3, 32, 32\)"):
+        script.main(script.Options(features=str(tmp_path / "x.npy"), **common))
+
+
 def test_squares_have_their_share(script):
     torch.manual_seed(0)
     x = torch.zeros(300, 3, 32, 32)

@@ -35,10 +35,33 @@ def test_the_example_runs(script, data, classifier, tmp_path, capsys, task, meas
     assert "energy_score_difference" not in record["table"][0]
     assert record["table"][1]["energy_score_difference_se"] >= 0
     stored = json.loads((tmp_path / "out.json").read_text())
-    assert stored["options"]["num_steps"] == "5"
+    assert stored["options"]["num_steps"] == "2"
+    assert len(stored["runs"][0]["on_the_way"]["oracle"]) == 3
     assert len(stored["runs"][0]["rows"]["predicted"]["crps"]) == 6
     assert (tmp_path / "out.png").exists()
     assert "cgml, without rho" in capsys.readouterr().out
+
+
+def test_modes_evidence_and_the_course_of_training(script, data, classifier, tmp_path, monkeypatch, capsys):
+    for name, value in (("MODES_DRAWS", 3), ("EVIDENCE_WARMUPS", (2,)), ("EVIDENCE_RUNS", 1)):
+        monkeypatch.setattr(script, name, value)
+    where = {"folder": data, "classifier": classifier, "output": tmp_path / "out"}
+    families = ("cgml", "dsgan", "published")
+    options = script.Options(task="alternate", families=families, modes=2, evidence=2, watched=2, pictures=2, **where, **TINY)
+    record = script.main(options)
+    ways = ["predicted", "without rho", "random", "posterior", "mixture over both"]
+    assert [row["z"] for row in record["modes"]["rows"]] == ways
+    assert all(0 <= row["box"] <= 1 for row in record["modes"]["rows"])
+    assert 1 <= record["modes"]["effective"] <= 3
+    stored = json.loads((tmp_path / "out.json").read_text())
+    starts = [row["start"] for row in stored["evidence"]]
+    assert starts == ["prior", "end points, kernels x 3", "end points, kernels x 10"]
+    assert stored["runs"][0]["course"][0]["seconds"] > 0
+    assert stored["runs"][0]["operations"] > stored["runs"][1]["operations"] > 0  # the descent is counted
+    assert (tmp_path / "out-convergence.png").exists()
+    assert "mixture over both: box" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="cgml_digits: --modes 2: the shares of two modes are those of --task alternate"):
+        script.main(script.Options(modes=2, **where, **TINY))
 
 
 def test_what_is_hidden_and_changed(script):
@@ -78,5 +101,7 @@ def test_bad_input_is_one_line(script, data, classifier, tmp_path):
     options = {"folder": data, "classifier": classifier, "output": tmp_path / "out", **TINY}
     with pytest.raises(SystemExit, match="cgml_digits: --first 900: there are 32 test images"):
         script.main(script.Options(**{**options, "first": 900}))
-    with pytest.raises(SystemExit, match="cgml_digits: --families gan: cgml, l1, context-encoder and pix2pix are compared"):
+    with pytest.raises(
+        SystemExit, match="cgml_digits: --families gan: cgml, l1, context-encoder, pix2pix, dsgan and published are"
+    ):
         script.main(script.Options(families=("gan",), **options))

@@ -22,7 +22,7 @@ from cogen.models.networks.encoders import head
 from cogen.models.training.checkpoint import FILE
 from cogen.models.training.classification import Classification
 from cogen.models.training.learning_rates import Constant, Falling, InverseRoot, OneCycle
-from cogen.models.training.preparation import Alike, Mirrored, as_floats, dequantised
+from cogen.models.training.preparation import Alike, Joint, Mirrored, as_floats, dequantised
 from cogen.models.training.trainer import interleaved, train, training_steps
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -333,6 +333,21 @@ def test_an_image_beside_x_reaches_the_networks_in_the_generator_s_range():
         assert photos.min() < -0.5
         assert photos.min() >= -1
         assert labels.dtype == torch.int64
+
+
+class Halves(Joint):
+    def __call__(self, *tensors):
+        (x,) = tensors
+        return x[:, :1], x[:, 1:], torch.zeros(len(x), dtype=torch.int64)
+
+
+def test_what_is_made_of_one_tensor_reaches_the_averaged_generator_too():
+    into = Recolouring()
+    trained = train(
+        into, torch.rand(40, 2, 2, 2), num_steps=2, batch_size=8, seed=0, average=0.5, prepare=Halves(), progress=False
+    )
+    assert len(trained.average._seen) >= 40
+    assert all(photo.shape[1:] == (1, 2, 2) for photo, _ in trained.average._seen)
 
 
 def test_images_of_an_item_are_cropped_and_mirrored_alike():

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from cogen.models import CGML, Predictor, SphericalGenerator, load_generator, load_predictor
+from cogen.models.families.cgml import published
 from cogen.models.families.family import Updates
 from cogen.models.families.recipe import Kind
 from cogen.models.families.registry import recipe
@@ -106,6 +107,33 @@ def test_rho_learns_how_far_z_moved():
         target, rho = made.predictor(z, made.predictor.project(made.generator.network.down(torch.zeros(500, 1))[-1]))
     assert abs(float(rho.mean()) - 3 * 2 * math.sin(0.1)) < 0.02
     assert (target[:, 0] - z[:, 0]).mean() > 0.05
+
+
+@pytest.mark.parametrize(("each", "steps"), [(False, 1), (True, 20)])
+def test_how_often_the_predictor_learns(each, steps):
+    made, named = family(each=each), []
+    batch = (torch.randn(8, 1), torch.rand(8, 1))
+    made.step(batch, lambda name, loss: named.append((name, float(loss().detach()))), 0)
+    assert [name for name, _ in named] == ["predictor"] * steps + ["generator"]
+    torch.manual_seed(1)
+    once, every = [], []
+    for kept, found in ((False, once), (True, every)):
+        torch.manual_seed(1)
+        made.each = kept
+        made.step(batch, lambda name, loss, found=found: found.append(float(loss().detach())), 0)
+    assert sum(every[:-1]) / 20 == pytest.approx(once[0], rel=1e-4)  # no step was taken: the mean of all pairs
+
+
+def test_the_published_settings():
+    made = published(PairSizes((1, 8, 8), (1, 8, 8), latent_dim=3, width=2), {})
+    assert (made.moves, made.num_steps, made.each, made.learning_rate) == ("gradient", 20, True, 1e-5)
+    weights = torch.cat([p.detach().flatten() for name, p in made.named_parameters() if name.endswith("weight") and p.ndim > 1])
+    assert abs(float(weights.std()) - 0.5) < 0.01
+    assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in made.generator.modules())
+    batch = (torch.zeros(4, 1, 8, 8), torch.zeros(4, 1, 8, 8))
+    before = made.predictor.layers[-1].weight.detach().clone()
+    made.step(batch, Updates(made, made.optimizers()), 0)
+    assert not torch.equal(before, made.predictor.layers[-1].weight)
 
 
 def test_one_condition_has_two_modes():

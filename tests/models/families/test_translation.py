@@ -82,6 +82,16 @@ def test_pix2pix_is_the_game_of_pairs_and_the_distance(fixed):
     assert losses(Regression(Shifted(), 1)) == pytest.approx({"generator": float((MADE - X).abs().mean())})
 
 
+def test_draws_are_asked_to_differ(monkeypatch):
+    """(z, condition) -> z + c / 4: draws differ as much as their latents do, up to the bound."""
+    torch.manual_seed(0)
+    plain = losses(Pix2Pix(Shifted(), Sum(), 1))["generator"]
+    for most, ratio in ((10.0, 1.0), (0.5, 0.5)):
+        torch.manual_seed(0)
+        found = losses(Pix2Pix(Shifted(), Sum(), 1, diversity=8.0, most=most))["generator"]
+        assert found == pytest.approx(plain - 8 * ratio, rel=1e-5)
+
+
 def test_least_squares_have_their_targets(fixed):
     found = losses(Pix2Pix(Shifted(), Sum(), 1, LeastSquares(), weight=0.0))
     fake, real = 2 * (MADE + CONDITION), 2 * (X + CONDITION)
@@ -183,6 +193,7 @@ def test_a_step_of_the_published_recipe_changes_all_weights():
     ("make", "reason"),
     [
         (lambda: Pix2Pix(Shifted(), Sum(), 1, weight=-1.0), r"weight=-1.0: of the distance from x beside the game"),
+        (lambda: Pix2Pix(Shifted(), Sum(), 0, diversity=8.0), r"diversity=8.0, most=10.0, latent_dim=0: a weight that is not"),
         (lambda: ContextEncoder(Shifted(), Sum(), 1, weight=1.5), r"weight=1.5: the squared error's share of the loss"),
         (
             lambda: BicycleGAN(Shifted(), Halved(), 1, critic=None, random_critic=None),
