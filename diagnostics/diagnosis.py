@@ -68,6 +68,12 @@ def _are_end_points(posterior: Any) -> bool:
     return bool(int(attributes(posterior).get("end_points", 0)))
 
 
+def _is_tuned(posterior: Any) -> bool:
+    """Whether `cogen tune` chose the step sizes and the length of its annealing. Each chain is then an annealing of its own,
+    and stays in the mode where that ends."""
+    return bool(int(attributes(posterior).get("tuned", 0)))
+
+
 def _end_points(posterior: Any, table: pd.DataFrame) -> list[str]:
     if not _are_end_points(posterior):
         return []
@@ -237,7 +243,7 @@ def _populations(posterior: Any, table: pd.DataFrame) -> list[str]:
 def _rhat(posterior: Any, table: pd.DataFrame) -> list[str]:
     if "rhat_max" not in table or statistic(posterior, "log_weight") is not None:
         return []
-    if _are_end_points(posterior):  # independent draws, few of each chain
+    if _are_end_points(posterior) or _is_tuned(posterior):  # independent draws, few of each chain
         return []
     worst = table["rhat_max"].values
     bad, mild = worst > RHAT_BAD, (worst > RHAT_GOOD) & (worst <= RHAT_BAD)
@@ -261,9 +267,12 @@ def _draws(posterior: Any, table: pd.DataFrame) -> list[str]:
 
 def _divergences(posterior: Any, table: pd.DataFrame) -> list[str]:
     sampled = group(posterior, "posterior").sizes
-    share = table["divergences"].values / (sampled["chain"] * sampled["draw"])
+    counts = table["divergences"].values
+    share = counts / (sampled["chain"] * sampled["draw"])
     what = f"{{value}} of the transitions diverged, above {DIVERGING:.0%}"
-    return _sentence(table, share > DIVERGING, share, np.max, what, "Use a smaller step size or a larger noise scale", ".1%")
+    return _sentence(
+        table, (share > DIVERGING) & (counts > 1), share, np.max, what, "Use a smaller step size or a larger noise scale", ".1%"
+    )
 
 
 def _nonfinite(posterior: Any, table: pd.DataFrame) -> list[str]:
@@ -291,7 +300,8 @@ def _acceptance(posterior: Any, table: pd.DataFrame) -> list[str]:
     low = f"acceptance {{value}}, below {LOW_ACCEPTANCE}: most proposals are thrown away"
     high = f"acceptance {{value}}, above {HIGH_ACCEPTANCE}: the steps are needlessly small"
     found = _sentence(table, rate < LOW_ACCEPTANCE, rate, np.min, low, "Use a smaller step size", ".2f")
-    return found + _sentence(table, rate > HIGH_ACCEPTANCE, rate, np.max, high, "Use a larger step size", ".2f")
+    needless = (rate > HIGH_ACCEPTANCE) & (not _is_tuned(posterior))  # tuned step sizes are those of all items
+    return found + _sentence(table, needless, rate, np.max, high, "Use a larger step size", ".2f")
 
 
 def _misfit(posterior: Any, table: pd.DataFrame) -> list[str]:

@@ -74,7 +74,7 @@ def as_values(
     >>> as_values(np.array([0.0, 0.5]), "a", (-1, 1)), as_values(np.array([0.0, 0.5]), "a", (-1, 1), data_range=(-1, 1))
     (array([-1.,  0.], dtype=float32), array([0. , 0.5], dtype=float32))
     """
-    white = np.interp(array, _bounds(array, name, data_range), (0, 1)).astype(np.float32)  # to the bit as in from_bytes
+    white = np.interp(array, data_bounds(array, name, data_range), (0, 1)).astype(np.float32)  # to the bit as in from_bytes
     low, high = value_range
     return white * np.float32(high - low) + np.float32(low)
 
@@ -84,7 +84,7 @@ def as_bytes(array: np.ndarray, name: str, data_range: tuple[float, float] | Non
 
     The parameters are those of `as_values`, and so are the errors; NaN is one here.
     """
-    bounds = _bounds(array, name, data_range)
+    bounds = data_bounds(array, name, data_range)
     if np.issubdtype(array.dtype, np.floating) and np.isnan(array).any():
         raise ValueError(f"{name} holds NaN; images to train on are whole: replace it, or leave those images out")
     transparent = array.shape[1] == 4
@@ -122,7 +122,7 @@ def no_data_range(path: Path, data_range: tuple[float, float] | None) -> None:
         )
 
 
-def _bounds(array: np.ndarray, name: str, data_range: tuple[float, float] | None) -> tuple[float, float]:
+def data_bounds(array: np.ndarray, name: str, data_range: tuple[float, float] | None) -> tuple[float, float]:
     """The values of the array that stand for black and white; raises ValueError where its values do not lie between them."""
     whole = np.issubdtype(array.dtype, np.integer)
     if not whole and array.dtype != bool and not np.issubdtype(array.dtype, np.floating):

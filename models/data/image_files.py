@@ -202,8 +202,11 @@ def _read_picture(path: Path, fit: "Fit | None") -> np.ndarray:
     return pixels[..., :1] if gray else pixels
 
 
-def _decode(path: Path) -> "Picture":
-    """A picture in mode L or RGB as a viewer shows it, upright and on white paper; its file is closed again."""
+def open_picture(path: Path) -> tuple["Picture", dict[int, Any] | None]:
+    """A picture as it is stored, but upright, and its TIFF tags if it is gray with more than 8 bits; its file is closed again.
+
+    Raises ValueError, naming the file, for what cannot be read, has several pages, or pixels of unknown range.
+    """
     from PIL import Image
 
     try:
@@ -219,13 +222,21 @@ def _decode(path: Path) -> "Picture":
         raise ValueError(f"{path} {reason} ({type(error).__name__})") from None
     if frames > 1:
         raise ValueError(f"{path} holds {frames} frames or pages; save the one that is meant as a picture of its own")
-    if deep:
-        picture = _with_eight_bits(picture, tags)
-    elif picture.mode not in EIGHT_BITS:
+    if not deep and picture.mode not in EIGHT_BITS:
         raise ValueError(
             f"{path} has pixels of Pillow's mode {picture.mode}, whose range is not known; save it as gray or RGB with 8 or "
             "16 bits, or give an array"
         )
+    return picture, tags if deep else None
+
+
+def _decode(path: Path) -> "Picture":
+    """A picture in mode L or RGB as a viewer shows it, on white paper."""
+    from PIL import Image
+
+    picture, tags = open_picture(path)
+    if tags is not None:
+        picture = _with_eight_bits(picture, tags)
     gray = picture.mode in ("1", "L", "LA")
     if picture.has_transparency_data:
         drawn = picture.convert("RGBA")
@@ -257,14 +268,21 @@ def _upright(opened: "Picture") -> "Picture":
     return opened.copy() if turn is None else opened.transpose(turn)
 
 
+def deep_values(picture: "Picture", tags: dict[int, Any]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Of a gray picture of 16 bits (TIFF has 12 too): its values in [0, 1], and where it is not transparent, if one value
+    stands for that; (height, width) each."""
+    values = np.asarray(picture).astype(np.float32)
+    scaled = values / (4095 if tags.get(BITS) == (12,) else 65535)
+    opaque = values != picture.info["transparency"] if "transparency" in picture.info else None
+    return 1 - scaled if tags.get(PHOTOMETRIC) == 0 else scaled, opaque
+
+
 def _with_eight_bits(picture: "Picture", tags: dict[int, Any]) -> "Picture":
-    """A gray picture of 16 bits (TIFF has 12 too) in mode L, or LA where one value stands for transparent."""
+    """A gray picture of 16 bits in mode L, or LA where one value stands for transparent."""
     from PIL import Image
 
-    values = np.asarray(picture).astype(np.float32)
-    white = 4095 if tags.get(BITS) == (12,) else 65535
-    scaled = values * (255 / white)
-    gray = Image.fromarray(np.rint(255 - scaled if tags.get(PHOTOMETRIC) == 0 else scaled).astype(np.uint8))
-    if "transparency" in picture.info:
-        gray.putalpha(Image.fromarray(np.where(values == picture.info["transparency"], 0, 255).astype(np.uint8)))
+    values, opaque = deep_values(picture, tags)
+    gray = Image.fromarray(np.rint(255 * values).astype(np.uint8))
+    if opaque is not None:
+        gray.putalpha(Image.fromarray(np.where(opaque, 255, 0).astype(np.uint8)))
     return gray

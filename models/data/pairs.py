@@ -109,10 +109,11 @@ def centre_hidden(images: np.ndarray) -> np.ndarray:
 
 
 def hidden_where(images: np.ndarray, seen: np.ndarray, gray: float, value_range: tuple[float, float]) -> np.ndarray:
-    """Images (item, channel, height, width), gray where ``seen`` (height, width) is False, and one more channel: the greatest
-    value where they are seen, the least where they are hidden."""
+    """Images (item, channel, height, width), gray where ``seen``, (height, width) or (item, height, width), is False, and one
+    more channel: the greatest value where they are seen, the least where they are hidden."""
     low, high = (np.asarray(value, images.dtype) for value in value_range)
-    mask = np.broadcast_to(np.where(seen, high, low), (len(images), 1, *seen.shape))
+    seen = seen[..., None, :, :]
+    mask = np.broadcast_to(np.where(seen, high, low), (len(images), 1, *seen.shape[-2:]))
     return np.concatenate([np.where(seen, images, np.asarray(gray, images.dtype)), mask], axis=1)
 
 

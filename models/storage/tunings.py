@@ -47,11 +47,16 @@ class Settings:
         for name in ("beta", "steps"):  # a frozen dataclass is filled so
             object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
 
-    def annealing(self) -> dict[str, Any]:
-        """Keyword arguments of `AnnealedHMC` and `PyroAnnealedHMC`. Raises ValueError for knots that do not rise."""
+    def annealing(self, at_rest: float = 1.0) -> dict[str, Any]:
+        """Keyword arguments of `AnnealedHMC` and `PyroAnnealedHMC`.
+
+        :param at_rest: a factor of the step size at beta = 1.
+
+        Raises ValueError for knots that do not rise.
+        """
         from cogen.inference import SharedSteps, Through
 
-        steps = SharedSteps(self.beta[1:], self.steps)
+        steps = SharedSteps(self.beta[1:], (*self.steps[:-1], at_rest * self.steps[-1]))
         return {"schedule": Through(self.beta), "step_size": steps, "num_leapfrog": self.num_leapfrog}
 
 

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cogen.algorithms import kernel_of
-from cogen.conditions import mask_named
+from cogen.algorithms import Plan, kernel_of
 from cogen.options import Complete
 
 TOLERANCE = 0.05
@@ -38,7 +37,7 @@ def check_of_energy(options: Complete, energy: Any) -> None:
     if is_density(energy):
         return
     plain = Complete()
-    for name in ("algorithm", "backend", "guide", *(() if is_machine(energy) else ("weighted", "warmup"))):
+    for name in ("algorithm", "backend", "guide", "set", "pilot", *(() if is_machine(energy) else ("weighted", "warmup"))):
         if (value := getattr(options, name)) != getattr(plain, name):
             raise ValueError(
                 f"--{name} {value}: {options.generator} is no density with a gradient, and its own sampler does not take this;"
@@ -74,24 +73,38 @@ def as_units(energy: Any, images: np.ndarray) -> np.ndarray:
     return np.where(images > (low + high) / 2, np.float32(high), np.float32(low))
 
 
-def clamped_model(options: Complete, energy: Any, images: np.ndarray, given: dict[str, Any]) -> tuple[Any, Any, int]:
-    """The model whose seen pixels are those of the images, its kernel, and the transitions of the warm-up."""
+def mask_of_all(options: Complete, hidden: np.ndarray) -> np.ndarray:
+    """Where all items are seen, (channel, height, width). Raises ValueError where they differ, and for views of no pixels."""
+    if {"thumbnail", "gray"} & set(options.view):
+        raise ValueError(f"--view {' '.join(options.view)}: of an energy pixels are seen or hidden, as by half, box or --mask")
+    if (hidden != hidden[:1]).any():
+        raise ValueError(
+            f"--mask {options.mask}: of an energy the same pixels are seen of all images; complete them one by one"
+        )
+    return ~hidden[0]
+
+
+def clamped_model(
+    options: Complete, energy: Any, images: np.ndarray, mask: np.ndarray, given: dict[str, Any]
+) -> tuple[Any, Plan]:
+    """The model whose seen pixels are those of the images, and how it is sampled."""
     from cogen.inference import BlockGibbs
     from cogen.models.boltzmann import RBMModel
     from cogen.models.energy import EnergyModel
 
     config = energy.config
-    mask = mask_named(options.view, config.event_shape, seed=options.seed)
     if is_machine(energy):
         kernel = BlockGibbs(resample_threshold=0.5 if options.weighted else 0.0)
-        return RBMModel(energy).clamp(mask, images), kernel, SWEEPS if options.warmup is None else options.warmup
+        return RBMModel(energy).clamp(mask, images), Plan(kernel, SWEEPS if options.warmup is None else options.warmup)
     scale = config.run.reference_scale
     model = EnergyModel(energy, reference_scale=scale, event_shape=config.event_shape, contexts=config.contexts)
     model = (model.given(**given) if given else model).clamp(mask, images)
-    return model, *kernel_of(options, model)
+    return model, kernel_of(options, model)
 
 
-def short_run(options: Complete, energy: Any, images: np.ndarray, given: dict[str, Any]) -> tuple[Any, np.ndarray]:
+def short_run(
+    options: Complete, energy: Any, images: np.ndarray, mask: np.ndarray, given: dict[str, Any]
+) -> tuple[Any, np.ndarray]:
     """Where the energy's own Langevin steps lead the hidden pixels: an ArviZ object, and x (chain, draw, item, *event)."""
     import torch
 
@@ -99,7 +112,7 @@ def short_run(options: Complete, energy: Any, images: np.ndarray, given: dict[st
     from cogen.models.storage.energies import load_initializer
 
     begun, config = time.perf_counter(), energy.config
-    seen = torch.from_numpy(mask_named(options.view, config.event_shape, seed=options.seed))
+    seen = torch.from_numpy(mask)
     initializer: Any = load_initializer(options.generator)
     count = options.chains * options.samples
     of_items = []

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import tyro
 
+from cogen.configuration import with_configuration
 from cogen.options import Complete, Diagnose, Fill, Generators, Guide, Train, Tune
 
 Command = (
@@ -27,7 +28,12 @@ Command = (
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; exit with 2 for what the user got wrong, 130 after Ctrl-C."""
-    command = tyro.cli(Command, prog="cogen", args=arguments, description="Co-generation as posterior inference.")  # type: ignore[call-overload]
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        given = with_configuration(given)
+    except (ValueError, OSError) as error:
+        sys.exit(_complain(_one_line(error), 2))
+    command = tyro.cli(Command, prog="cogen", args=given, description="Co-generation as posterior inference.")  # type: ignore[call-overload]
     try:
         _run(command)
     except KeyboardInterrupt:

@@ -5,25 +5,33 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cogen.algorithms import certificate_run, check_algorithm, executor_of, kernel_of
-from cogen.by_energy import as_units, check_of_energy, clamped_model, is_density, is_machine, short_run
+from cogen.algorithms import Plan, certificate_run, check_algorithm, executor_of, kernel_of
+from cogen.by_energy import as_units, check_of_energy, clamped_model, is_density, is_machine, mask_of_all, short_run
 from cogen.compiled_before import remember_compiled
-from cogen.conditions import NOISE_OF_VIEW, mask_named, view_named
+from cogen.conditions import NOISE_OF_VIEW, noise_model, view_named
+from cogen.configuration import write_configuration
 from cogen.given import contexts_given
+from cogen.images import completed_images
+from cogen.job import Job, check_views, hidden_by, job_of, placed, views_asked
 from cogen.options import Complete
 from cogen.output import Workplace, print_findings, read_posterior, strict_json
 
-IMAGES_OF = {"fashion": "fashion", "colour": "cifar10"}
-"""The shipped images that a shipped generator completes by default; the others complete digits."""
+_FILES = ("posterior.nc", "report.html", "completions.png", "annealing.png", "metrics.json", "certificate.csv", "run.toml")
 
-_FILES = ("posterior.nc", "completions.png", "annealing.png", "metrics.json", "certificate.csv")
+TUNED = (
+    "note: every chain is an annealing of its own, as long as completions gain from it (by `cogen tune`), and stays in the mode"
+    " where it ends; to weigh modes by the posterior use --weighted --chains 32 --warmup 300"
+)
+
+COMPLETED = "completed"
+"""The folder of what was made of every image."""
 
 _SCORED = 1000
 """Every chain's draws are thinned to at most so many per image, or one a chain, which are decoded to be scored."""
@@ -69,16 +77,21 @@ def complete(options: Complete) -> None:
             f"--certify --chains {options.chains} --warmup {options.warmup}: it anneals four populations of two chains or more,"
             " all of one size: use --chains 8, 12, 16, ... and --warmup 1 or more"
         )
+    check_views(options)
     check_algorithm(options)
     executor = executor_of(options)
-    with Workplace(options.output, [re.escape(name) for name in _FILES]) as folder:
+    made = rf"{COMPLETED}/.*(mean|sd|draw-[0-9]+)\.(png|npy)"
+    with Workplace(options.output, [*(re.escape(name) for name in _FILES), made]) as folder:
         remember_compiled()
+        from cogen.diagnostics import diagnose
+        from cogen.diagnostics.groups import has_group
         from cogen.models.storage.energies import is_energy
 
-        answer = (_by_energy if is_energy(options.generator) else _by_generator)(options, executor)
-        metrics = _metrics(options, answer)
-        _write(Path(folder), options, answer, metrics)
-    _report(options, answer, metrics)
+        job, answer = (_by_energy if is_energy(options.generator) else _by_generator)(options, executor)
+        metrics = _metrics(options, job, answer)
+        findings = diagnose(answer.posterior) if has_group(answer.posterior, "sample_stats") else None
+        _write(Path(folder), options, job, answer, metrics, findings)
+    _report(options, job, answer, metrics, findings)
 
 
 def diagnose(path: Path) -> None:
@@ -113,121 +126,147 @@ class Answer:
     """Draws of completed images, and what they are scored by.
 
     :param sampler: its name, for people.
-    :param images: the truth, (item, channel, height, width).
-    :param hidden: True where a pixel is scored, of the same shape.
+    :param shape: of an item, (channel, height, width).
     :param value_range: of the pixels.
-    :param draws: x of draws (chain, draw, item, channel, height, width), thinned.
+    :param draws: x of draws (chain, draw, item, *shape), thinned.
     :param labels: ``log_weight`` and ``group`` of `score_completions`, where there are any.
+    :param hidden: True where a pixel is scored, (item, *shape).
     :param noise: ``noise`` or ``noise_scale`` of the same.
-    :param scale: the standard deviation of what is observed, NaN where there is none.
-    :param misfit: the squared error of the seen part, (item,).
+    :param scale: the standard deviation of what is observed, NaN where there is none or more than one.
+    :param misfit: the mean squared error of the seen part, (item,); NaN where it is exact.
     """
 
     sampler: str
     posterior: Any
-    images: np.ndarray
-    hidden: np.ndarray
+    shape: tuple[int, ...]
     value_range: tuple[float, float]
     draws: np.ndarray
     labels: dict[str, Any]
+    hidden: np.ndarray
     noise: dict[str, Any]
     scale: float
     misfit: np.ndarray
 
 
-def _by_generator(options: Complete, executor: Any) -> Answer:
+def _by_generator(options: Complete, executor: Any) -> tuple[Job, Answer]:
     """z given the seen part, pushed through a generator."""
-    from cogen.diagnostics import mse_of_draws
     from cogen.models.storage.generators import load_generator
 
-    generator = load_generator(options.generator)
-    images = _images(options, generator)
-    model, seen = _condition(options, generator, images)
-    posterior = _inferred(options, seen, *kernel_of(options, seen), executor)
+    generator: Any = load_generator(options.generator)
+    config = generator.config
+    job = job_of(options, config)
+    model, seen = _condition(options, generator, job)
+    posterior = _inferred(options, seen, kernel_of(options, seen), executor)
     if options.certify:
         posterior = _certified(options, seen, posterior)
     draws, labels = _decoded(seen, posterior)
-    view, entry = model.views["seen"], seen.item_data["seen"]
-    hidden = ~entry["mask"] if "mask" in entry else np.ones(images.shape, dtype=bool)
-    scale = view.likelihood.scale
-    noise = {"noise": view.likelihood} if scale is None else {"noise_scale": scale / NOISE_OF_VIEW.get(options.view, 1.0)}
+    scales, misfits = [], []
+    for name, entry in seen.item_data.items():
+        if name in model.views:
+            scales.append(_scale(model.views[name]))
+            misfits.append(_misfit(model.views[name], entry, draws, labels))
+    noise, scale = _pixel_noise(options, model), scales[0] if len(scales) == 1 else float("nan")
+    hidden = hidden_by(options, job, tuple(config.event_shape))
+    answer = (options.algorithm, posterior, tuple(config.event_shape), model.value_range, draws, labels, hidden)
+    return job, Answer(*answer, noise, scale, np.mean(misfits, axis=0))
+
+
+def _scale(view: Any) -> float:
+    """The standard deviation of the noise of a view, NaN where it is no number."""
+    scale = getattr(view.likelihood, "scale", None)
+    return float(scale) if isinstance(scale, float | int) else float("nan")
+
+
+def _misfit(view: Any, entry: Any, draws: np.ndarray, labels: dict[str, Any]) -> np.ndarray:
+    """The mean squared error of what a view shows of the draws, (item,)."""
+    from cogen.diagnostics import mse_of_draws
+
     looked = _observe(view, draws.reshape(-1, *draws.shape[3:])).reshape(*draws.shape[:3], *entry["value"].shape[1:])
-    misfit = mse_of_draws(looked, entry["value"], entry.get("mask"), labels.get("log_weight"))
-    scale = float("nan") if scale is None else scale
-    return Answer(options.algorithm, posterior, images, hidden, model.value_range, draws, labels, noise, scale, misfit)
+    return mse_of_draws(looked, entry["value"], entry.get("mask"), labels.get("log_weight"))
 
 
-def _by_energy(options: Complete, executor: Any) -> Answer:
+def _pixel_noise(options: Complete, model: Any) -> dict[str, Any]:
+    """``noise`` or ``noise_scale`` of a pixel."""
+    name, view = next(iter(model.views.items()))
+    name = views_asked(options)[0] if name == "seen" and options.mask is None else name
+    scale = _scale(view)
+    return {"noise": view.likelihood} if np.isnan(scale) else {"noise_scale": scale / NOISE_OF_VIEW.get(name, 1.0)}
+
+
+def _by_energy(options: Complete, executor: Any) -> tuple[Job, Answer]:
     """The hidden pixels given the seen ones, which stay as they are."""
     from cogen.models.storage.energies import load_energy
 
     energy: Any = load_energy(options.generator)
     check_of_energy(options, energy)
-    images = as_units(energy, _images(options, energy))
-    given, config = contexts_given(options, energy, images), energy.config
-    hidden = np.broadcast_to(~mask_named(options.view, config.event_shape, seed=options.seed), images.shape)
+    config = energy.config
+    job = job_of(options, config)
+    job = replace(job, items=as_units(energy, job.items), truth=None if job.truth is None else as_units(energy, job.truth))
+    given, shape = contexts_given(options, energy, job), tuple(config.event_shape)
+    hidden = hidden_by(options, job, shape)
+    mask = mask_of_all(options, hidden)
     if is_machine(energy) or is_density(energy):
-        seen, kernel, warmup = clamped_model(options, energy, images, given)
-        posterior = _inferred(options, seen, kernel, warmup, executor)
+        seen, plan = clamped_model(options, energy, job.items, mask, given)
+        posterior = _inferred(options, seen, plan, executor)
         draws, labels = _decoded(seen, posterior)
     else:
-        posterior, draws = short_run(options, energy, images, given)
+        posterior, draws = short_run(options, energy, job.items, mask, given)
         draws = draws[:, :: _thinning(draws)]
         # Every draw is independent of the others.
         groups = np.arange(draws.shape[0] * draws.shape[1]).reshape(*draws.shape[:2], 1)
         labels = {"group": np.broadcast_to(groups, draws.shape[:3])}
-    exact, sampler = np.zeros(len(images)), posterior["posterior"].attrs["kernel"]
-    return Answer(sampler, posterior, images, hidden, config.value_range, draws, labels, {}, float("nan"), exact)
+    exact, sampler = np.full(len(job.items), np.nan), posterior["posterior"].attrs["kernel"]
+    return job, Answer(sampler, posterior, shape, config.value_range, draws, labels, hidden, {}, float("nan"), exact)
 
 
-def _inferred(options: Complete, seen: Any, kernel: Any, warmup: int, executor: Any) -> Any:
+def _inferred(options: Complete, seen: Any, plan: Plan, executor: Any) -> Any:
     """The posterior of a conditioned model."""
     from cogen.inference import infer
 
-    return infer(
+    posterior = infer(
         seen,
-        kernel,
-        num_warmup=warmup,
+        plan.kernel,
+        num_warmup=plan.warmup,
         num_samples=options.samples,
         num_chains=options.chains,
         seed=options.seed,
+        pilot=options.pilot,
+        checkpoint=options.checkpoint,
         items_at_once=options.items_at_once,
         executor=executor,
     )
+    posterior["posterior"].attrs["tuned"] = int(plan.tuned)
+    return posterior
 
 
-def _images(options: Complete, generator: Any) -> np.ndarray:
-    from cogen.models.data.datasets import load_images
-    from cogen.models.storage.generators import shipped_images
-
-    config = generator.config
-    if options.images is not None:
-        return load_images(options.images, config.event_shape, config.value_range, options.range)[: options.count]
-    if options.range is not None:
-        low, high = options.range
-        raise ValueError(f"--range {low:g} {high:g}: it is for an array given with --images")
-    images, _ = shipped_images(IMAGES_OF.get(options.generator, "mnist"))
-    if images.shape[1:] != tuple(config.event_shape):
-        raise ValueError(f"{options.generator} makes {config.event_shape}, not digits: give --images")
-    low, high = config.value_range
-    return (low + (images[: options.count] + 1) / 2 * (high - low)).astype(np.float32)
-
-
-def _condition(options: Complete, generator: Any, images: np.ndarray) -> tuple[Any, Any]:
+def _condition(options: Complete, generator: Any, job: Job) -> tuple[Any, Any]:
+    """The model with its views, and the same conditioned on what is seen."""
+    from cogen.models import views
     from cogen.models.cogenerator import CoGenerator
     from cogen.models.noise import fit_scale
 
-    given = contexts_given(options, generator, images)
+    given, asked = contexts_given(options, generator, job), views_asked(options)
+    shape = tuple(generator.config.event_shape)
 
     def build(noise: float | None) -> tuple[Any, Any]:
-        view = view_named(options.view, generator, noise=noise, seed=options.seed)
-        model = CoGenerator(generator, views={"seen": view})
-        return model, model.condition(seen=_observe(view, images)).given(**given)
+        found: dict[str, Any] = {}
+        if job.shown is not None:
+            mask = np.broadcast_to(job.shown[:, None], (len(job.items), *shape)).copy()
+            found["mask"] = views.Mask(mask, **noise_model("mask", generator, noise))
+        for name in asked:
+            found[name] = view_named(name, generator, noise=noise, seed=options.seed, **placed(options, name))
+        if len(found) == 1:
+            found = {"seen": next(iter(found.values()))}
+        model = CoGenerator(generator, views=found)
+        values = {name: job.items if job.observed else _observe(view, job.items) for name, view in found.items()}
+        return model, model.condition(**values).given(**given)
 
     if options.noise != "fit":
         return build(options.noise)
+    if len(asked) + (options.mask is not None) > 1:
+        raise ValueError("--noise fit: it is fitted to one view; give a number, or one --view or --mask")
     _, seen = build(generator.config.noise_scale)
-    return build(fit_scale(seen, seed=options.seed) / NOISE_OF_VIEW.get(options.view, 1.0))
+    return build(fit_scale(seen, seed=options.seed) / NOISE_OF_VIEW.get(asked[0] if asked else "mask", 1.0))
 
 
 def _observe(view: Any, images: np.ndarray) -> np.ndarray:
@@ -267,36 +306,27 @@ def _thinning(draws: np.ndarray) -> int:
     return -(-draws.shape[0] * draws.shape[1] // _SCORED)
 
 
-def _metrics(options: Complete, answer: Answer) -> dict[str, Any]:
-    from cogen.diagnostics import item_summary, pit_p_value, score_completions
+def _metrics(options: Complete, job: Job, answer: Answer) -> dict[str, Any]:
+    from cogen.diagnostics import item_summary
     from cogen.diagnostics.groups import has_group
 
-    posterior = answer.posterior
-    scores = score_completions(
-        answer.draws,
-        answer.images,
-        answer.hidden,
-        value_range=answer.value_range,
-        **answer.noise,
-        mean=posterior["predictions"]["x_mean"].values,
-        best_of=_BEST_OF,
-        seed=options.seed,
-        **answer.labels,
-    )
-    per_item = {**{name: scores[score].values for name, score in _SCORES.items()}, "observed_mse": answer.misfit}
+    posterior, scores = answer.posterior, _scores(options, job, answer)
+    per_item = {**scores, "observed_mse": answer.misfit}
     table = item_summary(posterior) if has_group(posterior, "sample_stats") else {}
 
     def column(name: str) -> np.ndarray:
-        return table[name].to_numpy(dtype=float) if name in table else np.full(len(answer.images), np.nan)
+        return table[name].to_numpy(dtype=float) if name in table else np.full(len(job.items), np.nan)
 
     attributes = posterior["posterior"].attrs
+    joint_pit = per_item.pop("joint_pit", None)
     return {
         **{name: _over_items(np.mean, values) for name, values in per_item.items()},
-        "hidden_pit_p_value": pit_p_value(scores["joint_pit"].values),
+        **({} if joint_pit is None else {"hidden_pit_p_value": _pit_p_value(joint_pit)}),
         "acceptance_rate": _over_items(np.mean, column("acceptance_rate")),
         "step_size": _over_items(np.mean, column("step_size")),
         "ess_min": _over_items(np.min, column("ess_min")),
         "nested_rhat_max": _over_items(np.max, column("nested_rhat_max")),
+        "independent_chains": options.chains if int(attributes.get("tuned", 0)) else None,
         "weight_ess": _over_items(np.min, column("weight_ess")),
         "ancestors_min": _over_items(np.min, column("ancestors")),
         "log_evidence": column("log_evidence").tolist(),
@@ -306,11 +336,44 @@ def _metrics(options: Complete, answer: Answer) -> dict[str, Any]:
         "compile_seconds": float(attributes["compile_seconds"]),
         "noise": answer.scale,
         "seed": options.seed,
+        "sampler": answer.sampler,
+        "images": job.names,
         "options": {name: str(value) for name, value in vars(options).items()},
-        "versions": {name: version(name) for name in ("cogen-ppl", "torch", "pyro-ppl", "jax", "numpyro", "arviz")},
+        "versions": versions(),
         "per_item": {name: np.asarray(values).tolist() for name, values in per_item.items()},
         **_certificate_metrics(posterior),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of what a run rests on."""
+    return {name: version(name) for name in ("cogen-ppl", "torch", "pyro-ppl", "jax", "numpyro", "arviz")}
+
+
+def _scores(options: Complete, job: Job, answer: Answer) -> dict[str, np.ndarray]:
+    """Of what is hidden, item by item, and ``joint_pit``; nothing where nobody knows the truth."""
+    from cogen.diagnostics import score_completions
+
+    if job.truth is None:
+        return {}
+    found = score_completions(
+        answer.draws,
+        job.truth,
+        answer.hidden,
+        value_range=answer.value_range,
+        **answer.noise,
+        mean=answer.posterior["predictions"]["x_mean"].values,
+        best_of=_BEST_OF,
+        seed=options.seed,
+        **answer.labels,
+    )
+    return {**{name: found[score].values for name, score in _SCORES.items()}, "joint_pit": found["joint_pit"].values}
+
+
+def _pit_p_value(joint_pit: np.ndarray) -> float:
+    from cogen.diagnostics import pit_p_value
+
+    return float(pit_p_value(joint_pit))
 
 
 def _certificate_metrics(posterior: Any) -> dict[str, Any]:
@@ -335,14 +398,16 @@ def _over_items(choose: Callable[[np.ndarray], Any], values: np.ndarray) -> floa
 # --- files and words -----------------------------------------------------------------------------------------------
 
 
-def _write(folder: Path, options: Complete, answer: Answer, metrics: dict[str, Any]) -> None:
+def _write(
+    folder: Path, options: Complete, job: Job, answer: Answer, metrics: dict[str, Any], findings: list[str] | None
+) -> None:
     from cogen.diagnostics import plot_annealing, plot_completions
     from cogen.diagnostics.certificate import GROUP
     from cogen.diagnostics.groups import group, has_group
+    from cogen.report import write_report
 
-    posterior, draws = answer.posterior, answer.draws
-    chosen = np.random.default_rng(options.seed).choice(draws.shape[0], size=min(4, draws.shape[0]), replace=False)
-    picture = plot_completions(posterior, truth=answer.images, draws=draws[chosen, -1], value_range=answer.value_range)
+    posterior, draws = answer.posterior, _some_draws(options, answer, max(options.keep_draws, 8))
+    picture = plot_completions(posterior, truth=job.truth, draws=draws[:4], value_range=answer.value_range)
     picture.savefig(folder / "completions.png")
     if has_group(posterior, "warmup_sample_stats") and "beta" in posterior["warmup_sample_stats"]:
         plot_annealing(posterior).savefig(folder / "annealing.png")
@@ -350,6 +415,22 @@ def _write(folder: Path, options: Complete, answer: Answer, metrics: dict[str, A
         group(posterior, GROUP).to_dataframe().to_csv(folder / "certificate.csv")
     (folder / "metrics.json").write_text(json.dumps(strict_json(metrics), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     posterior.to_netcdf(str(folder / "posterior.nc"), engine="h5netcdf")
+    write_configuration(folder / "run.toml", options, versions())
+    images = completed_images(options, job, answer, draws)
+    images.write(folder / COMPLETED, options.keep_draws)
+    write_report(folder, options, job, images, posterior, metrics, findings)
+
+
+def _some_draws(options: Complete, answer: Answer, count: int) -> np.ndarray:
+    """Draws of different chains, by their weights where they have some, (draw, item, *shape)."""
+    random, chains = np.random.default_rng(options.seed), len(answer.draws)
+    log_weight = answer.labels.get("log_weight")
+    if log_weight is None:
+        return answer.draws[random.choice(chains, size=min(count, chains), replace=False), -1]
+    last = np.where(np.isnan(log_weight[:, -1]), -np.inf, log_weight[:, -1])  # (chain, item)
+    share = np.exp(last - last.max(axis=0, keepdims=True).clip(-1e300))
+    found = [random.choice(chains, size=min(count, chains), p=each / each.sum()) for each in share.T]
+    return np.stack([answer.draws[chosen, -1, item] for item, chosen in enumerate(found)], axis=1)
 
 
 def _print_certificate(posterior: Any) -> None:
@@ -363,49 +444,71 @@ def _print_certificate(posterior: Any) -> None:
         print(table.to_dataframe().to_string(float_format=lambda v: f"{v:.3g}"), "\n")
 
 
-def _report(options: Complete, answer: Answer, metrics: dict[str, Any]) -> None:
-    from cogen.diagnostics import diagnose
-    from cogen.diagnostics.groups import has_group
-
-    posterior, count = answer.posterior, len(answer.images)
-    print(
-        f"\n{count} images, --view {options.view}, {answer.sampler}: {options.chains} chains x {options.samples} draws each\n"
-    )
-    rows = [
-        ("hidden part", "CRPS", metrics["hidden_crps"]),
-        ("", "energy score", metrics["hidden_energy_score"]),
-        ("", "coverage of 50 % intervals", metrics["hidden_coverage_50"]),
-        ("", "coverage of 90 % intervals", metrics["hidden_coverage_90"]),
-        ("", "width of 90 % intervals", metrics["hidden_interval_width_90"]),
-        ("", "PIT dispersion (1: calibrated)", metrics["hidden_pit_dispersion"]),
-        ("", "squared error of a draw", metrics["hidden_mse"]),
-        ("", f"of the best of {_BEST_OF} draws", metrics[f"hidden_mse_best_of_{_BEST_OF}"]),
-        ("", "squared error of the mean", metrics["hidden_mse_posterior_mean"]),
-        ("", "PSNR of the mean (dB)", metrics["psnr"]),
-        ("", "SSIM of the mean", metrics["ssim"]),
-        ("seen part", "squared error of a draw", metrics["observed_mse"]),
-        ("", "squared noise scale", metrics["noise"] ** 2),
-        ("sampling", "acceptance", metrics["acceptance_rate"]),
-        ("", "least effective draws", metrics["ess_min"]),
-        ("", "greatest nested R-hat", metrics["nested_rhat_max"]),
-        ("", "fewest distinct ancestors", metrics["ancestors_min"]),
-        ("", "log evidence, mean", float(np.mean(metrics["log_evidence"]))),
-        ("cost", "gradient evaluations", float(metrics["gradient_evaluations"])),
-        ("", "seconds", metrics["seconds"]),
-        ("", "of which compilation", metrics["compile_seconds"]),
-    ]
-    for part, label, value in rows:
-        if np.isfinite(value):
-            shown = f"{value:,.0f}" if label == "gradient evaluations" else f"{value:.4g}"
-            print(f"  {part:<12} {label:<30} {shown:>12}")
+def _report(options: Complete, job: Job, answer: Answer, metrics: dict[str, Any], findings: list[str] | None) -> None:
+    count = len(job.items)
+    asked = " ".join(["--view", *views_asked(options)] if views_asked(options) else [])
+    asked = " ".join(filter(None, [f"--mask {options.mask}" if options.mask else "", asked]))
+    print(f"\n{count} images, {asked}, {answer.sampler}: {options.chains} chains x {options.samples} draws each\n")
+    for part, label, value in rows_of(metrics):
+        print(f"  {part:<12} {label:<30} {value:>12}")
     print()
-    unscored = int(np.isnan(metrics["per_item"]["hidden_crps"]).sum())
+    if job.truth is None:
+        print("no truth was given (--truth), so nothing is scored\n")
+    unscored = int(np.isnan(metrics["per_item"].get("hidden_crps", np.zeros(1))).sum())
     if unscored:
         print(
             f"{unscored} of {count} images have no CRPS and no energy score: these take pairs of independent draws, and theirs "
             "are all of one population or chain. Use more --chains or --warmup\n"
         )
-    _print_certificate(posterior)
-    if has_group(posterior, "sample_stats"):
-        print_findings(diagnose(posterior))
-    print(f"\nwritten to {options.output}: {', '.join(name for name in _FILES if (options.output / name).exists())}")
+    _print_certificate(answer.posterior)
+    if findings is not None:
+        print_findings(findings)
+    for note in notes_of(job, answer.posterior):
+        print(note)
+    files = [name for name in (*_FILES, f"{COMPLETED}/") if (options.output / name).exists()]
+    print(f"\nwritten to {options.output}: {', '.join(files)}")
+
+
+def notes_of(job: Job, posterior: Any) -> list[str]:
+    """What is worth knowing and no fault."""
+    tuned = int(posterior["posterior"].attrs.get("tuned", 0))
+    return job.notes + ([TUNED] if tuned else [])
+
+
+def rows_of(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """What is printed and reported: part, label and value, of what is known."""
+    noise = metrics["noise"]
+    residual = np.sqrt(metrics["observed_mse"])
+    rows = [
+        ("hidden part", "CRPS", metrics.get("hidden_crps")),
+        ("", "energy score", metrics.get("hidden_energy_score")),
+        ("", "coverage of 50 % intervals", metrics.get("hidden_coverage_50")),
+        ("", "coverage of 90 % intervals", metrics.get("hidden_coverage_90")),
+        ("", "width of 90 % intervals", metrics.get("hidden_interval_width_90")),
+        ("", "PIT dispersion (1: calibrated)", metrics.get("hidden_pit_dispersion")),
+        ("", "squared error of a draw", metrics.get("hidden_mse")),
+        ("", f"of the best of {_BEST_OF} draws", metrics.get(f"hidden_mse_best_of_{_BEST_OF}")),
+        ("", "squared error of the mean", metrics.get("hidden_mse_posterior_mean")),
+        ("", "PSNR of the mean (dB)", metrics.get("psnr")),
+        ("", "SSIM of the mean", metrics.get("ssim")),
+        ("seen part", "root mean squared residual", residual),
+        ("", "noise scale", noise),
+        ("sampling", "acceptance rate", metrics["acceptance_rate"]),
+        ("", "independent chains", metrics["independent_chains"]),
+        ("", "fewest effective draws", None if metrics["independent_chains"] else metrics["ess_min"]),
+        ("", "greatest nested R-hat", metrics["nested_rhat_max"]),
+        ("", "fewest distinct ancestors", metrics["ancestors_min"]),
+        ("", "mean log evidence", float(np.mean(metrics["log_evidence"]))),
+        ("cost", "gradient evaluations", float(metrics["gradient_evaluations"])),
+        ("", "seconds", metrics["seconds"]),
+        ("", "of which compilation", metrics["compile_seconds"]),
+    ]
+    known: list[tuple[str, str, str]] = []
+    heading = last = ""
+    for part, label, value in rows:
+        heading = part or heading
+        if value is not None and np.isfinite(value):
+            shown = f"{value:,.0f}" if label == "gradient evaluations" else f"{value:.4g}"
+            known.append(("" if known and heading == last else heading, label, shown))
+            last = heading
+    return known

@@ -7,28 +7,28 @@ from typing import Any
 
 import numpy as np
 
-from cogen.conditions import mask_named
+from cogen.job import Job, context_items, hidden_by
 from cogen.options import Complete
 
 
-def contexts_given(options: Complete, network: Any, images: np.ndarray) -> dict[str, Any]:
-    """By name, a class or a condition image for each of the images.
+def contexts_given(options: Complete, network: Any, job: Job) -> dict[str, Any]:
+    """By name, a class or a condition image for each of the items.
 
     Where the network fills in what its condition hides, and no condition is given, it is made of the images and the view.
     Raises ValueError for what is missing, unknown or does not fit.
     """
     from cogen.models.contexts import Classes
 
-    contexts, count = network.config.contexts, len(images)
+    contexts, images = network.config.contexts, job.items
     files = _files(options, {name for name, each in contexts.items() if not isinstance(each, Classes)})
     given: dict[str, Any] = {}
     for name, each in contexts.items():
         if isinstance(each, Classes):
-            given[name] = _label(options, each, count)
+            given[name] = _label(options, each, len(images))
         elif name not in files and network.config.arguments.get("fills"):
-            given[name] = _hidden(options, images, each.value_range or (-1.0, 1.0))
+            given[name] = _hidden(options, job, images, each.value_range or (-1.0, 1.0))
         else:
-            given[name] = _condition_images(options, name, each, files.get(name), count)
+            given[name] = _condition_images(options, job, name, each, files.get(name))
     if options.label and not any(isinstance(each, Classes) for each in contexts.values()):
         raise ValueError(f"--label {' '.join(options.label)}: {options.generator} is not conditional on a class")
     return given
@@ -51,30 +51,24 @@ def _files(options: Complete, names: set[str]) -> dict[str, Path]:
     return files
 
 
-def _hidden(options: Complete, images: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
-    """The images with gray where the view hides them, and a mask (`cogen.models.data.pairs.centre_hidden`)."""
+def _hidden(options: Complete, job: Job, images: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
+    """The images with gray where they are not seen, and a mask (`cogen.models.data.pairs.centre_hidden`)."""
     from cogen.models.data.pairs import GRAY, hidden_where
 
     low, high = value_range
-    seen = mask_named(options.view, images.shape[1:], seed=options.seed)[0]
+    seen = ~hidden_by(options, job, images.shape[1:])[:, 0]
     return hidden_where(images, seen, low + GRAY / 255 * (high - low), value_range)
 
 
-def _condition_images(options: Complete, name: str, context: Any, path: Path | None, count: int) -> np.ndarray:
+def _condition_images(options: Complete, job: Job, name: str, context: Any, path: Path | None) -> np.ndarray:
     """One for each item."""
-    from cogen.models.data.datasets import load_images
-
     if path is None:
         raise ValueError(
             f"{options.generator} takes condition images beside those that are completed: give --context {name}=PICTURES, one"
-            f" for all images or one for each, of the shape {tuple(context.shape)}"
+            f" for all images or one of the same name for each, of the shape {tuple(context.shape)}"
         )
-    of_array = options.range if path.suffix.lower() in (".npy", ".npz") else None
-    found = load_images(path, context.shape, context.value_range or (-1.0, 1.0), of_array)
-    found = found if len(found) == 1 else found[: options.count]
-    if len(found) not in (1, count):
-        raise ValueError(f"--context {name}={path}: {len(found)} images for {count} items: give one for all or one for each")
-    return np.broadcast_to(found, (count, *found.shape[1:])).copy()
+    value_range = context.value_range or (-1.0, 1.0)
+    return context_items(job, options, path, f"--context {name}={path}", context.shape, value_range)
 
 
 def _label(options: Complete, classes: Any, count: int) -> np.ndarray:

@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 else:
     Name = Literal[tuple(FAMILIES)]
 
+ViewName = Literal["half", "box", "centre", "random", "thumbnail", "gray"]
+
 
 @dataclass
 class Complete:
-    """Complete images of which a part is seen: draws from p(z | seen part), pushed through a generator."""
+    """Complete images of which a part is seen: draws from p(z | seen part), pushed through a generator.
+
+    With `--mask` the images are as you have them, with a hole; without it they are whole, and `--view` says what is seen."""
 
     generator: str = "digits"
     """A shipped generator (see `cogen generators`), or the path of a .safetensors file with its .json beside it. An energy, as
@@ -33,17 +37,51 @@ class Complete:
     """The values of an array that are black and white; the default is 0 255 for integers and 0 1 for floats."""
     count: int = 16
     """How many images to complete at the most."""
+    mask: str | None = None
+    """What is seen of the images: a picture, white where they are seen, for all of them, or a folder with one of the same name
+    for each; `alpha` for their opaque part; `nan` for the finite numbers of an array."""
+    invert_mask: bool = False
+    """White is hidden."""
+    truth: Path | None = None
+    """The whole images, if there are any, to score the completions by: of the same names. With `--view` they are the images."""
+    fit: Literal["crop", "resize", "patch"] | None = None
+    """For images of another size than the generator's: complete their middle, all of them at the generator's size, or parts of
+    the generator's size one by one."""
+    paste: Literal["auto", "yes", "no"] = "auto"
+    """Whether written images keep their seen pixels, to the bit; the default is with `--mask`."""
+    keep_draws: int = 4
+    """How many whole draws of each image to write."""
     label: tuple[str, ...] = ()
     """The class of all images, or one for each, where the generator is conditional: integers from 0 on (or names, if it has
     any), separated by spaces or commas."""
     context: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """NAME=PICTURES: the condition images of a generator that takes some, as `--images` takes them: one for all images, or one
     for each. Those of `cogen train pix2pix` and its kin are called `condition`."""
-    view: Literal["half", "box", "centre", "random", "thumbnail", "gray"] = "half"
-    """What is seen: the top half; all but a box or the centre; a random quarter of the pixels; a thumbnail; the luma."""
-    algorithm: Literal["annealed-hmc", "hmc", "nuts", "gradient-descent", "importance", "learned-descent"] = "annealed-hmc"
+    view: tyro.conf.UseAppendAction[tuple[ViewName, ...]] = ()
+    """What is seen: a half; all but a box or the centre; a share of the pixels; a thumbnail (means of 4 x 4 pixels); the luma.
+    Repeatable, and beside `--mask`: all of them are seen. The default without a mask is `half`. Images of a thumbnail's size,
+    and gray ones for the luma of a colour generator, are what is seen."""
+    side: Literal["top", "bottom", "left", "right"] = "top"
+    """Of `--view half`: which half is seen."""
+    box: tuple[int, int, int, int] | None = None
+    """Of `--view box`: top, left, height and width of what is hidden, in pixels of the generator."""
+    share: float = 0.25
+    """Of `--view random`: the share of the pixels that is seen."""
+    algorithm: Literal[
+        "annealed-hmc",
+        "annealed-langevin",
+        "langevin",
+        "parallel-tempering",
+        "hmc",
+        "nuts",
+        "gradient-descent",
+        "importance",
+        "learned-descent",
+    ] = "annealed-hmc"
     """How the posterior is computed. `learned-descent` takes what the predictor beside a generator of `cogen train cgml` makes
     of draws of the prior, as it is."""
+    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NAME=VALUE: a setting of the algorithm, as in --set num_leapfrog=20 --set step_size=0.05. Repeatable."""
     backend: Literal["numpyro", "pyro"] = "numpyro"
     """Pyro runs its own HMC and NUTS, one chain after another."""
     chains: int = 16
@@ -57,6 +95,12 @@ class Complete:
     `cogen guide` made."""
     samples: int = 5
     """Draws per chain."""
+    pilot: int = 0
+    """Chains of a run before the run, which adapts step sizes that the run then keeps: its evidence is then unbiased."""
+    threshold: float | None = None
+    """With `--weighted`: chains are resampled where fewer than this share of them is effective; the default is 0.5."""
+    checkpoint: Path | None = None
+    """A folder: a run that was stopped goes on from there."""
     weighted: bool = False
     """With annealed HMC: chains are weighted and resampled as they cool, which gives the evidence and the right shares of
     modes, and takes more of both, as in `--chains 32 --warmup 300`. Without it every chain counts the same."""
@@ -77,7 +121,10 @@ class Complete:
     seed: int = 0
     """Every number of the run follows from it."""
     output: Path = Path("cogen-output")
-    """Folder for posterior.nc, completions.png, annealing.png and metrics.json; those of an earlier run are replaced."""
+    """Folder for completed/ (of each image the mean, the standard deviation and draws), report.html, posterior.nc,
+    completions.png, annealing.png, metrics.json and run.toml; those of an earlier run are replaced."""
+    config: Path | None = None
+    """A run.toml: its options are those of this run, but for those that are given beside it."""
 
 
 @dataclass

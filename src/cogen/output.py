@@ -21,8 +21,8 @@ def is_written(name: str, patterns: Sequence[str]) -> bool:
 class Workplace:
     """A folder beside the output that disappears unless its files were moved: nothing is ever half-written.
 
-    :param patterns: the names that the command writes (`is_written`): files of an earlier run that match go, as it may have
-        written more.
+    :param patterns: the names that the command writes, relative to the output (`is_written`): files of an earlier run that
+        match go, as it may have written more.
 
     Entering raises ValueError or PermissionError for an output that cannot be a folder.
     """
@@ -43,13 +43,28 @@ class Workplace:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if kind is None:
+            made = Path(self._folder.name)
             self.output.mkdir(parents=True, exist_ok=True)
-            for old in list(self.output.iterdir()):
-                if old.is_file() and is_written(old.name, self.patterns):
-                    old.unlink()
-            for path in Path(self._folder.name).iterdir():
-                move_whole(path, self.output / path.name)
+            for top in list(self.output.iterdir()):
+                if top.is_dir() and not (made / top.name).is_dir():
+                    continue  # nothing is written there
+                for old in sorted(top.rglob("*") if top.is_dir() else [top]):
+                    if old.is_file() and is_written(old.relative_to(self.output).as_posix(), self.patterns):
+                        old.unlink()
+                        _remove_empty(old.parent, self.output)
+            for path in sorted(made.rglob("*")):
+                if path.is_file():
+                    target = self.output / path.relative_to(made)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    move_whole(path, target)
         self._folder.__exit__(kind, error, trace)
+
+
+def _remove_empty(folder: Path, below: Path) -> None:
+    """Folders that the removal of a file has left empty."""
+    while folder != below and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
 
 
 def strict_json(value: Any) -> Any:
@@ -75,9 +90,32 @@ def read_posterior(path: Path) -> Any:
         raise ValueError(f"{path} is not a posterior that infer wrote ({error})") from None
 
 
+IN_OPTIONS = {
+    "(weighted=True)": "(--weighted)",
+    "(num_warmup)": "(--warmup)",
+    "(pilot=16)": "(--pilot 16)",
+    "(initial=)": "(--guide)",
+    "a smaller step size": "a smaller step size (--set step_size=0.05)",
+    "a larger noise scale": "a larger noise scale (--noise)",
+    "Use more chains": "Use more --chains",
+    "Draw more samples": "Draw more --samples",
+    "Run longer": "Run longer (--warmup, --samples)",
+    "more temperatures:": "more temperatures (--warmup):",
+    "more temperatures,": "more temperatures (--warmup),",
+}
+"""Remedies of `cogen.diagnostics.diagnose` in the words of `cogen complete`."""
+
+
+def in_options(sentence: str) -> str:
+    """What `cogen.diagnostics.diagnose` says, with its remedies as options of `cogen complete`."""
+    for words, option in IN_OPTIONS.items():
+        sentence = sentence.replace(words, option)
+    return sentence
+
+
 def print_findings(sentences: list[str]) -> None:
     """What looks wrong with a posterior, a sentence a line."""
     if not sentences:
         print("nothing looks wrong")
     for sentence in sentences:
-        print(f"! {sentence}")
+        print(f"! {in_options(sentence)}")

@@ -1,0 +1,307 @@
+"""Pictures as people have them: read as they are, and written again as they came.
+
+An `Original` keeps the size, the colours, the depth and the transparent part of a picture (or of an image of an array).
+Pictures are written as PNG with the depth and the channels that came in, arrays as .npy with their type, range and layout;
+what was not replaced keeps its numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cogen.models.data.image_arrays import (
+    ARRAY_SUFFIXES,
+    CHANNELS,
+    channels_first,
+    data_bounds,
+    fitted,
+    no_data_range,
+    read_arrays,
+)
+from cogen.models.data.image_files import (
+    PICTURE_SUFFIXES,
+    deep_values,
+    open_picture,
+    pictures_below,
+    some_of,
+    warn_of_unread,
+)
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "item, channel, height, width": lambda a: a,
+    "item, height, width, channel": lambda a: a.transpose(0, 2, 3, 1),
+    "item, height, width": lambda a: a[:, 0],
+    "channel, height, width": lambda a: a[0],
+    "height, width, channel": lambda a: a[0].transpose(1, 2, 0),
+    "height, width": lambda a: a[0, 0],
+}
+"""Arrays of (item, channel, height, width) as they may come in."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How an original is stored.
+
+    :param dtype: of its numbers; bool for pictures of one bit.
+    :param bounds: the numbers that are black and white.
+    :param layout: of the array that it came from, a key of `LAYOUTS`; None for a picture.
+    """
+
+    dtype: np.dtype
+    bounds: tuple[float, float]
+    layout: str | None = None
+
+
+@dataclass(frozen=True)
+class Original:
+    """A picture, or one image of an array.
+
+    :param name: of the file, relative to the folder and without its suffix.
+    :param numbers: as they are stored, (channel, height, width), 1 or 3 channels.
+    :param opaque: (height, width) in [0, 1], where it has a transparent part.
+    :param index: its place in an array.
+    """
+
+    name: str
+    numbers: np.ndarray
+    form: Form
+    opaque: np.ndarray | None = None
+    index: int = 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.numbers.shape[1], self.numbers.shape[2]
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """float32 (channel, height, width), black 0 and white 1; NaN where an array has it."""
+        low, high = self.form.bounds
+        return ((self.numbers.astype(np.float64) - low) / (high - low)).astype(np.float32)
+
+    @property
+    def shown(self) -> np.ndarray:
+        """The pixels as a viewer shows them, on white paper."""
+        return self.pixels if self.opaque is None else 1 + (self.pixels - 1) * self.opaque
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+def read_originals(
+    path: str | Path, event_shape: Sequence[int], data_range: tuple[float, float] | None = None
+) -> list[Original]:
+    """The pictures of a file or a folder (and its subfolders, in natural order), or the images of a .npy or .npz array.
+
+    :param event_shape: the generator's (channel, height, width), which decides how an array is laid out where that is open.
+    :param data_range: the values of an array that are black and white; by default 0 and 255 for integers, 0 and 1 for floats.
+
+    Raises FileNotFoundError where there is nothing to read, and ValueError, naming the file, for what cannot be read. Warns, in
+    one line, of the files of a folder that are not read.
+    """
+    path = Path(path)
+    if path.suffix.lower() in ARRAY_SUFFIXES and path.is_file():
+        return _images_of_array(path, tuple(event_shape), data_range)
+    if path.is_dir():
+        files, others = pictures_below(path)
+        if not files:
+            found = f", only {some_of(others, path)}" if others else ""
+            raise FileNotFoundError(f"folder {path} holds no picture ({', '.join(PICTURE_SUFFIXES)}){found}")
+        warn_of_unread(path, others)
+    elif not path.exists():
+        raise FileNotFoundError(f"no image file or folder at {path}")
+    elif path.suffix.lower() in PICTURE_SUFFIXES:
+        files = [path]
+    else:
+        raise ValueError(f"{path}: cannot tell the kind of file; known are {', '.join(PICTURE_SUFFIXES + ARRAY_SUFFIXES)}")
+    no_data_range(path, data_range)
+    root = path if path.is_dir() else path.parent
+    names = [str(file.relative_to(root).with_suffix("")) for file in files]
+    if len(set(names)) < len(names):  # a.png beside a.jpg: files of one name would be written twice
+        names = [str(file.relative_to(root)).replace(".", "-") for file in files]
+    return [_read(file, name) for file, name in zip(files, names, strict=True)]
+
+
+def _read(path: Path, name: str) -> Original:
+    picture, tags = open_picture(path)
+    if tags is not None:
+        values, opaque = deep_values(picture, tags)
+        numbers = np.rint(65535 * values[None]).astype(np.uint16)
+        return Original(name, numbers, Form(numbers.dtype, (0, 65535)), None if opaque is None else opaque.astype(np.float32))
+    gray, bits = picture.mode in ("1", "L", "LA"), picture.mode == "1"
+    opaque = None
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        opaque = np.asarray(picture.getchannel("A"), np.float32) / 255
+    numbers = np.asarray(_without_alpha(picture, gray))
+    if bits:
+        return Original(name, numbers[None] > 127, Form(np.dtype(bool), (0, 1)), opaque)
+    return Original(name, numbers[None] if gray else numbers.transpose(2, 0, 1), Form(numbers.dtype, (0, 255)), opaque)
+
+
+def _without_alpha(picture: Picture, gray: bool) -> Picture:
+    """In mode L or RGB, whatever is transparent: the colours below it stay."""
+    picture = picture.convert("RGB") if picture.mode == "RGBA" else picture
+    return picture.convert("L" if gray else "RGB")
+
+
+def _images_of_array(path: Path, event_shape: tuple[int, ...], data_range: tuple[float, float] | None) -> list[Original]:
+    array = read_arrays(path, ["images"])["images"]
+    try:
+        laid = fitted(array, str(path), event_shape)
+    except ValueError:
+        laid = _any_size(array, path)
+    low, high = data_bounds(laid, str(path), data_range)
+    same = (name for name, change in LAYOUTS.items() if _same(change(laid), array))
+    form = Form(array.dtype, (low, high), next(same))
+    if laid.shape[1] < 4:
+        return [Original(path.stem, each, form, None, k) for k, each in enumerate(laid)]
+    shares = (laid[:, 3].astype(np.float32) - low) / (high - low)
+    return [Original(path.stem, each[:3], form, share, k) for k, (each, share) in enumerate(zip(laid, shares, strict=True))]
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.shape == other.shape and np.array_equal(one, other, equal_nan=np.issubdtype(one.dtype, np.floating))
+
+
+def _any_size(array: np.ndarray, path: Path) -> np.ndarray:
+    """(item, channel, height, width) of one image or several, of any size."""
+    if array.ndim == 2:
+        return array[None, None]
+    alone = array.ndim == 3 and (array.shape[0] in CHANNELS or array.shape[2] in CHANNELS)
+    return channels_first(array[None] if alone else array, str(path))
+
+
+# --- what is seen --------------------------------------------------------------------------------------------------
+
+
+def read_seen(mask: str, originals: Sequence[Original], *, invert: bool = False) -> list[np.ndarray]:
+    """Where each of the originals is seen, (height, width).
+
+    :param mask: a picture or a folder of pictures, white where the original is seen; "alpha" for what is opaque, "nan" for the
+        finite numbers of an array. One picture serves all originals of its size; several go with those of the same name.
+    :param invert: white is hidden.
+
+    Raises ValueError for masks that are missing, of another size, or show nothing or everything.
+    """
+    if mask == "alpha":
+        if not any(each.opaque is not None for each in originals):
+            raise ValueError("--mask alpha: none of the images has a transparent part")
+        found = [np.ones(each.size, bool) if each.opaque is None else each.opaque >= 0.5 for each in originals]
+    elif mask == "nan":
+        found = [np.isfinite(each.pixels).all(axis=0) for each in originals]
+        if all(each.all() for each in found):
+            raise ValueError("--mask nan: none of the images holds a NaN")
+    else:
+        masks = matched(read_originals(mask, (1, *originals[0].size)), originals, "--mask")
+        found = [each.shown.mean(axis=0) >= 0.5 for each in masks]
+    if invert:
+        found = [~each for each in found]
+    for each, seen in zip(originals, found, strict=True):
+        if seen.shape != each.size:
+            (height, width), (wide_height, wide_width) = seen.shape, each.size
+            raise ValueError(
+                f"--mask {mask}: a mask of {width} x {height} pixels for {each.name}, which has {wide_width} x {wide_height}:"
+                " a mask has the size of its image"
+            )
+        if seen.all() or not seen.any():
+            what = "everything, so nothing is left to complete" if seen.all() else "nothing"
+            raise ValueError(
+                f"--mask {mask}: {each.name} shows {what}; white is seen, --invert-mask if it is hidden"
+                if mask != "nan"
+                else f"--mask nan: {each.name}, image {each.index}, shows {what}"
+            )
+    return found
+
+
+def matched(files: Sequence[Original], originals: Sequence[Original], option: str) -> list[Original]:
+    """One of the files for each of the originals: the only one, those of the same names, or as many images of an array.
+
+    Raises ValueError where an original has none.
+    """
+    if len(files) == 1:
+        return list(files) * len(originals)
+    of_arrays = files[0].form.layout is not None or originals[0].form.layout is not None
+    if of_arrays and len(files) >= len(originals):
+        return list(files[: len(originals)])
+    named = {each.name: each for each in files}
+    missing = [each.name for each in originals if each.name not in named]
+    if missing:
+        raise ValueError(
+            f"{option}: {len(files)} files, and none is called {missing[0]}: give one for all images, or one of the same name"
+            " for each"
+        )
+    return [named[each.name] for each in originals]
+
+
+# --- writing -------------------------------------------------------------------------------------------------------
+
+
+def write_completed(
+    folder: Path, originals: Sequence[Original], made: Mapping[str, Sequence[np.ndarray]], replaced: Sequence[np.ndarray]
+) -> None:
+    """Write what was made: FOLDER/ORIGINAL/NAME.png of every picture, or FOLDER/ORIGINAL/NAME.npy of all images of an array.
+
+    :param made: by name, (channel, height, width) for each of the originals, black 0 and white 1.
+    :param replaced: where that replaces the original, (height, width); elsewhere the original's numbers are written. What was
+        transparent is opaque where it was replaced.
+    """
+    for name, images in made.items():
+        each = [_numbers(original, image, where) for original, image, where in zip(originals, images, replaced, strict=True)]
+        if (layout := originals[0].form.layout) is not None:
+            _save_array(folder / originals[0].name / name, LAYOUTS[layout](np.stack(each)))
+            continue
+        for original, numbers, where in zip(originals, each, replaced, strict=True):
+            opaque = None if original.opaque is None else np.where(where, 1, original.opaque)
+            _save_picture(folder / original.name / name, numbers, opaque)
+
+
+def write_spreads(folder: Path, originals: Sequence[Original], spreads: Sequence[np.ndarray], name: str = "sd") -> None:
+    """Write standard deviations (channel, height, width), in units of the range, as `write_completed` does: as gray pictures of
+    8 bits, white is half of the range; of an array float32 in the units of its numbers."""
+    if (layout := originals[0].form.layout) is not None:
+        low, high = originals[0].form.bounds
+        _save_array(
+            folder / originals[0].name / name, LAYOUTS[layout]((high - low) * np.stack(list(spreads))).astype(np.float32)
+        )
+        return
+    for original, spread in zip(originals, spreads, strict=True):
+        share = np.clip(2 * np.sqrt(np.square(spread).mean(axis=0, keepdims=True)), 0, 1)
+        _save_picture(folder / original.name / name, np.rint(255 * share).astype(np.uint8), None)
+
+
+def _numbers(original: Original, pixels: np.ndarray, replaced: np.ndarray) -> np.ndarray:
+    """As the original is stored; its own where nothing was replaced."""
+    (low, high), dtype = original.form.bounds, original.form.dtype
+    numbers: np.ndarray = low + pixels.astype(np.float64) * (high - low)
+    if dtype.kind == "b":
+        numbers = numbers >= (low + high) / 2
+    elif np.issubdtype(dtype, np.integer):
+        numbers = np.rint(numbers)
+    return np.where(replaced, numbers.astype(dtype), original.numbers)
+
+
+def _save_array(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path.with_name(f"{path.name}.npy"), array)
+
+
+def _save_picture(path: Path, numbers: np.ndarray, opaque: np.ndarray | None) -> None:
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if numbers.dtype == bool:
+        picture = Image.fromarray(np.where(numbers[0], 255, 0).astype(np.uint8)).convert("1", dither=Image.Dither.NONE)
+    else:
+        picture = Image.fromarray(numbers[0] if len(numbers) == 1 else np.ascontiguousarray(numbers.transpose(1, 2, 0)))
+    if opaque is not None and numbers.dtype == np.uint8:
+        picture.putalpha(Image.fromarray(np.rint(255 * opaque).astype(np.uint8)))
+    picture.save(path.with_name(f"{path.name}.png"))

@@ -1,0 +1,79 @@
+"""`run.toml`: the options of a run of `cogen complete`, written beside its results, and read again by `--config`."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cogen.options import Complete
+
+OPTION = "--config"
+
+
+def write_configuration(path: Path, options: Complete, versions: Mapping[str, str]) -> None:
+    """Write the options that are not the defaults, the seed, and the versions of the libraries."""
+    plain = Complete()
+    chosen = {
+        name: value
+        for name, value in vars(options).items()
+        if name != "config" and (value != getattr(plain, name) or name == "seed")
+    }
+    lines = ["# cogen complete --config run.toml", "[complete]"]
+    lines += [f"{name} = {_toml(value)}" for name, value in chosen.items()]
+    lines += ["", "[versions]"] + [f"{json.dumps(name)} = {json.dumps(value)}" for name, value in versions.items()]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return repr(value) if isinstance(value, int | float) else json.dumps(str(value), ensure_ascii=False)
+
+
+def with_configuration(arguments: Sequence[str]) -> list[str]:
+    """Arguments of the command line, with the options of a configuration before those that are given beside it.
+
+    Raises ValueError for a file that is no configuration, FileNotFoundError where there is none.
+    """
+    given = list(arguments)
+    at = next((k for k, each in enumerate(given) if each.split("=")[0] == OPTION), None)
+    if at is None or given[:1] != ["complete"] or given[at] == given[-1] == OPTION:
+        return given
+    joined = "=" in given[at]
+    path = Path(given[at].partition("=")[2] if joined else given[at + 1])
+    beside = given[1:at] + given[at + (1 if joined else 2) :]
+    names = {each.split("=")[0] for each in beside if each.startswith("--")}
+    return ["complete", *_arguments(path, names), *beside]
+
+
+def _arguments(path: Path, replaced: set[str]) -> list[str]:
+    """The options of a configuration, but for those of these names."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        options = content["complete"]
+        items = list(options.items())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, AttributeError) as error:
+        raise ValueError(f"--config {path}: this is no run.toml of `cogen complete` ({error})") from None
+    known, repeatable = vars(Complete()), {"view", "set", "context"}
+    found: list[str] = []
+    for name, value in items:
+        option = f"--{name.replace('_', '-')}"
+        if name not in known or name == "config":
+            raise ValueError(f"--config {path}: {name} is no option of `cogen complete`")
+        if option in replaced or f"--no-{name.replace('_', '-')}" in replaced:
+            continue
+        if isinstance(value, bool):
+            found.append(option if value else f"--no-{name.replace('_', '-')}")
+        elif isinstance(value, list) and name in repeatable:
+            for each in value:
+                found += [option, str(each)]
+        elif isinstance(value, list):
+            found += [option, *map(str, value)]
+        else:
+            found.append(f"{option}={value}")
+    return found

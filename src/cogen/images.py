@@ -1,0 +1,83 @@
+"""Completed images in the size and the form in which they came in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cogen.job import Job
+from cogen.models.data.originals import Form, Original, write_completed, write_spreads
+from cogen.models.data.windows import Window, in_place, resampled
+from cogen.options import Complete
+
+if TYPE_CHECKING:
+    from cogen.completion import Answer
+
+
+@dataclass(frozen=True)
+class Completed:
+    """Images of which a part was replaced.
+
+    :param mean: of each of the originals, (channel, height, width), black 0 and white 1; ``spread`` the standard deviation.
+    :param draws: of each, (draw, channel, height, width).
+    :param replaced: where they replace the original, (height, width).
+    :param seen: where pixels of the original are seen, (height, width); None where it is what a view shows.
+    """
+
+    originals: list[Original]
+    mean: list[np.ndarray]
+    spread: list[np.ndarray]
+    draws: list[np.ndarray]
+    replaced: list[np.ndarray]
+    seen: list[np.ndarray] | None
+
+    def write(self, folder: Path, keep: int) -> None:
+        """FOLDER/IMAGE/mean, sd, draw-1 and so on, as PNG or .npy."""
+        made = {"mean": self.mean}
+        made |= {f"draw-{k + 1}": [each[k] for each in self.draws] for k in range(min(keep, len(self.draws[0])))}
+        write_completed(folder, self.originals, made, self.replaced)
+        write_spreads(folder, self.originals, self.spread)
+
+    def whole(self, k: int, made: np.ndarray) -> np.ndarray:
+        """An image made of the k-th original, (channel, height, width), with the original where it was not replaced."""
+        return np.where(self.replaced[k], made, self.originals[k].shown)
+
+
+def completed_images(options: Complete, job: Job, answer: Answer, draws: np.ndarray) -> Completed:
+    """What was made of the items, back in its place.
+
+    :param draws: (draw, item, channel, height, width).
+    """
+    seen = None if job.observed else job.seen or _seen_pixels(job, answer.hidden)
+    kept = seen if options.paste == "yes" or (options.paste == "auto" and job.seen is not None) else None
+    originals, windows = _enlarged(job, answer.shape) if job.observed else (job.originals, job.windows)
+    predictions, (low, _) = answer.posterior["predictions"], answer.value_range
+    found = []
+    for made in (predictions["x_mean"].values[None], low + predictions["x_sd"].values[None], draws):
+        images, replaced = in_place(originals, windows, made, answer.value_range, kept)
+        found.append(images)
+    spread = [each[0] * where for each, where in zip(found[1], replaced, strict=True)]
+    return Completed(originals, [each[0] for each in found[0]], spread, found[2], replaced, seen)
+
+
+def _seen_pixels(job: Job, hidden: np.ndarray) -> list[np.ndarray]:
+    """Where the originals are seen, (height, width) each, by what is seen of their items."""
+    found = [np.ones(each.size, bool) for each in job.originals]
+    for window, item in zip(job.windows, hidden, strict=True):
+        share = resampled(item[:1].astype(np.float32), (window.height, window.width), sharp=False)[0]
+        found[window.original][window.slices] &= share < 0.5
+    return found
+
+
+def _enlarged(job: Job, shape: tuple[int, ...]) -> tuple[list[Original], list[Window]]:
+    """Originals of the size of an item, for images that are what a view shows of it."""
+    channels, height, width = shape
+    originals = []
+    for each in job.originals:
+        form = each.form if each.form.dtype.kind != "b" else Form(np.dtype(np.uint8), (0, 255))
+        form = replace(form, layout="item, channel, height, width" if form.layout else None)
+        originals.append(Original(each.name, np.zeros((channels, height, width), form.dtype), form, None, each.index))
+    return originals, [Window(k, 0, 0, height, width) for k in range(len(originals))]
