@@ -18,6 +18,7 @@ from cogen.models.data.image_arrays import (
     ARRAY_SUFFIXES,
     CHANNELS,
     channels_first,
+    check_data_range,
     data_bounds,
     fitted,
     no_data_range,
@@ -108,6 +109,7 @@ def read_originals(
     one line, of the files of a folder that are not read.
     """
     path = Path(path)
+    check_data_range(data_range)
     if path.suffix.lower() in ARRAY_SUFFIXES and path.is_file():
         return _images_of_array(path, tuple(event_shape), data_range)
     if path.is_dir():

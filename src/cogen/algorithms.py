@@ -26,8 +26,8 @@ tuned on."""
 SEEN = {"random": 0.25, "half": 0.5, "centre": 0.75, "box": 0.89}
 """Shares of the pixels that views show. For a mask, what was tuned for the view that shows the next more serves."""
 
-OWN = ("annealed-hmc", "annealed-langevin", "langevin", "parallel-tempering", "gradient-descent", "importance")
-"""Kernels of this package, which adapt, and are checkpointed."""
+ADAPT = ("annealed-hmc", "langevin", "parallel-tempering")
+"""Algorithms whose step sizes a pilot can adapt."""
 
 
 class Plan(NamedTuple):
@@ -85,7 +85,6 @@ def _kernel_class(options: Complete) -> tuple[Callable[..., Any], dict[str, Any]
 
     of_numpyro: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         "annealed-hmc": (inference.AnnealedHMC, {}),
-        "annealed-langevin": (inference.AnnealedLangevin, {}),
         "langevin": (inference.Langevin, {}),
         "parallel-tempering": (inference.ParallelTempering, {}),
         "hmc": (numpyro.infer.HMC, {"num_steps": 10, "trajectory_length": None}),
@@ -168,14 +167,15 @@ def check_algorithm(options: Complete) -> None:
         )
     if options.set and options.algorithm == "learned-descent":
         raise ValueError(f"--set {options.set[0]}: learned-descent has no settings; leave it out")
-    if options.pilot and (options.backend == "pyro" or options.algorithm not in OWN[:4]):
+    if options.pilot and (options.backend == "pyro" or options.algorithm not in ADAPT):
         raise ValueError(f"--pilot {options.pilot}: {options.algorithm} on {options.backend} has no pilot; leave it out")
     if options.pilot < 0:
         raise ValueError(f"--pilot {options.pilot}: it must not be negative")
     if options.threshold is not None and not (options.weighted and 0 <= options.threshold <= 1):
         raise ValueError(f"--threshold {options.threshold:g}: a share of chains, from 0 to 1, that goes with --weighted")
     own_count = any(text.startswith("num_populations=") for text in options.set)
-    if options.weighted and options.threshold != 0 and not own_count and (options.chains < 8 or options.chains % 4):
+    grouped = options.weighted and options.algorithm == "annealed-hmc" and options.threshold != 0 and not own_count
+    if grouped and (options.chains < 8 or options.chains % 4):
         raise ValueError(
             f"--weighted --chains {options.chains}: weighted chains form four populations of two chains or more, all of one"
             " size; use --chains 8, 12, 16, ..."

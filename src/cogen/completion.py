@@ -427,10 +427,14 @@ def _some_draws(options: Complete, answer: Answer, count: int) -> np.ndarray:
     log_weight = answer.labels.get("log_weight")
     if log_weight is None:
         return answer.draws[random.choice(chains, size=min(count, chains), replace=False), -1]
-    last = np.where(np.isnan(log_weight[:, -1]), -np.inf, log_weight[:, -1])  # (chain, item)
-    share = np.exp(last - last.max(axis=0, keepdims=True).clip(-1e300))
-    found = [random.choice(chains, size=min(count, chains), p=each / each.sum()) for each in share.T]
-    return np.stack([answer.draws[chosen, -1, item] for item, chosen in enumerate(found)], axis=1)
+    found = []
+    for item, weights in enumerate(log_weight[:, -1].T.astype(float)):
+        share = np.exp(weights - np.nanmax(weights)) if np.isfinite(weights).any() else np.ones(chains)
+        order, places = random.permutation(chains), (random.random() + np.arange(count)) / count
+        cumulative = np.cumsum(np.nan_to_num(share)[order])
+        chosen = order[np.searchsorted(cumulative / cumulative[-1], places)]  # systematic: few are drawn twice
+        found.append(answer.draws[chosen, -1, item])
+    return np.stack(found, axis=1)
 
 
 def _print_certificate(posterior: Any) -> None:

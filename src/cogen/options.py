@@ -69,7 +69,6 @@ class Complete:
     """Of `--view random`: the share of the pixels that is seen."""
     algorithm: Literal[
         "annealed-hmc",
-        "annealed-langevin",
         "langevin",
         "parallel-tempering",
         "hmc",

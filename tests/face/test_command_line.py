@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image
 from cogen import completion
 from cogen.command_line import main
 from cogen.inference import InProcess
+from cogen.job import IMAGES_OF
 from cogen.models.networks.architectures import DenseGenerator
 from cogen.models.storage.generators import SHIPPED, GeneratorConfig, save_generator, shipped_images
 from cogen.output import read_posterior
@@ -43,7 +45,8 @@ METRICS = {
 }
 FAIR = {"hidden_crps", "hidden_energy_score", "hidden_pairwise_distance"}
 """Scores that need draws of two populations."""
-FILES = {"posterior.nc", "completions.png", "annealing.png", "metrics.json"}
+PLAIN = {"posterior.nc", "completions.png", "annealing.png", "metrics.json", "report.html", "run.toml"}
+FILES = PLAIN | {"completed"}
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +104,7 @@ def test_a_shipped_generator_completes_its_own_images_by_its_own_noise(name, tmp
     assert abs(metrics["hidden_coverage_50"] - 0.5) < {"fashion": 0.2, "colour": 0.3}[name]  # 0.26 was measured of colour
     posterior = read_posterior(tmp_path / "posterior.nc")
     seen = posterior["observed_data"]["seen"].values
-    images = shipped_images(completion.IMAGES_OF[name])[0][:2]
+    images = shipped_images(IMAGES_OF[name])[0][:2]
     top = images.shape[2] // 2
     np.testing.assert_array_equal(seen[:, :, :top], images[:, :, :top])
 
@@ -169,12 +172,17 @@ def test_generators(capsys):
     ids=lambda options: options[1],
 )
 def test_another_algorithm_replaces_an_earlier_run(options, tmp_path, capsys):
-    for name in FILES:
-        (tmp_path / name).write_text("old")
+    old, mine = tmp_path / "completed" / "image-9" / "draw-1.png", tmp_path / "completed" / "image-9" / "mine.png"
+    old.parent.mkdir(parents=True)
+    for path in (*(tmp_path / name for name in PLAIN), old, mine, tmp_path / "completed" / "image-8" / "mean.png"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("old")
     (tmp_path / "notes.txt").write_text("mine")
     main([*TINY, *options, "--count", "1", "--output", str(tmp_path)])
     assert FILES - {"annealing.png"} <= names(tmp_path) <= FILES | {"notes.txt"}
-    assert all((tmp_path / name).read_bytes() != b"old" for name in names(tmp_path) - {"notes.txt"})
+    assert all((tmp_path / name).read_bytes() != b"old" for name in names(tmp_path) & PLAIN)
+    assert names(tmp_path / "completed") == {"image-0", "image-9"}  # an empty folder goes, what is not ours stays
+    assert names(mine.parent) == {"mine.png"}
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert set(metrics) >= METRICS
     said = capsys.readouterr()
@@ -270,7 +278,7 @@ def bad(tmp_path_factory):
 BAD = {
     "wrong size": (["--images", "{bad}/size.npy"], "27"),
     "wrong size of a picture": (["--images", "{bad}/small.png"], "10"),
-    "nan where seen": (["--images", "{bad}/nan.npy"], "nan|NaN|finite"),
+    "nan where seen": (["--images", "{bad}/nan.npy"], "nan.npy holds NaN: give --mask nan"),
     "infinite where seen": (["--images", "{bad}/infinite.npy"], "inf|finite|range"),
     "floats from -1": (["--images", "{bad}/signed.npy"], "--range -1 1"),
     "floats to 255": (["--images", "{bad}/scaled.npy"], "--range 0 255"),
@@ -288,7 +296,26 @@ BAD = {
     "no image": (["--count", "0"], "--count 0"),
     "no chain": (["--chains", "0"], "--chains 0"),
     "chains that are no populations": (["--certify", "--chains", "10"], "--certify --chains 10"),
-    "chains that do not divide": (["--chains", "6"], "num_chains=6"),
+    "chains that do not divide": (["--chains", "6"], "--weighted --chains 6: weighted chains form four populations"),
+    "too few chains": (["--chains", "4"], "--weighted --chains 4: weighted chains form four populations"),
+    "a setting without a value": (["--set", "num_leapfrog"], "--set num_leapfrog: write NAME=VALUE"),
+    "an unknown setting": (["--set", "leapfrogs=3"], "annealed-hmc has num_leapfrog, step_size"),
+    "a setting that is no number": (["--set", "num_leapfrog=many"], "'many' is no number"),
+    "a setting out of range": (["--set", "num_leapfrog=0"], "num_leapfrog=0"),
+    "a pilot of a descent": (["--algorithm", "gradient-descent", "--pilot", "8"], "gradient-descent on numpyro has no pilot"),
+    "a threshold out of range": (["--threshold", "2"], "--threshold 2: a share of chains"),
+    "a side of no half": (["--view", "box", "--side", "left"], "--side: it is of --view half"),
+    "a box outside": (["--box", "20", "20", "10", "10"], "does not lie in an image of 28 x 28"),
+    "a share of everything": (["--view", "random", "--share", "1"], "--share 1: the share"),
+    "a mask of nothing": (["--mask", "alpha"], "--mask alpha: give --images"),
+    "a truth beside a view": (["--truth", "{bad}/size.npy"], "--truth: it goes with --mask"),
+    "a mask that is missing": (["--images", "{bad}/small.png", "--mask", "{bad}/none.png"], "none.png"),
+    "a mask of another size": (["--images", "{bad}/signed.npy", "--range", "-1", "1", "--mask", "{bad}/small.png"], "10 x 10"),
+    "an image without alpha": (["--images", "{bad}/small.png", "--mask", "alpha"], "transparent part"),
+    "an array without holes": (["--images", "{bad}/signed.npy", "--range", "-1", "1", "--mask", "nan"], "holds a NaN"),
+    "small parts": (["--images", "{bad}/small.png", "--fit", "patch"], "smaller than the 28 x 28 of the generator"),
+    "no configuration": (["--config", "{bad}/file"], "file: this is no run.toml"),
+    "a configuration that is missing": (["--config", "{bad}/none.toml"], "none.toml"),
     "no draw": (["--samples", "0"], "--samples 0"),
     "no worker": (["--workers", "0"], "--workers 0"),
     "no image at once": (["--items-at-once", "0"], "--items-at-once 0"),
@@ -372,26 +399,23 @@ def interrupt(*_, **__):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(
-    "where", ["cogen.inference.infer", "cogen.diagnostics.plot_completions", "cogen.completion.load_images"]
-)
+@pytest.mark.parametrize("where", ["cogen.inference.infer", "cogen.diagnostics.plot_completions", "cogen.completion.job_of"])
 def test_control_c_leaves_what_was_there(where, tmp_path, monkeypatch, capsys):
-    for name in FILES:
+    for name in PLAIN:
         (tmp_path / name).write_text("old")
     if where.endswith("completions"):  # while the files are written
         monkeypatch.setattr(completion, "_write", lambda folder, *_: ((folder / "metrics.json").write_text("{"), interrupt()))
         monkeypatch.setattr(completion, "_metrics", lambda *_: {})
-        monkeypatch.setattr(completion, "_by_generator", lambda *_: None)
-    elif where.endswith("load_images"):
-        monkeypatch.setattr(completion, "_images", interrupt)
+        monkeypatch.setattr(completion, "_by_generator", lambda *_: (None, SimpleNamespace(posterior=None)))
+        monkeypatch.setattr("cogen.diagnostics.groups.has_group", lambda *_: False)
     else:
         monkeypatch.setattr(where, interrupt)
     with pytest.raises(SystemExit) as exit_:
         main([*TINY, "--output", str(tmp_path)])
     assert exit_.value.code == 130
     assert capsys.readouterr().err.strip().count("\n") == 0
-    assert names(tmp_path) == FILES
-    assert all((tmp_path / name).read_text() == "old" for name in FILES)
+    assert names(tmp_path) == PLAIN
+    assert all((tmp_path / name).read_text() == "old" for name in PLAIN)
 
 
 # --- the door ------------------------------------------------------------------------------------------------------
