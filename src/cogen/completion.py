@@ -16,6 +16,7 @@ from cogen.algorithms import certificate_run, check_algorithm, executor_of, kern
 from cogen.by_energy import as_units, check_of_energy, clamped_model, is_density, is_machine, short_run
 from cogen.compiled_before import remember_compiled
 from cogen.conditions import NOISE_OF_VIEW, mask_named, view_named
+from cogen.foreign import images_generator
 from cogen.given import contexts_given
 from cogen.options import Complete
 from cogen.output import Workplace, print_findings, read_posterior, strict_json
@@ -138,9 +139,8 @@ class Answer:
 def _by_generator(options: Complete, executor: Any) -> Answer:
     """z given the seen part, pushed through a generator."""
     from cogen.diagnostics import mse_of_draws
-    from cogen.models.storage.generators import load_generator
 
-    generator = load_generator(options.generator)
+    generator = images_generator(options)
     images = _images(options, generator)
     model, seen = _condition(options, generator, images)
     posterior = _inferred(options, seen, *kernel_of(options, seen), executor)
