@@ -135,7 +135,8 @@ def check_function(
             raise ValueError(_does_not_take(name, variable, points.shape, error, context) + hint) from None
         if not hasattr(made, "shape") or not jax.numpy.issubdtype(made.dtype, np.floating):
             kind = getattr(made, "dtype", type(made).__name__)
-            raise ValueError(f"{name} returns {kind}: it must return one array of floats, with the batch axis first")
+            remedy = ": return one of them" if isinstance(made, tuple | list | dict) else ""
+            raise ValueError(f"{name} returns {kind}: it must return one array of floats, with the batch axis first{remedy}")
         if made.shape[:1] != points.shape[:1]:
             raise ValueError(_batch_axis(name, len(points), made.shape))
         if any(isinstance(weight, jax.core.Tracer) for weight in traced.consts):

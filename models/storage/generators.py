@@ -114,7 +114,7 @@ class Source:
     network: nn.Module | None
     tensors: Mapping[str, Tensor] | None = None
     config: GeneratorConfig | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] | None = None
 
 
 def load_generator(
@@ -214,11 +214,11 @@ def read_source(name_or_path: str | Path, module: nn.Module | str | None = None,
     beside = path.with_name(path.name.removesuffix(hub_folders.INDEX) + ".json") if sharded else path.with_suffix(".json")
     of_hub = path.with_name("config.json")
     config = read_config(beside) if beside.is_file() else None
-    settings: Mapping[str, Any] = {}
+    settings = None
     if config is None and of_hub.is_file():
         settings = hub_folders.read_settings(of_hub)
         if {"architecture", "event_shape"} <= settings.keys():
-            config, beside, settings = read_config(of_hub), of_hub, {}
+            config, beside, settings = read_config(of_hub), of_hub, None
     if path.suffix in EXECUTABLE:
         content = checkpoints.read_executable(path)
         if isinstance(content, nn.Module):
@@ -228,7 +228,7 @@ def read_source(name_or_path: str | Path, module: nn.Module | str | None = None,
         tensors = hub_folders.read_shards(path) if sharded else stored.read_weights(path)
     if network is None and config is not None:
         network = _build(config, beside)
-    elif network is None and settings:
+    elif network is None and settings is not None:
         network = hub_folders.build(settings, ARCHITECTURES, of_hub)
     return Source(str(name_or_path), path, network, tensors, config, settings)
 

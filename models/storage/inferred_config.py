@@ -3,8 +3,8 @@
 * The size of z: what the user says; an attribute of the network, or of its ``config``, with one of the usual names; the input
   of an exported program; or what the first linear layer or transposed convolution takes.
 * The shape of x: that of a draw.
-* The range of x: an attribute ``value_range``; [-1, 1] behind a last layer Tanh and [0, 1] behind a Sigmoid, where draws agree;
-  or that of draws, widened to [0, 1] or [-1, 1] if it lies in one of these.
+* The range of x: an attribute ``value_range``; [-1, 1] where x is what a layer Tanh makes, [0, 1] of a Sigmoid; or that of
+  draws, widened to [0, 1] or [-1, 1] if it lies in one of these.
 * The scale of the noise: an attribute ``noise_scale``, or `NOISE_OF_RANGE` of the width of the range.
 """
 
@@ -34,9 +34,7 @@ DRAWS = 64
 _LAYERS = {"Linear": 1, "ConvTranspose1d": 0, "ConvTranspose2d": 0, "ConvTranspose3d": 0}
 """Layers that a generator begins with, and which axis of their weight is the input's."""
 
-_RESHAPING = ("Unflatten", "Flatten", "Identity")
-
-_BOUNDED = {"Tanh": (-1.0, 1.0), "Sigmoid": (0.0, 1.0)}
+_BOUNDED = {nn.Tanh: (-1.0, 1.0), nn.Sigmoid: (0.0, 1.0)}
 
 
 class Inferred(NamedTuple):
@@ -71,8 +69,8 @@ def inferred(network: nn.Module, latent_dim: int | None = None, settings: Mappin
         raise ValueError(
             f"{error}. This size was {where}: give --latent-dim (latent_dim= in Python) if it is another"
         ) from None
-    draws = _draws(generator, latent_dim, {key: each.points(POINTS) for key, each in contexts.items()}, name)
-    value_range, of_range = _value_range(network, own, draws)
+    draws, last = _draws(generator, latent_dim, {key: each.points(POINTS) for key, each in contexts.items()}, name)
+    value_range, of_range = _value_range(own, draws, last, name)
     noise_scale, of_noise = own.get("noise_scale"), "its own"
     if noise_scale is None:
         noise_scale = NOISE_OF_RANGE * (value_range[1] - value_range[0])
@@ -118,57 +116,58 @@ def _latent_dim(network: nn.Module, own: Mapping[str, Any]) -> tuple[int, str]:
         if shapes:
             return int(shapes[0][1]), "the input of the program"
     for layer in network.modules():
-        kind = next((name for name in _LAYERS if isinstance(layer, getattr(nn, name))), _kind(layer))
+        script = str(getattr(layer, "original_name", ""))  # the class that was scripted
+        kind = next((name for name in _LAYERS if isinstance(layer, getattr(nn, name))), script)
         weight = getattr(layer, "weight", None)
         if kind in _LAYERS and isinstance(weight, Tensor):
             return int(weight.shape[_LAYERS[kind]]), f"what its first {kind} takes"
-    empty = not any(True for _ in network.parameters())
-    reason = (
-        "it has no parameters"
-        if empty
-        else f"no attribute says it, and it has no {' or '.join(('Linear', 'ConvTranspose layer'))}"
-    )
+    parameters = any(True for _ in network.parameters())
+    reason = "it has no linear layer or transposed convolution" if parameters else "it has no parameters"
     raise ValueError(
         f"the size of z cannot be read off {type(network).__name__} ({reason}): give --latent-dim (latent_dim= in Python)"
     )
 
 
-def _kind(layer: nn.Module) -> str:
-    """The name of a layer's class, of a scripted one too."""
-    return str(getattr(layer, "original_name", type(layer).__name__))
-
-
-def _draws(generator: nn.Module, latent_dim: int, contexts: Mapping[str, Tensor], name: str) -> Tensor:
-    """x of draws of the prior, a few at a time, as images may be large."""
+def _draws(
+    generator: nn.Module, latent_dim: int, contexts: Mapping[str, Tensor], name: str
+) -> tuple[Tensor, type[nn.Module] | None]:
+    """x of draws of the prior, a few at a time, as images may be large; and the bounded layer whose output x is, in any shape,
+    if there is one (inside of a script none is seen)."""
     z = torch.randn(DRAWS, latent_dim, generator=torch.Generator().manual_seed(0))
+    bounded: list[tuple[type[nn.Module], Tensor]] = []
+    layers = [layer for layer in generator.modules() if type(layer) in _BOUNDED]
+    hooks = [layer.register_forward_hook(lambda layer, _, x: bounded.append((type(layer), x))) for layer in layers]
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         parts = [generator(part, **{key: values[: len(part)] for key, values in contexts.items()}) for part in z.split(POINTS)]
+    for hook in hooks:
+        hook.remove()
     if any(part.ndim < 2 or part.shape[1:] != parts[0].shape[1:] or not part.is_floating_point() for part in parts):
         made = f"{parts[0].dtype} of shape {tuple(parts[0].shape)}"
         raise ValueError(f"{name} makes {made} of a batch of {POINTS}: x is floats, (batch, *event_shape)")
     draws = torch.cat(parts)
     if not torch.isfinite(draws).all():
         raise ValueError(f"{name} makes values that are not finite of draws of the prior: look at its weights")
-    return draws
+    last = next((kind for kind, x in bounded if torch.equal(x.flatten(), parts[0].flatten())), None)
+    return draws, last
 
 
-def _value_range(network: nn.Module, own: Mapping[str, Any], draws: Tensor) -> tuple[tuple[float, float], str]:
+def _value_range(
+    own: Mapping[str, Any], draws: Tensor, last: type[nn.Module] | None, name: str
+) -> tuple[tuple[float, float], str]:
     if "value_range" in own:
         try:
             low, high = map(float, own["value_range"])
         except (TypeError, ValueError):
             raise ValueError(f"value_range is {own['value_range']!r}; it must be two numbers, the lower first") from None
         return (low, high), "its own"
+    if last is not None:
+        return _BOUNDED[last], f"its last layer is {last.__name__}"
     low, high = float(draws.min()), float(draws.max())
-    leaves = [_kind(layer) for layer in network.modules() if not list(layer.children())]
-    last = next((kind for kind in reversed(leaves) if kind not in _RESHAPING), "")
-    if last in _BOUNDED and _BOUNDED[last][0] <= low < high <= _BOUNDED[last][1] and (last == "Sigmoid" or low < 0):
-        return _BOUNDED[last], f"its last layer is {last}"
+    if low == high:
+        raise ValueError(f"{name} makes one value, {low:g}, of every z: look at its weights")
     seen = f"{DRAWS} draws lie in [{low:.3g}, {high:.3g}]"
     if low >= 0 and 0.5 < high <= 1.05:
         return (0.0, 1.0), seen
     if -1.05 <= low < -0.5 and 0.5 < high <= 1.05:
         return (-1.0, 1.0), seen
-    if low == high:
-        raise ValueError(f"{type(network).__name__} makes one value, {low:g}, of every z: look at its weights")
     return (low, high), seen
