@@ -52,7 +52,7 @@ def _checked_scale(name: str, scale: Any) -> Scale:
         ) from None
     if not good:
         shown = f"{float(values):g}" if values.ndim == 0 else f"of shape {tuple(values.shape)}, least {float(values.min()):g},"
-        raise ValueError(f"{name}: the noise scale {shown} must be positive and finite everywhere")
+        raise ValueError(f"{name}: noise scale {shown} must be positive and finite")
     return float(values) if values.ndim == 0 else values.to(torch.get_default_dtype())
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cogen.foreign import image_line
 from cogen.models.item_by_item import POINTS, check_module
 from cogen.models.storage.checkpoints import prefixes_of
+from cogen.models.storage.energies import is_energy
 from cogen.models.storage.generators import assembled, read_source
 from cogen.models.wrapped import NeedsWrapper
 from cogen.options import Inspect
@@ -26,6 +27,8 @@ _BATCH, _REPEATS = 16, 5
 
 def inspect_generator(options: Inspect) -> None:
     """Print what is inside, and what it does with z. Raises what `read_source` raises for what cannot be read."""
+    if is_energy(options.generator):
+        raise ValueError(f"{options.generator} is an energy of x, not a generator: `cogen complete` takes it as it is")
     foreign = options.foreign
     source = read_source(options.generator, foreign.module, foreign.allow_pickle)
     network = source.network
