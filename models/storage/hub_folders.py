@@ -33,7 +33,7 @@ def fetched(address: str) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise ValueError(
-            f"{address} is fetched by the package huggingface_hub: pip install huggingface_hub, or give a folder that you"
+            f"{address} is fetched by the package huggingface_hub: pip install 'cogen-ppl[hub]', or give a folder that you"
             " have fetched"
         ) from None
     try:

@@ -8,7 +8,10 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = [
     *sorted(DOCS.glob("adding_a_*.md")),
-    *(DOCS / f"{name}.md" for name in ("cgml", "cooperative", "energies", "rbm", "score_matching", "translation")),
+    *(
+        DOCS / f"{name}.md"
+        for name in ("cgml", "cooperative", "energies", "generators", "rbm", "score_matching", "translation")
+    ),
 ]
 
 

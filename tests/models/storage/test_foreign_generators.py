@@ -498,7 +498,7 @@ def test_the_hub_is_fetched_by_its_own_package(tmp_path, monkeypatch):
     """A stub in the place of huggingface_hub: no network here."""
     hub_folders.fetched.cache_clear()
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ValueError, match="pip install huggingface_hub, or give a folder"):
+    with pytest.raises(ValueError, match=r"pip install 'cogen-ppl\[hub\]', or give a folder"):
         load_generator("hf://user/repository")
     hub_folder(tmp_path / "hub", {**OURS, "_class_name": "DenseGenerator"})
     asked = []
