@@ -60,7 +60,8 @@ def adapted(network: nn.Module, latent_dim: int, context: Mapping[str, Tensor]) 
     Raises `NeedsWrapper` where several outputs, or inputs besides z, leave a choice; ValueError where it does not run.
     """
     notes = []
-    others = {str(p.dtype).removeprefix("torch.") for p in network.parameters() if p.is_floating_point()} - {"float32"}
+    tensors = [*network.parameters(), *network.buffers()]
+    others = {str(each.dtype).removeprefix("torch.") for each in tensors if each.is_floating_point()} - {"float32"}
     if others:
         network = network.float()
         notes.append(f"weights of {' and '.join(sorted(others))}, converted to float32: module.float()")

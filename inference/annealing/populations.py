@@ -48,9 +48,8 @@ def population_count(num_chains: int, wanted: int | None, resampling: bool) -> i
         raise ValueError(
             f"num_chains={num_chains} in {count} populations: one chain alone cannot be resampled. Use more chains"
             " (--chains), or resample_threshold=0 (plain annealed importance sampling). NumPyro's chain_method='parallel' and"
-            " 'sequential'"
-            " hand a kernel single chains: use chain_method='vectorized', and to run on several devices shard the keys'"
-            " chain axis (see cogen.inference.adapters.ensemble_kernel)"
+            " 'sequential' hand a kernel single chains: use chain_method='vectorized', and to run on several devices shard the"
+            " keys' chain axis (see cogen.inference.adapters.ensemble_kernel)"
         )
     return count
 

@@ -91,9 +91,10 @@ def _imported(entry_point: str, source: str, folder: Path) -> ModuleType:
         spec.loader.exec_module(module)
         return module
     except (Exception, SystemExit) as error:  # a script without `if __name__ == "__main__"` parses its arguments, and exits
-        if isinstance(error, ModuleNotFoundError) and error.name and f"{source}.".startswith(f"{error.name}."):
+        absent = error.name if isinstance(error, ModuleNotFoundError) and not source.endswith(".py") else None
+        if absent and f"{source}.".startswith(f"{absent}."):
             where = "the current folder and Python's path were searched"
-            raise FileNotFoundError(f"{entry_point}: there is no module {error.name!r}; {where}") from None
+            raise FileNotFoundError(f"{entry_point}: there is no module {absent!r}; {where}") from None
         raise ValueError(f"{entry_point} cannot be imported: {_failure(error, folder)}") from error
 
 
@@ -104,10 +105,8 @@ def _called(entry_point: str, found: Any, folder: Path) -> Any:
         inspect.signature(found).bind()
     except TypeError:
         taken = inspect.signature(found)
-        raise ValueError(
-            f"{entry_point} takes arguments, {taken}: name a function without any, as in"
-            f" def make(): return {found.__name__}(...)"
-        ) from None
+        remedy = f"name a function without any, as in def make(): return {_parts(entry_point)[1]}(...)"
+        raise ValueError(f"{entry_point} takes arguments, {taken}: {remedy}") from None
     except ValueError:  # a function written in C has no signature
         pass
     try:

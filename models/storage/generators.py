@@ -102,8 +102,8 @@ class Source:
     """What was read of a generator before it is put together.
 
     :param name: as it was given.
-    :param path: of the weights, or without a suffix where an entry point has none.
-    :param network: with weights of its own, or still without; None where nothing says which it is.
+    :param path: of the weights; of an entry point, `files_beside` it.
+    :param network: with its weights, or still without them; None where nothing says which it is.
     :param tensors: the weights by their names in the file; None where they are in the network.
     :param config: what its JSON file says, if it has one.
     :param settings: the content of a config.json of the hub.
@@ -216,14 +216,14 @@ def read_source(name_or_path: str | Path, module: nn.Module | str | None = None,
     config = read_config(beside) if beside.is_file() else None
     settings = None
     if config is None and of_hub.is_file():
-        settings = hub_folders.read_settings(of_hub)
+        settings = stored.read_object(of_hub)
         if {"architecture", "event_shape"} <= settings.keys():
             config, beside, settings = read_config(of_hub), of_hub, None
     if path.suffix in EXECUTABLE:
         content = checkpoints.read_executable(path)
-        if isinstance(content, nn.Module):
+        if isinstance(content, nn.Module) and network is None:
             return Source(str(name_or_path), path, content, None, config, settings)
-        tensors = content
+        tensors = content.state_dict() if isinstance(content, nn.Module) else content
     else:
         tensors = hub_folders.read_shards(path) if sharded else stored.read_weights(path)
     if network is None and config is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,7 +60,7 @@ def weights_in(folder: Path) -> Path:
 def read_shards(index: Path) -> dict[str, Tensor]:
     """The tensors of all files that an index names. Raises ValueError, naming the file, for whatever is wrong with them."""
     try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        places = stored.read_object(index)["weight_map"]
         files = sorted(set(places.values()))
         if any(Path(name).name != name for name in files):
             raise ValueError("a shard lies in the folder of its index")
@@ -75,17 +74,6 @@ def read_shards(index: Path) -> dict[str, Tensor]:
     if lost := sorted(places.keys() - tensors.keys()):
         raise ValueError(f"{index} names {lost[0]}, which no shard holds: fetch the whole folder again")
     return tensors
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """The object in a config.json. Raises ValueError, naming the file, for what is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}; a configuration is a JSON object")
-    return content
 
 
 def build(settings: Mapping[str, Any], architectures: Mapping[str, Callable[..., nn.Module]], path: Path) -> nn.Module:

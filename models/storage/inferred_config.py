@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from cogen.models.contexts import contexts_of
-from cogen.models.item_by_item import POINTS
+from cogen.models.item_by_item import POINTS, hint_of_batch_size
 from cogen.models.storage import stored
-from cogen.models.wrapped import adapted
+from cogen.models.wrapped import NeedsWrapper, adapted
 
 LATENT_NAMES = ("latent_dim", "z_dim", "dim_z", "zdim", "z_size", "latent_size", "latent_dims", "noise_dim", "nz")
 """What networks call the size of z."""
@@ -64,11 +64,12 @@ def inferred(network: nn.Module, latent_dim: int | None = None, settings: Mappin
     try:
         generator, notes = adapted(network, latent_dim, points)
     except ValueError as error:
-        if where == "as given" or not str(error).startswith(f"{name} does not take z"):
+        if isinstance(error, NeedsWrapper):
             raise
-        raise ValueError(
-            f"{error}. This size was {where}: give --latent-dim (latent_dim= in Python) if it is another"
-        ) from None
+        of_size = (
+            "" if where == "as given" else f". This size is {where}: give --latent-dim (latent_dim= in Python) if it is another"
+        )
+        raise ValueError(f"{error}{hint_of_batch_size(network) or of_size}") from None
     draws, last = _draws(generator, latent_dim, {key: each.points(POINTS) for key, each in contexts.items()}, name)
     value_range, of_range = _value_range(own, draws, last, name)
     noise_scale, of_noise = own.get("noise_scale"), "its own"
@@ -97,7 +98,7 @@ def _attributes(network: nn.Module, settings: Mapping[str, Any]) -> Iterator[tup
     """What the network and what goes with it say of themselves, under our names; the last that is named counts."""
     config = getattr(network, "config", {})
     config = config if isinstance(config, Mapping) else getattr(config, "__dict__", {})
-    for source in (settings, config, vars(network)):
+    for source in (settings, config, {**vars(type(network)), **vars(network)}):
         for name in reversed(LATENT_NAMES):
             if stored.is_count(source.get(name)):
                 yield "latent_dim", (source[name], name)
@@ -137,10 +138,18 @@ def _draws(
     bounded: list[tuple[type[nn.Module], Tensor]] = []
     layers = [layer for layer in generator.modules() if type(layer) in _BOUNDED]
     hooks = [layer.register_forward_hook(lambda layer, _, x: bounded.append((type(layer), x))) for layer in layers]
+    parts: list[Tensor] = []
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        parts = [generator(part, **{key: values[: len(part)] for key, values in contexts.items()}) for part in z.split(POINTS)]
-    for hook in hooks:
-        hook.remove()
+        for part in z.split(POINTS):
+            try:
+                parts.append(generator(part, **{key: values[: len(part)] for key, values in contexts.items()}))
+            except Exception as error:  # a module raises what it likes
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                hint = hint_of_batch_size(generator)
+                raise ValueError(f"{name} runs on two items and not on {len(part)}: {reason}{hint}") from None
+            finally:
+                while hooks:
+                    hooks.pop().remove()
     if any(part.ndim < 2 or part.shape[1:] != parts[0].shape[1:] or not part.is_floating_point() for part in parts):
         made = f"{parts[0].dtype} of shape {tuple(parts[0].shape)}"
         raise ValueError(f"{name} makes {made} of a batch of {POINTS}: x is floats, (batch, *event_shape)")

@@ -277,11 +277,12 @@ def test_the_size_of_z_is_an_attribute_of_the_module_or_of_its_config(name):
         Affine(0, 1, **{name: 3}),
         Affine(0, 1, config={name: 3}),
         Affine(0, 1, config=SimpleNamespace(**{name: 3})),
+        type("OfClass", (Affine,), {name: 3})(0, 1),
     ):
         assert f"latent_dim 3: its {name}" in inferred(network).notes
     assert inferred(first, settings={name: 6}).fields["latent_dim"] == 6
     wrong = Affine(0, 1, **{name: 4})
-    with pytest.raises(ValueError, match=f"This size was its {name}: give --latent-dim"):
+    with pytest.raises(ValueError, match=f"This size is its {name}: give --latent-dim"):
         inferred(wrong)
 
 
@@ -384,6 +385,8 @@ def test_a_checkpoint_of_modules_gives_the_averaged_one(tmp_path):
     last, mean = empty(), empty()
     torch.save({"G": last, "G_ema": mean, "seed": 1}, tmp_path / "w.pt")
     torch.testing.assert_close(load_generator(tmp_path / "w.pt", allow_pickle=True).state_dict(), mean.state_dict())
+    own = load_generator(tmp_path / "w.pt", allow_pickle=True, module=empty())
+    torch.testing.assert_close(own.state_dict(), mean.state_dict())
     torch.save({"G": last, "D": mean}, tmp_path / "w.pt")
     with pytest.raises(ValueError, match="holds several modules, G, D: save the generator alone"):
         load_generator(tmp_path / "w.pt", allow_pickle=True)
@@ -415,6 +418,15 @@ def test_a_pickled_module_whose_source_is_not_there(tmp_path):
         del sys.modules["gone_networks"]
     with pytest.raises(ValueError, match=r"No module named 'gone_networks'.*put the folder of it on PYTHONPATH"):
         load_generator(tmp_path / "w.pt", allow_pickle=True)
+
+
+def test_a_program_of_one_batch_size_names_the_remedy(source):
+    for batch, said in ((3, "does not take z"), (2, "runs on two items and not on 6")):
+        program = torch.export.export(made_by("nets.py:dense").eval(), (torch.randn(batch, 4),))
+        torch.export.save(program, "program.pt2")
+        with pytest.raises(ValueError, match=f"{said}.* export it with dynamic_shapes=") as caught:
+            load_generator("program.pt2", allow_pickle=True)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
