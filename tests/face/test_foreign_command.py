@@ -107,16 +107,9 @@ def refused(arguments, capsys) -> str:
 # --- complete ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["nets.py:Dcgan"], "latent_dim 3: what its first ConvTranspose2d takes"),
-        (["weights.ckpt", "--allow-pickle", "--module", "nets.py:dense"], "weights under state_dict.generator"),
-    ],
-)
-def test_complete(folder, options, said, capsys):
-    main(["complete", *SIZE, "--generator", *options])
-    assert f"{options[0]}: {said}" in capsys.readouterr().out
+def test_complete(folder, capsys):
+    main(["complete", *SIZE, "--generator", "nets.py:Dcgan"])
+    assert "nets.py:Dcgan: latent_dim 3: what its first ConvTranspose2d takes" in capsys.readouterr().out
     posterior = read_posterior(folder / "out" / "posterior.nc")
     assert posterior["posterior"]["z"].shape == (8, 2, 2, 3)
 
@@ -162,9 +155,21 @@ def test_options_that_contradict_each_other(capsys):
     assert "give --allow-pickle" in refused(["tune", "--generator", "weights.ckpt"], capsys)
 
 
-def test_a_guide_of_a_function_lies_beside_its_file(folder, capsys):
-    main(["guide", "--generator", "nets.py:dense", "--steps", "2", "--batch", "8", "--masks", "8"])
-    assert (folder / "nets-dense-guide.safetensors").is_file()
+@pytest.mark.parametrize(
+    ("options", "said", "written"),
+    [
+        (["nets.py:dense"], "value_range [0, 1]: its last layer is Sigmoid", "nets-dense-guide"),
+        (
+            ["weights.ckpt", "--allow-pickle", "--module", "nets.py:dense"],
+            "weights under state_dict.generator",
+            "weights-guide",
+        ),
+    ],
+)
+def test_a_guide_lies_beside_the_file(folder, options, said, written, capsys):
+    main(["guide", "--generator", *options, "--steps", "2", "--batch", "8", "--masks", "8"])
+    assert f"{options[0]}: {said}" in capsys.readouterr().out
+    assert (folder / f"{written}.safetensors").is_file()
 
 
 # --- inspect -------------------------------------------------------------------------------------------------------
