@@ -488,7 +488,8 @@ def event_dims(shape: tuple[int, ...], prefix: str = "") -> tuple[str, ...]:
 
 def _check_views(views: Any) -> None:
     if not isinstance(views, Mapping):
-        raise TypeError(f"views is {views!r}: give them by name, as in {{'seen': views.Identity(scale=0.1)}}")
+        kind = type(views).__name__
+        raise TypeError(f"views is of type {kind}: give them by name, as in views={{'seen': views.Identity(scale=0.1)}}")
     for name, view in views.items():
         if not isinstance(view, View):
             raise TypeError(

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from cogen.models.watched_call import WatchedCall
+from cogen.models.wrapped import as_image, further_inputs, kind_of, unflattened
 
 POINTS = 6
 VALUE_TOLERANCE = 1e-4  # of the largest magnitude of an entry, and of a tenth of the largest of all
@@ -134,7 +135,8 @@ def check_function(
             raise ValueError(_does_not_take(name, variable, points.shape, error, context) + hint) from None
         if not hasattr(made, "shape") or not jax.numpy.issubdtype(made.dtype, np.floating):
             kind = getattr(made, "dtype", type(made).__name__)
-            raise ValueError(f"{name} returns {kind}: it must return one array of floats, with the batch axis first")
+            remedy = ": return one of them" if isinstance(made, tuple | list | dict) else ""
+            raise ValueError(f"{name} returns {kind}: it must return one array of floats, with the batch axis first{remedy}")
         if made.shape[:1] != points.shape[:1]:
             raise ValueError(_batch_axis(name, len(points), made.shape))
         if any(isinstance(weight, jax.core.Tracer) for weight in traced.consts):
@@ -255,10 +257,13 @@ def _output(module: nn.Module, points: Tensor, name: str, variable: str, context
     try:
         value = module(points, **context)
     except Exception as error:  # a module raises what it likes; the guard of an exported program is an AssertionError
-        hint = hint_of_batch_size(module) or _hint_of_dtype(module)
+        hint = hint_of_batch_size(module) or _hint_of_dtype(module) or _hint_of_inputs(module, points, context)
         raise ValueError(_does_not_take(name, variable, tuple(points.shape), error, context) + hint) from None
     if not isinstance(value, Tensor):
-        raise ValueError(f"{name} returns {type(value).__name__}: it must return one tensor; wrap the module")
+        raise ValueError(
+            f"{name} returns {kind_of(value)}: it must return one tensor. Wrap it in a module whose forward returns one of"
+            " them, as network(z)[0]"
+        )
     if not value.is_floating_point():
         raise ValueError(f"{name} returns {value.dtype}: it must return floats, as only they carry a gradient")
     if value.shape[:1] != points.shape[:1]:
@@ -279,6 +284,16 @@ def _hint_of_dtype(module: nn.Module) -> str:
     """What is wrong with weights that are not float32; nothing where they are."""
     others = {str(p.dtype).removeprefix("torch.") for p in module.parameters() if p.is_floating_point()} - {"float32"}
     return f"; its weights are {' and '.join(sorted(others))}, and latents are float32: give module.float()" if others else ""
+
+
+def _hint_of_inputs(module: nn.Module, points: Tensor, context: Mapping[str, Tensor]) -> str:
+    """How to give a module what it takes, where that is more than the points or another shape; nothing where it is neither."""
+    if missing := [key for key in further_inputs(module) if key not in context]:
+        return (
+            f"; declare a context, as in CoGenerator(..., contexts={{{missing[0]!r}: Classes(10)}}), which it is given as"
+            f" one-hot rows, or wrap it in a module whose forward gives {missing[0]}"
+        )
+    return f"; it takes (batch, d, 1, 1): give {unflattened(points.shape[1])}" if as_image(module, points, context) else ""
 
 
 def _does_not_take(name: str, variable: str, shape: tuple[int, ...], error: Exception, context: Mapping[str, Any]) -> str:

@@ -32,7 +32,11 @@ def _checked_scale(name: str, scale: Any) -> Scale:
     if hasattr(scale, "log_prob") and not isinstance(scale, type):
         need_pyro(name, scale)
         if scale.batch_shape + scale.event_shape != torch.Size([]):
-            raise ValueError(f"{name}: a distribution over the scale must be over one number")
+            given = tuple(scale.batch_shape + scale.event_shape)
+            raise ValueError(
+                f"{name}: the prior of the noise scale is over numbers of shape {given}, and one is drawn for each item: give a"
+                " distribution over one number, as HalfNormal(0.1)"
+            )
         if scale.support.is_discrete or bool(scale.support.check(_NEGATIVE).any()):
             raise ValueError(
                 f"{name}: the prior of the noise scale is {type(scale).__name__} with support {scale.support}, and a scale is a"
@@ -47,7 +51,8 @@ def _checked_scale(name: str, scale: Any) -> Scale:
             f"{name}: a noise scale is a positive number, a tensor of them, or a pyro.distributions object, not {scale!r}"
         ) from None
     if not good:
-        raise ValueError(f"{name}: noise scale {scale} must be positive and finite")
+        shown = f"{float(values):g}" if values.ndim == 0 else f"of shape {tuple(values.shape)}, least {float(values.min()):g},"
+        raise ValueError(f"{name}: noise scale {shown} must be positive and finite")
     return float(values) if values.ndim == 0 else values.to(torch.get_default_dtype())
 
 

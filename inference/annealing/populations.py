@@ -40,13 +40,16 @@ def population_count(num_chains: int, wanted: int | None, resampling: bool) -> i
         raise ValueError(f"num_populations={wanted}: there is at least one population")
     count = min(DEFAULT_POPULATIONS, num_chains) if wanted is None else wanted
     if num_chains % count:
-        raise ValueError(f"num_chains={num_chains} does not divide into {count} populations of equal size")
+        raise ValueError(
+            f"num_chains={num_chains} does not divide into {count} populations of equal size: use a multiple of {count}"
+            " (--chains)"
+        )
     if resampling and num_chains // count < 2:
         raise ValueError(
-            f"num_chains={num_chains} in {count} populations: one chain alone cannot be resampled. Use more chains, or"
-            " resample_threshold=0 (plain annealed importance sampling). NumPyro's chain_method='parallel' and 'sequential'"
-            " hand a kernel single chains: use chain_method='vectorized', and to run on several devices shard the keys'"
-            " chain axis (see cogen.inference.adapters.ensemble_kernel)"
+            f"num_chains={num_chains} in {count} populations: one chain alone cannot be resampled. Use more chains"
+            " (--chains), or resample_threshold=0 (plain annealed importance sampling). NumPyro's chain_method='parallel' and"
+            " 'sequential' hand a kernel single chains: use chain_method='vectorized', and to run on several devices shard the"
+            " keys' chain axis (see cogen.inference.adapters.ensemble_kernel)"
         )
     return count
 

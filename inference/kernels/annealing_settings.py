@@ -138,8 +138,8 @@ class AnnealingSettings:
         warm-up that is no whole number of temperatures."""
         if num_warmup < 1 or num_warmup % self.moves_per_temperature:
             raise ValueError(
-                f"num_warmup={num_warmup} (Pyro's warmup_steps): the annealing is the warm-up, so it takes a positive multiple"
-                f" of moves_per_temperature={self.moves_per_temperature} transitions to reach beta = 1"
+                f"num_warmup={num_warmup} (--warmup; Pyro's warmup_steps): the annealing is the warm-up, so it takes a positive"
+                f" multiple of moves_per_temperature={self.moves_per_temperature} transitions to reach beta = 1"
             )
         if isinstance(self.schedule, Adaptive):
             return None

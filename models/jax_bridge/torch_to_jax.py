@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import copy
 import functools
+import io
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
 from types import BuiltinFunctionType, MappingProxyType
 from typing import Any, NamedTuple
 
@@ -30,7 +32,10 @@ from cogen.models.item_by_item import POINTS, QUICKLY, check_module, hint_of_bat
 
 TOLERANCE = 1e-4  # of the largest magnitude, float32
 KINK_TOLERANCE = 3e-2  # of a float32 gradient whose float64 twin agrees: rounding moved a unit over the kink of its ReLU
-_REMEDY = "rewrite that part of the module, give the generator as a JAX function, or use the Pyro backend"
+_REMEDY = (
+    "rewrite that part of the module, give the generator as a JAX function, or use the Pyro backend (a Pyro kernel, or"
+    " --backend pyro)"
+)
 _WITHOUT_MEANING = ("device", "layout", "pin_memory", "memory_format", "non_blocking", "requires_grad")
 _ASSERTIONS = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range", "sym_constrain_range_for_size")
 _DROPOUT = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout")
@@ -164,14 +169,14 @@ def _export(module: nn.Module, shapes: Shapes, dtype: torch.dtype):
             + hint_of_batch_size(module)
         ) from error
     if not isinstance(output, Tensor):
-        raise ConversionError(f"{name} returns {type(output).__name__}, a generator returns one tensor: wrap the module")
+        raise ConversionError(f"{name} returns {type(output).__name__}, a generator returns one tensor: return network(z)[0]")
     if output.ndim == 0 or output.shape[0] != 1:
         raise ConversionError(
             f"{name} turns a batch of one into shape {tuple(output.shape)}: the output must keep the batch axis first "
             "(an argument-free squeeze() removes it; name the axis)"
         )
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _without_dumps():
             # torch's own code and its copies of tree specifications use what torch has deprecated.
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -188,15 +193,22 @@ def _exported_script(module: torch.jit.ScriptModule, example: Tensor, context: d
     """A scripted or traced module by torch's converter, which torch.export's errors recommend for it."""
     from torch._export.converter import TS2EPConverter
 
-    log = logging.getLogger("torch._export.non_strict_utils")
-    level = log.level
-    log.setLevel(logging.ERROR)  # it warns that the batch size one is fixed, as it shall be
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of buffers that evaluation does not use
+        return TS2EPConverter(module, (example, *(context[name] for name in _order(module, context))), {}).convert()
+
+
+@contextmanager
+def _without_dumps() -> Iterator[None]:
+    """Without what torch.export says on its way to an error, which has all of it that helps: the graph so far, on stderr, and a
+    log; nor that a script's batch size of one is fixed, as it shall be."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # and of buffers that evaluation does not use
-            return TS2EPConverter(module, (example, *(context[name] for name in _order(module, context))), {}).convert()
+        with redirect_stderr(io.StringIO()):
+            yield
     finally:
-        log.setLevel(level)
+        logging.disable(disabled)
 
 
 def _order(module: nn.Module, contexts: Iterable[str]) -> list[str]:

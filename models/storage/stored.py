@@ -85,8 +85,8 @@ def with_suffix(path: Path, suffix: str) -> Path:
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
-def read_json(path: Path, kind: type[Config]) -> Config:
-    """The configuration in a JSON file, checked. Raises FileNotFoundError, and ValueError naming the file."""
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises FileNotFoundError, and ValueError naming the file."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -97,6 +97,12 @@ def read_json(path: Path, kind: type[Config]) -> Config:
         raise ValueError(f"{path} is not JSON ({error})") from None
     if not isinstance(stored, dict):
         raise ValueError(f"{path} holds a {type(stored).__name__}; a configuration is a JSON object")
+    return stored
+
+
+def read_json(path: Path, kind: type[Config]) -> Config:
+    """The configuration in a JSON file, checked. Raises what `read_object` does, and ValueError naming the file."""
+    stored = read_object(path)
     try:
         return kind(**stored)
     except TypeError as error:  # "missing 2 required positional arguments: ...", "unexpected keyword argument ..."

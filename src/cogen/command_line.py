@@ -1,4 +1,4 @@
-"""The command line: `cogen complete`, `train`, `guide`, `tune`, `fill`, `diagnose` and `generators`.
+"""The command line: `cogen complete`, `train`, `guide`, `tune`, `fill`, `diagnose`, `inspect` and `generators`.
 
 What a user can get wrong ends in one line and exit code 2. Nothing heavy is imported before it is needed: `cogen --help`
 answers at once.
@@ -13,7 +13,7 @@ from typing import Annotated
 import tyro
 
 from cogen.configuration import with_configuration
-from cogen.options import Complete, Diagnose, Fill, Generators, Guide, Train, Tune
+from cogen.options import Complete, Diagnose, Fill, Generators, Guide, Inspect, Train, Tune
 
 Command = (
     Annotated[Complete, tyro.conf.subcommand("complete")]
@@ -22,6 +22,7 @@ Command = (
     | Annotated[Tune, tyro.conf.subcommand("tune")]
     | Annotated[Fill, tyro.conf.subcommand("fill")]
     | Annotated[Diagnose, tyro.conf.subcommand("diagnose")]
+    | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Generators, tyro.conf.subcommand("generators")]
 )
 
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(_complain(_one_line(error), 2))
 
 
-def _run(command: Complete | Train | Guide | Tune | Fill | Diagnose | Generators) -> None:
+def _run(command: Complete | Train | Guide | Tune | Fill | Diagnose | Inspect | Generators) -> None:
     import warnings
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="arviz")
@@ -80,6 +81,10 @@ def _run(command: Complete | Train | Guide | Tune | Fill | Diagnose | Generators
             from cogen.completion import diagnose
 
             diagnose(command.posterior)
+        case Inspect():
+            from cogen.inspection import inspect_generator
+
+            inspect_generator(command)
         case Generators():
             from cogen.models.storage.generators import shipped_generators
 

@@ -17,6 +17,7 @@ from cogen.by_energy import as_units, check_of_energy, clamped_model, is_density
 from cogen.compiled_before import remember_compiled
 from cogen.conditions import NOISE_OF_VIEW, noise_model, view_named
 from cogen.configuration import write_configuration
+from cogen.foreign import images_generator
 from cogen.given import contexts_given
 from cogen.images import completed_images
 from cogen.job import Job, check_views, hidden_by, job_of, placed, views_asked
@@ -150,9 +151,7 @@ class Answer:
 
 def _by_generator(options: Complete, executor: Any) -> tuple[Job, Answer]:
     """z given the seen part, pushed through a generator."""
-    from cogen.models.storage.generators import load_generator
-
-    generator: Any = load_generator(options.generator)
+    generator = images_generator(options)
     config = generator.config
     job = job_of(options, config)
     model, seen = _condition(options, generator, job)

@@ -15,16 +15,20 @@ OPTION = "--config"
 
 def write_configuration(path: Path, options: Complete, versions: Mapping[str, str]) -> None:
     """Write the options that are not the defaults, the seed, and the versions of the libraries."""
-    plain = Complete()
+    plain = _flat(Complete())
     chosen = {
-        name: value
-        for name, value in vars(options).items()
-        if name != "config" and (value != getattr(plain, name) or name == "seed")
+        name: value for name, value in _flat(options).items() if name != "config" and (value != plain[name] or name == "seed")
     }
     lines = ["# cogen complete --config run.toml", "[complete]"]
     lines += [f"{name} = {_toml(value)}" for name, value in chosen.items()]
     lines += ["", "[versions]"] + [f"{json.dumps(name)} = {json.dumps(value)}" for name, value in versions.items()]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _flat(options: Complete) -> dict[str, Any]:
+    """The options by name, as the command line has them."""
+    found = dict(vars(options))
+    return found | vars(found.pop("foreign"))
 
 
 def _toml(value: Any) -> str:
@@ -59,7 +63,7 @@ def _arguments(path: Path, replaced: set[str]) -> list[str]:
         items = list(options.items())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, AttributeError) as error:
         raise ValueError(f"--config {path}: this is no run.toml of `cogen complete` ({error})") from None
-    known, repeatable = vars(Complete()), {"view", "set", "context"}
+    known, repeatable = _flat(Complete()), {"view", "set", "context"}
     found: list[str] = []
     for name, value in items:
         option = f"--{name.replace('_', '-')}"

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from cogen.conditions import noise_model, view_named
+from cogen.foreign import generator_of
 from cogen.models import views
 from cogen.models.families.amortized import Amortized
 from cogen.models.networks.masked_flow import MaskedFlow
 from cogen.models.storage.encoders import ENCODERS, GUIDE, EncoderConfig, save_encoder
-from cogen.models.storage.generators import SHIPPED, find_generator, load_generator
+from cogen.models.storage.generators import SHIPPED, find_generator
 from cogen.options import Guide
 from cogen.training import is_first, means
 
@@ -32,7 +33,7 @@ def train_guide(options: Guide) -> None:
     if not 0 < options.learning_rate < math.inf:
         raise ValueError(f"--learning-rate {options.learning_rate:g}: it must be positive and finite")
     output = _output(options)
-    generator: Any = load_generator(options.generator)
+    generator: Any = generator_of(options)
     config = generator.config
     if config.contexts or config.schema or config.latent_dim < 2:
         raise ValueError(f"generator {options.generator}: a guide is trained for generators of z alone, of two numbers or more")

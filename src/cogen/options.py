@@ -5,7 +5,7 @@ Strings stand for objects here and nowhere else. Nothing heavy is imported, so t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -22,14 +22,30 @@ ViewName = Literal["half", "box", "centre", "random", "thumbnail", "gray"]
 
 
 @dataclass
+class Foreign:
+    """How a generator is read that somebody else trained (docs/generators.md)."""
+
+    module: str | None = None
+    """The network that weights in a file go into: MODULE:FUNCTION or FILE.py:FUNCTION, a function or class without arguments
+    that returns a torch module. Its code is run."""
+    latent_dim: int | None = None
+    """Size of z, where it cannot be read off the network."""
+    allow_pickle: bool = False
+    """Also read .pt, .pth, .ckpt, .bin and .pt2. They run code from the file: allow it for files you trust as a program."""
+
+
+@dataclass
 class Complete:
     """Complete images of which a part is seen: draws from p(z | seen part), pushed through a generator.
 
     With `--mask` the images are as you have them, with a hole; without it they are whole, and `--view` says what is seen."""
 
     generator: str = "digits"
-    """A shipped generator (see `cogen generators`), or the path of a .safetensors file with its .json beside it. An energy, as
-    of `cogen train ebm` or `rbm`, completes too: seen pixels stay as they are, and its own sampler draws the others."""
+    """A shipped generator (see `cogen generators`); the path of a .safetensors file with its .json beside it; a folder or
+    hf://USER/REPOSITORY of the Hugging Face hub; or MODULE:FUNCTION or FILE.py:FUNCTION, a function or class without arguments
+    that returns a torch module (its code is run). `cogen inspect` says what is inside. An energy, as of `cogen train ebm` or
+    `rbm`, completes too: seen pixels stay as they are, and its own sampler draws the others."""
+    foreign: tyro.conf.OmitArgPrefixes[Foreign] = field(default_factory=Foreign)
     images: Path | None = None
     """A picture, a folder of pictures, or an .npy/.npz array; the default is the sixteen shipped test images of what the
     generator makes: digits, or with `fashion` and `colour` those."""
@@ -209,7 +225,8 @@ class Guide:
     It learns from pairs that the generator makes, under masks of all kinds and as thumbnails; no data are needed."""
 
     generator: str
-    """The path of a generator's files."""
+    """The path of a generator's files, or another that `cogen complete` takes."""
+    foreign: tyro.conf.OmitArgPrefixes[Foreign] = field(default_factory=Foreign)
     output: Path | None = None
     """Where to write: OUTPUT.safetensors and OUTPUT.json; the default is GENERATOR-guide, where `cogen complete` finds it."""
     steps: int = 20_000
@@ -239,7 +256,8 @@ class Tune:
     `cogen complete` then runs with these temperatures and step sizes: frozen, and no longer than it takes."""
 
     generator: str
-    """The path of a generator's files."""
+    """The path of a generator's files, or another that `cogen complete` takes."""
+    foreign: tyro.conf.OmitArgPrefixes[Foreign] = field(default_factory=Foreign)
     view: Literal["half", "box", "centre", "random", "thumbnail", "gray"] = "half"
     """What is seen, as in `cogen complete`."""
     start: Literal["auto", "guide", "prior"] = "auto"
@@ -288,6 +306,15 @@ class Diagnose:
 
     posterior: tyro.conf.Positional[Path]
     """A posterior.nc of `cogen complete`, or any NetCDF file of an ArviZ object that `infer` returned."""
+
+
+@dataclass
+class Inspect:
+    """Say what is in a file of weights, or in a generator, and whether it can be used as it is. Nothing is written."""
+
+    generator: tyro.conf.Positional[str]
+    """As `cogen complete` takes it: a shipped name, a file, a folder, MODULE:FUNCTION or FILE.py:FUNCTION."""
+    foreign: tyro.conf.OmitArgPrefixes[Foreign] = field(default_factory=Foreign)
 
 
 @dataclass

@@ -26,6 +26,7 @@ import numpy as np
 
 from cogen.compiled_before import remember_compiled
 from cogen.conditions import view_named
+from cogen.foreign import images_generator
 from cogen.options import Tune
 
 PILOT_ITEMS, PILOT_CHAINS, PILOT_LIMIT = 8, 16, 48
@@ -49,11 +50,11 @@ def tune(options: Tune) -> None:
     from cogen.diagnostics import score_completions
     from cogen.diagnostics.evidence_bounds import simulate
     from cogen.inference import Adaptive, AnnealedHMC, Through, infer
-    from cogen.models import CoGenerator, FlowGuide, load_generator, load_guide
+    from cogen.models import CoGenerator, FlowGuide, load_guide
     from cogen.models.storage.generators import SHIPPED, find_generator
     from cogen.models.storage.tunings import Settings, save_tuning
 
-    generator: Any = load_generator(options.generator)
+    generator: Any = images_generator(options)
     if generator.config.contexts or generator.config.schema:
         raise ValueError(f"generator {options.generator}: only generators of z alone are tuned from here")
     if options.output is None and find_generator(options.generator).parent == SHIPPED:

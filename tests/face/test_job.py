@@ -127,14 +127,27 @@ def test_a_run_is_repeated_from_its_configuration(toy, masked, tmp_path):
 
 def test_options_beside_a_configuration_win(tmp_path):
     (tmp_path / "run.toml").write_text(
-        '[complete]\nchains = 8\nview = ["half", "thumbnail"]\nbox = [1, 2, 3, 4]\nweighted = true\n'
+        '[complete]\nchains = 8\nview = ["half", "thumbnail"]\nbox = [1, 2, 3, 4]\nweighted = true\nlatent_dim = 3\n'
     )
     config = ["--config", str(tmp_path / "run.toml")]
-    expected = ["--chains=8", "--view", "half", "--view", "thumbnail", "--box", "1", "2", "3", "4", "--weighted"]
+    expected = [
+        "--chains=8",
+        "--view",
+        "half",
+        "--view",
+        "thumbnail",
+        "--box",
+        "1",
+        "2",
+        "3",
+        "4",
+        "--weighted",
+        "--latent-dim=3",
+    ]
     assert with_configuration(["complete", *config]) == ["complete", *expected]
     assert with_configuration(["complete", *config, "--chains", "4", "--no-weighted"]) == [
         "complete",
-        *expected[1:-1],
+        *(each for each in expected[1:] if each != "--weighted"),
         "--chains",
         "4",
         "--no-weighted",

@@ -14,7 +14,7 @@ PAGES = [
     *sorted(DOCS.glob("adding_a_*.md")),
     *(
         DOCS / f"{name}.md"
-        for name in ("cgml", "completing", "cooperative", "energies", "rbm", "score_matching", "translation")
+        for name in ("cgml", "completing", "cooperative", "energies", "generators", "rbm", "score_matching", "translation")
     ),
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 
 import jax
@@ -526,6 +527,21 @@ def test_only_what_is_right_in_torch_is_sent_to_pyro(name):
     with pytest.raises(ConversionError) as caught:
         as_jax(Nested(function), (3,))
     assert ("use the Pyro backend" in str(caught.value)) == (name in ("unknown operator with a gradient", "pooling by ceil"))
+
+
+def test_a_failed_export_prints_no_graph(capfd, caplog):
+    """torch prints the graph so far on stderr, and logs, before it raises."""
+
+    class Cut(nn.Module):
+        def forward(self, z):
+            return z[:, : int((z > 0).sum()) + 1]
+
+    with pytest.raises(ConversionError, match=r"torch.export cannot write Cut as a graph") as caught:
+        as_jax(Cut(), (3,))
+    assert "\n" not in str(caught.value)
+    printed = capfd.readouterr()
+    assert printed.out + printed.err == ""
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_check_finds_a_wrong_operator(monkeypatch):

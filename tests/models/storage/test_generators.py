@@ -123,7 +123,7 @@ def test_a_module_of_ones_own(saved):
     assert loaded.config.latent_dim == 3
     saved.with_suffix(".json").unlink()
     loaded = load_generator(saved, module=make())
-    assert not hasattr(loaded, "config")
+    assert (loaded.config.latent_dim, loaded.config.value_range) == (3, (-1.0, 1.0))  # read off the module
     torch.testing.assert_close(loaded(z), make()(z))
 
 
@@ -133,7 +133,7 @@ def test_missing_files_are_named(saved):
     with pytest.raises(FileNotFoundError, match=r"no file of weights at .*gone.safetensors"):
         load_generator(saved.with_name("gone.safetensors"))
     saved.with_suffix(".json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"toy.json is missing.*or give module="):
+    with pytest.raises(FileNotFoundError, match=r"toy.json is missing.*give --module my_net.py:make"):
         load_generator(saved)
 
 
