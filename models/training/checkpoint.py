@@ -22,6 +22,17 @@ from cogen.inference.whole_files import write_whole
 FILE = "training.safetensors"
 
 
+OPTIONS = {
+    "batch_size": "--batch",
+    "seed": "--seed",
+    "average": "--average",
+    "precision": "--precision",
+    "devices": "--devices",
+    "data": "--data",
+}
+"""What `cogen train` calls the settings of a run."""
+
+
 class TrainingCheckpoint:
     """The state of one run in a folder.
 
@@ -65,9 +76,10 @@ class TrainingCheckpoint:
             raise ValueError(f"checkpoint {self.path} is damaged ({error}); remove it to begin again") from None
         for name, value in self._identity.items():
             if (found := header["identity"].get(name)) != value:
+                shown = f"{name} ({OPTIONS[name]})" if name in OPTIONS else name
                 raise ValueError(
-                    f"checkpoint {self.path} is of another run: {name} was {found!r} there and is {value!r} here; give another"
-                    " folder, or remove this file"
+                    f"checkpoint {self.path} is of another run: {shown} was {found!r} there and is {value!r} here; give another"
+                    " folder (--output), or remove this file"
                 )
         for name, module in self._modules.items():
             module.load_state_dict(_part(tensors, name))

@@ -75,6 +75,7 @@ def training_steps(
     devices: int = 1,
     graph: bool = False,
     seconds: float = math.inf,
+    prolong: bool = False,
     progress: bool = True,
 ) -> Generator[int, None, Training]:
     """Train a family in place for ``num_steps`` steps: each yields how many were made, and the end returns the `Training`.
@@ -93,6 +94,7 @@ def training_steps(
         or one for each tensor of ``data``, None for those that stay as they are, such as labels; or a `Joint` one of all.
     :param checkpoint: a folder: every ``save_every`` steps the whole state is written there, and a run that was killed goes on
         from it when it is called again. More ``num_steps`` prolong a run whose schedule does not look at their number.
+    :param prolong: go on from a checkpoint of another schedule too, with the learning rates of this one from there on.
     :param watch: called as ``watch(steps, family, averaged)`` every ``watch_every`` steps and after the last; ``averaged()``
         gives the averaged network, or None. What it draws at random does not disturb the training.
     :param precision: "32-true", or "bf16-mixed", which is several times faster on CPUs with AMX and on GPUs.
@@ -149,11 +151,16 @@ def training_steps(
     store = None
     if checkpoint is not None:
         identity = {"batch_size": batch_size, "seed": seed, "schedule": repr(schedule), "average": average}
+        if prolong:
+            del identity["schedule"]
         identity |= {"precision": precision, "devices": devices, "data": digest(*arrays), **describe(family)}
         store = TrainingCheckpoint(Path(checkpoint), identity, family, averaged, optimizers)
     done, before, losses = store.restore() if store is not None else (0, 0.0, {})
     if done > num_steps:
-        raise ValueError(f"num_steps={num_steps}: the checkpoint in {checkpoint} has made {done} steps already")
+        raise ValueError(
+            f"num_steps={num_steps} (--epochs): the checkpoint in {checkpoint} has made {done} steps already; remove it to"
+            " begin again"
+        )
 
     def averaged_generator() -> nn.Module | None:
         if averaged is None:

@@ -185,7 +185,8 @@ class Train:
     features of a patch and the number of blocks, 96 3, and, if fewer, the features that its first layer makes. Of pairs: the
     feature maps of every network's first layer, 64."""
     epochs: float | None = None
-    """Passes over the data; the default is the family's, 20, and 200 for pairs."""
+    """Passes over the data; the default is the family's, 20, and 200 for pairs. More of them prolong an earlier run, with the
+    learning rates of the longer one."""
     batch: int | None = None
     """Items in a batch; the default is the family's, 64, and 1 for pairs."""
     learning_rate: float | None = None

@@ -150,6 +150,7 @@ def run(options: Train, made: Recipe, family: Family, tensors: list[Tensor]) -> 
         average=made.average if options.average is None else options.average,
         prepare=_prepared(options, made),
         checkpoint=options.output.with_name(f"{options.output.name}-checkpoint"),
+        prolong=True,
         save_every=options.save_every,
         precision=options.precision,
         accelerator=options.accelerator,
@@ -343,11 +344,10 @@ def noise_scale(
         return LEAST_NOISE * width
     generator.requires_grad_(False)
     x, *contexts = (tensor[: options.noise_images] for tensor in held_out)
-    given = [each.repeat_interleave(starts, 0) for each in contexts]
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
         seen, descent = torch.tensor(True), {"starts": starts, "num_steps": num_steps}
-        left = residuals(lambda z: generator(z, *given), x, seen, latent_dim, **descent)
+        left = residuals(generator, x, seen, latent_dim, contexts=contexts, **descent, progress=True)
     residual = left.square().mean().sqrt().item()
     return round(min(MOST_NOISE * width, max(LEAST_NOISE * width, NOISE_PER_RESIDUAL * residual)), 4)
 

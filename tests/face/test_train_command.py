@@ -430,7 +430,13 @@ def test_a_second_call_goes_on_and_another_run_is_refused(images, tmp_path, caps
     with pytest.raises(SystemExit) as stop:
         main([*call, "--seed", "5"])
     assert stop.value.code == 2
-    assert "seed was 0 there and is 5 here" in capsys.readouterr().err
+    assert "seed (--seed) was 0 there and is 5 here; give another folder (--output)" in capsys.readouterr().err
+    main([*call, "--epochs", "3"])
+    assert (tmp_path / "g.safetensors").read_bytes() != first
+    steps = json.loads((tmp_path / "g.json").read_text())["figures"]["steps"]
+    with pytest.raises(SystemExit):
+        main([*call, "--epochs", "1"])
+    assert f"(--epochs): the checkpoint in {tmp_path / 'g-checkpoint'} has made {steps} steps" in capsys.readouterr().err
 
 
 def test_initial_values_are_of_a_sample_of_the_training_images(tmp_path, monkeypatch):

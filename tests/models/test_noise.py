@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from cogen.models import CoGenerator, views
-from cogen.models.noise import fit_scale
+from cogen.models.noise import fit_scale, residuals
 
 
 def linear(outputs=40):
@@ -35,3 +35,26 @@ def test_other_noise_is_refused(view):
 def test_an_unconditioned_model_is_refused():
     with pytest.raises(ValueError, match="one view with Gaussian noise"):
         fit_scale(CoGenerator(linear(), latent_dim=3, views={"seen": views.Identity(scale=0.1)}))
+
+
+def test_residuals_are_those_of_the_best_descent():
+    """Of a linear generator all descents end at the minimum; of x = |z| - 1 with two minima each, at one of them."""
+    generator = linear()
+    x = torch.randn(5, 40)
+    left = residuals(generator, x, torch.tensor(True), 3, starts=4, num_steps=400)
+    design, target = generator.weight.detach(), x - generator.bias.detach()
+    z = torch.linalg.solve(design.T @ design + 0.1**2 * torch.eye(3), design.T @ target.T)
+    torch.testing.assert_close(left, ((design @ z).T - target), atol=0.02, rtol=0)
+
+
+def test_residuals_given_a_context():
+    class Shifted(nn.Module):
+        def forward(self, z, shift):
+            return z + shift
+
+    shift = torch.tensor([[100.0], [-50.0], [0.0]])
+    x = shift + torch.tensor([[0.5], [0.2], [-0.3]])
+    left = residuals(Shifted(), x, torch.tensor(True), 1, contexts=[shift], starts=8, num_steps=400)
+    assert left.abs().max() < 0.02
+    hidden = residuals(Shifted(), x, torch.tensor(False), 1, contexts=[shift], starts=2, num_steps=100)
+    assert hidden.shape == (3, 1)

@@ -80,7 +80,7 @@ def test_a_run_that_was_stopped_in_the_middle_goes_on_to_the_same_bits(tmp_path,
 
 def test_a_checkpoint_beyond_the_steps_asked_for_is_said(tmp_path):
     run(family(), 20, checkpoint=tmp_path)
-    with pytest.raises(ValueError, match=r"num_steps=8: the checkpoint in .* has made 20 steps already"):
+    with pytest.raises(ValueError, match=r"num_steps=8 \(--epochs\): the checkpoint in .* has made 20 steps already"):
         run(family(), 8, checkpoint=tmp_path)
 
 
@@ -161,16 +161,30 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"batch_size": 8}, "batch_size was 16 there and is 8 here"),
-        ({"seed": 2}, "seed was 1 there and is 2 here"),
+        ({"batch_size": 8}, r"batch_size \(--batch\) was 16 there and is 8 here; give another folder \(--output\)"),
+        ({"seed": 2}, r"seed \(--seed\) was 1 there and is 2 here"),
         ({"schedule": InverseRoot()}, "schedule was"),
-        ({"average": 0.0}, "average was 0.9"),
+        ({"average": 0.0}, r"average \(--average\) was 0.9"),
     ],
 )
 def test_the_checkpoint_of_another_run_is_refused(tmp_path, change, reason):
     run(family(), 3, checkpoint=tmp_path)
     with pytest.raises(ValueError, match=reason):
         run(family(), 6, checkpoint=tmp_path, **change)
+
+
+def test_a_run_is_prolonged_with_the_rates_of_the_longer_one(tmp_path):
+    into = family()
+    run(into, 4, checkpoint=tmp_path, schedule=Falling(4))
+    with pytest.raises(ValueError, match="schedule was"):
+        run(into, 8, checkpoint=tmp_path, schedule=Falling(8))
+    before = [p.detach().clone() for p in into.generator.parameters()]
+    again = family()
+    trained = run(again, 8, checkpoint=tmp_path, schedule=Falling(8), prolong=True)
+    assert all(len(losses) == 8 for losses in trained.losses.values())
+    assert any(not torch.equal(old, new) for old, new in zip(before, again.generator.parameters(), strict=True))
+    with pytest.raises(ValueError, match=r"num_steps=6 \(--epochs\): the checkpoint in .* has made 8 steps already"):
+        run(family(), 6, checkpoint=tmp_path, schedule=Falling(6), prolong=True)
 
 
 def test_other_networks_settings_or_data_are_another_run(tmp_path):
@@ -181,7 +195,7 @@ def test_other_networks_settings_or_data_are_another_run(tmp_path):
     other.objective = NonSaturating(0.2)
     with pytest.raises(ValueError, match=r"objective was 'NonSaturating\(gamma=0\.1"):
         run(other, 6, checkpoint=tmp_path)
-    with pytest.raises(ValueError, match="data was"):
+    with pytest.raises(ValueError, match=r"data \(--data\) was"):
         train(
             family(),
             DATA + 1,
