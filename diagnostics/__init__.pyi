@@ -36,6 +36,8 @@ from .rank_pictures import plot_rank_histograms as plot_rank_histograms
 from .rank_uniformity import chi_squared_p_value as chi_squared_p_value
 from .rank_uniformity import ecdf_envelope as ecdf_envelope
 from .rank_uniformity import envelope_p_value as envelope_p_value
+from .recomputed import decoded as decoded
+from .recomputed import with_log_likelihood as with_log_likelihood
 from .report import item_summary as item_summary
 from .report import summary as summary
 from .sample_quality import ModeCoverage as ModeCoverage

@@ -398,6 +398,26 @@ class CoGenerator:
             found[name] = np.sqrt(square.reshape(*lead, -1).sum(-1) / np.maximum(shown, 1))
         return found
 
+    def log_likelihood(self, x: np.ndarray, sites: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """log p(y_i | x) of every entry that is seen, of a model of one item, for every x (row, *event): {view: (row, entry)}.
+        ``sites`` are the rows' latents, and their contexts; without those, the given ones as in `decode`."""
+        if self.num_items != 1:
+            raise ValueError(f"this model has {self.num_items} items; take one, as by of_items")
+        x_torch = torch.from_numpy(np.array(x, dtype=np.float32))
+        found = {}
+        for name, seen in self._data.items():
+            view = self.views[name]
+            scale: Any = view.likelihood.scale
+            if f"{name}_scale" in sites:
+                scale = torch.from_numpy(np.array(sites[f"{name}_scale"])).reshape(-1, *(1,) * len(self.shapes[name]))
+            context = _tensors(self._contexts.rows(len(x), sites, self._takes[name]))
+            value = torch.from_numpy(np.nan_to_num(seen["value"]))
+            with torch.no_grad():
+                each = view.likelihood.pyro(view(x_torch, **context), scale).log_prob(value).numpy()
+            where = np.broadcast_to(seen.get("mask", np.True_), seen["value"].shape)[0]
+            found[name] = each[:, where]
+        return found
+
     # --- checks ------------------------------------------------------------------------------------------------
 
     def _check_counts(self) -> None:

@@ -192,6 +192,25 @@ def _pixel_noise(options: Complete, model: Any) -> dict[str, Any]:
     return {"noise": view.likelihood} if np.isnan(scale) else {"noise_scale": scale / NOISE_OF_VIEW.get(name, 1.0)}
 
 
+def conditioned_model(options: Complete) -> Any:
+    """What a run infers: the model of a generator, or of an energy that is a density, conditioned on what is seen.
+
+    Raises ValueError for an energy that has no model.
+    """
+    from cogen.models.storage.energies import is_energy, load_energy
+
+    if not is_energy(options.generator):
+        generator = images_generator(options)
+        return _condition(options, generator, job_of(options, generator.config))[1]
+    energy: Any = load_energy(options.generator)
+    if not (is_machine(energy) or is_density(energy)):
+        raise ValueError(f"{options.generator} is no density: its draws are ends of short runs, which have no model")
+    job = job_of(options, energy.config)
+    mask = mask_of_all(options, hidden_by(options, job, tuple(energy.config.event_shape)))
+    given = contexts_given(options, energy, job)
+    return clamped_model(options, energy, as_units(energy, job.items), mask, given)[0]
+
+
 def _by_energy(options: Complete, executor: Any) -> tuple[Job, Answer]:
     """The hidden pixels given the seen ones, which stay as they are."""
     from cogen.models.storage.energies import load_energy

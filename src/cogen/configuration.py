@@ -55,6 +55,13 @@ def with_configuration(arguments: Sequence[str]) -> list[str]:
     return ["complete", *_arguments(path, names), *beside]
 
 
+def read_configuration(path: Path) -> Complete:
+    """The options of a configuration. Raises what `with_configuration` does."""
+    import tyro
+
+    return tyro.cli(Complete, args=_arguments(path, set()))
+
+
 def _arguments(path: Path, replaced: set[str]) -> list[str]:
     """The options of a configuration, but for those of these names."""
     try:

@@ -278,3 +278,19 @@ def test_the_page_in_a_browser(width, masked, browser):
     assert page.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
     assert said == []
     page.close()
+
+
+# --- in Python again -----------------------------------------------------------------------------------------------
+
+
+def test_a_stored_run_knows_its_model(masked, tmp_path):
+    from cogen import load_run
+    from cogen.diagnostics import decoded
+
+    output, _ = masked
+    posterior, seen = load_run(output)
+    x = decoded(posterior, seen)
+    assert x.shape == (8, 2, 2, *SHAPE)
+    np.testing.assert_allclose(x.mean(("chain", "draw")), posterior["predictions"]["x_mean"], atol=0.2)
+    with pytest.raises(FileNotFoundError, match=r"holds no posterior\.nc: give the output folder"):
+        load_run(tmp_path)
