@@ -33,6 +33,7 @@ SMALL_GAP = 0.1  # nats below which the ratios are so equal that their tail says
 MISFIT = 2.0  # noise scales of RMS residual: one is what the noise explains, and independent noise never has two
 LARGE_RISE = 0.25  # conditional ESS of a step in beta below which its weights rest on few chains
 DIVERGING = 0.01  # share of diverging transitions beyond which it is more than a stray one
+DIFFERENT_SCALES = 100.0  # ratio of standard deviations that a single step size serves badly
 CHANCE = 0.01  # false alarms of the nested R-hat, and of the predictive checks of a view, per item
 
 
@@ -61,7 +62,7 @@ def diagnose(posterior: Any) -> list[str]:
         _certificate,
     ):
         found += check(posterior, table)
-    return found
+    return _scales(posterior, table) + found if found else found
 
 
 def _are_end_points(posterior: Any) -> bool:
@@ -254,6 +255,25 @@ def _rhat(posterior: Any, table: pd.DataFrame) -> list[str]:
     found = _sentence(table, bad, worst, np.max, what, remedy, ".3f")
     what = f"the chains have not quite mixed: R-hat {{value}}, above {RHAT_GOOD}"
     return found + _sentence(table, mild, worst, np.max, what, "Run longer", ".3f")
+
+
+def _scales(posterior: Any, table: pd.DataFrame) -> list[str]:
+    """Latents of very different scale, which explain much else: one step size serves all of them."""
+    spread = {}
+    for name, values in parameters(posterior).data_vars.items():
+        by_item = values.values.reshape(*values.shape[:2], *([len(table)] if "item" in values.dims else [1]), -1)
+        spread[str(name)] = by_item.std(axis=(0, 1))  # (item, coordinate)
+    every = np.concatenate(list(spread.values()), axis=1)
+    positive = np.where(every > 0, every, np.nan)
+    if every.shape[1] < 2 or np.isnan(positive).all():
+        return []
+    names = [name for name, values in spread.items() for _ in range(values.shape[1])]
+    ratio = np.nanmax(positive, axis=1) / np.nanmin(positive, axis=1)
+    worst = int(np.nanargmax(ratio))
+    widest, narrowest = (names[int(f(positive[worst]))] for f in (np.nanargmax, np.nanargmin))
+    what = f"the latents differ in scale: the standard deviation of '{widest}' is {{value}} times that of '{narrowest}'"
+    remedy = "Rescale them in the model, or use a kernel with a mass matrix (inverse_mass=; NUTS adapts one)"
+    return _sentence(table, ratio > DIFFERENT_SCALES, ratio, np.max, what, remedy, ".2g")
 
 
 def _draws(posterior: Any, table: pd.DataFrame) -> list[str]:

@@ -70,12 +70,12 @@ def _first(group: str, dim: str, first_draw: int) -> int:
 
 
 def warn_of_nonfinite(counts: np.ndarray, items: bool, *, first_item: int, stacklevel: int) -> None:
-    """Say which items (item,) met gradients that are no numbers, and how often; the first is the item ``first_item``."""
+    """Warn of the items (item,) that met non-finite gradients, and how often; the first is the item ``first_item``."""
     suffered = np.flatnonzero(counts)
     if suffered.size:
         shown = ", ".join(f"{first_item + k} ({counts[k]})" for k in suffered[:8]) + (", ..." if suffered.size > 8 else "")
         where = f"item{'s' if suffered.size > 1 else ''} {shown}" if items else "the run"
         warnings.warn(
-            f"{int(counts.sum())} trajectories met a gradient or a density that is no number, and were rejected: {where}",
+            f"{int(counts.sum())} trajectories met a non-finite gradient or density and were rejected: {where}",
             stacklevel=stacklevel,
         )

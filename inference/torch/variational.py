@@ -169,7 +169,7 @@ class VariationalKernel(Kernel):
             fits.append(fit._replace(values=values, optimizer=learnt))
             if not np.isfinite(found):
                 raise ValueError(
-                    f"the ELBO of fit {index} is no number at step {state.iteration}: take a smaller learning rate, or a guide"
+                    f"the ELBO of fit {index} is not finite at step {state.iteration}: take a smaller learning rate, or a guide"
                     " that starts nearer"
                 )
             elbo[fit.items] = found / len(fit.items)

@@ -3,12 +3,15 @@
 import re
 
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from synthetic import annealed_run, plain_run
 
 from cogen.diagnostics import diagnose, item_summary, log_evidence, nested_rhat, rhat, summary, weight_ess
 from cogen.diagnostics.diagnosis import nested_rhat_threshold
 from cogen.diagnostics.groups import group
+from cogen.inference import AnnealedHMC, infer
 
 
 def test_summary_of_an_annealed_run_is_weighted():
@@ -134,3 +137,19 @@ def test_plain_runs_are_judged_by_rhat_and_ess():
     assert first.startswith("item 1: the chains disagree: R-hat ")
     assert "effective draws" in second
     assert any("below 100" in sentence for sentence in diagnose(plain_run(draws=60, coefficient=0.8)))
+
+
+@pytest.mark.filterwarnings("ignore:.*non-finite gradient")
+def test_latents_of_different_scale_are_named_first():
+    """They explain the other sentences; without any other sentence nothing is said."""
+
+    def model():
+        small = numpyro.sample("small", dist.Normal(0, 1e-3))
+        large = numpyro.sample("large", dist.Normal(0, 1e3))
+        numpyro.sample("y", dist.Normal(1e3 * small + 1e-3 * large, 0.5), obs=1.0)
+
+    counts = {"num_warmup": 50, "num_samples": 30, "num_chains": 8, "seed": 0, "progress": False}
+    first, *others = diagnose(infer(model, AnnealedHMC(), **counts))
+    assert "the latents differ in scale: the standard deviation of 'large' is" in first
+    assert "times that of 'small'. Rescale them" in first
+    assert others

@@ -95,7 +95,7 @@ def test_dead_particles_count_nothing():
     assert float(log_ratio(jnp.asarray(near), none, jnp.asarray(far), jnp.asarray(equal), jnp.float32(1.0))) == -np.inf
 
 
-@pytest.mark.filterwarnings("ignore:.*gradient or a density that is no number")
+@pytest.mark.filterwarnings("ignore:.*non-finite gradient or density")
 def test_prior_draws_of_no_likelihood_count_in_the_evidence():
     """z ~ Normal(0, 1), seen is z > 0 exactly: the evidence is a half."""
 

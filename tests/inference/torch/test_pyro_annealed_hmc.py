@@ -347,7 +347,7 @@ def test_trajectories_that_are_not_finite_are_rejected_and_counted():
             return z + 0.0 * (1.0 - z).log()
 
     model = CoGenerator(Cut(), latent_dim=1, views={"y": views.Identity(scale=1.0)}).condition(y=np.zeros((2, 1)))
-    with pytest.warns(UserWarning, match="no number, and were rejected: items 0"):
+    with pytest.warns(UserWarning, match="non-finite gradient or density and were rejected: items 0"):
         posterior = run(model, PyroAnnealedHMC(num_leapfrog=3, step_size=0.5), num_warmup=40, num_chains=64, num_samples=10)
     z = posterior["posterior"]["z"].values
     assert (z < 1).all()

@@ -262,6 +262,6 @@ def test_a_fit_that_explodes_is_said():
     with (
         pyro.validation_enabled(False),
         pytest.warns(UserWarning, match="NaN"),
-        pytest.raises(ValueError, match="ELBO of fit 0 is no number"),
+        pytest.raises(ValueError, match="ELBO of fit 0 is not finite"),
     ):
         run(cliff, PyroSVI(AutoNormal, optimizer=pyro.optim.Adam({"lr": 500.0})), num_warmup=50, num_chains=4)
