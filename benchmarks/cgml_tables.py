@@ -67,7 +67,7 @@ def of_columns(records: list[Row]) -> Table:
     """Every family and every way to find z: the scores of an example."""
     lines = [line for record in records for line in record["table"]]
     known = ("psnr", "ssim", "mse_of_best", "energy_score", "crps", "diversity")
-    about = ("family", "row", "seeds", "items", "steps", "seconds_a_step", "seconds", "parameters")
+    about = ("family", "row", "seeds", "items", "steps", "seconds_a_step", "seconds", "parameters", "operations")
     extra = [n for n in lines[0] if n not in (*known, *about) and not n.endswith(("_difference", "_difference_se"))]
     cells = []
     for line in lines:

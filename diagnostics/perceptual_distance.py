@@ -13,6 +13,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -35,7 +36,7 @@ def lpips(
     Raises ImportError where the package lpips is not installed, and ValueError for images that do not fit.
     """
     if network is None:
-        network = _package("lpips", "LPIPS").LPIPS(net="alex", verbose=False)
+        network = _lpips()
     return _compared(estimate, truth, value_range, network, -1.0, 1.0)
 
 
@@ -49,8 +50,18 @@ def pieapp(
     Raises ImportError where the package piq is not installed, and ValueError for images that do not fit.
     """
     if network is None:
-        network = _package("piq", "PieAPP").PieAPP(reduction="none", enable_grad=False)
+        network = _pieapp()
     return _compared(estimate, truth, value_range, network, 0.0, 1.0)
+
+
+@cache
+def _lpips() -> Callable[[Any, Any], Any]:
+    return _package("lpips", "LPIPS").LPIPS(net="alex", verbose=False)
+
+
+@cache
+def _pieapp() -> Callable[[Any, Any], Any]:
+    return _package("piq", "PieAPP").PieAPP(reduction="none", enable_grad=False)
 
 
 def _package(name: str, measure: str) -> Any:
