@@ -227,8 +227,8 @@ class Fill:
     chains: int = 32
     """Chains per row."""
     warmup: int = 200
-    """Transitions of the annealing from the prior to the posterior."""
-    samples: int = 20
+    """Temperatures of the annealing at most: a row takes as many as it needs, a few where the encoder beside the generator fits."""
+    samples: int = 10
     """Draws per chain."""
     seed: int = 0
     """Every number of the run follows from it."""

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _WRITTEN = (r"filled\.csv", r"imputation-\d+\.csv", r"posterior\.nc")
 """What `cogen fill` writes, as regular expressions."""
 
+PRIOR_SHARE = 0.1
+"""Of the start of the annealing; the other chains start from the encoder's answer."""
+
 
 def train_on_table(options: Train) -> None:
     """Run `cogen train` on a table of mixed columns, which may have holes. A tenth of the rows is held out and scored.
@@ -31,6 +34,7 @@ def train_on_table(options: Train) -> None:
     from cogen.models.families.recipe import Kind
     from cogen.models.families.registry import recipe
     from cogen.models.families.sizes import TableSizes
+    from cogen.models.storage.encoders import ENCODER, save_encoder
     from cogen.models.storage.generators import save_generator
     from cogen.training import LICENCE, is_first, run
 
@@ -77,10 +81,13 @@ def train_on_table(options: Train) -> None:
         description=f"{options.family} of {len(table.schema.columns)} columns, {epochs:g} epochs",
         figures={"command": shlex.join(["cogen", *sys.argv[1:]]), "steps": steps, "held_out_log_density_per_entry": score},
     )
-    written = save_generator(options.output, family.generator, config)
+    written = [save_generator(options.output, family.generator, config)]
+    beside = options.output.with_name(f"{options.output.name}{ENCODER}")
+    about = family.encoder_config(name=beside.name, training_data=config.training_data, licence=LICENCE)
+    written.append(save_encoder(beside, family.encoder, about))
     print(f"\n{path.name}: {len(rows)} rows, {steps} steps in {trained.seconds:.0f} s")
     print(f"  log density of an entry of {len(held_out)} rows held out: {score:.3g} nats")
-    print(f"written: {written}\nnext: cogen fill ROWS.csv --generator {options.output}")
+    print(f"written: {', '.join(map(str, written))}\nnext: cogen fill ROWS.csv --generator {options.output}")
 
 
 def described(table: Table) -> list[str]:
@@ -110,6 +117,7 @@ def fill(options: Fill) -> None:
     """
     from cogen.diagnostics import diagnose
     from cogen.inference import AnnealedHMC, infer
+    from cogen.inference.annealing.schedules import Adaptive
     from cogen.models import CoGenerator, load_generator, read_csv, write_filled
     from cogen.models.mixed.columns import MixedColumns
 
@@ -127,12 +135,13 @@ def fill(options: Fill) -> None:
     some = np.flatnonzero(holes.any(axis=1))
     if not len(some):
         raise ValueError(f"{options.table} has no holes: leave an entry empty, or write NA")
-    model = CoGenerator(generator, views={"row": view})
+    model = CoGenerator(generator, views={"row": view}).condition(row=table.values[some])
+    model = model.with_ids(some)  # what fills a row depends on no other row
     with Workplace(options.output, _WRITTEN) as folder:
         remember_compiled()
         posterior = infer(
-            model.condition(row=table.values[some]).with_ids(some),  # what fills a row depends on no other row
-            AnnealedHMC(),
+            model,
+            AnnealedHMC(schedule=Adaptive(), initial=_start(options.generator, model)),
             num_warmup=options.warmup,
             num_samples=options.samples,
             num_chains=options.chains,
@@ -142,7 +151,7 @@ def fill(options: Fill) -> None:
         drawn = posterior["posterior_predictive"]["row"].values
         drawn = drawn.reshape(-1, *drawn.shape[2:])  # (draw, row, column), equally weighted after the last resampling
         chosen = np.random.default_rng(options.seed).choice(len(drawn), options.imputations, replace=False)
-        versions = {"filled.csv": _best(view.schema, drawn)}
+        versions = {"filled.csv": _best(view.schema, posterior["posterior"]["x"].values)}
         versions |= {f"imputation-{k + 1}.csv": drawn[at] for k, at in enumerate(chosen)}
         for name, values in versions.items():
             whole = np.full_like(table.values, np.nan)
@@ -157,11 +166,33 @@ def fill(options: Fill) -> None:
     )
 
 
-def _best(schema: Any, drawn: np.ndarray) -> np.ndarray:
-    """The mean of continuous columns and the most frequent level of the others, (row, column)."""
-    best = drawn.mean(axis=0)
-    for at, column in enumerate(schema.columns):
-        if column.kind != "continuous":
-            counts = [(drawn[..., at] == level).sum(axis=0) for level in range(len(column.levels))]
-            best[:, at] = np.argmax(counts, axis=0)
+def _start(generator: str, seen: Any) -> Any:
+    """The start of the annealing from the encoder beside the generator; None, for the prior, where there is none.
+
+    Raises ValueError for an encoder of other columns.
+    """
+    from cogen.models.networks.encoders import normal_start
+    from cogen.models.storage.encoders import load_row_encoder
+
+    encoder = load_row_encoder(generator)
+    if encoder is None:
+        return None
+    if encoder.schema.columns != seen.views["row"].schema.columns:
+        raise ValueError(f"--generator {generator}: the encoder beside it is of another table; remove it, or train both again")
+    return normal_start(*encoder.moments(seen), prior_share=PRIOR_SHARE)
+
+
+def _best(schema: Any, x: np.ndarray) -> np.ndarray:
+    """The posterior means of continuous columns and the most probable levels of the others, (row, column).
+
+    :param x: equally weighted draws of the columns' parameters, (chain, draw, row, parameter).
+    """
+    from cogen.models.data.column_parameters import parameter_places
+    from cogen.models.mixed.columns import level_probabilities
+
+    where = parameter_places(schema)
+    best = np.empty((x.shape[2], len(schema.columns)), np.float32)
+    best[:, where.continuous] = x[..., where.means].mean(axis=(0, 1))
+    for name, probability in level_probabilities(schema, x).items():
+        best[:, schema.index(name)] = probability.mean(axis=(0, 1)).argmax(axis=-1)
     return best

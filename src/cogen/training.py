@@ -24,7 +24,7 @@ from cogen.models.families.recipe import Kind, Recipe
 from cogen.models.families.registry import FAMILIES, recipe, recipes
 from cogen.models.families.sizes import PairSizes, Sizes
 from cogen.models.noise import NOISE_PER_RESIDUAL, residuals
-from cogen.models.storage.encoders import PREDICTOR, EncoderConfig, save_encoder
+from cogen.models.storage.encoders import ENCODER, PREDICTOR, EncoderConfig, save_encoder
 from cogen.models.storage.energies import SOLVER, EnergyConfig, save_energy
 from cogen.models.storage.generators import GeneratorConfig, save_generator
 from cogen.models.training.preparation import Alike, Joint, Mirrored
@@ -237,7 +237,7 @@ def write(
     )
     written = [save_generator(options.output, generator, config, half=options.half)]
     if made.encoder is not None:
-        beside = options.output.with_name(f"{options.output.name}-encoder")
+        beside = options.output.with_name(f"{options.output.name}{ENCODER}")
         name, arguments = made.encoder(sizes)
         encoder = EncoderConfig(name, arguments, latent_dim=family.latent_dim, name=beside.name, **about)
         written.append(save_encoder(beside, family.encoder, encoder))  # type: ignore[arg-type]
