@@ -32,7 +32,10 @@ def main(arguments: list[str] | None = None) -> None:
         _run(command)
     except KeyboardInterrupt:
         on = "the same command goes on from the last checkpoint, if one was written"
-        written = on if isinstance(command, Train | Guide) else "nothing was written"
+        kept = isinstance(command, Train | Guide) or (isinstance(command, Fill) and command.checkpoint is not None)
+        written = on if kept else "nothing was written"
+        if isinstance(command, Fill) and not kept:
+            written += "; with --checkpoint FOLDER a run that was stopped goes on"
         sys.exit(_complain(f"interrupted; {written}", 130))
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         if os.environ.get("COGEN_TRACEBACK"):

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +75,14 @@ def read_posterior(path: Path) -> Any:
         raise ValueError(f"{path} is not a posterior that infer wrote ({error})") from None
 
 
-def print_findings(sentences: list[str]) -> None:
-    """What looks wrong with a posterior, a sentence a line."""
+def print_findings(sentences: list[str], options: Mapping[str, str] | None = None) -> None:
+    """What looks wrong with a posterior, a sentence a line.
+
+    :param options: what the sentences say of parameters of `infer`, and what is printed instead: the command's own options.
+    """
     if not sentences:
         print("nothing looks wrong")
     for sentence in sentences:
+        for parameter, option in (options or {}).items():
+            sentence = sentence.replace(parameter, option)
         print(f"! {sentence}")

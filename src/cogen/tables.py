@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shlex
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +61,9 @@ def train_on_table(options: Train) -> None:
         if (value := getattr(options, name)) != getattr(Train, name):
             raise ValueError(f"--{name.replace('_', '-')} {value}: it is for images, not for a table")
     path = Path(options.data)
-    table = read_csv(path, categorical=options.categorical, missing=options.missing)
+    settled = {name: getattr(options, name) for name in ("categorical", "integer", "drop", "missing")}
+    with _options_named(categorical="categorical", integer="integer", drop="drop", missing="missing"):
+        table = read_csv(path, **settled)
     if os.environ.get("LOCAL_RANK", "0") == "0":  # of several devices, the first
         print("\n".join([f"{path.name}: {len(table.values)} rows", *described(table)]), flush=True)
     rows = torch.from_numpy(table.values)
@@ -99,7 +106,8 @@ def described(table: Table) -> list[str]:
     for column, codes in zip(table.schema.columns, table.values.T, strict=True):
         if column.kind == "continuous":
             least, greatest = (texts[column.name][row] for row in (np.nanargmin(codes), np.nanargmax(codes)))
-            spread = f"{least} to {greatest}, mean {column.mean:.6g}, sd {column.sd:.4g}"
+            whole = ", whole numbers" if column.integer else ""
+            spread = f"{least} to {greatest}{whole}, mean {column.mean:.6g}, sd {column.sd:.4g}"
         else:
             shown = ", ".join(map(repr, column.levels[:6])) + (", ..." if len(column.levels) > 6 else "")
             spread = f"{len(column.levels)} levels: {shown}"
@@ -107,7 +115,7 @@ def described(table: Table) -> list[str]:
         count = sum(words.values())
         holes = f"{count} hole{'s' * (count > 1)} ({', '.join(map(repr, sorted(words)))})" if words else "no holes"
         lines.append(f"  {column.name:28} {column.kind:12} {spread}; {holes}")
-    return lines
+    return lines + [f"  {name:28} {'dropped':12} not modelled" for name in table.schema.dropped]
 
 
 def fill(options: Fill) -> None:
@@ -128,16 +136,31 @@ def fill(options: Fill) -> None:
         raise ValueError(f"--imputations {options.imputations}: there are {options.chains} x {options.samples} draws")
     if options.table.resolve().parent == options.output.resolve() and is_written(options.table.name, _WRITTEN):
         raise ValueError(f"--output {options.output}: {options.table} lies there under a name that is written")
-    generator = load_generator(options.generator)
+    generator: Any = load_generator(options.generator)
+    if generator.config.schema is None:
+        raise ValueError(
+            f"--generator {options.generator}: it carries no schema of a table; give one that cogen train vae --data TABLE.csv"
+            " made"
+        )
     view = MixedColumns.of(generator)
-    table = read_csv(options.table, schema=view.schema, missing=options.missing)
+    with _options_named(missing="missing", drop="carry"):
+        table = read_csv(options.table, schema=view.schema, drop=options.carry, missing=options.missing)
     holes = np.isnan(table.values)
     some = np.flatnonzero(holes.any(axis=1))
     if not len(some):
         raise ValueError(f"{options.table} has no holes: leave an entry empty, or write NA")
-    model = CoGenerator(generator, views={"row": view}).condition(row=table.values[some])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*the mask hides everything", category=UserWarning)  # said below
+        model = CoGenerator(generator, views={"row": view}).condition(row=table.values[some])
     model = model.with_ids(some)  # what fills a row depends on no other row
-    with Workplace(options.output, _WRITTEN) as folder:
+    if blind := [str(table.lines[row]) for row in np.flatnonzero(holes.all(axis=1)).tolist()]:
+        shown = ", ".join(blind[:8]) + (", ..." if len(blind) > 8 else "")
+        warnings.warn(
+            f"{options.table}: {len(blind)} row{'s show' if len(blind) > 1 else ' shows'} nothing (line {shown}): what is drawn"
+            " there are rows like those of the training; leave such rows out if that is not wanted",
+            stacklevel=1,
+        )
+    with Workplace(options.output, _WRITTEN) as folder, _checkpoint_named(options.checkpoint):
         remember_compiled()
         posterior = infer(
             model,
@@ -147,6 +170,7 @@ def fill(options: Fill) -> None:
             num_chains=options.chains,
             seed=options.seed,
             keep_x=True,
+            checkpoint=options.checkpoint,
         )
         drawn = posterior["posterior_predictive"]["row"].values
         drawn = drawn.reshape(-1, *drawn.shape[2:])  # (draw, row, column), equally weighted after the last resampling
@@ -159,11 +183,44 @@ def fill(options: Fill) -> None:
             write_filled(Path(folder) / name, table, whole)
         posterior.to_netcdf(str(Path(folder) / "posterior.nc"), engine="h5netcdf")
     print(f"\n{options.table}: {int(holes.sum())} holes in {len(some)} of {len(holes)} rows\n")
-    print_findings(diagnose(posterior))
+    print_findings(diagnose(posterior, draws_alone=True), {"(num_warmup)": "(--warmup)", " (initial=)": ""})
     print(
         f"\nwritten to {options.output}: filled.csv (means and most probable levels), imputation-1.csv to"
         f" imputation-{options.imputations}.csv (whole draws: use these where uncertainty matters), posterior.nc"
     )
+
+
+@contextmanager
+def _options_named(**options: str) -> Iterator[None]:
+    """What errors and warnings say of parameters, as in ``missing=['-']``, is said of the options that they come from:
+    ``--missing=-``.
+
+    :param options: by parameter, the option.
+    """
+
+    def named(message: object) -> str:
+        given = rf"\b({'|'.join(options)})=\[('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")\]"
+        return re.sub(given, lambda m: f"--{options[m[1]]}={shlex.quote(ast.literal_eval(m[2]))}", str(message))
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(named(error)) from None
+    for warning in caught:
+        warnings.warn(named(warning.message), warning.category, stacklevel=3)
+
+
+@contextmanager
+def _checkpoint_named(folder: Path | None) -> Iterator[None]:
+    """Errors of a checkpoint name its option."""
+    try:
+        yield
+    except ValueError as error:
+        if folder is None or not str(error).startswith("checkpoint "):
+            raise
+        raise ValueError(f"--{error}") from None
 
 
 def _start(generator: str, seen: Any) -> Any:

@@ -125,7 +125,7 @@ def train_on_images(options: Train) -> None:
 
 def refuse_table_options(options: Train) -> None:
     """Raises ValueError for options that only a table has."""
-    for name in ("missing", "categorical"):
+    for name in ("missing", "categorical", "integer", "drop"):
         if value := getattr(options, name):
             raise ValueError(f"--{name} {value[0]}: it is for a table, a file that ends in .csv, and not for images")
 

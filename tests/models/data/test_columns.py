@@ -12,8 +12,8 @@ PLACE = Place("people.csv", lambda row: f"line {row + 2}")
 AGES = np.random.default_rng(0).integers(20, 80, 200).tolist()
 
 
-def infer(texts, *, categorical=False, missing=()):
-    return infer_column("c", [str(text) for text in texts], categorical, Holes(missing), PLACE)
+def infer(texts, *, missing=(), **settled):
+    return infer_column("c", [str(text) for text in texts], Holes(missing), PLACE, **settled)
 
 
 def with_text(text):
@@ -27,7 +27,7 @@ def test_a_text_among_numbers_is_named_with_its_remedies(text):
     said = str(caught.value)
     assert f"{text!r} is neither a finite number nor a word for a hole" in said
     assert f"missing=[{text!r}]" in said
-    assert "name it in categorical=['c'] (--categorical=c), or leave it out" in said
+    assert "name it in categorical=['c'], or leave it out, as with drop=['c']" in said
     assert infer(with_text(text), missing=[text]).kind == "continuous"
     assert text in infer(with_text(text), categorical=True).levels
 
@@ -42,7 +42,7 @@ def test_numbers_that_are_not_written_as_such_are_refused(form, share):
     with pytest.raises(ValueError, match=r"line 2, column 'c': '.*' is not written as a number: write it as 1234.5") as caught:
         infer(texts)
     assert repr(texts[0]) in str(caught.value)
-    assert "--categorical=c" in str(caught.value)
+    assert "categorical=['c']" in str(caught.value)
 
 
 def test_a_number_among_words_is_named():
@@ -118,7 +118,7 @@ def test_columns_that_are_resolved(texts):
 def test_values_that_become_equal_are_said():
     said = (
         r"column 'c': its standard deviation is 7.05e\+10, with values as far out as 1000000000000 in line 201, so \d+ of its"
-        r" 199 different values equal the next one in 32 bits .* --missing=1000000000000"
+        r" 199 different values equal the next one in 32 bits .*missing=\['1000000000000'\]"
     )
     with pytest.warns(UserWarning, match=said):
         assert infer([*INCOMES[1:], 10**12]).kind == "continuous"
