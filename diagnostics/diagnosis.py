@@ -127,10 +127,10 @@ def _masks(posterior: Any, table: pd.DataFrame) -> list[str]:
         if view == name or view not in views or "item" not in mask.dims:
             continue
         shown = mask.astype(bool).transpose("item", ...).values.reshape(mask.sizes["item"], -1).mean(axis=1)
-        everything = f"the mask of view '{view}' shows everything ({{value}} of the pixels), so nothing is left to complete"
-        found += _sentence(table, shown == 1, shown, np.max, everything, "Hide some pixels", ".0%")
-        nothing = f"the mask of view '{view}' hides everything ({{value}} of the pixels seen), so the posterior is the prior"
-        found += _sentence(table, shown == 0, shown, np.max, nothing, "Show some pixels", ".0%")
+        everything = f"the mask of view '{view}' shows everything ({{value}} of the entries), so nothing is left to complete"
+        found += _sentence(table, shown == 1, shown, np.max, everything, "Hide some entries", ".0%")
+        nothing = f"the mask of view '{view}' hides everything ({{value}} of the entries seen), so the posterior is the prior"
+        found += _sentence(table, shown == 0, shown, np.max, nothing, "Show some entries", ".0%")
     return found
 
 

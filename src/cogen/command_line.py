@@ -96,7 +96,8 @@ def _complain(message: str, code: int) -> int:
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+    said = " ".join(str(error).split()) or type(error).__name__
+    return f"--seed {said.removeprefix('seed=')}" if said.startswith("seed=") else said
 
 
 if __name__ == "__main__":

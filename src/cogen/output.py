@@ -6,7 +6,8 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,18 @@ class Workplace:
             for path in Path(self._folder.name).iterdir():
                 move_whole(path, self.output / path.name)
         self._folder.__exit__(kind, error, trace)
+
+
+@contextmanager
+def checkpoint_beside(output: Path) -> Iterator[None]:
+    """Errors of a checkpoint that lies beside the files of ``--output`` name this option."""
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith("checkpoint "):
+            raise
+        said = str(error).replace("give another folder", "give another --output")
+        raise ValueError(f"--output {output}: {said}") from None
 
 
 def strict_json(value: Any) -> Any:

@@ -182,11 +182,12 @@ def fill(options: Fill) -> None:
             whole[some] = values
             write_filled(Path(folder) / name, table, whole)
         posterior.to_netcdf(str(Path(folder) / "posterior.nc"), engine="h5netcdf")
-    print(f"\n{options.table}: {int(holes.sum())} holes in {len(some)} of {len(holes)} rows\n")
+    print(f"\n{options.table}: {holes.sum()} hole{'s' if holes.sum() > 1 else ''} in {len(some)} of {len(holes)} rows\n")
     print_findings(diagnose(posterior, draws_alone=True), {"(num_warmup)": "(--warmup)", " (initial=)": ""})
     print(
         f"\nwritten to {options.output}: filled.csv (means and most probable levels), imputation-1.csv to"
         f" imputation-{options.imputations}.csv (whole draws: use these where uncertainty matters), posterior.nc"
+        " (its items are the rows with holes, in their order, counted from 0)"
     )
 
 

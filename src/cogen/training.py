@@ -30,6 +30,7 @@ from cogen.models.storage.generators import GeneratorConfig, save_generator
 from cogen.models.training.preparation import Alike, Joint, Mirrored
 from cogen.models.training.trainer import Prepare, Training, train
 from cogen.options import Train
+from cogen.output import checkpoint_beside
 
 LEAST_NOISE, MOST_NOISE = 0.02, 0.5
 """As shares of the value range. A generator that reproduces everything would ask for no noise at all, and a posterior that no
@@ -140,21 +141,22 @@ def run(options: Train, made: Recipe, family: Family, tensors: list[Tensor]) -> 
     if options.threads:
         torch.set_num_threads(options.threads)
     steps = max(1, round(epochs * (count // per_step)))
-    return train(
-        family,
-        tensors,
-        num_steps=steps,
-        batch_size=batch,
-        seed=options.seed,
-        schedule=made.schedule(steps),
-        average=made.average if options.average is None else options.average,
-        prepare=_prepared(options, made),
-        checkpoint=options.output.with_name(f"{options.output.name}-checkpoint"),
-        save_every=options.save_every,
-        precision=options.precision,
-        accelerator=options.accelerator,
-        devices=options.devices,
-    )
+    with checkpoint_beside(options.output):
+        return train(
+            family,
+            tensors,
+            num_steps=steps,
+            batch_size=batch,
+            seed=options.seed,
+            schedule=made.schedule(steps),
+            average=made.average if options.average is None else options.average,
+            prepare=_prepared(options, made),
+            checkpoint=options.output.with_name(f"{options.output.name}-checkpoint"),
+            save_every=options.save_every,
+            precision=options.precision,
+            accelerator=options.accelerator,
+            devices=options.devices,
+        )
 
 
 def _prepared(options: Train, made: Recipe) -> Prepare | Joint | None:

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from cogen.models.data.columns import Place, decode_column, encode_column, infer_column
+from cogen.models.data.columns import Column, Place, decode_column, encode_column, infer_column
 from cogen.models.data.entries import Holes
 
 PLACE = Place("people.csv", lambda row: f"line {row + 2}")
@@ -127,6 +127,22 @@ def test_values_that_become_equal_are_said():
         ValueError, match=r"different values equal the next one in 32 bits \(9007.* and 9007.*\): subtract a constant"
     ):
         infer([2**53 + row for row in range(100)])
+
+
+def test_columns_of_whole_numbers_are_decoded_as_such():
+    column = infer(["20", "31.0", "40", "?"])
+    assert column.integer
+    codes = encode_column(column, ["31", "40"], Holes(), PLACE)
+    assert decode_column(column, np.append(codes, [0.01, -9.0])).tolist() == [31.0, 40.0, 30.0, -43.0]
+    assert not infer(["20", "31.5", "40"]).integer
+    assert infer(["0", "1", "1"]).kind == "binary"
+    assert (infer(["0", "1", "1"], integer=True).kind, infer(["007", "12"], integer=True).integer) == ("continuous", True)
+    with pytest.raises(ValueError, match=r"column 'c' is constant \('7'"):
+        infer(["7", "7.0", "?"], integer=True)
+    with pytest.raises(ValueError, match=r"line 3, column 'c': '1.5' is not a whole number, and integer=\['c'\] says"):
+        infer(["1", "1.5", "2"], integer=True)
+    with pytest.raises(ValueError, match="it is binary, and integer=True is for a continuous column"):
+        Column("c", "binary", levels=("a", "b"), integer=True)
 
 
 def test_values_far_out_that_decide_the_spread_are_warned_of():

@@ -373,3 +373,44 @@ def test_columns_that_contradict_themselves_are_named():
         Schema(())
     with pytest.raises(ValueError, match="column 'x' is there twice"):
         Schema((Column("x", "continuous"), Column("x", "continuous")))
+
+
+def test_columns_that_are_dropped_are_carried_along(tmp_path):
+    table = read_csv(write(tmp_path, "id,age,kids\nP1,20.5,0\nP2,30,1\nP3,24.5,0\nP4,,1\n"), drop=["id"], integer=["kids"])
+    schema = Schema.from_json(json.loads(json.dumps(table.schema.to_json())))
+    assert schema == table.schema
+    assert (schema.names, schema.dropped) == (("age", "kids"), ("id",))
+    assert [(column.kind, column.integer) for column in schema.columns] == [("continuous", False), ("continuous", True)]
+    assert schema == Schema.of(
+        {"id": ["a"] * 4, "age": [20.5, 30, 24.5, None], "kids": [0, 1, 0, 1]}, drop=["id"], integer=["kids"]
+    )
+    assert schema.encode({"id": ["b"], "age": [30], "kids": [1]}).shape == (1, 2)
+    later = read_csv(write(tmp_path, "kids,note,age\n,Ann,30\n1,Bo,\n", "later.csv"), schema=schema, drop=["note"])
+    write_filled(tmp_path / "filled.csv", later, np.array([[0.0, 0.9], [0.0, 0.0]]))
+    assert (
+        tmp_path / "filled.csv"
+    ).read_text() == f"kids,note,age\n1,Ann,30\n1,Bo,{schema.decode(np.zeros((1, 2)))['age'][0]:g}\n"
+    assert later.lines == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("named", "reason"),
+    [
+        ({"drop": ["work"]}, r"drop=\['work'\]: there is no such column; there are age"),
+        ({"integer": ["work"]}, r"integer=\['work'\]: there is no such column; there are age"),
+        ({"drop": ["age", "sex", "job", "income"]}, "every column is dropped; keep one at least"),
+        ({"drop": ["age"], "integer": ["age"]}, r"integer=\['age'\] and drop=\['age'\] contradict"),
+        ({"categorical": ["age"], "integer": ["age"]}, r"integer=\['age'\] and categorical=\['age'\] contradict"),
+    ],
+)
+def test_columns_cannot_be_settled_so(tmp_path, named, reason):
+    refuses(tmp_path, PEOPLE, reason, **named)
+
+
+def test_a_column_of_the_training_cannot_be_dropped_later(tmp_path):
+    schema = read_csv(write(tmp_path, PEOPLE)).schema
+    refuses(tmp_path, PEOPLE, r"column 'age' is one of the training table: .*drop=\['age'\]", schema=schema, drop=["age"])
+    with pytest.raises(ValueError, match="column 'age' is dropped, and is a column of the schema"):
+        Schema(schema.columns, dropped=["age"])
+    with pytest.raises(TypeError, match=r"drop='age': give a sequence of names, as in drop=\['age'\]"):
+        read_csv(tmp_path / "bad.csv", drop="age")
