@@ -238,7 +238,7 @@ class Fill:
     """Chains per row."""
     warmup: int = 200
     """Temperatures of the annealing, at most: a row takes as many as it needs, few where the encoder of the training fits."""
-    samples: int = 5
+    samples: int = 10
     """Draws per chain."""
     seed: int = 0
     """Every number of the run follows from it."""
