@@ -37,10 +37,14 @@ DIFFERENT_SCALES = 100.0  # ratio of standard deviations that a single step size
 CHANCE = 0.01  # false alarms of the nested R-hat, and of the predictive checks of a view, per item
 
 
-def diagnose(posterior: Any) -> list[str]:
-    """Everything suspicious about a run, a sentence each; an empty list when nothing looks wrong."""
+def diagnose(posterior: Any, *, draws_alone: bool = False) -> list[str]:
+    """Everything suspicious about a run, a sentence each; an empty list when nothing looks wrong.
+
+    :param draws_alone: leave out what concerns the evidence and the cost alone, for those who use the draws.
+    """
     table = item_summary(posterior)
     found: list[str] = []
+    left_out = (_evidence_kind, _spread, _needless) if draws_alone else ()
     for check in (
         _end_points,
         _masks,
@@ -50,6 +54,7 @@ def diagnose(posterior: Any) -> list[str]:
         _guide,
         _ancestors,
         _weights,
+        _spread,
         _populations,
         _rhat,
         _draws,
@@ -57,11 +62,13 @@ def diagnose(posterior: Any) -> list[str]:
         _nonfinite,
         _rises,
         _acceptance,
+        _needless,
         _misfit,
         _predictions,
         _certificate,
     ):
-        found += check(posterior, table)
+        if check not in left_out:
+            found += check(posterior, table)
     return _scales(posterior, table) + found if found else found
 
 
@@ -127,10 +134,10 @@ def _masks(posterior: Any, table: pd.DataFrame) -> list[str]:
         if view == name or view not in views or "item" not in mask.dims:
             continue
         shown = mask.astype(bool).transpose("item", ...).values.reshape(mask.sizes["item"], -1).mean(axis=1)
-        everything = f"the mask of view '{view}' shows everything ({{value}} of the pixels), so nothing is left to complete"
-        found += _sentence(table, shown == 1, shown, np.max, everything, "Hide some pixels", ".0%")
-        nothing = f"the mask of view '{view}' hides everything ({{value}} of the pixels seen), so the posterior is the prior"
-        found += _sentence(table, shown == 0, shown, np.max, nothing, "Show some pixels", ".0%")
+        everything = f"the mask of view '{view}' shows everything ({{value}} of the entries), so nothing is left to complete"
+        found += _sentence(table, shown == 1, shown, np.max, everything, "Hide some entries", ".0%")
+        nothing = f"the mask of view '{view}' hides everything ({{value}} of the entries seen), so the posterior is the prior"
+        found += _sentence(table, shown == 0, shown, np.max, nothing, "Show some entries", ".0%")
     return found
 
 
@@ -221,12 +228,17 @@ def nested_rhat_threshold(posterior: Any) -> float:
     return float(np.sqrt(RHAT_GOOD**2 + quantile / (freedom * chains)))
 
 
-def _populations(posterior: Any, table: pd.DataFrame) -> list[str]:
-    remedy = "Use more chains per population, more temperatures, or more draws at beta = 1"
-    found = []
+_MORE_OF_POPULATIONS = "Use more chains per population, more temperatures, or more draws at beta = 1"
+
+
+def _spread(posterior: Any, table: pd.DataFrame) -> list[str]:
     spread = table["log_evidence_spread"].values
     what = f"the populations' log evidences spread by {{value}} nats, above {EVIDENCE_SPREAD:g}: the standard error says little"
-    found += _sentence(table, spread > EVIDENCE_SPREAD, spread, np.max, what, remedy)
+    return _sentence(table, spread > EVIDENCE_SPREAD, spread, np.max, what, _MORE_OF_POPULATIONS)
+
+
+def _populations(posterior: Any, table: pd.DataFrame) -> list[str]:
+    remedy, found = _MORE_OF_POPULATIONS, []
     if has_populations(posterior):
         nested = table["nested_rhat_max"].values
         threshold = nested_rhat_threshold(posterior)
@@ -318,10 +330,14 @@ def _rises(posterior: Any, table: pd.DataFrame) -> list[str]:
 def _acceptance(posterior: Any, table: pd.DataFrame) -> list[str]:
     rate = table["acceptance_rate"].values
     low = f"acceptance {{value}}, below {LOW_ACCEPTANCE}: most proposals are thrown away"
+    return _sentence(table, rate < LOW_ACCEPTANCE, rate, np.min, low, "Use a smaller step size", ".2f")
+
+
+def _needless(posterior: Any, table: pd.DataFrame) -> list[str]:
+    rate = table["acceptance_rate"].values
     high = f"acceptance {{value}}, above {HIGH_ACCEPTANCE}: the steps are needlessly small"
-    found = _sentence(table, rate < LOW_ACCEPTANCE, rate, np.min, low, "Use a smaller step size", ".2f")
     needless = (rate > HIGH_ACCEPTANCE) & (not _is_tuned(posterior))  # tuned step sizes are those of all items
-    return found + _sentence(table, needless, rate, np.max, high, "Use a larger step size", ".2f")
+    return _sentence(table, needless, rate, np.max, high, "Use a larger step size", ".2f")
 
 
 def _misfit(posterior: Any, table: pd.DataFrame) -> list[str]:

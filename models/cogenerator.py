@@ -25,7 +25,7 @@ from cogen.models.contexts import Classes, Context, contexts_of, taken_by
 from cogen.models.frozen import frozen
 from cogen.models.given_contexts import LOGITS, GivenContexts
 from cogen.models.item_by_item import POINTS, check_function, check_module
-from cogen.models.likelihoods import Bernoulli, Normal, need_pyro, to_numpyro
+from cogen.models.likelihoods import Bernoulli, Categorical, Normal, need_pyro, to_numpyro
 from cogen.models.observations import observe
 from cogen.models.views import View
 
@@ -470,6 +470,10 @@ class CoGenerator:
             raise ValueError(f"view {name!r}: {error}") from None
         shown = check_module(view, x, f"view {name!r}", "x", context)
         shape = tuple(shown.shape[1:]) if shape is None else shape
+        try:
+            shape = view.likelihood.data_shape(shape) if isinstance(view.likelihood, Categorical) else shape
+        except ValueError as error:
+            raise ValueError(f"view {name!r}: {error}") from None
         self._check_noise(name, view, shape)
         if view.mask is not None:
             if tuple(view.mask.shape) != shape and tuple(view.mask.shape[1:]) != shape:

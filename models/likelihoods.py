@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -91,6 +92,35 @@ class Laplace(Normal):
     family: ClassVar[str] = "Laplace"
 
 
+@dataclass(frozen=True, eq=False)
+class StudentT(Normal):
+    """Student's t noise of scale ``scale`` with ``df`` degrees of freedom: outliers weigh less than under `Laplace`.
+
+    :param df: a positive number; the standard deviation is ``scale`` sqrt(df / (df - 2)) for df > 2, and infinite or undefined
+        otherwise.
+
+    Raises ValueError for a df that is not positive and finite.
+    """
+
+    df: float = 4.0
+    family: ClassVar[str] = "StudentT"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (math.isfinite(self.df) and self.df > 0):
+            raise ValueError(f"StudentT: df={self.df}: the degrees of freedom are positive and finite")
+
+    def pyro(self, location: Tensor, scale: Any) -> Any:
+        import pyro.distributions as dist
+
+        return dist.StudentT(self.df, location, scale)
+
+    def numpyro(self, location: Any, scale: Any) -> Any:
+        import numpyro.distributions as dist
+
+        return dist.StudentT(self.df, location, scale)
+
+
 @dataclass(frozen=True)
 class Bernoulli:
     """Binary data: A(x), mapped from ``value_range`` to [0, 1], is the probability of a one. Data are 0 or 1."""
@@ -115,6 +145,72 @@ class Bernoulli:
     def check(self, values: np.ndarray) -> str | None:
         wrong = values[(values != 0) & (values != 1)]
         return f"Bernoulli data are 0 or 1, and there is a {wrong[0]:g}" if wrong.size else None
+
+
+@dataclass(frozen=True)
+class Poisson:
+    """Counts: log(1 + exp(A(x))) is the expected count. Data are whole numbers from 0 on.
+
+    This softplus is that of Nazabal et al. (Pattern Recognition 2020, section 3). Its gradient is bounded, while that of exp
+    makes trajectories of HMC diverge.
+    """
+
+    scale: ClassVar[None] = None
+
+    def pyro(self, location: Tensor, scale: None) -> Any:
+        from cogen.models.discrete_torch import SoftplusPoisson
+
+        return SoftplusPoisson(location)
+
+    def numpyro(self, location: Any, scale: None) -> Any:
+        from cogen.models.discrete_jax import SoftplusPoisson
+
+        return SoftplusPoisson(location)
+
+    def check(self, values: np.ndarray) -> str | None:
+        wrong = values[(values < 0) | (values != np.rint(values))]
+        return f"Poisson data are whole numbers from 0 on, and there is a {wrong[0]:g}" if wrong.size else None
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """Levels: A(x) are their logits, along its last axis. Data are numbers of levels, 0 to ``num_levels`` - 1, of the shape of
+    A(x) without that axis.
+
+    :param num_levels: how many levels there are, at least 2.
+
+    Raises ValueError for less than two levels.
+    """
+
+    num_levels: int
+    scale: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        if self.num_levels < 2:
+            raise ValueError(f"Categorical: num_levels={self.num_levels}: there are at least two levels")
+
+    def data_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the data of one item, given that of A(x). Raises ValueError where the last axis is not the levels."""
+        if shape[-1:] != (self.num_levels,):
+            raise ValueError(
+                f"Categorical(num_levels={self.num_levels}) takes as many logits on the last axis of A(x), {shape}"
+            )
+        return shape[:-1]
+
+    def pyro(self, location: Tensor, scale: None) -> Any:
+        import pyro.distributions as dist
+
+        return dist.Categorical(logits=location)
+
+    def numpyro(self, location: Any, scale: None) -> Any:
+        from cogen.models.discrete_jax import Levels
+
+        return Levels(logits=location)
+
+    def check(self, values: np.ndarray) -> str | None:
+        wrong = values[~np.isin(values, np.arange(self.num_levels))]
+        said = f"Categorical data are numbers of levels, 0 to {self.num_levels - 1}"
+        return f"{said}, and there is a {wrong[0]:g}" if wrong.size else None
 
 
 def need_pyro(name: str, distribution: Any) -> None:

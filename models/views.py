@@ -20,11 +20,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cogen.models.likelihoods import Bernoulli, Laplace, Likelihood, Normal, Scale
+from cogen.models.likelihoods import (
+    Bernoulli,
+    Categorical,
+    Laplace,
+    Likelihood,
+    Normal,
+    Poisson,
+    Scale,
+    StudentT,
+)
 from cogen.models.masks import assorted, box, centre, free_form, half, random
 
 __all__ = [
     "Bernoulli",
+    "Categorical",
     "Columns",
     "Compose",
     "Grayscale",
@@ -33,6 +43,8 @@ __all__ = [
     "Linear",
     "Mask",
     "Normal",
+    "Poisson",
+    "StudentT",
     "Thumbnail",
     "View",
     "assorted",

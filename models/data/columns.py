@@ -8,7 +8,6 @@ are few. Columns that the caller calls categorical are taken as they are.
 
 import decimal
 import math
-import shlex
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -37,6 +36,8 @@ class Column:
     :param mean: of a continuous column, in its own units.
     :param sd: the same of the standard deviation, which is positive.
     :param levels: the texts of a binary or categorical column, in the order of their codes 0, 1, ...
+    :param integer: whether the numbers of a continuous column are whole. They are modelled as other numbers are, and what is
+        decoded is rounded.
 
     Raises ValueError for what contradicts itself.
     """
@@ -46,6 +47,7 @@ class Column:
     mean: float = 0.0
     sd: float = 1.0
     levels: tuple[str, ...] = ()
+    integer: bool = False
 
     def __post_init__(self) -> None:
         def check(good: bool, message: str) -> None:
@@ -66,6 +68,8 @@ class Column:
         count = len(self.levels)
         wanted = {"continuous": count == 0, "binary": count == 2, "categorical": count >= 2}
         check(wanted[self.kind], f"{count} levels; a continuous column has none, a binary one 2, a categorical one 2 or more")
+        check(isinstance(self.integer, bool), f"integer is {self.integer!r}: it is True or False")
+        check(not self.integer or self.kind == "continuous", f"it is {self.kind}, and integer=True is for a continuous column")
         check(len(set(self.levels)) == count, f"levels {self.levels} hold one twice")
         for level in self.levels:
             check(level not in Holes(), f"the level {level!r} stands for a hole")
@@ -82,30 +86,44 @@ class Place:
         return f"{self.source}, {self.row(row) + ', ' if row is not None else ''}column {column!r}"
 
 
-def infer_column(name: str, texts: Sequence[str], categorical: bool, holes: Holes, place: Place) -> Column:
+def infer_column(
+    name: str, texts: Sequence[str], holes: Holes, place: Place, *, categorical: bool = False, integer: bool = False
+) -> Column:
     """The column of these entries.
 
     :param categorical: take the entries as levels, numbers and dates too.
+    :param integer: take them as whole numbers, two different ones and codes, too.
     :raises ValueError: naming the column that tells nothing, looks like an identifier or holds dates, the row of a text among
         numbers, and numbers that float64 does not tell apart. Warns of numbers that float32 does not, of values far out that
         decide the spread, and of codes that are too many for levels.
     """
     counts = Counter(text for text in texts if text not in holes)
     if not counts:
-        raise ValueError(f"{place(name)} holds nothing but holes; leave the column out")
+        raise ValueError(f"{place(name)} holds nothing but holes; leave the column out, as with drop=[{name!r}]")
     levels = set(counts)
+    if integer:
+        if strange := [text for text in counts if not _is_whole(text)]:
+            raise ValueError(
+                f"{place(name, texts.index(strange[0]))}: {strange[0]!r} is not a whole number, and integer=[{name!r}] says"
+                f" that this column holds no others: correct it, leave the entry empty, or leave out integer=[{name!r}]"
+            )
+        if len(set(map(value_of, counts))) > 1:
+            return _infer_continuous(name, texts, counts, place)
     numeric = not categorical and all(map(is_plain_number, levels))
     codes = not categorical and not numeric and all(map(str.isdecimal, levels))
     if not (categorical or numeric or codes):
         _refuse_texts_among_numbers(name, texts, counts, place)
     values = {value_of(text) for text in levels} if numeric else levels
     if len(values) == 1:
-        raise ValueError(f"{place(name)} is constant ({next(iter(counts))!r} in every row); it tells nothing, leave it out")
+        raise ValueError(
+            f"{place(name)} is constant ({next(iter(counts))!r} in every row); it tells nothing, leave it out, as with"
+            f" drop=[{name!r}]"
+        )
     if numeric and len(values) > 2:
         return _infer_continuous(name, texts, counts, place)
     if numeric and len(levels) > 2:  # two numbers written in several ways, as 0 and 0.0
         levels = {text_of(value) for value in values}
-    hint = "leave it out"
+    hint = f"leave it out, as with drop=[{name!r}]"
     if codes:
         code = next(filter(is_code, counts))
         hint += f", or, if it holds numbers, write them without zeros in front, which make codes of them ({code!r})"
@@ -142,7 +160,7 @@ def _refuse_texts_among_numbers(name: str, texts: Sequence[str], counts: Counter
     such, total = sum(counts[text] for text in few), counts.total()
     raise ValueError(
         f"{place(name, texts.index(few[0]))}: {said}. {such} of {total} entries are of this sort. If the column holds levels,"
-        f" name it in categorical=[{name!r}] (--categorical={shlex.quote(name)}), or leave it out"
+        f" name it in categorical=[{name!r}], or leave it out, as with drop=[{name!r}]"
     )
 
 
@@ -159,7 +177,7 @@ def _not_a_number(text: str) -> str:
         )
     return (
         f"{text!r} is neither a finite number nor a word for a hole: correct it, leave the entry empty, or name it in"
-        f" missing=[{text!r}] (--missing={shlex.quote(text)}) if it stands for a hole"
+        f" missing=[{text!r}] if it stands for a hole"
     )
 
 
@@ -169,7 +187,7 @@ def _infer_continuous(name: str, texts: Sequence[str], counts: Counter[str], pla
         mean, sd = float(numbers.mean()), float(numbers.std())
     if not (math.isfinite(mean) and math.isfinite(sd) and sd > 0):
         raise ValueError(f"{place(name)} cannot be standardised: mean {mean:g}, sd {sd:g}; give it in other units")
-    column = Column(name, "continuous", mean=mean, sd=sd)
+    column = Column(name, "continuous", mean=mean, sd=sd, integer=all(map(_is_whole, counts)))
     _check_resolution(column, texts, counts, place)
     return column
 
@@ -185,7 +203,7 @@ def _check_resolution(column: Column, texts: Sequence[str], counts: Counter[str]
     said = f"{place(column.name)}: its standard deviation is {column.sd:.3g}, with values as far out as {far}"
     said += f" in {place.row(texts.index(far))}"
     remedy = (
-        f"correct such values, or make holes of them (missing=[{far!r}], --missing={shlex.quote(far)}), give the column in"
+        f"correct such values, or make holes of them (missing=[{far!r}]), give the column in"
         " other units, such as its logarithm, or leave it out"
     )
     merged = np.flatnonzero(np.diff(codes) == 0)
@@ -244,6 +262,8 @@ def decode_column(column: Column, codes: np.ndarray) -> np.ndarray:
     if column.kind == "continuous":
         if np.isinf(codes).any():
             raise ValueError(f"column {column.name!r} holds infinite values; give finite ones, or NaN for holes")
+        if column.integer:
+            return np.rint(codes * column.sd + column.mean) + 0.0  # no minus zero
         return _rounded(
             codes * column.sd + column.mean, column.sd * np.spacing(np.maximum(np.abs(codes), 1).astype(np.float32))
         )
@@ -263,6 +283,12 @@ def _rounded(values: np.ndarray, resolution: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         rounded = np.rint(values * scale) / scale
     return np.where((decimals <= 15) & np.isfinite(rounded), rounded, values) + 0.0  # no minus zero
+
+
+def _is_whole(text: str) -> bool:
+    """Whether a text is a whole number, as 39, 39.0 and the code 007 are."""
+    number = value_of(text)
+    return number is not None and number.is_integer()
 
 
 def _rank(text: str) -> tuple[bool, float, str]:

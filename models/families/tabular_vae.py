@@ -43,32 +43,11 @@ from cogen.models.families.recipe import Kind, Recipe
 from cogen.models.families.sizes import TableSizes
 from cogen.models.families.vae import kl_to_standard_normal
 from cogen.models.mixed.columns import MixedNoise
-from cogen.models.networks.architectures import DenseEncoder, DenseGenerator
+from cogen.models.mixed.row_encoder import RowEncoder
+from cogen.models.networks.architectures import DenseGenerator
 from cogen.models.networks.encoders import normal_start, pyro_normal_start
+from cogen.models.storage.encoders import EncoderConfig
 from cogen.models.storage.generators import GeneratorConfig
-
-
-class RowEncoder(nn.Module):
-    """Rows (item, column) with NaN in the holes -> mean and log standard deviation of q(z | what is seen), by a perceptron.
-
-    It sees continuous values (0 in a hole), one-hot levels (all 0 in a hole), and for each column whether it is a hole.
-    """
-
-    levels: Tensor
-
-    def __init__(self, schema: Schema, latent_dim: int, hidden: Sequence[int]) -> None:
-        super().__init__()
-        where = parameter_places(schema)
-        self.continuous, self.discrete = where.continuous.tolist(), where.discrete.tolist()
-        self.register_buffer("levels", torch.arange(where.logits.shape[1], dtype=torch.float32), persistent=False)
-        features = len(schema.columns) + len(self.continuous) + where.logits.size
-        self.network = DenseEncoder(latent_dim, (features,), hidden)
-
-    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        holes = torch.isnan(rows)
-        values = torch.where(holes, torch.zeros_like(rows), rows)[:, self.continuous]
-        one_hot = (rows[:, self.discrete, None] == self.levels).to(rows.dtype)  # NaN equals no level
-        return self.network(torch.cat([values, one_hot.flatten(1), holes.to(rows.dtype)], dim=1))
 
 
 class TabularVAE(Family):
@@ -227,6 +206,18 @@ class TabularVAE(Family):
             **about,
         )
 
+    def encoder_config(self, **about: Any) -> EncoderConfig:
+        """The configuration that belongs to the encoder, for `save_encoder`; ``about`` as in `config`."""
+        config = self.config()
+        return EncoderConfig(
+            architecture="RowEncoder",
+            arguments={"schema": self.schema.to_json(), "latent_dim": self.latent_dim, "hidden": list(self.hidden[::-1])},
+            latent_dim=self.latent_dim,
+            event_shape=(len(self.schema.columns),),
+            value_range=config.value_range,
+            **about,
+        )
+
     # --- as a program ------------------------------------------------------------------------------------------
 
     def model(self, rows: Tensor) -> None:
@@ -252,28 +243,11 @@ class TabularVAE(Family):
 
     def start(self, seen: Any, *, prior_share: float = 0.1) -> Any:
         """The encoder's answer for the rows of a conditioned `CoGenerator`, for ``AnnealedHMC(initial=...)``."""
-        return normal_start(*self._moments(seen), prior_share)
+        return normal_start(*self.encoder.moments(seen), prior_share)
 
     def pyro_start(self, seen: Any, *, prior_share: float = 0.1) -> Any:
         """The same for ``PyroAnnealedHMC(initial=...)``."""
-        return pyro_normal_start(*self._moments(seen), prior_share)
-
-    def _moments(self, seen: Any) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of q(z | what is seen), each (item, latent), of the rows of a conditioned model."""
-        data: Mapping[str, Mapping[str, np.ndarray]] = seen.item_data
-        if len(data) != 1:
-            raise ValueError(f"the encoder sees the rows of one view, and the model is conditioned on {list(data) or 'none'}")
-        ((name, entry),) = data.items()
-        columns = len(self.schema.columns)
-        if "mask" not in entry or entry["value"].shape[1:] != (columns,):
-            raise ValueError(
-                f"view {name!r} shows {entry['value'].shape[1:]} of an item, and the encoder takes rows of {columns} columns:"
-                " condition on MixedColumns"
-            )
-        rows = np.where(entry["mask"], entry["value"], np.float32(np.nan))
-        with torch.no_grad():
-            mean, log_sd = self.encoder(torch.from_numpy(rows).to(self.log_excess.device))
-        return mean.cpu(), log_sd.exp().cpu()
+        return pyro_normal_start(*self.encoder.moments(seen), prior_share)
 
     def _likelihood(self, z: Tensor) -> Any:
         """The distribution of rows given z (..., latent): batch shape (..., column)."""

@@ -1,7 +1,8 @@
 """Encoders, guides and predictors on disk, beside the generators they belong to: NAME-encoder, NAME-guide or NAME-predictor,
 .safetensors and .json.
 
-An encoder is of whole x, or a `MaskedEncoder`; a guide is a `MaskedFlow`; a predictor is a `LatentDescent`.
+An encoder is of whole x, a `MaskedEncoder`, or a `RowEncoder` of the rows of a table; a guide is a `MaskedFlow`; a predictor is
+a `LatentDescent`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from cogen.models.data.tables import Schema
 from cogen.models.families.veegan import Reconstructor
+from cogen.models.mixed.row_encoder import RowEncoder
 from cogen.models.networks.architectures import ConvolutionalCritic, DenseCritic, DenseEncoder, MixerFeatures
 from cogen.models.networks.encoders import FeatureEncoder, MaskedEncoder, head
 from cogen.models.networks.latent_descent import LatentDescent, latent_descent
@@ -51,6 +54,10 @@ def _masked_dense_flow(
     return MaskedFlow(DenseCritic(doubled, hidden).features, hidden[-1], latent_dim, **flow)
 
 
+def _row_encoder(schema: Mapping[str, Any], latent_dim: int, hidden: Sequence[int]) -> RowEncoder:
+    return RowEncoder(Schema.from_json(schema), latent_dim, hidden)
+
+
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "ConvolutionalEncoder": ConvolutionalEncoder,
     "DenseEncoder": DenseEncoder,
@@ -61,6 +68,7 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "OnConvolutionalCritic": _on_critic(ConvolutionalCritic),
     "OnDenseCritic": _on_critic(DenseCritic),
     "Reconstructor": _reconstructor,
+    "RowEncoder": _row_encoder,
 }
 """The architectures that a configuration may name; "On...Critic" are a critic's features with a head."""
 
@@ -72,7 +80,7 @@ class EncoderConfig:
     :param architecture: a key of `ENCODERS`.
     :param arguments: keyword arguments of the architecture.
     :param latent_dim: size of z.
-    :param event_shape: shape of one x, images as (channel, height, width).
+    :param event_shape: shape of one x, images as (channel, height, width); of a `RowEncoder` (column,).
     :param value_range: least and greatest value of x.
     :param name: for people, as are the next three.
     :param training_data: what it was trained on.
@@ -129,8 +137,19 @@ def load_encoder(path: str | Path) -> nn.Module:
     return stored.load(path, config, ENCODERS, made, "latent_dim")
 
 
-GUIDE, PREDICTOR = "-guide", "-predictor"
-"""What follows a generator's name in that of its guide and of its predictor."""
+ENCODER, GUIDE, PREDICTOR = "-encoder", "-guide", "-predictor"
+"""What follows a generator's name in that of its encoder, of its guide and of its predictor."""
+
+
+def load_row_encoder(generator: str | Path) -> RowEncoder | None:
+    """The encoder that lies beside a generator of a table, as `cogen train vae` leaves it; None where there is none.
+
+    Raises as `load_guide` does, and ValueError for an encoder of something else.
+    """
+    encoder = _beside(generator, ENCODER)
+    if encoder is not None and not isinstance(encoder, RowEncoder):
+        raise ValueError(f"{generator}{ENCODER}: this is a {type(encoder).__name__}, not an encoder of rows; remove it")
+    return encoder
 
 
 def load_guide(generator: str | Path) -> MaskedFlow | None:

@@ -79,7 +79,7 @@ class TrainingCheckpoint:
                 shown = f"{name} ({OPTIONS[name]})" if name in OPTIONS else name
                 raise ValueError(
                     f"checkpoint {self.path} is of another run: {shown} was {found!r} there and is {value!r} here; give another"
-                    " folder (--output), or remove this file"
+                    " folder, or remove this file"
                 )
         for name, module in self._modules.items():
             module.load_state_dict(_part(tensors, name))

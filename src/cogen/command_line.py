@@ -39,7 +39,10 @@ def main(arguments: list[str] | None = None) -> None:
         _run(command)
     except KeyboardInterrupt:
         on = "the same command goes on from the last checkpoint, if one was written"
-        written = on if isinstance(command, Train | Guide) else "nothing was written"
+        kept = isinstance(command, Train | Guide) or (isinstance(command, Fill) and command.checkpoint is not None)
+        written = on if kept else "nothing was written"
+        if isinstance(command, Fill) and not kept:
+            written += "; with --checkpoint FOLDER a run that was stopped goes on"
         sys.exit(_complain(f"interrupted; {written}", 130))
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         if os.environ.get("COGEN_TRACEBACK"):
@@ -104,7 +107,8 @@ def _complain(message: str, code: int) -> int:
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+    said = " ".join(str(error).split()) or type(error).__name__
+    return f"--seed {said.removeprefix('seed=')}" if said.startswith("seed=") else said
 
 
 if __name__ == "__main__":

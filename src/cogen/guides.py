@@ -19,6 +19,7 @@ from cogen.models.networks.masked_flow import MaskedFlow
 from cogen.models.storage.encoders import ENCODERS, GUIDE, EncoderConfig, save_encoder
 from cogen.models.storage.generators import SHIPPED, find_generator
 from cogen.options import Guide
+from cogen.output import checkpoint_beside
 from cogen.training import is_first, means
 
 MASKED_PER_THUMBNAIL = 5
@@ -48,15 +49,16 @@ def train_guide(options: Guide) -> None:
     arguments: dict[str, Any] = {"latent_dim": config.latent_dim, "event_shape": config.event_shape}
     flow = cast(MaskedFlow, ENCODERS[architecture](**arguments))
     family = Amortized(generator, flow, config.latent_dim, views=seen, learning_rate=options.learning_rate)
-    trained = family.fit(
-        options.steps,
-        options.batch,
-        seed=options.seed,
-        average=0.0,
-        precision=options.precision,
-        accelerator=options.accelerator,
-        checkpoint=output.with_name(f"{output.name}-checkpoint"),
-    )
+    with checkpoint_beside(output):
+        trained = family.fit(
+            options.steps,
+            options.batch,
+            seed=options.seed,
+            average=0.0,
+            precision=options.precision,
+            accelerator=options.accelerator,
+            checkpoint=output.with_name(f"{output.name}-checkpoint"),
+        )
     if not is_first():
         return
     losses = trained.losses["encoder"]

@@ -159,6 +159,11 @@ class Train:
     --missing=WORD where it begins with a dash. `cogen fill` remembers it."""
     categorical: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A column of a table whose entries are levels, though they look like numbers or dates. Repeatable."""
+    integer: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A column of a table that holds whole numbers, though it has two different ones, or codes such as 007: its holes are
+    filled with whole numbers, as are those of all columns of whole numbers. Repeatable."""
+    drop: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A column of a table that is not modelled, such as an identifier; `cogen fill` carries it along. Repeatable."""
     folder: Path | None = None
     """Where the files of a known data set lie; default data/NAME."""
     download: bool = False
@@ -287,13 +292,18 @@ class Fill:
     """The path of the generator's files."""
     missing: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """One more word that stands for a hole. Repeatable; write --missing=WORD where it begins with a dash."""
+    carry: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A column that was not in the training table, such as an identifier: it stays as it is. Repeatable. Those of
+    `cogen train --drop` are carried anyway."""
+    checkpoint: Path | None = None
+    """A folder where the run keeps its state: one that was stopped goes on with the same command."""
     imputations: int = 5
     """How many whole draws to write besides the best guess."""
     chains: int = 32
     """Chains per row."""
     warmup: int = 200
-    """Transitions of the annealing from the prior to the posterior."""
-    samples: int = 20
+    """Temperatures of the annealing, at most: a row takes as many as it needs, few where the encoder of the training fits."""
+    samples: int = 10
     """Draws per chain."""
     seed: int = 0
     """Every number of the run follows from it."""

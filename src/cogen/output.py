@@ -6,7 +6,8 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,18 @@ def _remove_empty(folder: Path, below: Path) -> None:
         folder = folder.parent
 
 
+@contextmanager
+def checkpoint_beside(output: Path) -> Iterator[None]:
+    """Errors of a checkpoint that lies beside the files of ``--output`` name this option."""
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith("checkpoint "):
+            raise
+        said = str(error).replace("give another folder", "give another --output")
+        raise ValueError(f"--output {output}: {said}") from None
+
+
 def strict_json(value: Any) -> Any:
     """JSON has no NaN and no infinity: they become null."""
     if isinstance(value, dict):
@@ -106,16 +119,19 @@ IN_OPTIONS = {
 """Remedies of `cogen.diagnostics.diagnose` in the words of `cogen complete`."""
 
 
-def in_options(sentence: str) -> str:
-    """What `cogen.diagnostics.diagnose` says, with its remedies as options of `cogen complete`."""
-    for words, option in IN_OPTIONS.items():
-        sentence = sentence.replace(words, option)
+def in_options(sentence: str, options: Mapping[str, str] = IN_OPTIONS) -> str:
+    """What `cogen.diagnostics.diagnose` says, with its remedies as a command's own options.
+
+    :param options: what the sentences say of parameters of `infer`, and what takes its place.
+    """
+    for parameter, option in options.items():
+        sentence = sentence.replace(parameter, option)
     return sentence
 
 
-def print_findings(sentences: list[str]) -> None:
-    """What looks wrong with a posterior, a sentence a line."""
+def print_findings(sentences: list[str], options: Mapping[str, str] = IN_OPTIONS) -> None:
+    """What looks wrong with a posterior, a sentence a line, in the words of `in_options`."""
     if not sentences:
         print("nothing looks wrong")
     for sentence in sentences:
-        print(f"! {in_options(sentence)}")
+        print(f"! {in_options(sentence, options)}")

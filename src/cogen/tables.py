@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shlex
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +26,9 @@ if TYPE_CHECKING:
 _WRITTEN = (r"filled\.csv", r"imputation-\d+\.csv", r"posterior\.nc")
 """What `cogen fill` writes, as regular expressions."""
 
+PRIOR_SHARE = 0.1
+"""Of the start of the annealing; the other chains start from the encoder's answer."""
+
 
 def train_on_table(options: Train) -> None:
     """Run `cogen train` on a table of mixed columns, which may have holes. A tenth of the rows is held out and scored.
@@ -31,6 +39,7 @@ def train_on_table(options: Train) -> None:
     from cogen.models.families.recipe import Kind
     from cogen.models.families.registry import recipe
     from cogen.models.families.sizes import TableSizes
+    from cogen.models.storage.encoders import ENCODER, save_encoder
     from cogen.models.storage.generators import save_generator
     from cogen.training import LICENCE, is_first, run
 
@@ -52,7 +61,9 @@ def train_on_table(options: Train) -> None:
         if (value := getattr(options, name)) != getattr(Train, name):
             raise ValueError(f"--{name.replace('_', '-')} {value}: it is for images, not for a table")
     path = Path(options.data)
-    table = read_csv(path, categorical=options.categorical, missing=options.missing)
+    settled = {name: getattr(options, name) for name in ("categorical", "integer", "drop", "missing")}
+    with _options_named(categorical="categorical", integer="integer", drop="drop", missing="missing"):
+        table = read_csv(path, **settled)
     if os.environ.get("LOCAL_RANK", "0") == "0":  # of several devices, the first
         print("\n".join([f"{path.name}: {len(table.values)} rows", *described(table)]), flush=True)
     rows = torch.from_numpy(table.values)
@@ -77,10 +88,13 @@ def train_on_table(options: Train) -> None:
         description=f"{options.family} of {len(table.schema.columns)} columns, {epochs:g} epochs",
         figures={"command": shlex.join(["cogen", *sys.argv[1:]]), "steps": steps, "held_out_log_density_per_entry": score},
     )
-    written = save_generator(options.output, family.generator, config)
+    written = [save_generator(options.output, family.generator, config)]
+    beside = options.output.with_name(f"{options.output.name}{ENCODER}")
+    about = family.encoder_config(name=beside.name, training_data=config.training_data, licence=LICENCE)
+    written.append(save_encoder(beside, family.encoder, about))
     print(f"\n{path.name}: {len(rows)} rows, {steps} steps in {trained.seconds:.0f} s")
     print(f"  log density of an entry of {len(held_out)} rows held out: {score:.3g} nats")
-    print(f"written: {written}\nnext: cogen fill ROWS.csv --generator {options.output}")
+    print(f"written: {', '.join(map(str, written))}\nnext: cogen fill ROWS.csv --generator {options.output}")
 
 
 def described(table: Table) -> list[str]:
@@ -92,7 +106,8 @@ def described(table: Table) -> list[str]:
     for column, codes in zip(table.schema.columns, table.values.T, strict=True):
         if column.kind == "continuous":
             least, greatest = (texts[column.name][row] for row in (np.nanargmin(codes), np.nanargmax(codes)))
-            spread = f"{least} to {greatest}, mean {column.mean:.6g}, sd {column.sd:.4g}"
+            whole = ", whole numbers" if column.integer else ""
+            spread = f"{least} to {greatest}{whole}, mean {column.mean:.6g}, sd {column.sd:.4g}"
         else:
             shown = ", ".join(map(repr, column.levels[:6])) + (", ..." if len(column.levels) > 6 else "")
             spread = f"{len(column.levels)} levels: {shown}"
@@ -100,7 +115,7 @@ def described(table: Table) -> list[str]:
         count = sum(words.values())
         holes = f"{count} hole{'s' * (count > 1)} ({', '.join(map(repr, sorted(words)))})" if words else "no holes"
         lines.append(f"  {column.name:28} {column.kind:12} {spread}; {holes}")
-    return lines
+    return lines + [f"  {name:28} {'dropped':12} not modelled" for name in table.schema.dropped]
 
 
 def fill(options: Fill) -> None:
@@ -110,6 +125,7 @@ def fill(options: Fill) -> None:
     """
     from cogen.diagnostics import diagnose
     from cogen.inference import AnnealedHMC, infer
+    from cogen.inference.annealing.schedules import Adaptive
     from cogen.models import CoGenerator, load_generator, read_csv, write_filled
     from cogen.models.mixed.columns import MixedColumns
 
@@ -120,48 +136,121 @@ def fill(options: Fill) -> None:
         raise ValueError(f"--imputations {options.imputations}: there are {options.chains} x {options.samples} draws")
     if options.table.resolve().parent == options.output.resolve() and is_written(options.table.name, _WRITTEN):
         raise ValueError(f"--output {options.output}: {options.table} lies there under a name that is written")
-    generator = load_generator(options.generator)
+    generator: Any = load_generator(options.generator)
+    if generator.config.schema is None:
+        raise ValueError(
+            f"--generator {options.generator}: it carries no schema of a table; give one that cogen train vae --data TABLE.csv"
+            " made"
+        )
     view = MixedColumns.of(generator)
-    table = read_csv(options.table, schema=view.schema, missing=options.missing)
+    with _options_named(missing="missing", drop="carry"):
+        table = read_csv(options.table, schema=view.schema, drop=options.carry, missing=options.missing)
     holes = np.isnan(table.values)
     some = np.flatnonzero(holes.any(axis=1))
     if not len(some):
         raise ValueError(f"{options.table} has no holes: leave an entry empty, or write NA")
-    model = CoGenerator(generator, views={"row": view})
-    with Workplace(options.output, _WRITTEN) as folder:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*the mask hides everything", category=UserWarning)  # said below
+        model = CoGenerator(generator, views={"row": view}).condition(row=table.values[some])
+    model = model.with_ids(some)  # what fills a row depends on no other row
+    if blind := [str(table.lines[row]) for row in np.flatnonzero(holes.all(axis=1)).tolist()]:
+        shown = ", ".join(blind[:8]) + (", ..." if len(blind) > 8 else "")
+        warnings.warn(
+            f"{options.table}: {len(blind)} row{'s show' if len(blind) > 1 else ' shows'} nothing (line {shown}): what is drawn"
+            " there are rows like those of the training; leave such rows out if that is not wanted",
+            stacklevel=1,
+        )
+    with Workplace(options.output, _WRITTEN) as folder, _checkpoint_named(options.checkpoint):
         remember_compiled()
         posterior = infer(
-            model.condition(row=table.values[some]).with_ids(some),  # what fills a row depends on no other row
-            AnnealedHMC(),
+            model,
+            AnnealedHMC(schedule=Adaptive(), initial=_start(options.generator, model)),
             num_warmup=options.warmup,
             num_samples=options.samples,
             num_chains=options.chains,
             seed=options.seed,
             keep_x=True,
+            checkpoint=options.checkpoint,
         )
         drawn = posterior["posterior_predictive"]["row"].values
         drawn = drawn.reshape(-1, *drawn.shape[2:])  # (draw, row, column), equally weighted after the last resampling
         chosen = np.random.default_rng(options.seed).choice(len(drawn), options.imputations, replace=False)
-        versions = {"filled.csv": _best(view.schema, drawn)}
+        versions = {"filled.csv": _best(view.schema, posterior["posterior"]["x"].values)}
         versions |= {f"imputation-{k + 1}.csv": drawn[at] for k, at in enumerate(chosen)}
         for name, values in versions.items():
             whole = np.full_like(table.values, np.nan)
             whole[some] = values
             write_filled(Path(folder) / name, table, whole)
         posterior.to_netcdf(str(Path(folder) / "posterior.nc"), engine="h5netcdf")
-    print(f"\n{options.table}: {int(holes.sum())} holes in {len(some)} of {len(holes)} rows\n")
-    print_findings(diagnose(posterior))
+    print(f"\n{options.table}: {holes.sum()} hole{'s' if holes.sum() > 1 else ''} in {len(some)} of {len(holes)} rows\n")
+    print_findings(diagnose(posterior, draws_alone=True), {"(num_warmup)": "(--warmup)", " (initial=)": ""})
     print(
         f"\nwritten to {options.output}: filled.csv (means and most probable levels), imputation-1.csv to"
         f" imputation-{options.imputations}.csv (whole draws: use these where uncertainty matters), posterior.nc"
+        " (its items are the rows with holes, in their order, counted from 0)"
     )
 
 
-def _best(schema: Any, drawn: np.ndarray) -> np.ndarray:
-    """The mean of continuous columns and the most frequent level of the others, (row, column)."""
-    best = drawn.mean(axis=0)
-    for at, column in enumerate(schema.columns):
-        if column.kind != "continuous":
-            counts = [(drawn[..., at] == level).sum(axis=0) for level in range(len(column.levels))]
-            best[:, at] = np.argmax(counts, axis=0)
+@contextmanager
+def _options_named(**options: str) -> Iterator[None]:
+    """What errors and warnings say of parameters, as in ``missing=['-']``, is said of the options that they come from:
+    ``--missing=-``.
+
+    :param options: by parameter, the option.
+    """
+
+    def named(message: object) -> str:
+        given = rf"\b({'|'.join(options)})=\[('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")\]"
+        return re.sub(given, lambda m: f"--{options[m[1]]}={shlex.quote(ast.literal_eval(m[2]))}", str(message))
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(named(error)) from None
+    for warning in caught:
+        warnings.warn(named(warning.message), warning.category, stacklevel=3)
+
+
+@contextmanager
+def _checkpoint_named(folder: Path | None) -> Iterator[None]:
+    """Errors of a checkpoint name its option."""
+    try:
+        yield
+    except ValueError as error:
+        if folder is None or not str(error).startswith("checkpoint "):
+            raise
+        raise ValueError(f"--{error}") from None
+
+
+def _start(generator: str, seen: Any) -> Any:
+    """The start of the annealing from the encoder beside the generator; None, for the prior, where there is none.
+
+    Raises ValueError for an encoder of other columns.
+    """
+    from cogen.models.networks.encoders import normal_start
+    from cogen.models.storage.encoders import load_row_encoder
+
+    encoder = load_row_encoder(generator)
+    if encoder is None:
+        return None
+    if encoder.schema.columns != seen.views["row"].schema.columns:
+        raise ValueError(f"--generator {generator}: the encoder beside it is of another table; remove it, or train both again")
+    return normal_start(*encoder.moments(seen), prior_share=PRIOR_SHARE)
+
+
+def _best(schema: Any, x: np.ndarray) -> np.ndarray:
+    """The posterior means of continuous columns and the most probable levels of the others, (row, column).
+
+    :param x: equally weighted draws of the columns' parameters, (chain, draw, row, parameter).
+    """
+    from cogen.models.data.column_parameters import parameter_places
+    from cogen.models.mixed.columns import level_probabilities
+
+    where = parameter_places(schema)
+    best = np.empty((x.shape[2], len(schema.columns)), np.float32)
+    best[:, where.continuous] = x[..., where.means].mean(axis=(0, 1))
+    for name, probability in level_probabilities(schema, x).items():
+        best[:, schema.index(name)] = probability.mean(axis=(0, 1)).argmax(axis=-1)
     return best

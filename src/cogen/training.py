@@ -24,12 +24,13 @@ from cogen.models.families.recipe import Kind, Recipe
 from cogen.models.families.registry import FAMILIES, recipe, recipes
 from cogen.models.families.sizes import PairSizes, Sizes
 from cogen.models.noise import NOISE_PER_RESIDUAL, residuals
-from cogen.models.storage.encoders import PREDICTOR, EncoderConfig, save_encoder
+from cogen.models.storage.encoders import ENCODER, PREDICTOR, EncoderConfig, save_encoder
 from cogen.models.storage.energies import SOLVER, EnergyConfig, save_energy
 from cogen.models.storage.generators import GeneratorConfig, save_generator
 from cogen.models.training.preparation import Alike, Joint, Mirrored
 from cogen.models.training.trainer import Prepare, Training, train
 from cogen.options import Train
+from cogen.output import checkpoint_beside
 
 LEAST_NOISE, MOST_NOISE = 0.02, 0.5
 """As shares of the value range. A generator that reproduces everything would ask for no noise at all, and a posterior that no
@@ -125,7 +126,7 @@ def train_on_images(options: Train) -> None:
 
 def refuse_table_options(options: Train) -> None:
     """Raises ValueError for options that only a table has."""
-    for name in ("missing", "categorical"):
+    for name in ("missing", "categorical", "integer", "drop"):
         if value := getattr(options, name):
             raise ValueError(f"--{name} {value[0]}: it is for a table, a file that ends in .csv, and not for images")
 
@@ -140,22 +141,23 @@ def run(options: Train, made: Recipe, family: Family, tensors: list[Tensor]) -> 
     if options.threads:
         torch.set_num_threads(options.threads)
     steps = max(1, round(epochs * (count // per_step)))
-    return train(
-        family,
-        tensors,
-        num_steps=steps,
-        batch_size=batch,
-        seed=options.seed,
-        schedule=made.schedule(steps),
-        average=made.average if options.average is None else options.average,
-        prepare=_prepared(options, made),
-        checkpoint=options.output.with_name(f"{options.output.name}-checkpoint"),
-        prolong=True,
-        save_every=options.save_every,
-        precision=options.precision,
-        accelerator=options.accelerator,
-        devices=options.devices,
-    )
+    with checkpoint_beside(options.output):
+        return train(
+            family,
+            tensors,
+            num_steps=steps,
+            batch_size=batch,
+            seed=options.seed,
+            schedule=made.schedule(steps),
+            average=made.average if options.average is None else options.average,
+            prepare=_prepared(options, made),
+            checkpoint=options.output.with_name(f"{options.output.name}-checkpoint"),
+            prolong=True,
+            save_every=options.save_every,
+            precision=options.precision,
+            accelerator=options.accelerator,
+            devices=options.devices,
+        )
 
 
 def _prepared(options: Train, made: Recipe) -> Prepare | Joint | None:
@@ -238,7 +240,7 @@ def write(
     )
     written = [save_generator(options.output, generator, config, half=options.half)]
     if made.encoder is not None:
-        beside = options.output.with_name(f"{options.output.name}-encoder")
+        beside = options.output.with_name(f"{options.output.name}{ENCODER}")
         name, arguments = made.encoder(sizes)
         encoder = EncoderConfig(name, arguments, latent_dim=family.latent_dim, name=beside.name, **about)
         written.append(save_encoder(beside, family.encoder, encoder))  # type: ignore[arg-type]

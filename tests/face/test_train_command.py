@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import warnings
 from pathlib import Path
 
@@ -430,7 +431,7 @@ def test_a_second_call_goes_on_and_another_run_is_refused(images, tmp_path, caps
     with pytest.raises(SystemExit) as stop:
         main([*call, "--seed", "5"])
     assert stop.value.code == 2
-    assert "seed (--seed) was 0 there and is 5 here; give another folder (--output)" in capsys.readouterr().err
+    assert "seed (--seed) was 0 there and is 5 here; give another --output" in capsys.readouterr().err
     main([*call, "--epochs", "3"])
     assert (tmp_path / "g.safetensors").read_bytes() != first
     steps = json.loads((tmp_path / "g.json").read_text())["figures"]["steps"]
@@ -499,7 +500,13 @@ def test_initial_values_are_of_a_sample_of_the_training_images(tmp_path, monkeyp
         (["vae", "--data", "TABLE", "--batch", "0"], "--batch 0: it must be at least 1"),
         (["gan", "--data", "IMAGES", "--missing=-"], "--missing -: it is for a table"),
         (["gan", "--data", "IMAGES", "--categorical", "x"], "--categorical x: it is for a table"),
-        (["vae", "--data", "TABLE", "--categorical", "weight"], "no column 'weight' to be categorical"),
+        (["gan", "--data", "IMAGES", "--drop", "x"], "--drop x: it is for a table"),
+        (["vae", "--data", "TABLE", "--categorical", "weight"], "--categorical=weight: there is no such column; there are"),
+        (["vae", "--data", "TABLE", "--integer", "height"], "--integer=height says that this column holds no others"),
+        (
+            ["vae", "--data", "TABLE", "--drop", "town", "--categorical", "town"],
+            "--categorical=town and --drop=town contradict",
+        ),
         (["vae", "--data", "TABLE", "--missing", "yes"], "column 'smokes' is constant ('no' in every row)"),
     ],
 )
@@ -606,25 +613,108 @@ def test_words_for_holes_are_remembered_and_what_was_seen_is_kept(tmp_path, caps
         assert {found[2], found[3]} <= {b"00501", b"08540", b"10001"}
 
 
+def people(table, tmp_path_factory) -> Path:
+    """A generator of the table, trained once."""
+    trained = tmp_path_factory.getbasetemp() / "people"
+    if not trained.with_suffix(".json").exists():
+        main(["train", "vae", "--data", str(table), "--output", str(trained), "--epochs", "2", "--batch", "16"])
+    return trained
+
+
 @pytest.mark.parametrize(
     ("rows", "generator", "reason"),
     [
         ("height,smokes\n190,yes\n", "people", "column 'town' is missing"),
         ("height,smokes,town\n,yes,mars\n", "people", "unknown level 'mars'"),
         ("height,smokes,town\n190,yes,ulm\n", "people", "has no holes"),
-        ("height,smokes,town\n,yes,ulm\n", "mnist", "carries no schema of a table"),
+        ("height,smokes,town\n,yes,ulm\n", "mnist", "--generator mnist: it carries no schema of a table; give one that cogen"),
+        ("height,smokes,town,name\n,yes,ulm,Ann\n", "people", "let it be carried along, --carry=name"),
+        ("height,smokes,town\ntall,yes,ulm\n", "people", "or name it in --missing=tall if it stands for a hole"),
     ],
 )
 def test_rows_that_cannot_be_filled(table, tmp_path, tmp_path_factory, capsys, rows, generator, reason):
-    trained = tmp_path_factory.getbasetemp() / "people"
-    if not trained.with_suffix(".json").exists():
-        main(["train", "vae", "--data", str(table), "--output", str(trained), "--epochs", "2", "--batch", "16"])
+    trained = people(table, tmp_path_factory)
     path = tmp_path / "rows.csv"
     path.write_text(rows)
     with pytest.raises(SystemExit) as stop:
         main(["fill", str(path), "--generator", str(trained) if generator == "people" else generator])
     assert stop.value.code == 2
     assert reason in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("always:.* shows nothing")
+def test_columns_are_settled_by_hand_and_a_run_that_was_stopped_goes_on(tmp_path, capsys, monkeypatch):
+    random = np.random.default_rng(0)
+    lines = [f"P{k},{random.integers(20, 80)},{random.integers(2)},{random.normal():.2f}" for k in range(60)]
+    people, trained = tmp_path / "people.csv", str(tmp_path / "people")
+    people.write_text("\n".join(["id,age,kids,height", *lines]) + "\n")
+    train = ["train", "vae", "--data", str(people), "--output", trained, "--epochs", "2", "--batch", "16"]
+    main([*train, "--drop", "id", "--integer", "kids"])
+    said = capsys.readouterr().out.splitlines()
+    assert said[1].startswith("  age                          continuous   2")
+    assert ", whole numbers, mean " in said[1]
+    assert said[2].startswith("  kids                         continuous   0 to 1, whole numbers, mean ")
+    assert said[4] == "  id                           dropped      not modelled"
+    with pytest.raises(SystemExit):
+        main([*train, "--drop", "id", "--epochs", "3"])
+    assert f"cogen: --output {trained}: checkpoint " in (said := capsys.readouterr().err)
+    assert "give another --output, or remove this file" in said
+
+    rows, kept = tmp_path / "rows.csv", tmp_path / "kept"
+    rows.write_text("id,name,age,kids,height\nQ1,Ann,,1,0.5\nQ2,Bo,40,,\nQ3,Cy,,,\n")
+    quick = ["--chains", "8", "--warmup", "20", "--samples", "2", "--imputations", "1", "--carry", "name"]
+    fill = ["fill", str(rows), "--generator", trained, *quick]
+    with monkeypatch.context() as patched:
+        patched.setattr("cogen.models.write_filled", interrupt)
+        with pytest.raises(SystemExit) as stop:
+            main([*fill, "--output", str(tmp_path / "resumed"), "--checkpoint", str(kept)])
+    assert stop.value.code == 130
+    said = capsys.readouterr().err
+    assert "interrupted; the same command goes on from the last checkpoint" in said
+    assert f"{rows}: 1 row shows nothing (line 4)" in said
+    assert (kept / "run.json").exists()
+    assert not (tmp_path / "resumed").exists()
+    main([*fill, "--output", str(tmp_path / "resumed"), "--checkpoint", str(kept)])
+    main([*fill, "--output", str(tmp_path / "whole")])
+    for name in ("filled.csv", "imputation-1.csv"):
+        found = (tmp_path / "resumed" / name).read_bytes()
+        assert found == (tmp_path / "whole" / name).read_bytes()
+        whole = rb"id,name,age,kids,height\nQ1,Ann,-?\d+,1,0.5\nQ2,Bo,40,-?\d+,-?[\d.]+\nQ3,Cy,-?\d+,-?\d+,-?[\d.]+\n"
+        assert re.fullmatch(whole, found), found
+    assert "pilot" not in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*fill, "--output", str(tmp_path / "resumed"), "--checkpoint", str(kept), "--seed", "1"])
+    assert f"cogen: --checkpoint {kept} is of another run: seed was 0 there and is 1 here" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*fill, "--seed", "-1"])
+    assert "cogen: --seed -1: " in capsys.readouterr().err
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_generator_without_an_encoder_starts_from_the_prior_and_one_of_another_table_is_refused(
+    table, tmp_path, tmp_path_factory, capsys
+):
+    trained = people(table, tmp_path_factory)
+    for end in (".json", ".safetensors", "-encoder.json", "-encoder.safetensors"):
+        shutil.copy(f"{trained}{end}", tmp_path / f"people{end}")
+    rows = tmp_path / "rows.csv"
+    rows.write_text("height,smokes,town\n,yes,ulm\n")
+    stored = tmp_path / "people-encoder.json"
+    config = json.loads(stored.read_text())
+    config["arguments"]["schema"]["columns"][0]["mean"] = 0.0
+    stored.write_text(json.dumps(config))
+    fill = ["fill", str(rows), "--generator", str(tmp_path / "people"), "--output", str(tmp_path / "filled")]
+    fill += ["--chains", "8", "--warmup", "5", "--samples", "2"]
+    with pytest.raises(SystemExit):
+        main(fill)
+    assert "the encoder beside it is of another table; remove it, or train both again" in capsys.readouterr().err
+    stored.unlink()
+    (tmp_path / "people-encoder.safetensors").unlink()
+    main(fill)
+    assert "1 hole in 1 of 1 rows" in capsys.readouterr().out
 
 
 def test_the_table_itself_is_not_overwritten(tmp_path, capsys):

@@ -1,13 +1,17 @@
 """Noise models: the same densities in Pyro and in NumPyro."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions
 import pyro.distributions
 import pytest
 import torch
+from scipy import special, stats
 
-from cogen.models.likelihoods import Bernoulli, Laplace, Normal, to_numpyro
+from cogen.inference import AnnealedHMC, infer
+from cogen.models import CoGenerator, views
+from cogen.models.likelihoods import Bernoulli, Categorical, Laplace, Normal, Poisson, StudentT, to_numpyro
 
 PLACE = np.random.default_rng(0).uniform(0, 1, size=(3, 4)).astype(np.float32)
 VALUE = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
@@ -20,12 +24,104 @@ VALUE = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
         (Laplace(0.3), VALUE),
         (Bernoulli(), (VALUE > 0).astype(np.float32)),
         (Bernoulli((-1, 1)), (VALUE > 0) * 1.0),
+        (StudentT(0.3, df=2.5), VALUE),
+        (Poisson(), np.abs(np.rint(5 * VALUE))),
+        (Categorical(4), np.array([0.0, 3.0, 1.0])),
     ],
 )
 def test_both_libraries_agree(likelihood, value):
     ours = likelihood.pyro(torch.as_tensor(PLACE), likelihood.scale).log_prob(torch.as_tensor(value, dtype=torch.float32))
     theirs = likelihood.numpyro(jnp.asarray(PLACE), likelihood.scale).log_prob(jnp.asarray(value, jnp.float32))
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def log_densities(likelihood, place, value):
+    """In Pyro and in NumPyro."""
+    value = np.asarray(value, np.float32)
+    pyros = likelihood.pyro(torch.tensor(place), likelihood.scale).log_prob(torch.tensor(value))
+    return pyros.numpy(), np.asarray(likelihood.numpyro(jnp.asarray(place), likelihood.scale).log_prob(jnp.asarray(value)))
+
+
+def test_log_densities_in_closed_form():
+    place = np.array([-3.0, 0.2, 2.0], np.float32)
+    for found in log_densities(StudentT(0.5, df=3.0), place, [-1.0, 0.1, 9.0]):
+        np.testing.assert_allclose(found, stats.t.logpdf([-1.0, 0.1, 9.0], 3.0, place, 0.5), rtol=1e-5)
+    for found in log_densities(Poisson(), place, [0.0, 2.0, 7.0]):
+        np.testing.assert_allclose(found, stats.poisson.logpmf([0, 2, 7], np.logaddexp(0.0, place)), rtol=1e-5)
+    for found in log_densities(Categorical(3), np.stack([place, -place]), [2.0, 0.0]):
+        expected = np.take_along_axis(special.log_softmax([place, -place], axis=-1), np.array([[2], [0]]), -1)[:, 0]
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_rate_too_small_for_a_float_has_a_finite_density_and_gradient():
+    place, value = torch.tensor([-300.0, -300.0, -15.0], requires_grad=True), torch.tensor([0.0, 2.0, 1.0])
+    found = Poisson().pyro(place, None).log_prob(value)
+    np.testing.assert_allclose(found.detach(), [0.0, -600.0 - np.log(2), -15.0], rtol=1e-6, atol=1e-6)
+    (gradient,) = torch.autograd.grad(found.sum(), place)
+    np.testing.assert_allclose(gradient, value, atol=1e-6)
+    ours = jax.grad(lambda x: Poisson().numpyro(x, None).log_prob(value.numpy()).sum())(jnp.array([-300.0, -300.0, -15.0]))
+    np.testing.assert_allclose(ours, value, atol=1e-6)
+
+
+def test_the_posterior_of_levels_counts_and_heavy_tails_is_that_of_quadrature():
+    generator = torch.nn.Linear(1, 3)
+    with torch.no_grad():
+        generator.weight.copy_(torch.tensor([[1.0], [-1.0], [2.0]]))
+        generator.bias.copy_(torch.tensor([0.0, 0.5, 1.0]))
+    seen_by = {"level": Categorical(3), "counts": Poisson(), "row": StudentT(0.5, df=3.0)}
+    model = CoGenerator(generator, latent_dim=1, views={name: views.Identity(likelihood=y) for name, y in seen_by.items()})
+    assert model.shapes == {"level": (), "counts": (3,), "row": (3,)}
+    data = {"level": np.array(2), "counts": np.array([1, 0, 4]), "row": np.array([0.3, 9.0, 2.0])}
+    run = infer(
+        model.condition(**{name: y[None] for name, y in data.items()}),
+        AnnealedHMC(num_leapfrog=5),
+        num_warmup=60,
+        num_samples=10,
+        num_chains=256,
+        seed=0,
+        progress=False,
+        keep_x=True,
+    )
+    z = torch.linspace(-5.0, 5.0, 2001)[:, None]
+    with torch.no_grad():
+        x, log_density = generator(z), -0.5 * z[:, 0] ** 2
+    for name, noise in seen_by.items():
+        fits = noise.pyro(x, noise.scale).log_prob(torch.tensor(data[name], dtype=torch.float32))
+        log_density = log_density + fits.reshape(len(z), -1).sum(1)
+    weight, z = log_density.softmax(0).numpy(), z[:, 0].numpy()
+    mean = float((weight * z).sum())
+    sd = float(np.sqrt((weight * (z - mean) ** 2).sum()))
+    drawn = run["posterior"]["z"].values
+    assert drawn.mean() == pytest.approx(mean, abs=0.15 * sd)
+    assert drawn.std() == pytest.approx(sd, rel=0.15)
+    levels, counts = (run["posterior_predictive"][name].values for name in ("level", "counts"))
+    assert set(np.unique(levels)) <= {0, 1, 2}
+    assert (counts >= 0).all()
+    np.testing.assert_array_equal(counts, np.rint(counts))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: StudentT(0.1, df=0.0), "df=0.0: the degrees of freedom are positive"),
+        (lambda: Categorical(1), "num_levels=1: there are at least two levels"),
+        (
+            lambda: CoGenerator(torch.nn.Linear(1, 3), latent_dim=1, views={"y": views.Identity(likelihood=Categorical(4))}),
+            r"view 'y': Categorical\(num_levels=4\) takes as many logits on the last axis of A\(x\), \(3,\)",
+        ),
+    ],
+)
+def test_likelihoods_that_cannot_be(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
+
+
+def test_data_of_levels_and_counts_are_whole_numbers_in_range():
+    assert Poisson().check(np.array([0.0, 3.0])) is None
+    assert "there is a -1" in Poisson().check(np.array([-1.0]))
+    assert "there is a 0.5" in Poisson().check(np.array([0.5]))
+    assert Categorical(3).check(np.array([0.0, 2.0])) is None
+    assert "numbers of levels, 0 to 2, and there is a 3" in Categorical(3).check(np.array([3.0]))
 
 
 def test_bernoulli_maps_the_value_range_to_probabilities():

@@ -161,7 +161,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"batch_size": 8}, r"batch_size \(--batch\) was 16 there and is 8 here; give another folder \(--output\)"),
+        ({"batch_size": 8}, r"batch_size \(--batch\) was 16 there and is 8 here; give another folder"),
         ({"seed": 2}, r"seed \(--seed\) was 1 there and is 2 here"),
         ({"schedule": InverseRoot()}, "schedule was"),
         ({"average": 0.0}, r"average \(--average\) was 0.9"),

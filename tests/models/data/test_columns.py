@@ -5,15 +5,15 @@ import warnings
 import numpy as np
 import pytest
 
-from cogen.models.data.columns import Place, decode_column, encode_column, infer_column
+from cogen.models.data.columns import Column, Place, decode_column, encode_column, infer_column
 from cogen.models.data.entries import Holes
 
 PLACE = Place("people.csv", lambda row: f"line {row + 2}")
 AGES = np.random.default_rng(0).integers(20, 80, 200).tolist()
 
 
-def infer(texts, *, categorical=False, missing=()):
-    return infer_column("c", [str(text) for text in texts], categorical, Holes(missing), PLACE)
+def infer(texts, *, missing=(), **settled):
+    return infer_column("c", [str(text) for text in texts], Holes(missing), PLACE, **settled)
 
 
 def with_text(text):
@@ -27,7 +27,7 @@ def test_a_text_among_numbers_is_named_with_its_remedies(text):
     said = str(caught.value)
     assert f"{text!r} is neither a finite number nor a word for a hole" in said
     assert f"missing=[{text!r}]" in said
-    assert "name it in categorical=['c'] (--categorical=c), or leave it out" in said
+    assert "name it in categorical=['c'], or leave it out, as with drop=['c']" in said
     assert infer(with_text(text), missing=[text]).kind == "continuous"
     assert text in infer(with_text(text), categorical=True).levels
 
@@ -42,7 +42,7 @@ def test_numbers_that_are_not_written_as_such_are_refused(form, share):
     with pytest.raises(ValueError, match=r"line 2, column 'c': '.*' is not written as a number: write it as 1234.5") as caught:
         infer(texts)
     assert repr(texts[0]) in str(caught.value)
-    assert "--categorical=c" in str(caught.value)
+    assert "categorical=['c']" in str(caught.value)
 
 
 def test_a_number_among_words_is_named():
@@ -118,7 +118,7 @@ def test_columns_that_are_resolved(texts):
 def test_values_that_become_equal_are_said():
     said = (
         r"column 'c': its standard deviation is 7.05e\+10, with values as far out as 1000000000000 in line 201, so \d+ of its"
-        r" 199 different values equal the next one in 32 bits .* --missing=1000000000000"
+        r" 199 different values equal the next one in 32 bits .*missing=\['1000000000000'\]"
     )
     with pytest.warns(UserWarning, match=said):
         assert infer([*INCOMES[1:], 10**12]).kind == "continuous"
@@ -127,6 +127,22 @@ def test_values_that_become_equal_are_said():
         ValueError, match=r"different values equal the next one in 32 bits \(9007.* and 9007.*\): subtract a constant"
     ):
         infer([2**53 + row for row in range(100)])
+
+
+def test_columns_of_whole_numbers_are_decoded_as_such():
+    column = infer(["20", "31.0", "40", "?"])
+    assert column.integer
+    codes = encode_column(column, ["31", "40"], Holes(), PLACE)
+    assert decode_column(column, np.append(codes, [0.01, -9.0])).tolist() == [31.0, 40.0, 30.0, -43.0]
+    assert not infer(["20", "31.5", "40"]).integer
+    assert infer(["0", "1", "1"]).kind == "binary"
+    assert (infer(["0", "1", "1"], integer=True).kind, infer(["007", "12"], integer=True).integer) == ("continuous", True)
+    with pytest.raises(ValueError, match=r"column 'c' is constant \('7'"):
+        infer(["7", "7.0", "?"], integer=True)
+    with pytest.raises(ValueError, match=r"line 3, column 'c': '1.5' is not a whole number, and integer=\['c'\] says"):
+        infer(["1", "1.5", "2"], integer=True)
+    with pytest.raises(ValueError, match="it is binary, and integer=True is for a continuous column"):
+        Column("c", "binary", levels=("a", "b"), integer=True)
 
 
 def test_values_far_out_that_decide_the_spread_are_warned_of():

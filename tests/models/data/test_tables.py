@@ -149,7 +149,10 @@ def test_a_schema_reads_columns_in_any_order(tmp_path):
         ("a,b\n1,x\n2,x\n3,x\n", "column 'b' is constant .'x' in every row.; it tells nothing, leave it out"),
         ("a,b\n1,5\n2,5.0\n3,5\n", "column 'b' is constant"),
         ("a,b\n1,\n2,?\n3,NA\n", "column 'b' holds nothing but holes"),
-        ("a,b\n1,x\n2,y\n3,z\n", "column 'b' has another text in every row and looks like an identifier: leave it out$"),
+        (
+            "a,b\n1,x\n2,y\n3,z\n",
+            r"column 'b' has another text in every row and looks like an identifier: leave it out, as with drop=\['b'\]$",
+        ),
         ("a,b\n1,1\n2,y\n3,3\n", "line 3, column 'b': 'y' is neither a finite number nor a word for a hole: correct it"),
         ("a,b\n1,1\n2,2\n3,inf\n", "line 4, column 'b': 'inf' is neither a finite number"),
         ("b\n" + "".join(f"v{i % 101}\n" for i in range(202)), "column 'b' has 101 different texts, more than 100"),
@@ -166,7 +169,7 @@ def test_other_files_that_are_no_table_are_named(tmp_path):
     (tmp_path / "latin.csv").write_bytes("a,b\n1,Köln\n".encode("latin-1"))
     with pytest.raises(ValueError, match=r"latin.csv is not UTF-8 .*; save it as UTF-8"):
         read_csv(tmp_path / "latin.csv")
-    refuses(tmp_path, PEOPLE, "there is no column 'work' to be categorical; there are age", categorical=["work"])
+    refuses(tmp_path, PEOPLE, r"categorical=\['work'\]: there is no such column; there are age", categorical=["work"])
     with pytest.raises(ValueError, match="not both"):
         read_csv(write(tmp_path, PEOPLE), categorical=["sex"], schema=read_csv(write(tmp_path, PEOPLE)).schema)
 
@@ -238,9 +241,7 @@ def test_the_words_of_pandas_are_holes(tmp_path, word):
 
 def test_words_for_holes_can_be_added_and_are_remembered(tmp_path):
     text = "age,job\n30,cook\n-,clerk\n50,?\n70,-\n-999.0,clerk\n"
-    refuses(
-        tmp_path, text, r"line 3, column 'age': '-' is .* name it in missing=\['-'\] \(--missing=-\) if it stands for a hole"
-    )
+    refuses(tmp_path, text, r"line 3, column 'age': '-' is .* name it in missing=\['-'\] if it stands for a hole")
     table = read_csv(write(tmp_path, text), missing=["-", "-999"])
     assert [column.kind for column in table.schema.columns] == ["continuous", "binary"]
     assert table.holes["age"] == {"-": 1, "-999.0": 1}
@@ -372,3 +373,44 @@ def test_columns_that_contradict_themselves_are_named():
         Schema(())
     with pytest.raises(ValueError, match="column 'x' is there twice"):
         Schema((Column("x", "continuous"), Column("x", "continuous")))
+
+
+def test_columns_that_are_dropped_are_carried_along(tmp_path):
+    table = read_csv(write(tmp_path, "id,age,kids\nP1,20.5,0\nP2,30,1\nP3,24.5,0\nP4,,1\n"), drop=["id"], integer=["kids"])
+    schema = Schema.from_json(json.loads(json.dumps(table.schema.to_json())))
+    assert schema == table.schema
+    assert (schema.names, schema.dropped) == (("age", "kids"), ("id",))
+    assert [(column.kind, column.integer) for column in schema.columns] == [("continuous", False), ("continuous", True)]
+    assert schema == Schema.of(
+        {"id": ["a"] * 4, "age": [20.5, 30, 24.5, None], "kids": [0, 1, 0, 1]}, drop=["id"], integer=["kids"]
+    )
+    assert schema.encode({"id": ["b"], "age": [30], "kids": [1]}).shape == (1, 2)
+    later = read_csv(write(tmp_path, "kids,note,age\n,Ann,30\n1,Bo,\n", "later.csv"), schema=schema, drop=["note"])
+    write_filled(tmp_path / "filled.csv", later, np.array([[0.0, 0.9], [0.0, 0.0]]))
+    assert (
+        tmp_path / "filled.csv"
+    ).read_text() == f"kids,note,age\n1,Ann,30\n1,Bo,{schema.decode(np.zeros((1, 2)))['age'][0]:g}\n"
+    assert later.lines == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("named", "reason"),
+    [
+        ({"drop": ["work"]}, r"drop=\['work'\]: there is no such column; there are age"),
+        ({"integer": ["work"]}, r"integer=\['work'\]: there is no such column; there are age"),
+        ({"drop": ["age", "sex", "job", "income"]}, "every column is dropped; keep one at least"),
+        ({"drop": ["age"], "integer": ["age"]}, r"integer=\['age'\] and drop=\['age'\] contradict"),
+        ({"categorical": ["age"], "integer": ["age"]}, r"integer=\['age'\] and categorical=\['age'\] contradict"),
+    ],
+)
+def test_columns_cannot_be_settled_so(tmp_path, named, reason):
+    refuses(tmp_path, PEOPLE, reason, **named)
+
+
+def test_a_column_of_the_training_cannot_be_dropped_later(tmp_path):
+    schema = read_csv(write(tmp_path, PEOPLE)).schema
+    refuses(tmp_path, PEOPLE, r"column 'age' is one of the training table: .*drop=\['age'\]", schema=schema, drop=["age"])
+    with pytest.raises(ValueError, match="column 'age' is dropped, and is a column of the schema"):
+        Schema(schema.columns, dropped=["age"])
+    with pytest.raises(TypeError, match=r"drop='age': give a sequence of names, as in drop=\['age'\]"):
+        read_csv(tmp_path / "bad.csv", drop="age")
