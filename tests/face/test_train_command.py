@@ -301,10 +301,20 @@ def test_a_machine_is_trained_and_completes(images, tmp_path, capsys):
     np.testing.assert_array_equal(posterior["x_mean"].values[:, :, :4], seen)
     posterior.close()
     capsys.readouterr()
+    masks, one = tmp_path / "masks.npy", tmp_path / "mask.npy"
+    different = np.random.default_rng(0).random((2, 8, 8)) < 0.5
+    np.save(masks, different)
+    np.save(one, different[0])
+    main([*where, "--mask", str(one), "--chains", "8", "--warmup", "5", "--samples", "2"])
+    assert "no truth was given" in capsys.readouterr().out
+    made = np.load(tmp_path / "out" / "completed" / "some" / "mean.npy")
+    np.testing.assert_array_equal(made[:, different[0]], np.load(pictures)[:, different[0]])
     for options, reason in (
-        (["--view", "thumbnail"], "--view thumbnail: here pixels are seen or hidden"),
+        (["--view", "thumbnail"], "--view thumbnail: of an energy pixels are seen or hidden"),
         (["--noise", "0.1"], "--noise 0.1: it is for a generator"),
         (["--algorithm", "nuts"], "no density with a gradient"),
+        (["--set", "num_leapfrog=3"], "its own sampler does not take this"),
+        (["--mask", str(masks)], "of an energy the same pixels are seen of all images"),
     ):
         with pytest.raises(SystemExit, match="2"):
             main([*where, *options])
