@@ -19,10 +19,14 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def lowest(session: nox.Session) -> None:
-    """The lowest version of every dependency that pyproject.toml admits."""
+    """The lowest version of every dependency that pyproject.toml admits.
+
+    BlackJAX, of the extra `test`, needs a later JAX; so some files of tests run, without that extra.
+    """
     pinned = [re.sub(r">=([\w.]+).*", r"==\1", requirement) for requirement in PROJECT["dependencies"]]
-    session.install(".[test]", *pinned)
-    session.run("pytest", *session.posargs)
+    session.install(".", "pytest>=8", "pytest-xdist>=3.5", *pinned)
+    files = ("tests/inference/test_driver.py", "tests/models/test_views.py")
+    session.run("pytest", *(session.posargs or files))
 
 
 @nox.session(python="3.11")
