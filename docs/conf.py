@@ -1,5 +1,6 @@
 """Settings of the documentation site; `make -C docs html` builds it."""
 
+import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -31,22 +32,33 @@ autoclass_content = "both"
 python_use_unqualified_type_names = True
 default_role = "py:obj"
 
-# A link that leads nowhere is an error. Exempt are Python names: those in single backticks are links only where something
-# public has that name, and annotations name types of other libraries and of private modules.
+# A link that leads nowhere is an error. Exempt are Python names: annotations name types of other libraries and private ones.
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", ".*")]
 
+PUBLIC = {name for wing in ("models", "inference", "diagnostics") for name in importlib.import_module(f"cogen.{wing}").__all__}
 
-def escape_symbols(app, what, name, obj, options, lines):
-    """Docstrings write shapes as (batch, *event) and norms as |x|; in reStructuredText both marks open something."""
+
+def as_restructured_text(app, what, name, obj, options, lines):
+    """Docstrings write shapes as (batch, *event) and norms as |x|, where both marks would open something; and single backticks
+    around every name, of which the public ones become links."""
+
+    def written(found):
+        quoted = found[1]
+        if quoted is None:
+            return f"\\{found[0]}"
+        inner = quoted.strip("`")
+        is_link = not quoted.startswith("``") and inner.rpartition(".")[2] in PUBLIC
+        return f"`{inner}`" if is_link else f"``{inner}``"
+
     literal = False
     for k, line in enumerate(lines):
         if literal and (not line or line.startswith("    ")):
             continue
         literal = line.endswith("::")
         if not line.lstrip().startswith((">>>", "...")):
-            lines[k] = re.sub(r"(`+[^`]*`+)|(?<!\*)\*(?=\w)|\|", lambda found: found[1] or f"\\{found[0]}", line)
+            lines[k] = re.sub(r"(`+[^`]+`+)|(?<!\*)\*(?=\w)|\|", written, line)
 
 
 def setup(app):
-    app.connect("autodoc-process-docstring", escape_symbols)
+    app.connect("autodoc-process-docstring", as_restructured_text)
