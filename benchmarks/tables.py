@@ -3,9 +3,9 @@
     python benchmarks/tables.py             # rewrites what stands between the marks
     python benchmarks/tables.py --check     # fails where a table differs from its record
 
-A table stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->``, in README.md or a page of docs. NAME is one of
-`TABLES`, or one of `KINDS` or `RECORDS` with a colon and the records that it is of, paths from the root. Numbers of the first
-are rounded in decimal, halves away from zero.
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->`` in a page of docs. NAME is one of `TABLES`,
+or one of `KINDS` or `RECORDS` with a colon and the paths of its records from the root. Numbers of the first are rounded in
+decimal, halves away from zero.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def made(name: str) -> str:
 
 @dataclass
 class Options:
-    pages: tuple[Path, ...] = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    pages: tuple[Path, ...] = tuple(sorted((ROOT / "docs").glob("*.md")))
     check: bool = False
     """Write nothing; fail where a table differs from its record."""
 

@@ -47,7 +47,7 @@ answer:
         --methods guided annealed descent map randomised-map svi langevin nuts guide prior \
         --output examples/results/digits_simulated
 
-The tables of README and docs are made of the records by `benchmarks/tables.py`.
+`benchmarks/tables.py` makes the tables of docs from the records.
 
 Earlier tables, of the generators with Gaussian noise:
 

@@ -14,7 +14,22 @@ PAGES = [
     *sorted(DOCS.glob("adding_a_*.md")),
     *(
         DOCS / f"{name}.md"
-        for name in ("cgml", "completing", "cooperative", "energies", "generators", "rbm", "score_matching", "translation")
+        for name in (
+            "cgml",
+            "completing",
+            "cooperative",
+            "energies",
+            "first_steps",
+            "generators",
+            "kernels",
+            "rbm",
+            "score_matching",
+            "superresolution",
+            "table",
+            "translation",
+            "trust",
+            "unknown_class",
+        )
     ),
 ]
 

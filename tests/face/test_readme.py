@@ -1,37 +1,40 @@
-"""The code of the README's section on contexts runs as it stands, but for the length of its runs."""
+"""The code of the README runs as it stands."""
 
 import re
 from pathlib import Path
 
 import pytest
-import torch
 
-from cogen.models import Classes, GeneratorConfig, save_generator
-from cogen.models.networks.architectures import ConditionalGenerator
+from cogen.command_line import main
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
-
-ROOT = Path(__file__).parents[2]
-SHORT = {"num_warmup": 4, "num_samples": 1, "num_chains": 8, "pilot": 8}
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
 
 
-def code_of(text):
-    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    assert blocks
-    code = "\n".join(blocks)
-    for name, value in SHORT.items():
-        code = re.sub(rf'("?{name}"?[=:] ?)\d+', rf"\g<1>{value}", code)
-    return code.replace('"seed": 0', '"seed": 0, "progress": False')
+def blocks(language):
+    return [text for name, text in BLOCKS if name == language]
 
 
-def test_the_section_on_contexts(tmp_path, monkeypatch):
+def test_every_block_is_run_below():
+    assert [name for name, _ in BLOCKS] == ["sh", "python"]
+
+
+@pytest.mark.slow
+def test_the_commands(tmp_path, monkeypatch, capsys):
+    """The first installs the package, which `.ci/run` does; the second runs here."""
+    install, complete = (line.split("#")[0].split() for line in blocks("sh")[0].splitlines())
+    assert install == ["pip", "install", "."]
     monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    inner = {"latent_dim": 3 + 10, "event_shape": (1, 28, 28), "hidden": (4,)}
-    arguments = {"architecture": "DenseGenerator", "num_classes": 10, "arguments": inner}
-    config = GeneratorConfig("ConditionalGenerator", arguments, 3, (1, 28, 28), (-1, 1), 0.7, contexts={"label": Classes(10)})
-    save_generator("my-digits", ConditionalGenerator(**arguments), config)
-    section = (ROOT / "README.md").read_text().split("## A class or an image as context")[1].split("\n## ")[0]
+    assert complete[0] == "cogen"
+    main(complete[1:])
+    assert "nothing looks wrong" in capsys.readouterr().out
+    assert (tmp_path / "cogen-output" / "report.html").exists()
+    assert (tmp_path / "cogen-output" / "completions.png").exists()
+
+
+@pytest.mark.slow
+def test_the_python(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     found: dict = {}
-    exec(code_of(section), found)
-    assert found["context_probabilities"](found["posterior"])["label"].shape == (16, 10)
+    exec(compile(blocks("python")[0], "README.md", "exec"), found)
+    assert found["posterior"]["predictions"]["x_mean"].shape == (4, 1, 28, 28)
