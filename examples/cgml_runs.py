@@ -343,7 +343,6 @@ def table(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return {score: np.mean([each["rows"][row][score] for each in of_seeds], axis=0) for score in of_seeds[0]["rows"][row]}
 
     means = {key: of_item(key[1], of_seeds) for key, of_seeds in found.items()}
-    of_cgml = {row: values for (name, row), values in means.items() if name.startswith("cgml")}
     lines = []
     for (name, row), values in means.items():
         of_seeds, (_, comma, group) = found[name, row], row.partition(", ")
@@ -353,7 +352,7 @@ def table(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         line["operations"] = of_seeds[0].get("operations")
         line |= {score: float(np.nanmean(each)) for score, each in values.items()}
         for which, suffix in (("predicted", ""), ("random", "_random")):
-            first = of_cgml.get(which + comma + group)
+            first = means.get((name if name.startswith("cgml") else "cgml", which + comma + group))
             if first is not None and first is not values:
                 for score in ("energy_score", "crps"):
                     apart = paired_difference(values[score], first[score][: line["items"]])

@@ -185,12 +185,13 @@ def _any_size(array: np.ndarray, path: Path) -> np.ndarray:
 # --- what is seen --------------------------------------------------------------------------------------------------
 
 
-def read_seen(mask: str, originals: Sequence[Original], *, invert: bool = False) -> list[np.ndarray]:
+def read_seen(mask: str, originals: Sequence[Original], *, invert: bool = False, total: int = 0) -> list[np.ndarray]:
     """Where each of the originals is seen, (height, width).
 
     :param mask: a picture or a folder of pictures, white where the original is seen; "alpha" for what is opaque, "nan" for the
         finite numbers of an array. One picture serves all originals of its size; several go with those of the same name.
     :param invert: white is hidden.
+    :param total: how many images there are, of which the originals are the first.
 
     Raises ValueError for masks that are missing, of another size, or show nothing or everything.
     """
@@ -203,7 +204,7 @@ def read_seen(mask: str, originals: Sequence[Original], *, invert: bool = False)
         if all(each.all() for each in found):
             raise ValueError("--mask nan: none of the images holds a NaN")
     else:
-        masks = matched(read_originals(mask, (1, *originals[0].size)), originals, "--mask")
+        masks = matched(read_originals(mask, (1, *originals[0].size)), originals, "--mask", total)
         found = [each.shown.mean(axis=0) >= 0.5 for each in masks]
     if invert:
         found = [~each for each in found]
@@ -224,15 +225,19 @@ def read_seen(mask: str, originals: Sequence[Original], *, invert: bool = False)
     return found
 
 
-def matched(files: Sequence[Original], originals: Sequence[Original], option: str) -> list[Original]:
+def matched(files: Sequence[Original], originals: Sequence[Original], option: str, total: int = 0) -> list[Original]:
     """One of the files for each of the originals: the only one, those of the same names, or as many images of an array.
+
+    :param total: how many images there are, of which the originals are the first.
 
     Raises ValueError where an original has none.
     """
     if len(files) == 1:
         return list(files) * len(originals)
     of_arrays = files[0].form.layout is not None or originals[0].form.layout is not None
-    if of_arrays and len(files) >= len(originals):
+    if of_arrays:
+        if len(files) not in (len(originals), total):
+            raise ValueError(f"{option}: {len(files)} images for {len(originals)} items: give one for all or one for each")
         return list(files[: len(originals)])
     named = {each.name: each for each in files}
     missing = [each.name for each in originals if each.name not in named]

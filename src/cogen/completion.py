@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cogen.algorithms import Plan, certificate_run, check_algorithm, executor_of, kernel_of
+from cogen.answer import Answer
 from cogen.by_energy import as_units, check_of_energy, clamped_model, is_density, is_machine, mask_of_all, short_run
 from cogen.compiled_before import remember_compiled
 from cogen.conditions import NOISE_OF_VIEW, noise_model, view_named
@@ -120,33 +121,6 @@ def diagnose(path: Path) -> None:
 
 
 # --- from options to an answer -------------------------------------------------------------------------------------
-
-
-@dataclass
-class Answer:
-    """Draws of completed images, and what they are scored by.
-
-    :param sampler: its name, for people.
-    :param shape: of an item, (channel, height, width).
-    :param value_range: of the pixels.
-    :param draws: x of draws (chain, draw, item, *shape), thinned.
-    :param labels: ``log_weight`` and ``group`` of `score_completions`, where there are any.
-    :param hidden: True where a pixel is scored, (item, *shape).
-    :param noise: ``noise`` or ``noise_scale`` of the same.
-    :param scale: the standard deviation of what is observed, NaN where there is none or more than one.
-    :param misfit: the mean squared error of the seen part, (item,); NaN where it is exact.
-    """
-
-    sampler: str
-    posterior: Any
-    shape: tuple[int, ...]
-    value_range: tuple[float, float]
-    draws: np.ndarray
-    labels: dict[str, Any]
-    hidden: np.ndarray
-    noise: dict[str, Any]
-    scale: float
-    misfit: np.ndarray
 
 
 def _by_generator(options: Complete, executor: Any) -> tuple[Job, Answer]:
@@ -436,7 +410,8 @@ def _write(
     write_configuration(folder / "run.toml", options, versions())
     images = completed_images(options, job, answer, draws)
     images.write(folder / COMPLETED, options.keep_draws)
-    write_report(folder, options, job, images, posterior, metrics, findings)
+    rows, notes = rows_of(metrics), notes_of(job, posterior)
+    write_report(folder, options, job, images, posterior, metrics, findings, rows, notes)
 
 
 def _some_draws(options: Complete, answer: Answer, count: int) -> np.ndarray:

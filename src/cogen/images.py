@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cogen.answer import Answer
 from cogen.job import Job
 from cogen.models.data.originals import Form, Original, write_completed, write_spreads
 from cogen.models.data.windows import Window, in_place, resampled
 from cogen.options import Complete
-
-if TYPE_CHECKING:
-    from cogen.completion import Answer
 
 
 @dataclass(frozen=True)

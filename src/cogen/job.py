@@ -29,6 +29,7 @@ class Job:
     :param shown: where the items are, (item, height, width).
     :param truth: the whole items, None where nobody knows them.
     :param observed: the images are what the view shows, and no x.
+    :param total: how many images there are, of which these are the first.
     """
 
     items: np.ndarray
@@ -39,6 +40,7 @@ class Job:
     shown: np.ndarray | None = None
     truth: np.ndarray | None = None
     observed: bool = False
+    total: int = 0
     notes: list[str] = field(default_factory=list)
 
 
@@ -82,21 +84,23 @@ def job_of(options: Complete, config: Any) -> Job:
         notes.append(f"{len(originals)} of {len(found)} images: --count {len(found)} completes all of them")
     if options.mask is None and (seen_items := _as_observed(asked, originals, config)) is not None:
         windows = [Window(k, 0, 0, *each.size) for k, each in enumerate(originals)]
-        return Job(seen_items, [_name(each) for each in originals], originals, windows, observed=True, notes=notes)
-    seen = None if options.mask is None else read_seen(options.mask, originals, invert=options.invert_mask)
+        return Job(
+            seen_items, [_name(each) for each in originals], originals, windows, observed=True, total=len(found), notes=notes
+        )
+    seen = None if options.mask is None else read_seen(options.mask, originals, invert=options.invert_mask, total=len(found))
     windows = windows_of(originals, shape, options.fit, seen)
     names = [_name(originals[w.original]) + (f" ({w.left}, {w.top})" if options.fit == "patch" else "") for w in windows]
     items, shown = items_of(originals, windows, shape, config.value_range, seen)
     if seen is None:
         if np.isnan(items).any():
             raise ValueError(f"{options.images} holds NaN: give --mask nan, if these are the pixels to complete")
-        return Job(items, names, originals, windows, truth=items, notes=notes)
+        return Job(items, names, originals, windows, truth=items, total=len(found), notes=notes)
     truth = None
     if options.truth is not None:
-        whole = matched(read_originals(options.truth, shape, options.range), originals, "--truth")
+        whole = matched(read_originals(options.truth, shape, options.range), originals, "--truth", len(found))
         _check_sizes(whole, originals, options.truth)
         truth, _ = items_of(whole, windows, shape, config.value_range)
-    return Job(items, names, originals, windows, seen, shown, truth, notes=notes)
+    return Job(items, names, originals, windows, seen, shown, truth, total=len(found), notes=notes)
 
 
 def context_items(job: Job, options: Complete, path: Path, option: str, shape: Sequence[int], value_range: Any) -> np.ndarray:
@@ -105,7 +109,7 @@ def context_items(job: Job, options: Complete, path: Path, option: str, shape: S
     Raises ValueError where they are missing, or of another size than the originals.
     """
     of_array = options.range if path.suffix.lower() in (".npy", ".npz") else None
-    found = matched(read_originals(path, shape, of_array), job.originals, option)
+    found = matched(read_originals(path, shape, of_array), job.originals, option, job.total)
     windows = job.windows
     if any(each.size != original.size for each, original in zip(found, job.originals, strict=True)):
         windows = windows_of(found, shape, options.fit if options.fit != "patch" else None)

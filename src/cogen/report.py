@@ -39,11 +39,15 @@ def write_report(
     posterior: Any,
     metrics: dict[str, Any],
     findings: list[str] | None,
+    rows: list[tuple[str, str, str]],
+    notes: list[str],
 ) -> None:
-    """Write FOLDER/report.html, of what stands in the folder and what was made."""
-    from jinja2 import Environment
+    """Write FOLDER/report.html, of what stands in the folder and what was made.
 
-    from cogen.completion import notes_of, rows_of
+    :param rows: part, label and value of what was measured.
+    :param notes: what is worth knowing and no fault.
+    """
+    from jinja2 import Environment
 
     template = files("cogen").joinpath("report.html.jinja").read_text(encoding="utf-8")
     asked = [f"--mask {options.mask}"] if options.mask is not None else []
@@ -59,10 +63,10 @@ def write_report(
             chains=options.chains,
             samples=options.samples,
             findings=None if findings is None else [in_options(each) for each in findings],
-            notes=notes_of(job, posterior),
+            notes=notes,
             cards=[_card(job, images, k) for k in range(min(SHOWN, len(images.originals)))],
             left_out=max(0, len(images.originals) - SHOWN),
-            rows=rows_of(metrics),
+            rows=rows,
             items=_item_rows(job, metrics),
             annealing=_encoded_file(folder / "annealing.png"),
             path=_path(posterior),

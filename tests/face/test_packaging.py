@@ -64,7 +64,7 @@ def test_no_package_imports_torch_or_jax():
 def test_what_the_face_exports():
     import cogen
 
-    names = {"CoGenerator", "Run", "infer", "views", "load_generator", "save_generator", "__version__"}
+    names = {"CoGenerator", "Run", "infer", "views", "load_generator", "load_run", "save_generator", "__version__"}
     assert set(cogen.__all__) == names
     assert all(getattr(cogen, name) is not None for name in names)
     assert SETUP["project"]["version"] == cogen.__version__

@@ -6,6 +6,7 @@ import re
 import shutil
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -234,7 +235,10 @@ def test_labels_are_one_for_all_images_or_one_for_each(conditional, label, wante
     from cogen.given import contexts_given
 
     generator = load_generator(conditional / "named")
-    assert contexts_given(Complete(label=tuple(label)), generator, np.zeros((3, 1, 8, 8)))["label"].tolist() == wanted
+    assert (
+        contexts_given(Complete(label=tuple(label)), generator, SimpleNamespace(items=np.zeros((3, 1, 8, 8))))["label"].tolist()
+        == wanted
+    )
 
 
 @pytest.mark.parametrize(
@@ -385,7 +389,10 @@ def test_a_condition_image_is_given_to_what_takes_one(pairs, tmp_path, capsys):
     capsys.readouterr()
     given = ["--context", f"condition={tmp_path / 'c.npy'}"]
     for options, reason in (
-        ([], r"give --context condition=PICTURES, one for all images or one for each, of the shape \(3, 8, 8\)"),
+        (
+            [],
+            r"give --context condition=PICTURES, one for all images or one of the same name for each, of the shape \(3, 8, 8\)",
+        ),
         (["--context", "photo=a.png"], "--context photo=a.png: .* takes --context condition=PICTURES"),
         (["--context", "condition=a.png", "--context", "condition=b.png"], "condition is given twice"),
         (["--context", f"condition={tmp_path / 'three.npy'}"], "3 images for 2 items: give one for all or one for each"),
