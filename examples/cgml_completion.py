@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 import tyro
-from cgml_runs import Common, Task, accuracy, add, build, experiment, smallest_features
+from cgml_runs import Common, Task, add, classes_read, experiment
 from torch import Tensor
 
 from cogen.models import views
@@ -114,16 +114,12 @@ def task_of(options: Options) -> Task:
     return Task(train, Squares(), x, condition, hidden.expand_as(x), view=view, show=pasted, groups=groups)
 
 
-def classes_read(data: ImageData, options: Options, task: Task, families: dict[str, Any]) -> dict[str, float]:
-    """Accuracy on the test set of a linear classifier on the smallest features of every encoder, and on the pixels."""
+def of_images(data: ImageData, options: Options, task: Task, families: dict[str, Any]) -> dict[str, float]:
+    """Accuracies by pixels and by the features of every encoder (`cgml_runs.classes_read`)."""
     parts = [Alike()(torch.from_numpy(part))[0] for part in (data.train, data.test)]
-    labels = data.train_labels, data.test_labels
-    found = {"pixels": accuracy(*(part.flatten(1).numpy() for part in parts), *labels)}
-    untrained = build("l1", options.seeds[0], options, task)
     whole = [torch.cat([part, torch.ones_like(part[:, :1])], dim=1) for part in parts]
-    for name, family in {"not trained": untrained, **families}.items():
-        found[name] = accuracy(*(smallest_features(family, part) for part in whole), *labels)
-    return found
+    raw = {"pixels": [part.flatten(1).numpy() for part in parts]}
+    return classes_read(raw, whole, (data.train_labels, data.test_labels), families, options, task)  # type: ignore[arg-type]
 
 
 def main(options: Options) -> dict[str, Any]:
@@ -141,7 +137,7 @@ def main(options: Options) -> dict[str, Any]:
         record = {"data": Path(options.data).name, "paper": PAPER}
         found = experiment(options, task, record, {"seen": task.condition[few, :-1]}, keep=other is not None)
         if other is not None:
-            found["classified"] = classes_read(other, options, task, found.pop("families"))
+            found["classified"] = of_images(other, options, task, found.pop("families"))
             add(options.output, classified=found["classified"])
             for name, share in found["classified"].items():
                 print(f"classified by the features of {name}: {share:.3f}")

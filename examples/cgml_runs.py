@@ -474,6 +474,26 @@ def accuracy(train: np.ndarray, test: np.ndarray, train_labels: np.ndarray, test
     return float(model.score(scaler.transform(test), test_labels))
 
 
+def classes_read(
+    raw: dict[str, list[np.ndarray]],
+    whole: list[Tensor],
+    labels: tuple[np.ndarray, np.ndarray],
+    families: dict[str, Any],
+    options: Common,
+    task: Task,
+) -> dict[str, float]:
+    """Accuracy on the test set of a linear classifier on the smallest features of every encoder, and on what ``raw`` names.
+
+    :param raw: training and test features, (item, feature) each; ``whole`` the conditions without a hole of both.
+    """
+    found = {name: accuracy(*parts, *labels) for name, parts in raw.items()}
+    untrained = build("l1", options.seeds[0], options, task)
+    for name, family in {"not trained": untrained, **families}.items():
+        train, test = (smallest_features(family, part) for part in whole)
+        found[name] = accuracy(train, test, *labels)
+    return found
+
+
 def add(path: Path, **found: Any) -> None:
     """To the record of a call."""
     path = path.with_name(f"{path.name}.json")

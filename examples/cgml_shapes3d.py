@@ -34,7 +34,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
-from cgml_runs import Common, Task, accuracy, add, build, experiment, smallest_features
+from cgml_runs import Common, Task, add, classes_read, experiment
 from torch import Tensor
 
 from cogen.models.data.shapes import Shapes, load_shapes, radial, solids
@@ -171,15 +171,11 @@ def task_of(shapes: Shapes, maps: Maps, options: Options) -> Task:
     return Task((maps.train,), corrupt, x, condition, show=pictures(maps, options), extra=extra)
 
 
-def classes_read(shapes: Shapes, maps: Maps, options: Options, task: Task, families: dict[str, Any]) -> dict[str, float]:
-    """Accuracy on the test set of a linear classifier on the smallest features of every encoder, and on the maps."""
-    labels = shapes.train_labels, shapes.test_labels
-    found = {"coefficients": accuracy(*(maps.coefficients(part) for part in (maps.train, maps.test)), *labels)}
-    untrained = build("l1", options.seeds[0], options, task)
+def of_shapes(shapes: Shapes, maps: Maps, options: Options, task: Task, families: dict[str, Any]) -> dict[str, float]:
+    """Accuracies by coefficients and by the features of every encoder (`cgml_runs.classes_read`)."""
+    raw = {"coefficients": [maps.coefficients(part) for part in (maps.train, maps.test)]}
     whole = [torch.cat([part, torch.ones_like(part)], dim=1) for part in (maps.train, maps.test)]
-    for name, family in {"not trained": untrained, **families}.items():
-        found[name] = accuracy(*(smallest_features(family, part) for part in whole), *labels)
-    return found
+    return classes_read(raw, whole, (shapes.train_labels, shapes.test_labels), families, options, task)
 
 
 def main(options: Options) -> dict[str, Any]:
@@ -200,7 +196,7 @@ def main(options: Options) -> dict[str, Any]:
         about["known"] = {name: {score: float(v.mean()) for score, v in found.items()} for name, found in known.items()}
         shown = {"corrupted": task.show(task.condition[few, :1], task.condition[few])}
         record = experiment(options, task, about, shown, keep=True)
-        record["classified"] = classes_read(shapes, maps, options, task, record.pop("families"))
+        record["classified"] = of_shapes(shapes, maps, options, task, record.pop("families"))
     except (OSError, ValueError, ImportError) as error:
         sys.exit(f"cgml_shapes3d: {error}")
     for name, found in record["known"].items():

@@ -76,6 +76,17 @@ def load_images(
         array = fitted(read_arrays(path, ["images"])["images"], str(path), shape)
         values = as_values(array, str(path), value_range, data_range)
         return on_white(values, value_range) if values.shape[1] > shape[0] else values
+    return np.stack([_load_picture(p, shape, value_range) for p in picture_files(path, data_range)])
+
+
+def picture_files(path: Path, data_range: tuple[float, float] | None = None) -> list[Path]:
+    """The one picture of a path, or those in a folder and its subfolders, in natural order.
+
+    :param data_range: of an array; pictures have none.
+
+    Raises FileNotFoundError where there is nothing to read, and ValueError for another kind of file and for a ``data_range``.
+    Warns, in one line, of the files of a folder that are not read.
+    """
     if path.is_dir():
         files, others = pictures_below(path)
         if not files:
@@ -89,7 +100,7 @@ def load_images(
     else:
         raise ValueError(f"{path}: cannot tell the kind of file; known are {', '.join(PICTURE_SUFFIXES + ARRAY_SUFFIXES)}")
     no_data_range(path, data_range)
-    return np.stack([_load_picture(p, shape, value_range) for p in files])
+    return files
 
 
 def pictures_below(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -21,17 +21,9 @@ from cogen.models.data.image_arrays import (
     check_data_range,
     data_bounds,
     fitted,
-    no_data_range,
     read_arrays,
 )
-from cogen.models.data.image_files import (
-    PICTURE_SUFFIXES,
-    deep_values,
-    open_picture,
-    pictures_below,
-    some_of,
-    warn_of_unread,
-)
+from cogen.models.data.image_files import deep_values, open_picture, picture_files
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -112,19 +104,7 @@ def read_originals(
     check_data_range(data_range)
     if path.suffix.lower() in ARRAY_SUFFIXES and path.is_file():
         return _images_of_array(path, tuple(event_shape), data_range)
-    if path.is_dir():
-        files, others = pictures_below(path)
-        if not files:
-            found = f", only {some_of(others, path)}" if others else ""
-            raise FileNotFoundError(f"folder {path} holds no picture ({', '.join(PICTURE_SUFFIXES)}){found}")
-        warn_of_unread(path, others)
-    elif not path.exists():
-        raise FileNotFoundError(f"no image file or folder at {path}")
-    elif path.suffix.lower() in PICTURE_SUFFIXES:
-        files = [path]
-    else:
-        raise ValueError(f"{path}: cannot tell the kind of file; known are {', '.join(PICTURE_SUFFIXES + ARRAY_SUFFIXES)}")
-    no_data_range(path, data_range)
+    files = picture_files(path, data_range)
     root = path if path.is_dir() else path.parent
     names = [str(file.relative_to(root).with_suffix("")) for file in files]
     if len(set(names)) < len(names):  # a.png beside a.jpg: files of one name would be written twice

@@ -83,7 +83,7 @@ def job_of(options: Complete, config: Any) -> Job:
     if options.images is not None and len(found) > len(originals):
         notes.append(f"{len(originals)} of {len(found)} images: --count {len(found)} completes all of them")
     if options.mask is None and (seen_items := _as_observed(asked, originals, config)) is not None:
-        windows = [Window(k, 0, 0, *each.size) for k, each in enumerate(originals)]
+        windows = windows_of(originals, shape, "resize")
         return Job(
             seen_items, [_name(each) for each in originals], originals, windows, observed=True, total=len(found), notes=notes
         )
@@ -145,8 +145,7 @@ def _as_observed(asked: tuple[str, ...], originals: list[Original], config: Any)
         return None
     if asked[0] == "gray" and any(len(each.numbers) > 1 for each in originals):
         return None
-    windows = [Window(k, 0, 0, *each.size) for k, each in enumerate(originals)]
-    return items_of(originals, windows, shape, config.value_range)[0]
+    return items_of(originals, windows_of(originals, shape), shape, config.value_range)[0]
 
 
 def _check_sizes(whole: list[Original], originals: list[Original], path: Path) -> None:
