@@ -160,7 +160,7 @@ def task_of(options: Options) -> Task:
 @torch.no_grad()
 def uncertainties(family: Any, task: Task, path: Path) -> list[dict[str, Any]]:
     """For each group of items: the mean standard deviation of colours, the mean error, and over the items their rank
-    correlation, all of them with standard errors where they are means. Writes a picture of some maps."""
+    correlation; means have standard errors. Writes a picture of some maps."""
     from scipy.stats import spearmanr
 
     ends = ways_of(family, task, starts(family, task, 1))["predicted"][0, -1]
