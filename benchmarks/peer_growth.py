@@ -47,7 +47,7 @@ def tempered(seen: CoGenerator, particles: int) -> Callable:
         target = numpyro_target(lambda: seen.numpyro(data))
         smc = blackjax.tempered_smc.build_kernel(
             lambda u: target.reference(u).sum(),
-            lambda u: target.tilt(u).sum(),
+            lambda u: target.increment(u).sum(),
             blackjax.hmc.build_kernel(),
             blackjax.hmc.init,
             systematic,

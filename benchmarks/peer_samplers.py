@@ -191,7 +191,7 @@ def tempered(target: Target, particles: int, moves: int, dense: bool = False) ->
     def run(key: Array, numbers: Numbers) -> Outcome:
         smc = blackjax.adaptive_tempered_smc.build_kernel(
             lambda u: target.reference(u).sum(),
-            lambda u: target.tilt(u).sum(),
+            lambda u: target.increment(u).sum(),
             step,
             blackjax.hmc.init,
             systematic,
@@ -238,7 +238,7 @@ def prior_importance(target: Target, draws: int, at_once: int) -> Callable:
     def run(key: Array, _: Any) -> Outcome:
         def weigh(key: Array) -> tuple[Array, Array]:
             u = jax.vmap(target.draw)(jax.random.split(key, at_once))
-            return u, jax.vmap(lambda v: target.tilt(v).sum())(u)
+            return u, jax.vmap(lambda v: target.increment(v).sum())(u)
 
         u, log_weight = jax.lax.map(weigh, jax.random.split(key, draws // at_once))
         log_weight = log_weight.ravel()
@@ -258,7 +258,7 @@ def tfp_annealed(target: Target, particles: int, steps: int, leapfrog: int, step
         z, log_weight, _ = tfp.mcmc.sample_annealed_importance_chain(
             num_steps=steps,
             proposal_log_prob_fn=jax.vmap(lambda u: target.reference(u).sum()),
-            target_log_prob_fn=jax.vmap(lambda u: target.reference(u).sum() + target.tilt(u).sum()),
+            target_log_prob_fn=jax.vmap(lambda u: target.reference(u).sum() + target.increment(u).sum()),
             current_state=start,
             make_kernel_fn=lambda density: tfp.mcmc.HamiltonianMonteCarlo(density, step_size, leapfrog),
             seed=key,

@@ -314,7 +314,7 @@ def pocomc_runs(case: Case, seeds: int) -> Runs | None:
     from scipy import stats
 
     target, batch, runs = target_of(case.seen), 256, Runs()
-    many = jax.jit(jax.vmap(lambda u: target.tilt(u).sum()))
+    many = jax.jit(jax.vmap(lambda u: target.increment(u).sum()))
     many(jnp.zeros((batch, target.dim)))
     calls = [0]
 

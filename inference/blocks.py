@@ -278,7 +278,7 @@ class JaxProgram:
     def _convolves(self, first: Items) -> bool:
         def density(item: Items) -> Array:
             target = self._target(item)
-            return target.tilt(jnp.zeros(target.dim)).sum()
+            return target.increment(jnp.zeros(target.dim)).sum()
 
         return has_convolutions(density, jax.tree.map(lambda a: a[0], first))
 

@@ -122,7 +122,7 @@ class VariationalKernel(Kernel):
             return params
         (loc,) = (value for name, value in params.items() if name.endswith("_loc"))
         loc = loc[coordinate_order(self.guide)]  # type: ignore[arg-type]
-        hessian = jax.hessian(lambda u: -(target.reference(u).sum() + target.tilt(u).sum()))(loc)
+        hessian = jax.hessian(lambda u: -(target.reference(u).sum() + target.increment(u).sum()))(loc)
         return {"loc": loc, "precision_matrix": hessian}
 
     def init(self, target: Target, key: Array, start: Start) -> VariationalState:
@@ -157,7 +157,7 @@ class VariationalKernel(Kernel):
         fitted = GuideStart(self.density, self.parameters(target, state), prior_share=0.0)
         guided = numpyro_target(model, args, kwargs, initial=fitted)
         u = jax.vmap(guided.draw)(chain_keys(key, self.num_chains))
-        ratio = jax.vmap(lambda v: guided.tilt(v).sum())(u)
+        ratio = jax.vmap(lambda v: guided.increment(v).sum())(u)
         ratio = jnp.where(jnp.isnan(ratio), -jnp.inf, ratio)
         log_sum = jnp.logaddexp(state.log_sum, ratio)
         size = self.num_chains // self.populations

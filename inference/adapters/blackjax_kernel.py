@@ -116,7 +116,7 @@ class BlackJAXSettings:
             solver = parameters.pop("root_solver", None) or _dichotomy()
             return self.algorithm(
                 lambda u: target.reference(u).sum(),
-                lambda u: target.tilt(u).sum(),
+                lambda u: target.increment(u).sum(),
                 root_solver=lambda function, low, high: jnp.where(last, high, solver(function, low, high)),
                 **parameters,
             )
@@ -394,7 +394,7 @@ class BlackJAX(EnsembleKernel, settings=BlackJAXSettings, kernel=BlackJAXKernel)
 
 def log_density(target: Target, u: Array) -> Array:
     """At beta = 1, a plain sum."""
-    return target.reference(u).sum() + target.tilt(u).sum()
+    return target.reference(u).sum() + target.increment(u).sum()
 
 
 def _recognise(algorithm: Any) -> tuple[str, inspect.Signature]:

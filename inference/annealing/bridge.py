@@ -1,7 +1,7 @@
 """The evidence of a tempered run from both ends of every rise of beta: Bennett's acceptance ratio.
 
 The weights of annealed importance sampling look at a rise from beta to beta' from one end only: Z'/Z = E_beta[exp(r l)],
-with the rise r = beta' - beta and the tilt l. The particles that have then moved at beta' look back at the same ratio. With
+the rise r = beta' - beta and the increments l (see `targets`). Particles that have moved at beta' give the same ratio. With
 w and w' the normalised weights of the particles l before and l' after the moves, log Z'/Z is the c at which both ends agree,
 
     sum_i w_i s(r l_i - c) = sum_j w'_j s(c - r l'_j),        s(a) = 1 / (1 + exp(-a)),
@@ -31,26 +31,30 @@ HALVINGS = 40
 class Bridge(NamedTuple):
     """The near end of the last rise, and the evidence of each slot's population up to it; all (chain,)."""
 
-    tilt: Array
+    increment: Array
     log_weight: Array
     rise: Array
     log_evidence: Array
 
 
-def advance(bridge: Bridge, tilt: Array, log_weight: Array, rise: Array, leaves: Array, arrives: Array, count: int) -> Bridge:
+def advance(
+    bridge: Bridge, increment: Array, log_weight: Array, rise: Array, leaves: Array, arrives: Array, count: int
+) -> Bridge:
     """The particles of ``count`` populations have moved. Where ``arrives``, they are the far end of the last rise and complete
     its ratio; where ``leaves``, they are the near end of the next, of this ``rise``."""
-    grouped = [a.reshape(count, -1) for a in (bridge.tilt, bridge.log_weight, tilt, log_weight, bridge.rise)]
+    grouped = [a.reshape(count, -1) for a in (bridge.increment, bridge.log_weight, increment, log_weight, bridge.rise)]
     ratio = jax.vmap(lambda near, w, far, v, r: log_ratio(near, w, far, v, r[0]))(*grouped)
-    ratio = jnp.repeat(ratio, tilt.shape[0] // count, total_repeat_length=tilt.shape[0])
+    ratio = jnp.repeat(ratio, increment.shape[0] // count, total_repeat_length=increment.shape[0])
     evidence = bridge.log_evidence + jnp.where(arrives, ratio, 0.0)
-    here = Bridge(tilt, log_weight, jnp.full_like(tilt, rise), evidence)
+    here = Bridge(increment, log_weight, jnp.full_like(increment, rise), evidence)
     return jax.tree.map(lambda new, old: jnp.where(leaves, new, old), here, bridge._replace(log_evidence=evidence))
 
 
 def log_ratio(near: Array, log_weight_near: Array, far: Array, log_weight_far: Array, rise: Array) -> Any:
-    """log Z(beta + rise) / Z(beta) from tilts (n,) at beta and at beta + rise with their log weights; -inf if all are dead."""
-    (a, w), (b, v) = (_alive(rise * tilt, weight) for tilt, weight in ((near, log_weight_near), (far, log_weight_far)))
+    """log Z(beta + rise) / Z(beta) from increments (n,) at beta and at beta + rise with log weights; -inf if all are dead."""
+    (a, w), (b, v) = (
+        _alive(rise * increment, weight) for increment, weight in ((near, log_weight_near), (far, log_weight_far))
+    )
     share, far_share = (jnp.log(jnp.maximum(weight.sum(), jnp.finfo(weight.dtype).tiny)) for weight in (w, v))
 
     def halve(_: Any, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -66,12 +70,12 @@ def log_ratio(near: Array, log_weight_near: Array, far: Array, log_weight_far: A
     return jnp.where(dead, -jnp.inf, 0.5 * (low + high))
 
 
-def _alive(tilt: Array, log_weight: Array) -> tuple[Array, Array]:
-    """Tilts and weights. A particle whose tilt is no number has the density 0 behind the rise: it adds nothing to the sums, but
-    its weight is not the others' (they sum to what they had)."""
+def _alive(increment: Array, log_weight: Array) -> tuple[Array, Array]:
+    """Increments and weights. A particle with a non-finite increment has density 0 after the rise: it adds nothing to the
+    sums, and its weight is not given to the others."""
     weighted = jnp.isfinite(log_weight)
-    counts = weighted & jnp.isfinite(tilt)
+    counts = weighted & jnp.isfinite(increment)
     total = logsumexp(jnp.where(weighted, log_weight, -jnp.inf))
     weight = jnp.where(counts, jnp.exp(log_weight - total), 0.0)
-    any_of_them = jnp.nan_to_num(jnp.nanmin(jnp.where(counts, tilt, jnp.nan)))  # so that the bounds stay theirs
-    return jnp.where(counts, tilt, any_of_them), weight
+    any_of_them = jnp.nan_to_num(jnp.nanmin(jnp.where(counts, increment, jnp.nan)))  # so that the bounds stay theirs
+    return jnp.where(counts, increment, any_of_them), weight

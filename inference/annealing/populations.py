@@ -80,9 +80,9 @@ def distinct(labels: Array) -> Array:
     return jnp.zeros(labels.shape[-1], jnp.int32).at[labels].set(1).sum()
 
 
-def add_log_weight(particles: W, increment: Sum) -> W:
+def add_log_weight(particles: W, gain: Sum) -> W:
     """Add to the log weights; a particle whose weight is no longer finite is dead (-inf)."""
-    return particles._replace(log_weight=cleaned(particles.log_weight + increment))
+    return particles._replace(log_weight=cleaned(particles.log_weight + gain))
 
 
 def cleaned(log_weight: Sum) -> Sum:

@@ -7,7 +7,7 @@ them (Neal 2001, Eq. 3). The low end decides success: a first beta that is too l
 
 `Adaptive` chooses as it runs, per item: the next beta is where the conditional effective sample size of the step,
 
-    CESS = (sum_i W_i v_i)^2 / sum_i W_i v_i^2,     v_i = exp((beta' - beta) tilt_i),
+    CESS = (sum_i W_i v_i)^2 / sum_i W_i v_i^2,     v_i = exp((beta' - beta) increment_i),
 
 with the current normalised weights W, falls to a given fraction (Zhou, Johansen and Aston 2016, Toward automatic model
 comparison, Eq. 3.16). The choice looks at the particles it weighs, so such an evidence is not unbiased; `Ladder.of(pilot)`
@@ -133,20 +133,22 @@ class Adaptive:
         if not 0.0 < self.conditional_ess < 1.0:
             raise ValueError(f"Adaptive(conditional_ess={self.conditional_ess}): a fraction between 0 and 1")
 
-    def next(self, beta: Array, tilt: Sum, log_weight: Array, surplus: int = 1) -> Array:
-        """The next inverse temperature of particles with these tilts and log weights, both (chain,): that leaves the fraction
-        effective, or, of ``surplus`` times as many particles as will go on, as many of them."""
+    def next(self, beta: Array, increment: Sum, log_weight: Array, surplus: int = 1) -> Array:
+        """The next inverse temperature of particles with these increments and log weights, both (chain,).
+
+        It leaves the fraction effective or, with ``surplus`` times as many particles as will be kept, as many as will be kept.
+        """
         fraction = self.conditional_ess / surplus
         room = jnp.log(1.0 - beta)
 
         def halve(_: Any, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
             low, high = bounds
             middle = 0.5 * (low + high)
-            good = conditional_ess(jnp.exp(middle), tilt, log_weight) >= fraction
+            good = conditional_ess(jnp.exp(middle), increment, log_weight) >= fraction
             return jnp.where(good, middle, low), jnp.where(good, high, middle)
 
         low, _ = jax.lax.fori_loop(0, _BISECTIONS, halve, (jnp.log(real(_SMALLEST_RISE)), room))
-        whole = conditional_ess(1.0 - beta, tilt, log_weight) >= fraction
+        whole = conditional_ess(1.0 - beta, increment, log_weight) >= fraction
         risen = jnp.maximum(beta + jnp.exp(low), jnp.nextafter(beta, real(1.0)))
         return jnp.where(whole, 1.0, jnp.minimum(risen, 1.0))
 
@@ -212,15 +214,15 @@ def annealing_path(run: Any, statistic: str) -> np.ndarray:
     return np.atleast_2d(np.asarray(path[statistic].values).T)
 
 
-def conditional_ess(rise: Array, tilt: Sum, log_weight: Array) -> Array:
+def conditional_ess(rise: Array, increment: Sum, log_weight: Array) -> Array:
     """The conditional effective sample size of a rise of beta, a fraction in (0, 1]; dead particles do not count."""
-    best = jnp.argmax(jnp.where(jnp.isfinite(tilt.high), tilt.high, -jnp.inf))
-    relative = (tilt - Sum(tilt.high[best], tilt.low[best])).value
+    best = jnp.argmax(jnp.where(jnp.isfinite(increment.high), increment.high, -jnp.inf))
+    relative = (increment - Sum(increment.high[best], increment.low[best])).value
     alive = jnp.isfinite(relative) & (log_weight > -jnp.inf)
     weight = jnp.where(alive, log_weight, -jnp.inf)
-    increment = jnp.where(alive, rise * relative, 0.0)
-    first = logsumexp(weight + increment)
-    return jnp.exp(2.0 * first - logsumexp(weight + 2.0 * increment) - logsumexp(weight))
+    gain = jnp.where(alive, rise * relative, 0.0)
+    first = logsumexp(weight + gain)
+    return jnp.exp(2.0 * first - logsumexp(weight + 2.0 * gain) - logsumexp(weight))
 
 
 def inverse_temperatures(schedule: Schedule, num_temperatures: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 All chains of an item walk beta from 0 to 1 together. At every new temperature
 
-    log w += (beta_t - beta_{t-1}) tilt(u),        tilt = log p(z, y) - log q0(z),
+    log w += (beta_t - beta_{t-1}) increment(u),        increment = log p(z, y) - log q0(z),
 
 the particles of a population whose effective sample size fell below a threshold are resampled (never: annealed importance
 sampling), and M trajectories of L leapfrog steps leave pi_beta = q0^(1 - beta) p(z, y)^beta invariant. mean(w) is an
@@ -262,7 +262,7 @@ class AnnealedHMCKernel(AnnealingKernel):
             particles=particles,
             nonfinite=jnp.zeros_like(chain),
             population_log_evidence=evidence,
-            bridge=Bridge(point.tilt.value, weight.value, zeros, evidence) if self.settings.bridge else None,
+            bridge=Bridge(point.increment.value, weight.value, zeros, evidence) if self.settings.bridge else None,
             conditional_ess=real(1.0) if begun is None else begun.conditional_ess,
             inverse_mass=self._identities(target.dim) if self.settings.learns_metric else None,
             pinned=pinned,
@@ -282,9 +282,9 @@ class AnnealedHMCKernel(AnnealingKernel):
         new_metric = new_temperature
         if self.settings.start_draws > 1:  # the start may have chosen the chains for the first temperature
             new_temperature &= (state.made > 0) | (state.beta == 0)
-        tilt, log_weight = state.particles.point.tilt, state.particles.log_weight
-        effective = jnp.where(new_temperature, conditional_ess(rise, tilt, log_weight.value), state.conditional_ess)
-        particles = add_log_weight(state.particles, tilt.times(rise))
+        increment, log_weight = state.particles.point.increment, state.particles.log_weight
+        effective = jnp.where(new_temperature, conditional_ess(rise, increment, log_weight.value), state.conditional_ess)
+        particles = add_log_weight(state.particles, increment.times(rise))
         evidence, bridge = self._evidence(state, particles, rise, new_temperature)
         if self.settings.resample_threshold > 0:
             particles = self._resampled(uniform[:, 2], particles, new_temperature, state.iteration == self.num_warmup)
@@ -373,7 +373,7 @@ class AnnealedHMCKernel(AnnealingKernel):
         u = start.positions(target, draw_key, number)  # (chain, draw, dim)
 
         def weigh(u: Array) -> tuple[Sum, Sum]:
-            return jax.vmap(lambda v: compensated_sum(target.tilt(v)))(u), start_log_weight(target, u)
+            return jax.vmap(lambda v: compensated_sum(target.increment(v)))(u), start_log_weight(target, u)
 
         rounds = jnp.swapaxes(u, 0, 1)  # as many at once as there are chains
         if self.unroll:
@@ -381,20 +381,20 @@ class AnnealedHMCKernel(AnnealingKernel):
             found = jax.tree.map(lambda *parts: jnp.stack(parts), *each)
         else:
             found = jax.lax.map(weigh, rounds)
-        tilt, weight = jax.tree.map(lambda a: a.T.ravel(), found)  # a chain's draws together
-        beta = self._first_temperature(tilt, weight, ladder)
-        effective = jnp.minimum(1.0, number * conditional_ess(beta, tilt, weight.value))
+        increment, weight = jax.tree.map(lambda a: a.T.ravel(), found)  # a chain's draws together
+        beta = self._first_temperature(increment, weight, ladder)
+        effective = jnp.minimum(1.0, number * conditional_ess(beta, increment, weight.value))
         uniform = jax.random.uniform(select_key, (self.populations,))
         survivors = self.num_chains // self.populations
-        index, level, ancestor = select(uniform, cleaned(weight + tilt.times(beta)), self.populations, survivors)
+        index, level, ancestor = select(uniform, cleaned(weight + increment.times(beta)), self.populations, survivors)
         return ChosenStart(u.reshape(-1, target.dim)[index], level, ancestor, beta, effective)
 
-    def _first_temperature(self, tilt: Sum, log_weight: Sum, ladder: Any) -> Array:
+    def _first_temperature(self, increment: Sum, log_weight: Sum, ladder: Any) -> Array:
         if ladder is not None:
             return real(ladder)[1]
         if self.num_warmup <= self.moves_per_temperature:
             return real(1.0)
-        return self.settings.schedule.next(real(0.0), tilt, log_weight.value, surplus=self.settings.start_draws)  # type: ignore[union-attr]
+        return self.settings.schedule.next(real(0.0), increment, log_weight.value, surplus=self.settings.start_draws)  # type: ignore[union-attr]
 
     def _next_temperature(self, state: AnnealedState, new_temperature: Array) -> tuple[Array, Array]:
         """The inverse temperature of the coming transition, and its rise: none where the start has risen to the first."""
@@ -407,7 +407,7 @@ class AnnealedHMCKernel(AnnealingKernel):
     def _risen(self, state: AnnealedState, new_temperature: Array) -> tuple[Array, Array]:
         if isinstance(self.settings.schedule, Adaptive):
             particles = state.particles
-            chosen = self.settings.schedule.next(state.beta, particles.point.tilt, particles.log_weight.value)
+            chosen = self.settings.schedule.next(state.beta, particles.point.increment, particles.log_weight.value)
             last = state.iteration >= self.num_warmup - self.moves_per_temperature
             beta = jnp.where(new_temperature, jnp.where(last, 1.0, chosen), state.beta)
             return beta, beta - state.beta
@@ -428,8 +428,8 @@ class AnnealedHMCKernel(AnnealingKernel):
             found = population_evidence(weighted, self.populations)
             return jnp.where(state.iteration < self.num_warmup, found, state.population_log_evidence), None
         arrives = (new_temperature & (state.made > 0)) | (state.iteration == self.num_warmup)
-        tilt, log_weight = state.particles.point.tilt.value, state.particles.log_weight.value
-        bridge = advance(state.bridge, tilt, log_weight, rise, new_temperature, arrives, self.populations)
+        increment, log_weight = state.particles.point.increment.value, state.particles.log_weight.value
+        bridge = advance(state.bridge, increment, log_weight, rise, new_temperature, arrives, self.populations)
         return bridge.log_evidence, bridge
 
     def _resampled(self, uniform: Array, particles: Particles, new_temperature: Array, draws_begin: Array) -> Particles:

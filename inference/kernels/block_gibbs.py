@@ -53,7 +53,7 @@ class GibbsParticles(NamedTuple):
     """Visible and hidden units, (chain, dim)."""
     lp: Array
     """log q0(v) + log E exp t: the log density of v at beta = 1, unnormalised."""
-    tilt: Sum
+    increment: Sum
     """t(v, 0)."""
     slope: Array
     """dt/dh, (chain, hidden)."""
@@ -178,7 +178,7 @@ class BlockGibbsKernel(Kernel):
         rise = jnp.where(annealing, real(np.diff(self.ladder))[level], 0.0)  # taken in float64
         particles, hidden = state.particles, target.layers.hidden
         gain = hidden.log_means(beta * particles.slope) - hidden.log_means(before * particles.slope)
-        particles = add_log_weight(particles, particles.tilt.times(rise) + compensated_sum(gain))
+        particles = add_log_weight(particles, particles.increment.times(rise) + compensated_sum(gain))
         found = population_evidence(particles, self.populations)
         evidence = jnp.where(annealing, found, state.population_log_evidence)
         uniform_key, move_key = jax.random.split(key)
@@ -190,8 +190,8 @@ class BlockGibbsKernel(Kernel):
         u = jax.vmap(moved)(chain_keys(move_key, self.num_chains), particles.u, particles.slope)
         if state.pinned is not None:
             u = u.at[self._pinned_slots].set(state.pinned[jnp.minimum(state.iteration + 1, self.num_warmup)])
-        lp, tilt, slope = jax.vmap(lambda u: look(target, u))(u)
-        particles = particles._replace(u=u, lp=lp, tilt=tilt, slope=slope)
+        lp, increment, slope = jax.vmap(lambda u: look(target, u))(u)
+        particles = particles._replace(u=u, lp=lp, increment=increment, slope=slope)
         info = GibbsInfo(
             beta=jnp.full(self.num_chains, beta),
             lp=lp,
@@ -237,11 +237,11 @@ def look(target: Target, u: Array) -> tuple[Array, Sum, Array]:
     """Of the visible units of u (dim,): their log density at beta = 1, t(v, 0), and dt/dh (hidden,)."""
     visible, hidden = target.layers.split(u)
 
-    def tilt(hidden: Array) -> tuple[Array, tuple[Array, Array]]:
+    def increment(hidden: Array) -> tuple[Array, tuple[Array, Array]]:
         reference, terms = target.terms(jnp.concatenate([visible, hidden]))
         return terms.sum(), (reference[: len(visible)], terms)
 
-    slope, (reference, terms) = jax.grad(tilt, has_aux=True)(jnp.zeros_like(hidden))
+    slope, (reference, terms) = jax.grad(increment, has_aux=True)(jnp.zeros_like(hidden))
     at_zero = compensated_sum(terms)
     lp = compensated_sum(reference).value + at_zero.value + target.layers.hidden.log_means(slope).sum()
     return lp, at_zero, slope
@@ -253,10 +253,10 @@ def move(target: Target, key: Array, u: Array, slope: Array, beta: Array) -> Arr
     hidden_key, visible_key = jax.random.split(key)
     hidden = layers.hidden.tilted(hidden_key, beta * slope)
 
-    def tilt(visible: Array) -> Array:
-        return target.tilt(jnp.concatenate([visible, hidden])).sum()
+    def increment(visible: Array) -> Array:
+        return target.increment(jnp.concatenate([visible, hidden])).sum()
 
-    visible = layers.visible.tilted(visible_key, beta * jax.grad(tilt)(jnp.zeros(layers.num_visible, u.dtype)))
+    visible = layers.visible.tilted(visible_key, beta * jax.grad(increment)(jnp.zeros(layers.num_visible, u.dtype)))
     return jnp.concatenate([visible, hidden])
 
 

@@ -109,7 +109,7 @@ class DescentKernel(Kernel):
         )
 
     def _objective(self, target: Target) -> Callable[[Array], Array]:
-        return lambda u: target.tilt(u).sum() + (target.reference(u).sum() if self.settings.prior else 0.0)
+        return lambda u: target.increment(u).sum() + (target.reference(u).sum() if self.settings.prior else 0.0)
 
     def _objectives(self, target: Target, u: Array) -> Array:
         objective = jax.vmap(jax.vmap(self._objective(target)))(u)

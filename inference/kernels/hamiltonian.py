@@ -4,7 +4,7 @@
 
 gain being the log density's rise less the kinetic energy's (Neal 2011, MCMC using Hamiltonian dynamics, section 5.3). A
 trajectory that ends where the density is zero is rejected; one that meets a gradient or a density that is not a number is
-rejected and counted. A start carries its gradients of log q0 and of the tilt apart, so that a transition costs exactly L
+rejected and counted. A start carries its gradients of log q0 and of the increment apart, so that a transition costs exactly L
 evaluations at whatever beta.
 """
 

@@ -37,7 +37,7 @@ class Reservoirs(NamedTuple):
     """The kept draw of every chain; leading axis chain."""
 
     u: Array
-    tilt: Array
+    increment: Array
     log_weight: Sum
     """The log of the mean weight of all the chain's proposals."""
     ancestor: Array
@@ -109,16 +109,16 @@ class ImportanceKernel(Kernel):
         """Raises ValueError for a start that is not exact draws: what is proposed is drawn."""
         if not start.exact:
             raise ValueError("importance resampling proposes draws of the prior: it starts from no given positions")
-        u, tilt, total = jax.vmap(lambda k: self._propose(target, k))(chain_keys(key, self.num_chains))
+        u, increment, total = jax.vmap(lambda k: self._propose(target, k))(chain_keys(key, self.num_chains))
         chain = jnp.arange(self.num_chains)
         weight = Sum(total - jnp.log(self.settings.num_proposals), jnp.zeros(self.num_chains))
-        reservoirs = Reservoirs(u, tilt, weight, chain, chain // (self.num_chains // self.populations))
+        reservoirs = Reservoirs(u, increment, weight, chain, chain // (self.num_chains // self.populations))
         return ImportanceState(jnp.int32(0), reservoirs, population_evidence(reservoirs, self.populations))
 
     def step(self, target: Target, key: Array, state: ImportanceState) -> tuple[ImportanceState, ImportanceInfo]:
         propose_key, keep_key, last_key = jax.random.split(key, 3)
         old = state.reservoirs
-        u, tilt, total = jax.vmap(lambda k: self._propose(target, k))(chain_keys(propose_key, self.num_chains))
+        u, increment, total = jax.vmap(lambda k: self._propose(target, k))(chain_keys(propose_key, self.num_chains))
         seen = real(self.settings.num_proposals) * (state.iteration + 1)
         before = old.log_weight.value + jnp.log(seen)
         after = jnp.logaddexp(before, total)
@@ -126,7 +126,7 @@ class ImportanceKernel(Kernel):
         replace = jnp.log(draws) < total - after
         reservoirs = old._replace(
             u=jnp.where(replace[:, None], u, old.u),
-            tilt=jnp.where(replace, tilt, old.tilt),
+            increment=jnp.where(replace, increment, old.increment),
             log_weight=Sum(after - jnp.log(seen + self.settings.num_proposals), jnp.zeros(self.num_chains)),
         )
         warming = state.iteration < self.num_warmup
@@ -136,7 +136,7 @@ class ImportanceKernel(Kernel):
         reservoirs = resample(uniform, reservoirs, self.populations, real(-1.0), everyone=everyone)
         reservoirs = jax.tree.map(lambda new, old: jnp.where(warming, new, old), reservoirs, state.reservoirs)
         return ImportanceState(state.iteration + 1, reservoirs, evidence), ImportanceInfo(
-            lp=reservoirs.tilt + jax.vmap(lambda v: target.reference(v).sum())(reservoirs.u),
+            lp=reservoirs.increment + jax.vmap(lambda v: target.reference(v).sum())(reservoirs.u),
             n_steps=jnp.zeros_like(reservoirs.ancestor),
             log_weight=reservoirs.log_weight.value,
             ancestor=reservoirs.ancestor,
@@ -145,13 +145,13 @@ class ImportanceKernel(Kernel):
         )
 
     def _propose(self, target: Target, key: Array) -> tuple[Array, Array, Array]:
-        """One of N draws, chosen by weight; its tilt; the log of the sum of the N weights."""
+        """One of N draws, chosen by weight; its increment; the log of the sum of the N weights."""
         draw_key, choice_key = jax.random.split(key)
         u = jax.vmap(target.draw)(jax.random.split(draw_key, self.settings.num_proposals))
-        tilt = jax.vmap(lambda v: compensated_sum(target.tilt(v)).value)(u)
-        tilt = jnp.where(jnp.isnan(tilt), -jnp.inf, tilt)
-        chosen = jax.random.categorical(choice_key, tilt)
-        return u[chosen], tilt[chosen], logsumexp(tilt)
+        increment = jax.vmap(lambda v: compensated_sum(target.increment(v)).value)(u)
+        increment = jnp.where(jnp.isnan(increment), -jnp.inf, increment)
+        chosen = jax.random.categorical(choice_key, increment)
+        return u[chosen], increment[chosen], logsumexp(increment)
 
 
 class ImportanceResampling(EnsembleKernel, settings=ImportanceSettings, kernel=ImportanceKernel):

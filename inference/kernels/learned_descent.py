@@ -121,7 +121,7 @@ class LearnedKernel(Kernel):
             return ravel_pytree(dict(moved))[0]
 
         u = jax.vmap(led)(ExactDraws(self.num_chains).positions(target, key))
-        lp = jax.vmap(lambda v: target.reference(v).sum() + target.tilt(v).sum())(u)
+        lp = jax.vmap(lambda v: target.reference(v).sum() + target.increment(v).sum())(u)
         return LearnedState(state.iteration + 1, u), LearnedInfo(lp, jnp.zeros(self.num_chains, jnp.int32))
 
 

@@ -4,7 +4,7 @@ A chain is R replicas, one at each of 0 = beta_1 < ... < beta_R = 1. A transitio
 moves every other one by an HMC trajectory at its own beta and step size, and offers swaps to the pairs (1, 2), (3, 4), ... in
 even transitions and to (2, 3), (4, 5), ... in odd ones, each accepted with the probability
 
-    alpha_k = min(1, exp((beta_{k+1} - beta_k) (tilt(x_k) - tilt(x_{k+1})))).
+    alpha_k = min(1, exp((beta_{k+1} - beta_k) (increment(x_k) - increment(x_{k+1})))).
 
 With swaps in this deterministic order a replica keeps its direction until it is rejected, so that round trips between q0
 and the posterior do not become rarer as replicas are added. Sum_{j<k} E[1 - alpha_j] estimates the barrier Lambda(beta_k); in
@@ -14,10 +14,10 @@ replicas are a good number.
 
 Every neighbouring pair is a bridge between its normalising constants,
 
-    Z_{k+1} / Z_k = E_k[exp(d_k tilt / 2)] / E_{k+1}[exp(-d_k tilt / 2)],        d_k = beta_{k+1} - beta_k,
+    Z_{k+1} / Z_k = E_k[exp(d_k increment / 2)] / E_{k+1}[exp(-d_k increment / 2)],        d_k = beta_{k+1} - beta_k,
 
-and log Z is the sum of the logarithms, with means over the sample transitions, where the ladder stands still. The bridge is
-half as far as the step of plain stepping stones, log mean_k exp(d_k tilt), and both means have the same relative variance per
+and log Z is the sum of the logarithms, with means over the sample transitions, during which the ladder is fixed. The bridge
+spans half the step of plain stepping stones, log mean_k exp(d_k increment). Both means have the same relative variance per
 draw, Z_k Z_{k+1} / Z_{k+1/2}^2 - 1 (k + 1/2 being the inverse temperature in the middle), which is finite whatever the
 posterior; so the biases of the two logarithms, of order 1 / draws, cancel to first order. The estimate is consistent, not
 unbiased.
@@ -53,12 +53,12 @@ from cogen.inference.kernels.replicas import (
     Tally,
     empty_tally,
     exchange,
+    increments,
     interpolated,
     respaced,
     starting,
     swap_probability,
     tally_up,
-    tilts,
     turned,
 )
 from cogen.inference.kernels.warmup_rounds import round_ends
@@ -242,9 +242,9 @@ class TemperingKernel(Kernel):
             adaptation,
         )
 
-        tilt = tilts(point)
-        probability = swap_probability(tilt, ladder)
-        tally = tally_up(tally, tilt.value, ladder, 1.0 - probability)
+        increment = increments(point)
+        probability = swap_probability(increment, ladder)
+        tally = tally_up(tally, increment.value, ladder, 1.0 - probability)
         offered = (jnp.arange(above) + state.iteration) % 2 == 0
         replicas = exchange(state.replicas._replace(point=point), offered & (uniform[..., 2] < probability))
         heading, arrived = turned(replicas.heading)

@@ -50,9 +50,9 @@ class Tally(NamedTuple):
     rejection: Array
     """(R - 1,) sums over transitions of the chains' mean swap rejections."""
     up: LogSum
-    """(chain, R - 1) sums of exp(d tilt / 2) at the lower replica of each pair."""
+    """(chain, R - 1) sums of exp(d increment / 2) at the lower replica of each pair."""
     down: LogSum
-    """(chain, R - 1) sums of exp(-d tilt / 2) at the upper one."""
+    """(chain, R - 1) sums of exp(-d increment / 2) at the upper one."""
     round_trips: Array
     """(chain,) journeys from beta = 0 to 1 and back."""
 
@@ -87,9 +87,9 @@ def interpolated(x: Array, knots: Array, values: Array) -> Array:
     return values[0] + jnp.tensordot(ramps, jnp.diff(values, axis=0), 1)
 
 
-def swap_probability(tilt: Sum, ladder: Array) -> Array:
-    """alpha_k of the neighbouring pairs, from the replicas' tilts: (chain, R) -> (chain, R - 1)."""
-    lower, upper = (Sum(tilt.high[:, part], tilt.low[:, part]) for part in (slice(None, -1), slice(1, None)))
+def swap_probability(increment: Sum, ladder: Array) -> Array:
+    """alpha_k of the neighbouring pairs, from the replicas' increments: (chain, R) -> (chain, R - 1)."""
+    lower, upper = (Sum(increment.high[:, part], increment.low[:, part]) for part in (slice(None, -1), slice(1, None)))
     # The difference is taken before the rounding; where one is infinite there is nothing to round.
     finite = jnp.isfinite(lower.high) & jnp.isfinite(upper.high)
     fall = jnp.where(finite, (lower - upper).value, lower.high - upper.high)
@@ -111,18 +111,18 @@ def turned(heading: Array) -> tuple[Array, Array]:
     return heading.at[:, 0].set(_UP), arrived.astype(jnp.int32)
 
 
-def tally_up(tally: Tally, tilt: Array, ladder: Array, rejection: Array) -> Tally:
-    """The tally after one more transition, with the tilts (chain, R) before its swaps and the rejections (chain, R - 1)."""
+def tally_up(tally: Tally, increment: Array, ladder: Array, rejection: Array) -> Tally:
+    """The tally after one more transition: increments (chain, R) before its swaps, rejections (chain, R - 1)."""
     half = 0.5 * jnp.diff(ladder)
     return tally._replace(
         transitions=tally.transitions + 1,
         rejection=tally.rejection + rejection.mean(axis=0),
-        up=tally.up.add(half * tilt[:, :-1]),
-        down=tally.down.add(-half * tilt[:, 1:]),
+        up=tally.up.add(half * increment[:, :-1]),
+        down=tally.down.add(-half * increment[:, 1:]),
     )
 
 
-def tilts(point: Point) -> Sum:
-    """The replicas' tilts (chain, R); what is not a number counts as density zero."""
-    high = jnp.where(jnp.isnan(point.tilt.high), -jnp.inf, point.tilt.high)
-    return Sum(high, jnp.where(jnp.isfinite(high), point.tilt.low, 0.0))
+def increments(point: Point) -> Sum:
+    """The replicas' increments (chain, R); what is not a number counts as density zero."""
+    high = jnp.where(jnp.isnan(point.increment.high), -jnp.inf, point.increment.high)
+    return Sum(high, jnp.where(jnp.isfinite(high), point.increment.low, 0.0))

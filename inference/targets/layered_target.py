@@ -124,7 +124,7 @@ def check_layers(model: Callable, args: tuple, kwargs: Mapping[str, Any], *, hid
         swapped = jnp.concatenate([second[:cut], first[cut:]]), jnp.concatenate([first[:cut], second[cut:]])
         for name, other in zip(_names(traces[0], hidden), swapped, strict=True):
             units = [_units(name, trace[name]) for trace in traces]
-            found[name] = (*units, [target.tilt(u).sum() for u in (first, other, 0.5 * (first + other))])
+            found[name] = (*units, [target.increment(u).sum() for u in (first, other, 0.5 * (first + other))])
         return found
 
     for name, (one, other, likelihood) in jax.jit(looked_at)().items():

@@ -2,10 +2,10 @@
 
 Which observed sites are tempered can be named; the others then count fully at every beta, and a draw of the prior starts
 with their density as its weight. Discrete latent sites are summed out where NumPyro enumerates them (with funsor): the
-tilt then is the log of the sum, not a sum of tempered terms.
+increment then is the log of the sum, not a sum of tempered terms.
 
 The density of a site is NumPyro's, with the scale and the mask that its handlers set. A latent site is drawn without them,
-so that log q0 leaves them out, and the tilt has what they change.
+so that log q0 leaves them out, and the increment has what they change.
 
 Everything lives in unconstrained coordinates u, one flat vector for all latent sites; a site's density there carries the
 log Jacobian of NumPyro's ``biject_to(support)``.

@@ -2,11 +2,12 @@
 
 The annealed density of inverse temperature beta is
 
-    log pi_beta(u) = reference(u) + beta tilt(u),
+    log pi_beta(u) = reference(u) + beta increment(u),
 
-with ``reference = log q0`` and ``tilt = log p(z, y) - log q0``, which is the log likelihood when q0 is the prior. The
-two stay apart, so that a new beta costs no evaluation of the model, and each is given as the *terms* of its sum (one per
-pixel), which `compensated_sum` adds. A kernel sees nothing else of a model.
+with ``reference = log q0``, the log density of the reference distribution, and ``increment = log p(z, y) - log q0``, the
+log-likelihood increment: the log likelihood when q0 is the prior. The two are separate, so that a new beta costs no
+evaluation of the model. Each is given as the *terms* of its sum (one per pixel), which `compensated_sum` adds. A kernel sees
+nothing else of a model.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Target(NamedTuple):
         """The terms of log q0, (n,)."""
         return self.terms(u)[0]
 
-    def tilt(self, u: Array) -> Array:
+    def increment(self, u: Array) -> Array:
         """The terms of log p(z, y) - log q0, (m,)."""
         return self.terms(u)[1]
 
@@ -101,16 +102,16 @@ class Point(NamedTuple):
 
     u: Array
     reference: Sum
-    tilt: Sum
+    increment: Sum
     reference_gradient: Array
-    tilt_gradient: Array
+    increment_gradient: Array
 
     def log_density(self, beta: Array) -> Array:
-        """log pi_beta. At beta = 0 an infinite tilt does not count."""
-        return self.reference.value + jnp.where(beta == 0, 0.0, beta * self.tilt.value)
+        """log pi_beta. At beta = 0 an infinite increment does not count."""
+        return self.reference.value + jnp.where(beta == 0, 0.0, beta * self.increment.value)
 
     def gradient(self, beta: Array) -> Array:
-        return self.reference_gradient + beta * self.tilt_gradient
+        return self.reference_gradient + beta * self.increment_gradient
 
     def log_density_gain(self, start: Point, beta: Array) -> Array:
         """log pi_beta(self) - log pi_beta(start), the differences taken before the rounding; -inf where pi_beta(self) = 0.
@@ -118,13 +119,13 @@ class Point(NamedTuple):
         Where both are zero, log q0 alone decides: a chain that starts where the density is zero walks under q0 until it leaves.
         """
         known = (self.reference - start.reference).value
-        gain = known + beta * (self.tilt - start.tilt).value
+        gain = known + beta * (self.increment - start.increment).value
         return jnp.where(self.excluded, jnp.where(start.excluded, known, -jnp.inf), gain)
 
     @property
     def excluded(self) -> Array:
         """Whether the density is zero here, as behind a hard constraint."""
-        return jnp.isneginf(self.reference.high) | jnp.isneginf(self.tilt.high)
+        return jnp.isneginf(self.reference.high) | jnp.isneginf(self.increment.high)
 
 
 def evaluate(target: Target, u: Array) -> Point:
@@ -135,15 +136,15 @@ def evaluate(target: Target, u: Array) -> Point:
         return compensated_sum(terms), back(jnp.ones_like(terms))[0]
 
     reference, reference_gradient = pull(target.reference)
-    tilt, tilt_gradient = pull(target.tilt)
-    return Point(u, reference, tilt, reference_gradient, tilt_gradient)
+    increment, increment_gradient = pull(target.increment)
+    return Point(u, reference, increment, reference_gradient, increment_gradient)
 
 
 def gradient_at(target: Target, u: Array, beta: Array) -> Array:
     """The gradient of log pi_beta alone, for the inner steps of a trajectory."""
 
     def log_density(v: Array) -> Array:
-        reference, tilt = target.terms(v)
-        return reference.sum() + beta * tilt.sum()
+        reference, increment = target.terms(v)
+        return reference.sum() + beta * increment.sum()
 
     return jax.grad(log_density)(u)

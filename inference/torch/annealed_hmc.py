@@ -2,7 +2,7 @@
 
 The algorithm, its papers and its departures from them are those of `cogen.inference.AnnealedHMC`:
 
-    log w += (beta_t - beta_{t-1}) tilt(u),        tilt = log p(z, y) - log q0(z),
+    log w += (beta_t - beta_{t-1}) increment(u),        increment = log p(z, y) - log q0(z),
 
 then resampling where the weights' effective sample size fell below a threshold, then HMC that leaves pi_beta = q0^(1 - beta)
 p(z, y)^beta invariant. A generator in torch, translatable to JAX or not, sees one batch of (chain, item) per gradient, each
@@ -127,7 +127,7 @@ class AnnealedHMCKernel(AnnealingKernel):
         return jax.jit(jax.vmap(functools.partial(advance, count=self.populations), in_axes=(0, 0, 0, 0, None, None)))
 
     def log_density(self, state: AnnealedState) -> Tensor:
-        return state.point.reference + state.point.tilt
+        return state.point.reference + state.point.increment
 
     def warmed_up(self, state: AnnealedState) -> Any:
         return state.arrived
@@ -150,7 +150,7 @@ class AnnealedHMCKernel(AnnealingKernel):
     def init(self, target: PyroTarget, random: Random, start: Start) -> AnnealedState:
         self.settings.check_dim(target.dim)
         point = target.evaluate(target.positions(start, random))
-        chains, items = point.tilt.shape
+        chains, items = point.increment.shape
         chain = torch.arange(chains, device=point.u.device)[:, None].expand(chains, items)
         beta = torch.zeros(items, dtype=torch.float64, device=point.u.device)
         ladder = self.settings.temperatures(self.num_warmup) if target.own.ladder is None else target.own.ladder
@@ -158,7 +158,7 @@ class AnnealedHMCKernel(AnnealingKernel):
         particles = Particles(point, weight, chain, chain // (chains // self.populations))
         evidence = population_evidence(weight, self.populations)
         adaptation = self._step_sizes.init(target.own.steps, items)
-        zeros = torch.zeros_like(point.tilt)
+        zeros = torch.zeros_like(point.increment)
         return AnnealedState(
             iteration=0,
             arrived=beta > 0,
@@ -167,7 +167,7 @@ class AnnealedHMCKernel(AnnealingKernel):
             particles=particles,
             nonfinite=torch.zeros_like(chain),
             population_log_evidence=evidence,
-            bridge=Bridge(*(to_jax(each.T) for each in (point.tilt, weight, zeros, evidence)))
+            bridge=Bridge(*(to_jax(each.T) for each in (point.increment, weight, zeros, evidence)))
             if self.settings.bridge
             else None,
             conditional_ess=torch.ones_like(beta),
@@ -188,11 +188,11 @@ class AnnealedHMCKernel(AnnealingKernel):
 
         new_temperature = annealing and state.iteration % self.moves_per_temperature == 0
         beta = self._next_temperature(state) if new_temperature else state.beta
-        particles, tilt, rise, effective = state.particles, state.point.tilt, beta - state.beta, state.conditional_ess
+        particles, increment, rise, effective = state.particles, state.point.increment, beta - state.beta, state.conditional_ess
         if new_temperature:
-            found = self._conditional_ess(to_jax(rise), to_jax_sum(tilt.T), to_jax(particles.log_weight.T))
+            found = self._conditional_ess(to_jax(rise), to_jax_sum(increment.T), to_jax(particles.log_weight.T))
             effective = to_torch(found, beta)
-            particles = particles._replace(log_weight=_cleaned(particles.log_weight + rise * tilt))
+            particles = particles._replace(log_weight=_cleaned(particles.log_weight + rise * increment))
         evidence, bridge = self._evidence(state, particles, rise, new_temperature)
         if settings.resample_threshold > 0 and new_temperature:
             particles = resample(uniform[..., 2], particles, self.populations, settings.resample_threshold)
@@ -234,7 +234,7 @@ class AnnealedHMCKernel(AnnealingKernel):
         if state.iteration >= self.num_warmup - self.moves_per_temperature:
             return torch.ones_like(state.beta)
         weight = to_jax(state.particles.log_weight.T)
-        return to_torch(self._choose_beta(to_jax(state.beta), to_jax_sum(state.point.tilt.T), weight), state.beta)
+        return to_torch(self._choose_beta(to_jax(state.beta), to_jax_sum(state.point.increment.T), weight), state.beta)
 
     def _evidence(
         self, state: AnnealedState, weighted: Particles, rise: Tensor, new_temperature: bool
@@ -245,7 +245,7 @@ class AnnealedHMCKernel(AnnealingKernel):
             found = population_evidence(weighted.log_weight, self.populations) if annealing else state.population_log_evidence
             return found, None
         arrives = (new_temperature and state.iteration > 0) or state.iteration == self.num_warmup
-        ends = (to_jax(each.T) for each in (state.point.tilt, state.particles.log_weight))
+        ends = (to_jax(each.T) for each in (state.point.increment, state.particles.log_weight))
         bridge = self._advance_bridge(state.bridge, *ends, to_jax(rise), new_temperature, arrives)
         return to_torch(bridge.log_evidence, state.population_log_evidence).T, bridge
 
@@ -267,7 +267,7 @@ class AnnealedHMCKernel(AnnealingKernel):
             step_size=step.expand_as(acceptance),
             diverging=diverging,
             nonfinite=nonfinite,
-            lp=particles.point.reference + particles.point.tilt,
+            lp=particles.point.reference + particles.point.increment,
             energy=energy,
             n_steps=torch.full_like(nonfinite, n_steps),
             log_weight=particles.log_weight,

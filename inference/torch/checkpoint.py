@@ -26,7 +26,7 @@ def identity(kernel: Any, state: Any) -> dict[str, Any]:
     """Of a kernel and its state before the first transition. Raises ValueError for a state that no array holds."""
     state_to_arrays(state)
     point, data = state.point, hashlib.sha256()
-    for value in (point.reference, point.tilt, point.reference_gradient, point.tilt_gradient):
+    for value in (point.reference, point.increment, point.reference_gradient, point.increment_gradient):
         data.update(value.numpy(force=True).tobytes())
     settings = kernel.settings
     ladder = getattr(state, "ladder", None)

@@ -110,7 +110,7 @@ class LangevinKernel(Kernel):
             iteration=0,
             beta=torch.ones(items, dtype=torch.float64, device=point.u.device),
             point=point,
-            nonfinite=torch.zeros_like(point.tilt, dtype=torch.int64),
+            nonfinite=torch.zeros_like(point.increment, dtype=torch.int64),
             scale=scale,
             moments=_no_moments(items, dim),
             adaptation=self._step_sizes.init(target.own.steps, items),

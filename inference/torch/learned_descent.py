@@ -61,7 +61,7 @@ class LearnedKernel(Kernel):
         led = self.settings.function("pyro")(values, *args, **target.kwargs)
         check_sites(led, values)
         point = target.place(torch.cat([led[name].flatten(2) for name in values], dim=2))
-        info = LearnedInfo(point.reference + point.tilt, torch.zeros_like(point.tilt, dtype=torch.int64))
+        info = LearnedInfo(point.reference + point.increment, torch.zeros_like(point.increment, dtype=torch.int64))
         return LearnedState(state.iteration + 1, point), info
 
 

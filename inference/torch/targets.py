@@ -1,10 +1,10 @@
 """A Pyro model as an annealing path, evaluated for all chains of all items in one batched call of torch.
 
-    log pi_beta(u) = reference(u) + beta tilt(u),
+    log pi_beta(u) = reference(u) + beta increment(u),
 
-as in `targets`: ``reference = log q0`` with the log Jacobians of ``biject_to(support)``, ``tilt = log p(z, y) - log q0``, u
-one flat vector for the latent sites of a chain of an item. Sums over terms (pixels) are made in float64, so that neither an
-accept decision nor a weight sees the rounding of a float32 sum.
+as in `targets`: ``reference = log q0`` with the log Jacobians of ``biject_to(support)``, ``increment = log p(z, y) - log q0``,
+and u one flat vector for the latent sites of a chain of an item. Sums over terms (pixels) are made in float64, so that neither
+an accept decision nor a weight sees the rounding of a float32 sum.
 
 How the chain axis gets into a model that was written for one value of each site:
 
@@ -47,7 +47,7 @@ from cogen.inference.torch.random_numbers import Random
 Initial = Distribution | Mapping[str, Distribution] | PyroGuideStart | None
 Message = Any
 Sums = tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]
-"""Reference, tilt, what of the reference is observed and not tempered, and the constrained values by site: (row,) thrice, (row,
+"""Reference, increment, the observed part of the reference that is not tempered, each (row,); constrained values by site, (row,
 *shape)."""
 
 PIXELS_AT_ONCE = 200_000
@@ -60,29 +60,29 @@ class Point(NamedTuple):
 
     u: Tensor  # (chain, item, dim)
     reference: Tensor  # (chain, item), float64
-    tilt: Tensor  # (chain, item), float64
+    increment: Tensor  # (chain, item), float64
     reference_gradient: Tensor  # (chain, item, dim)
-    tilt_gradient: Tensor  # (chain, item, dim)
+    increment_gradient: Tensor  # (chain, item, dim)
     values: dict[str, Tensor]  # constrained, (chain, item, *shape)
 
     def log_density(self, beta: Tensor) -> Tensor:
-        """(chain, item) at the inverse temperatures (item,). At beta = 0 an infinite tilt does not count."""
-        return self.reference + torch.where(beta == 0, 0.0, beta * self.tilt)
+        """(chain, item) at the inverse temperatures (item,). At beta = 0 an infinite increment does not count."""
+        return self.reference + torch.where(beta == 0, 0.0, beta * self.increment)
 
     def gradient(self, beta: Tensor) -> Tensor:
-        return self.reference_gradient + beta.to(self.u.dtype)[:, None] * self.tilt_gradient
+        return self.reference_gradient + beta.to(self.u.dtype)[:, None] * self.increment_gradient
 
     def log_density_gain(self, start: Point, beta: Tensor) -> Tensor:
         """log pi_beta(self) - log pi_beta(start); -inf where pi_beta(self) = 0. Where both are zero, log q0 alone decides: a
         chain that starts where the density is zero walks under q0 until it leaves."""
         known = self.reference - start.reference
-        gain = known + beta * (self.tilt - start.tilt)
+        gain = known + beta * (self.increment - start.increment)
         return torch.where(self.excluded, torch.where(start.excluded, known, -torch.inf), gain)
 
     @property
     def excluded(self) -> Tensor:
         """Whether the density is zero here, as behind a hard constraint."""
-        return self.reference.isneginf() | self.tilt.isneginf()
+        return self.reference.isneginf() | self.increment.isneginf()
 
     def where(self, accepted: Tensor, start: Point) -> Point:
         """The position and everything known about it, or the start's: ``accepted`` is (chain, item)."""
@@ -91,9 +91,9 @@ class Point(NamedTuple):
     def map(self, change: Callable[..., Tensor], *others: Point) -> Point:
         """``change`` of every array, and of the same arrays of other points."""
         arrays = zip(self[:-1], *(other[:-1] for other in others), strict=True)
-        u, reference, tilt, reference_gradient, tilt_gradient = (change(*group) for group in arrays)
+        u, reference, increment, reference_gradient, increment_gradient = (change(*group) for group in arrays)
         values = {name: change(value, *(o.values[name] for o in others)) for name, value in self.values.items()}
-        return Point(u, reference, tilt, reference_gradient, tilt_gradient, values)
+        return Point(u, reference, increment, reference_gradient, increment_gradient, values)
 
 
 class PyroTarget:
@@ -224,22 +224,22 @@ class PyroTarget:
     def _evaluate(self, u: Tensor) -> Point:
         with torch.enable_grad(), pyro.validation_enabled(False):
             rows = u.detach().reshape(-1, self.dim).requires_grad_()
-            reference, tilt, _, values = self._sums(rows)
+            reference, increment, _, values = self._sums(rows)
             reference_gradient = _gradient(reference, rows, keep=True)
-            tilt_gradient = _gradient(tilt, rows, keep=False)
-        return _at(u, reference, tilt, reference_gradient, tilt_gradient, values)
+            increment_gradient = _gradient(increment, rows, keep=False)
+        return _at(u, reference, increment, reference_gradient, increment_gradient, values)
 
     def _place(self, u: Tensor) -> Point:
         with torch.no_grad(), pyro.validation_enabled(False):
-            reference, tilt, _, values = self._sums(u.reshape(-1, self.dim))
+            reference, increment, _, values = self._sums(u.reshape(-1, self.dim))
         zeros = u.new_zeros(u[..., 0].numel(), self.dim)
-        return _at(u, reference, tilt, zeros, zeros, values)
+        return _at(u, reference, increment, zeros, zeros, values)
 
     def _gradient(self, u: Tensor, beta: Tensor) -> Tensor:
         with torch.enable_grad(), pyro.validation_enabled(False):
             rows = u.detach().reshape(-1, self.dim).requires_grad_()
-            reference, tilt, _, _ = self._sums(rows)
-            return _gradient(reference + beta.repeat(len(u)) * tilt, rows, keep=False).reshape(u.shape)
+            reference, increment, _, _ = self._sums(rows)
+            return _gradient(reference + beta.repeat(len(u)) * increment, rows, keep=False).reshape(u.shape)
 
     def _sums(self, rows: Tensor) -> Sums:
         if self.items is not None:
@@ -248,8 +248,8 @@ class PyroTarget:
         if self._by_vmap:
             return torch.vmap(self._run)(rows)
         *sums, values = zip(*(self._run(row) for row in rows), strict=True)
-        reference, tilt, apart = (torch.stack(each) for each in sums)
-        return reference, tilt, apart, {n: torch.stack([v[n] for v in values]) for n in values[0]}
+        reference, increment, apart = (torch.stack(each) for each in sums)
+        return reference, increment, apart, {n: torch.stack([v[n] for v in values]) for n in values[0]}
 
     def _run(self, u: Tensor, data: Any = None) -> Sums:
         """The model at u: (row, dim) for an `ItemModel` with the rows' ``data``, (dim,) for any other."""
@@ -449,9 +449,9 @@ def _row_sum(lead: torch.Size, msg: Message, terms: Tensor) -> Tensor:
 def _at(
     u: Tensor,
     reference: Tensor,
-    tilt: Tensor,
+    increment: Tensor,
     reference_gradient: Tensor,
-    tilt_gradient: Tensor,
+    increment_gradient: Tensor,
     values: Mapping[str, Tensor],
 ) -> Point:
     """Positions (chain, item, dim), with what was computed of their rows."""
@@ -460,7 +460,7 @@ def _at(
         return value.detach().reshape(*u.shape[:2], *value.shape[1:])
 
     by_site = {name: shaped(value) for name, value in values.items()}
-    return Point(u, shaped(reference), shaped(tilt), shaped(reference_gradient), shaped(tilt_gradient), by_site)
+    return Point(u, shaped(reference), shaped(increment), shaped(reference_gradient), shaped(increment_gradient), by_site)
 
 
 def _gradient(sums: Tensor, rows: Tensor, keep: bool) -> Tensor:

@@ -113,7 +113,7 @@ class VariationalKernel(Kernel):
         stores: list[dict[str, Any]] = [{"params": {}, "constraints": {}} for _ in groups]
         fits = tuple(Fit(*each, {}, {}) for each in zip(guides, groups, stores, strict=True))
         zeros = torch.zeros(target.num_items, device=point.u.device)
-        return VariationalState(0, point, torch.full_like(point.tilt, -torch.inf), zeros, fits, None)
+        return VariationalState(0, point, torch.full_like(point.increment, -torch.inf), zeros, fits, None)
 
     def step(self, target: PyroTarget, random: Random, state: VariationalState) -> tuple[VariationalState, VariationalInfo]:
         if state.iteration < self.num_warmup:
@@ -124,16 +124,16 @@ class VariationalKernel(Kernel):
             start = self.guide_start(target, random, state) if state.start is None else state.start
             guided = target.starting_from(start)
             point = guided.evaluate(guided.positions(ExactDraws(self.num_chains), random))
-            point = point._replace(tilt=torch.where(point.tilt.isnan(), -torch.inf, point.tilt))
-            new = state._replace(point=point, log_sum=torch.logaddexp(state.log_sum, point.tilt), start=start)
+            point = point._replace(increment=torch.where(point.increment.isnan(), -torch.inf, point.increment))
+            new = state._replace(point=point, log_sum=torch.logaddexp(state.log_sum, point.increment), start=start)
             n_steps = torch.ones_like(state.log_sum, dtype=torch.int64)
         new = new._replace(iteration=state.iteration + 1)
         size = self.num_chains // self.populations
         drawn = size * max(1, new.iteration - self.num_warmup)
         evidence = new.log_sum.unflatten(0, (self.populations, size)).logsumexp(1) - np.log(drawn)
         return new, VariationalInfo(
-            lp=new.point.reference + new.point.tilt,
-            log_ratio=new.point.tilt,
+            lp=new.point.reference + new.point.increment,
+            log_ratio=new.point.increment,
             n_steps=n_steps,
             population=torch.arange(self.num_chains)[:, None].expand_as(new.log_sum) // size,
             population_log_evidence=evidence.repeat_interleave(size, dim=0),

@@ -22,13 +22,13 @@ def break_trajectory(monkeypatch, module, mistake):
 
 def a_momentum_of_the_wrong_sign(right, target, normal, uniform, start, *rest):
     """The first half step goes down the gradient."""
-    flipped = start._replace(reference_gradient=-start.reference_gradient, tilt_gradient=-start.tilt_gradient)
+    flipped = start._replace(reference_gradient=-start.reference_gradient, increment_gradient=-start.increment_gradient)
     return right(target, normal, uniform, flipped, *rest)
 
 
 def a_stale_start_gradient(right, target, normal, uniform, start, *rest):
     """The start's gradient is still the one of a lower beta."""
-    return right(target, normal, uniform, start._replace(tilt_gradient=0.7 * start.tilt_gradient), *rest)
+    return right(target, normal, uniform, start._replace(increment_gradient=0.7 * start.increment_gradient), *rest)
 
 
 def a_beta_that_is_3_percent_low(right, target, normal, uniform, start, beta, *rest):
@@ -71,7 +71,9 @@ TRAJECTORIES = [
 def mala_with_a_stale_start_gradient(monkeypatch, langevin):
     right = langevin.propose
     monkeypatch.setattr(
-        langevin, "propose", lambda t, start, *rest: right(t, start._replace(tilt_gradient=0.7 * start.tilt_gradient), *rest)
+        langevin,
+        "propose",
+        lambda t, start, *rest: right(t, start._replace(increment_gradient=0.7 * start.increment_gradient), *rest),
     )
 
 
@@ -79,7 +81,7 @@ def mala_with_a_beta_that_is_3_percent_low(monkeypatch, langevin):
     right = langevin.log_ratio
 
     def low(start, end, normal, beta, *rest):
-        rise = end.tilt - start.tilt
+        rise = end.increment - start.increment
         return right(start, end, normal, beta, *rest) - 0.03 * beta * getattr(rise, "value", rise)  # a Sum in JAX
 
     monkeypatch.setattr(langevin, "log_ratio", low)

@@ -114,7 +114,7 @@ def brute_force(up=UP):
 def test_the_tilt_is_the_log_of_the_sum_over_all_allocations():
     target = numpyro_target(discrete)
     u = jnp.linspace(-3.0, 3.0, 5)[:, None]
-    ours = jax.jit(jax.vmap(lambda v: target.tilt(v).sum()))(u)
+    ours = jax.jit(jax.vmap(lambda v: target.increment(v).sum()))(u)
     switch = np.array([0.0, 1.0])[:, None, None]
     terms = stats.norm(np.asarray(u)[:, :, None, None] + 1.5 * switch + OFFSET, 0.7).logpdf(Y[:, None])  # (u, up, n, k)
     by_switch = logsumexp(terms + np.log(SHARE), axis=-1).sum(axis=-1)

@@ -128,8 +128,8 @@ def test_a_clamp_that_counts_too_little_is_found(monkeypatch):
     right = block_gibbs.look
 
     def mistaken(target, u):
-        lp, tilt, slope = right(target, u)
-        return lp, tilt, slope - 0.3 * right(target, 0 * u)[2]
+        lp, increment, slope = right(target, u)
+        return lp, increment, slope - 0.3 * right(target, 0 * u)[2]
 
     monkeypatch.setattr(block_gibbs, "look", mistaken)
     posterior, exact, _ = clamped()

@@ -14,28 +14,28 @@ from cogen.inference.targets.sums import Sum
 
 def test_the_conditional_ess_of_a_rise():
     rng = np.random.default_rng(0)
-    tilt, weight = rng.normal(size=100) * 5, rng.random(100)
-    v = np.exp(0.3 * tilt)
+    increment, weight = rng.normal(size=100) * 5, rng.random(100)
+    v = np.exp(0.3 * increment)
     w = weight / weight.sum()
     wanted = (w @ v) ** 2 / (w @ v**2)
-    found = conditional_ess(jnp.float32(0.3), Sum(jnp.asarray(tilt, jnp.float32), jnp.zeros(100)), jnp.log(weight))
+    found = conditional_ess(jnp.float32(0.3), Sum(jnp.asarray(increment, jnp.float32), jnp.zeros(100)), jnp.log(weight))
     assert float(found) == pytest.approx(wanted, rel=1e-4)
 
 
 @pytest.mark.parametrize("target", [0.5, 0.9, 0.99])
 def test_the_next_beta_has_that_conditional_ess(target):
     rng = np.random.default_rng(1)
-    tilt = Sum(jnp.asarray(rng.normal(size=500) * 40 - 1e5, jnp.float32), jnp.zeros(500))
+    increment = Sum(jnp.asarray(rng.normal(size=500) * 40 - 1e5, jnp.float32), jnp.zeros(500))
     weight = jnp.asarray(rng.normal(size=500), jnp.float32)
-    beta = Adaptive(target).next(jnp.float32(0.2), tilt, weight)
-    assert float(conditional_ess(beta - 0.2, tilt, weight)) == pytest.approx(target, abs=0.01)
-    assert float(Adaptive(target).next(jnp.float32(0.2), Sum(0 * tilt.high, tilt.low), weight)) == 1.0
+    beta = Adaptive(target).next(jnp.float32(0.2), increment, weight)
+    assert float(conditional_ess(beta - 0.2, increment, weight)) == pytest.approx(target, abs=0.01)
+    assert float(Adaptive(target).next(jnp.float32(0.2), Sum(0 * increment.high, increment.low), weight)) == 1.0
 
 
 def test_dead_particles_do_not_stop_the_annealing():
-    tilt = Sum(jnp.asarray([-jnp.inf, 1.0, 2.0, jnp.nan]), jnp.zeros(4))
+    increment = Sum(jnp.asarray([-jnp.inf, 1.0, 2.0, jnp.nan]), jnp.zeros(4))
     weight = jnp.asarray([0.0, 0.0, 0.0, -jnp.inf])
-    assert float(Adaptive(0.5).next(jnp.float32(0.0), tilt, weight)) == 1.0
+    assert float(Adaptive(0.5).next(jnp.float32(0.0), increment, weight)) == 1.0
 
 
 @pytest.fixture(scope="module")

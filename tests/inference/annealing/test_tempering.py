@@ -220,7 +220,7 @@ def test_the_path_of_a_model_that_is_tempered_in_part():
         assert float(target.start_weight(u).sum()) == pytest.approx(close, rel=1e-5)
         assert float(target.reference(u).sum()) == pytest.approx(start + close, rel=1e-5)
         whole = float(log_density(two_views, (), {}, {"z": u})[0])
-        assert float(target.reference(u).sum() + target.tilt(u).sum()) == pytest.approx(whole, rel=1e-5)
+        assert float(target.reference(u).sum() + target.increment(u).sum()) == pytest.approx(whole, rel=1e-5)
 
 
 @pytest.mark.parametrize("sites", [["z"], ["nowhere"], "far", []])

@@ -63,7 +63,7 @@ def test_a_bridge_that_looks_from_one_end_fails(case, monkeypatch):
 
 
 def test_the_ratio_solves_bennett_s_equation():
-    """Against SciPy's root, with weights, for tilts of thousands; and normal tilts whose ratio is known."""
+    """Against SciPy's root, with weights, for increments of thousands; and normal increments whose ratio is known."""
     rng = np.random.default_rng(0)
     near, far = rng.normal(-3_000, 9, 400), rng.normal(-2_960, 9, 400)
     w, v = rng.dirichlet(np.ones(400)), rng.dirichlet(np.ones(400))

@@ -88,7 +88,9 @@ def whitened_draws(kernel, transitions, chains=4096):
 
         def chosen_point(accepted, end, start):
             new = choose(accepted, end, start)
-            return new._replace(tilt_gradient=jnp.where(version == STALE, start.tilt_gradient, new.tilt_gradient))
+            return new._replace(
+                increment_gradient=jnp.where(version == STALE, start.increment_gradient, new.increment_gradient)
+            )
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(langevin, "proposal_log_ratio", chosen_ratio)

@@ -78,7 +78,7 @@ def test_the_ladder_makes_rejections_equal(linear, linear_run):
 
 
 def test_round_trips_come_at_their_rate(linear, linear_run):
-    """1 / (2 + 2 sum r / (1 - r)) a transition where a move forgets the tilt, which four leapfrogs nearly do."""
+    """1 / (2 + 2 sum r / (1 - r)) a transition where a move forgets the increment, which four leapfrogs nearly do."""
     tally = linear_run.last_state.tally
     r = np.asarray(tally.rejection / tally.transitions[:, None])
     expected = 150 / (2 + 2 * (r / (1 - r)).sum(axis=1)).mean()
@@ -123,16 +123,16 @@ def invariance_p_value():
     probability, exchange = parallel_tempering.swap_probability, parallel_tempering.exchange
 
     def run(key, u, version):
-        def chosen_probability(tilt, ladder):
-            flipped, without = probability(tilt, -ladder), probability(tilt, jnp.arange(5.0))
-            right = probability(tilt, ladder)
+        def chosen_probability(increment, ladder):
+            flipped, without = probability(increment, -ladder), probability(increment, jnp.arange(5.0))
+            right = probability(increment, ladder)
             return jnp.where(version == FLIPPED, flipped, jnp.where(version == WITHOUT_BETAS, without, right))
 
         def chosen_exchange(before, accepted):
             new, old = exchange(before, accepted), before.point
             stale = {
                 name: jnp.where(version == STALE, getattr(old, name), getattr(new.point, name))
-                for name in ("reference_gradient", "tilt_gradient")
+                for name in ("reference_gradient", "increment_gradient")
             }
             return new._replace(point=new.point._replace(**stale))
 
@@ -190,8 +190,8 @@ def test_a_log_sum_counts_beyond_what_float32_logarithms_can():
 
 
 def test_tilts_that_are_no_numbers_move_down_only():
-    tilt = Sum(jnp.array([[1.0, -jnp.inf, 2.0, 3.0]]), jnp.zeros((1, 4)))
-    probability = replicas.swap_probability(tilt, jnp.array([0.0, 0.2, 0.5, 1.0]))
+    increment = Sum(jnp.array([[1.0, -jnp.inf, 2.0, 3.0]]), jnp.zeros((1, 4)))
+    probability = replicas.swap_probability(increment, jnp.array([0.0, 0.2, 0.5, 1.0]))
     np.testing.assert_allclose(probability, [[1.0, 0.0, np.exp(-0.5)]], rtol=1e-6)
 
 

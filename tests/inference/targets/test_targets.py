@@ -32,7 +32,7 @@ def gauss(y=1.0):
 
 
 def total(target, u):
-    return float(target.reference(u).sum() + target.tilt(u).sum())
+    return float(target.reference(u).sum() + target.increment(u).sum())
 
 
 def test_the_end_of_the_path_is_the_joint_density():
@@ -49,7 +49,7 @@ def test_the_tilt_of_the_prior_is_the_likelihood():
     joint, _ = log_density(gauss, (), {}, {"z": u})
     prior = dist.Normal(0, 1).log_prob(u).sum()
     assert float(target.reference(u).sum()) == pytest.approx(float(prior), rel=1e-5)
-    assert float(target.tilt(u).sum()) == pytest.approx(float(joint - prior), rel=1e-5)
+    assert float(target.increment(u).sum()) == pytest.approx(float(joint - prior), rel=1e-5)
 
 
 @pytest.mark.parametrize("initial", [dist.Normal(3.0, 0.5), dist.Normal(jnp.full(2, 3.0), 0.5).to_event(1)])
@@ -94,7 +94,7 @@ def test_gradients():
     point = evaluate(target, u)
     np.testing.assert_allclose(point.gradient(beta), gradient_at(target, u, beta), rtol=1e-4, atol=1e-4)
     assert float(point.log_density(beta)) == pytest.approx(
-        float(target.reference(u).sum() + 0.3 * target.tilt(u).sum()), rel=1e-4
+        float(target.reference(u).sum() + 0.3 * target.increment(u).sum()), rel=1e-4
     )
 
 

@@ -80,7 +80,7 @@ def test_the_end_of_the_path_is_numpyro_s_density(weights, options):
     target = numpyro_target(model)
     for level in LEVELS:
         wanted, _ = log_density(model, (), {}, {"level": level})
-        assert float(target.reference(level).sum() + target.tilt(level).sum()) == pytest.approx(float(wanted), rel=1e-5)
+        assert float(target.reference(level).sum() + target.increment(level).sum()) == pytest.approx(float(wanted), rel=1e-5)
 
 
 @pytest.mark.parametrize(("weights", "options"), CASES)
@@ -90,11 +90,11 @@ def test_the_end_of_the_path_is_pyro_s_density(weights, options):
     point = target.evaluate(torch.tensor(LEVELS)[:, None])
     conditioned = [pyro.poutine.trace(pyro.condition(model, {"level": torch.tensor(level)})) for level in LEVELS]
     wanted = [float(trace.get_trace().log_prob_sum()) for trace in conditioned]
-    np.testing.assert_allclose((point.reference + point.tilt)[:, 0].numpy(), wanted, rtol=1e-5)
+    np.testing.assert_allclose((point.reference + point.increment)[:, 0].numpy(), wanted, rtol=1e-5)
 
 
 def test_q0_is_the_density_of_its_draws():
-    """A weighted latent site is drawn without its weight, which the tilt has."""
+    """A weighted latent site is drawn without its weight, which the increment has."""
     target = numpyro_target(numpyro_model(WEIGHTS, latent=True))
     reference = float(target.reference(jnp.asarray(LEVELS[0])).sum())
     assert reference == pytest.approx(stats.norm(0, 2).logpdf(LEVELS[0]).sum(), rel=1e-5)
@@ -138,11 +138,11 @@ def test_a_subsample_that_is_fixed_counts_with_its_scale_and_one_that_changes_is
     fixed = numpyro.handlers.substitute(numpyro_subsampled, data={"n": jnp.array([0, 3])})
     wanted = [stats.norm(0, 2).logpdf(z) + 4 * stats.norm(z, 1).logpdf(1) + 2 * stats.norm(z, 1).logpdf(4) for z in (0.3, -1.0)]
     target = numpyro_target(fixed)
-    found = [float(target.reference(u).sum() + target.tilt(u).sum()) for u in (jnp.array([0.3]), jnp.array([-1.0]))]
+    found = [float(target.reference(u).sum() + target.increment(u).sum()) for u in (jnp.array([0.3]), jnp.array([-1.0]))]
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
     torch_target = PyroTarget(pyro_subsampled, (), {}, num_chains=2)
     point = torch_target.evaluate(torch.tensor([[[0.3]], [[-1.0]]]))
-    np.testing.assert_allclose((point.reference + point.tilt)[:, 0].numpy(), wanted, rtol=1e-5)
+    np.testing.assert_allclose((point.reference + point.increment)[:, 0].numpy(), wanted, rtol=1e-5)
     with pytest.raises(ValueError, match="subsample of 2 of 4"):
         numpyro_target(numpyro_subsampled)
 

@@ -167,7 +167,7 @@ def starts_with_the_prior_s_gradient(monkeypatch):
     right = pyro_annealed_hmc.trajectory
 
     def stale(target, normal, u, start, *rest):
-        return right(target, normal, u, start._replace(tilt_gradient=0.0 * start.tilt_gradient), *rest)
+        return right(target, normal, u, start._replace(increment_gradient=0.0 * start.increment_gradient), *rest)
 
     monkeypatch.setattr(pyro_annealed_hmc, "trajectory", stale)
 
@@ -248,8 +248,8 @@ def test_the_density_is_the_joint_of_pyro_s_own_trace():
         at = {name: value[chain] for name, value in values.items()}
         trace = pyro.poutine.trace(pyro.condition(model, data=at)).get_trace()
         trace.compute_log_prob()
-        tilt = trace.nodes["y"]["log_prob_sum"]
-        assert float(kernel.state.point.tilt[chain, 0]) == pytest.approx(float(tilt), rel=1e-5, abs=1e-4)
+        increment = trace.nodes["y"]["log_prob_sum"]
+        assert float(kernel.state.point.increment[chain, 0]) == pytest.approx(float(increment), rel=1e-5, abs=1e-4)
         reference = sum(trace.nodes[name]["log_prob_sum"] for name in ("top", "low", "share"))
         u, jacobian = kernel.state.point.u[chain, 0], 0.0
         for name, size in (("top", 1), ("low", 1), ("share", 2)):
