@@ -1,12 +1,12 @@
-"""Whether this checkout is slower than another one: the same work in both, in turns, on one machine.
+"""Compare the speed of this checkout with that of another one: the same work in both, in alternation, on one machine.
 
     git worktree add ../before COMMIT
     python benchmarks/before_after.py ../before --output docs/before_after.json
 
-Each side is a process that imports its own checkout's package and benchmarks, compiles, and then waits: in every round the two
-do the same work one right after the other, in an order that alternates. A row's ratio is the geometric mean over rounds of
-seconds here / seconds there, with its standard error. What needs a new process every time (a first call of `infer`, the steps
-of the trainer) is done in new processes, in turns too.
+Each side is a process that imports the package and benchmarks of its checkout and compiles. In every round both do the same
+work directly after each other, in alternating order. The ratio of a row is the geometric mean over rounds of seconds here /
+seconds there, with its standard error. Work that needs a new process every time (a first call of `infer`, the steps of the
+trainer) is done in new processes, also in alternation.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ class Options:
     other: Annotated[Path, tyro.conf.Positional]
     """The other checkout."""
     transitions: int = 20
-    """Of every kernel in a round."""
+    """Transitions of every kernel per round."""
     rounds: int = 15
     process_rounds: int = 5
-    """Rounds of what needs new processes."""
+    """Rounds of work that needs new processes."""
     training_steps: int = 8
-    """Of the convolutional networks; the dense ones make twenty times as many."""
+    """Training steps of the convolutional networks; the dense ones make twenty times as many."""
     output: Path | None = None
-    """A JSON file."""
+    """JSON file for the record."""
 
 
 # --- the work, in a process of either checkout -----------------------------------------------------------------------
 
 
 def kernels(transitions: int) -> dict[str, Callable[[], float]]:
-    """Functions that do a piece of work and give its seconds."""
+    """Functions that do a piece of work and return its seconds."""
     import numpyro.infer
     import peer_samplers as peers
     import speed
@@ -65,7 +65,7 @@ def kernels(transitions: int) -> dict[str, Callable[[], float]]:
         return seconds
 
     def per_gradient(program: peers.Program, numbers: peers.Numbers) -> Callable[[], float]:
-        """Since the keys of two checkouts may differ, and with them the number of temperatures."""
+        """Seconds per gradient, since the random keys of two checkouts, and with them the temperatures, may differ."""
 
         def seconds() -> float:
             outcome, took = program(1, numbers)
@@ -90,7 +90,7 @@ def kernels(transitions: int) -> dict[str, Callable[[], float]]:
 
 
 def calls_of_infer() -> dict[str, float]:
-    """Seconds of the first call in a process, and of one after it with other data."""
+    """Seconds of the first call in a process, and of a second call with other data."""
     import torch
 
     from cogen.inference import AnnealedHMC, infer
@@ -108,9 +108,9 @@ def calls_of_infer() -> dict[str, float]:
 
 
 def work(what: str, transitions: int) -> None:
-    """Answer each line of the standard input with a line of JSON: the name of a piece of work with its seconds."""
+    """Answer each line of standard input with a line of JSON: names of pieces of work, with their seconds."""
     answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the work prints is not an answer
+    os.dup2(2, 1)  # redirect the output of the work to standard error
     if what == "infer":
         print(json.dumps(calls_of_infer()), file=answer, flush=True)
         return
@@ -126,8 +126,8 @@ def work(what: str, transitions: int) -> None:
 
 
 def process(checkout: Path, *arguments: str, **streams: Any) -> subprocess.Popen[str]:
-    places = os.pathsep.join(str(checkout / folder) for folder in ("src", "benchmarks"))
-    environment = {**os.environ, "PYTHONPATH": places, "PYTHONSAFEPATH": "1"}
+    folders = os.pathsep.join(str(checkout / folder) for folder in ("src", "benchmarks"))
+    environment = {**os.environ, "PYTHONPATH": folders, "PYTHONSAFEPATH": "1"}
     return subprocess.Popen([sys.executable, *arguments], env=environment, text=True, **streams)
 
 
@@ -142,7 +142,7 @@ def answer(side: subprocess.Popen[str], question: str | None = None) -> Any:
         print(question, file=side.stdin, flush=True)
     line = side.stdout.readline()
     if not line:
-        raise RuntimeError(f"a side ended without an answer: {shlex.join(map(str, side.args))}")  # type: ignore[arg-type]
+        raise RuntimeError(f"a process ended without an answer: {shlex.join(map(str, side.args))}")  # type: ignore[arg-type]
     return json.loads(line)
 
 
@@ -165,7 +165,7 @@ def first_calls(checkout: Path) -> dict[str, float]:
 
 
 def in_turns(rounds: int, here: Callable[[], dict[str, float]], there: Callable[[], dict[str, float]]) -> dict[str, np.ndarray]:
-    """Of every piece of work its seconds, (2, round): here and there."""
+    """The seconds of every piece of work, (2, round): here and there."""
     found = []
     for turn in range(rounds):
         pair = {}
@@ -178,7 +178,7 @@ def in_turns(rounds: int, here: Callable[[], dict[str, float]], there: Callable[
 def main(options: Options) -> None:
     other = options.other.resolve()
     if not (other / "src" / "cogen").is_dir():
-        raise SystemExit(f"{options.other}: no checkout of cogen lies there")
+        raise SystemExit(f"{options.other}: this is not a checkout of cogen")
     seconds: dict[str, np.ndarray] = {}
     sides = [worker(checkout, "kernels", str(options.transitions)) for checkout in (HERE, other)]
     names = [answer(side) for side in sides]

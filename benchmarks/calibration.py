@@ -1,9 +1,9 @@
-"""Which defaults does AnnealedHMC deserve? Calibration on digits simulated from the shipped generator.
+"""Choice of the defaults of AnnealedHMC, by calibration on digits simulated from the shipped generator.
 
-z is drawn from the prior, x = G(z), the top half is shown with the noise that the model assumes. The truth is then a draw from
-the exact posterior, so 50 % and 90 % intervals must cover 50 % and 90 % of all hidden pixels (saturated ones too: ties of truth
-and draws are broken at random), whatever the generator; a sampler that loses modes covers less. Settings are compared at an
-equal number of gradient evaluations, by fair scores: pairs of draws come from different populations.
+z is drawn from the prior, x = G(z), and the top half is observed with the model's noise. The truth is then a draw from the
+exact posterior, so 50 % and 90 % intervals must cover 50 % and 90 % of all hidden pixels (also saturated ones, with ties broken
+at random) for any generator; a sampler that misses modes has a smaller coverage. Settings are compared at equal numbers of
+gradient evaluations, by fair scores, from pairs of draws of different populations.
 
     python benchmarks/calibration.py --output docs/calibration.json
 """
@@ -40,12 +40,12 @@ class Options:
     lows: tuple[float, ...] = (-10.0,)
     highs: tuple[float, ...] = (4.0,)
     targets: tuple[float, ...] = (0.8,)
-    """Acceptance that the step size aims at."""
+    """Target acceptance rates of the step size."""
     noises: tuple[float, ...] = ()
-    """Noise scales; by default the generator's own."""
+    """Noise scales; default the generator's own."""
     images: Path | None = None
-    """A folder of MNIST's idx files: complete the last training digits (held out from training) instead of simulated ones.
-    There the truth is no draw from the model, and the noise scale matters."""
+    """Folder of MNIST's idx files: complete the last training digits (held out from training) instead of simulated ones. The
+    truth is then not a draw from the model, and the noise scale matters."""
     samples: int = 20
     seed: int = 1
     output: Path | None = None

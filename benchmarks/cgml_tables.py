@@ -1,4 +1,4 @@
-"""The tables of cGML: the toy's branches, what ends where, the annealing from end points, and the columns of the examples."""
+"""Tables of cGML: branches and baselines of the toy problem, annealing from end points, and scores of the examples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COUNTED = ("plus", "distance", "off", "phantom")
 
 
 def of_branches(records: list[Row]) -> Table:
-    """Every way to move z: least and greatest share of the branch +, and means over seeds with the worst, in per cent."""
+    """Every way to move z: smallest and largest share of the branch +, and means over seeds with the worst, in per cent."""
     cells = []
     for record in records:
         settings = dict.fromkeys((row["moves"], row["step_size"]) for row in record["branches"])
@@ -31,7 +31,7 @@ def of_branches(records: list[Row]) -> Table:
 
 
 def of_baselines(records: list[Row]) -> Table:
-    """Where one error alone ends, seed by seed."""
+    """Results of training with a single error, for each seed."""
     rows = [row for record in records for row in record["baselines"]]
     cells = [
         [row["error"], str(row["seed"]), *(f"{row[name]:.3f}" for name in ("mean", "sd_over_x", "sd_over_z"))] for row in rows
@@ -40,7 +40,7 @@ def of_baselines(records: list[Row]) -> Table:
 
 
 def of_uncertainty(records: list[Row]) -> Table:
-    """Rank correlations with the error, seed by seed."""
+    """Rank correlations with the error, for each seed."""
     rows = [row for record in records for row in record["uncertainty"]]
     names = ("sd_inside", "sd_outside", "error_inside", "error_outside", "rank_correlation", "of_size", "beyond_size")
     parts = ("beyond_size_inside", "beyond_size_outside")
@@ -50,21 +50,21 @@ def of_uncertainty(records: list[Row]) -> Table:
 
 
 def of_descents(records: list[Row]) -> Table:
-    """Errors of annealed HMC by its start and its gradients."""
+    """Errors of annealed HMC by start and number of gradients."""
     rows = [row for record in records for row in record["modes"]["rows"]]
     cells = [[row["start"], str(row["gradients"]), f"{row['rmse']:.3f}", f"{row['rmse_of_share']:.3f}"] for row in rows]
     return "start | gradients a chain | error of the log evidence | of the share of +", cells
 
 
 def of_remark(records: list[Row]) -> Table:
-    """Where the GAN ends, by the weight of L1."""
+    """Results of the GAN by the weight of L1."""
     rows = [row for record in records for row in record["remark"]]
     cells = [[f"{row['weight']:g}", *(f"{100 * row[key]:.1f}" for key in COUNTED), f"{row['y1_over_4x']:.2f}"] for row in rows]
     return "weight of L1 | share of +, % | distance, % | off both, % | phantom, % | size of y1 / 4x", cells
 
 
 def of_columns(records: list[Row]) -> Table:
-    """Every family and every way to find z: the scores of an example."""
+    """The scores of an example, for every family and way to find z."""
     lines = [line for record in records for line in record["table"]]
     known = ("psnr", "ssim", "mse_of_best", "energy_score", "crps", "diversity")
     about = ("family", "row", "seeds", "items", "steps", "seconds_a_step", "seconds", "parameters", "operations")
@@ -72,15 +72,15 @@ def of_columns(records: list[Row]) -> Table:
     cells = []
     for line in lines:
         cost = [f"{line['steps']:,.0f}", f"{1e3 * line['seconds_a_step']:.0f}"]
-        apart = {}
+        changes = {}
         for name, digits in (("energy_score", 2), ("energy_score_random", 2), ("crps", 4), ("crps_random", 4)):
-            apart[name] = ""
+            changes[name] = ""
             if f"{name}_difference" in line:
                 error = line[f"{name}_difference_se"]
-                apart[name] = f"{line[f'{name}_difference']:+.{digits}f} ({error:.{digits}f})"
+                changes[name] = f"{line[f'{name}_difference']:+.{digits}f} ({error:.{digits}f})"
         scores = [f"{line['psnr']:.2f}", f"{line['ssim']:.3f}", f"{line['mse_of_best']:.4f}", f"{line['energy_score']:.3f}"]
-        rest = [apart["energy_score"], apart["energy_score_random"]]
-        rest += [f"{line['crps']:.4f}", apart["crps"], apart["crps_random"], f"{line['diversity']:.3f}"]
+        rest = [changes["energy_score"], changes["energy_score_random"]]
+        rest += [f"{line['crps']:.4f}", changes["crps"], changes["crps_random"], f"{line['diversity']:.3f}"]
         more = [f"{line[name]:.3f}" for name in extra]
         cells.append([line["family"], line["row"], str(line["seeds"]), str(line["items"]), *cost, *scores, *rest, *more])
     header = "family | z | seeds | items | steps | ms a step | PSNR of the mean | SSIM of the mean | squared error of the best"
@@ -90,7 +90,7 @@ def of_columns(records: list[Row]) -> Table:
 
 
 def of_modes(records: list[Row]) -> Table:
-    """The share of the second mode by how often it was trained on, and by the way z is found."""
+    """The share of the second mode by its share in training, and by the way to find z."""
     cells = []
     for record in records:
         for row in record["modes"]["rows"]:
@@ -100,14 +100,14 @@ def of_modes(records: list[Row]) -> Table:
 
 
 def of_evidence(records: list[Row]) -> Table:
-    """Errors of the log evidence by the start of the annealing and its gradients."""
+    """Errors of the log evidence by the start of the annealing and the number of gradients."""
     rows = [row for record in records for row in record["evidence"]]
     cells = [[row["start"], str(row["gradients"]), f"{row['rmse']:.3f}", f"{row['bias']:+.3f}"] for row in rows]
     return "start | gradients a chain | error of the log evidence | its mean", cells
 
 
 def of_left_out(records: list[Row]) -> Table:
-    """The uncertainty of colours and their error, of a class that was left out and of the others."""
+    """The uncertainty and the error of colours, for a class that was left out and for the others."""
     cells = []
     for record in records:
         trained = "yes" if record["trained on"] else "no"
@@ -119,14 +119,14 @@ def of_left_out(records: list[Row]) -> Table:
 
 
 def of_classified(records: list[Row]) -> Table:
-    """The share of classes that is read off features."""
+    """The accuracy of classes predicted from features."""
     return "features of | classes read, %", [
         [name, f"{100 * share:.1f}"] for record in records for name, share in record["classified"].items()
     ]
 
 
 def of_operations(records: list[Row]) -> Table:
-    """What a family has and costs."""
+    """The parameters and the cost of every family."""
     cells = []
     for record in records:
         for name in dict.fromkeys(line["family"] for line in record["table"]):

@@ -1,20 +1,20 @@
-"""Are the probabilities of a class that come from evidence right? Digits simulated from a conditional generator, top half seen.
+"""Calibration of class probabilities by evidence, on digits simulated from a conditional generator with the top half seen.
 
     cogen train cvae --data mnist --network dense --latent-dim 8 --widths 256 256 --epochs 12 --batch 128 --output cvae
     python benchmarks/class_by_evidence.py --generator cvae --output class_by_evidence.json
 
-A class c is uniform, z ~ Normal(0, I), and the top half of x = G(z, c) is seen with noise. The class is declared unknown, so
-that ``infer`` makes one annealed run a class, and p(c | y) is proportional to p(c) Z_c. If these probabilities are right, then
-over digits
+The class c is uniform, z ~ Normal(0, I), and the top half of x = G(z, c) is observed with noise. The class is declared unknown,
+so that ``infer`` makes one annealed run per class, and p(c | y) is proportional to p(c) Z_c. If these probabilities are
+correct, then over digits
 
     E[-log p(true class | y)] = E[entropy of p(. | y)],
 
-and of the classes that are given a probability near p, a share p is true. Printed: both means with the standard error of their
-difference, and the reliability table. The noise is so large that the view leaves the class open.
+and a share p of the classes with a probability near p is true. Both means, the standard error of their difference, and the
+reliability table are printed. The noise is so large that the seen part does not determine the class.
 
-With ``--reference-draws`` the same probabilities come from that many draws of the prior too, the same for every digit and
-class, each weighted by its likelihood: another algorithm for the same numbers, which a generator of few latents allows. What
-the two give the true class is compared digit by digit, so that the chance of which digits were simulated drops out.
+With ``--reference-draws`` the probabilities are also estimated from draws of the prior, the same for all digits and classes,
+weighted by their likelihood, which is possible for a generator with few latents. The two probabilities of the true class are
+compared digit by digit, which removes the variation between digits.
 """
 
 import itertools
@@ -40,11 +40,11 @@ EDGES = (0.0, 0.01, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
 @dataclass
 class Options:
     generator: str = "cvae"
-    """A conditional generator that `cogen train` stored."""
+    """A conditional generator of `cogen train`."""
     digits: int = 256
     """Simulated digits."""
     noise: float = 1.0
-    """Standard deviation of the noise of a pixel, in the generator's units."""
+    """Standard deviation of the pixel noise, in the generator's units."""
     chains: int = 16
     """Chains per digit and class."""
     warmup: int = 100
@@ -52,15 +52,15 @@ class Options:
     leapfrog: int = 5
     """Gradients per transition."""
     pilot: int = 8
-    """Chains of the pilot."""
+    """Chains of the pilot run."""
     items_at_once: int = 64
-    """Digits times classes of a block."""
+    """Digits times classes per block."""
     reference_draws: int = 0
     """Draws of the prior for the reference; 0 for none."""
     seed: int = 0
-    """Digits, noise and chains follow from it."""
+    """Seed of digits, noise and chains."""
     output: Path = Path("class_by_evidence.json")
-    """The record."""
+    """JSON file for the record."""
 
 
 def simulated(options: Options) -> tuple[CoGenerator, np.ndarray]:
@@ -82,8 +82,8 @@ def simulated(options: Options) -> tuple[CoGenerator, np.ndarray]:
 
 
 def reference(options: Options, seen: CoGenerator) -> tuple[np.ndarray, float]:
-    """p(class | y) by importance sampling from the prior, (digit, class), and the smallest effective number of draws among the
-    digits' true or likely classes (a probability above 0.05)."""
+    """p(class | y) by importance sampling from the prior, (digit, class), and the smallest effective number of draws of the
+    true or likely classes (with a probability above 0.05)."""
     generator, at_once = seen.generator, 20_000
     classes = generator.config.contexts["label"].count
     mask = torch.as_tensor(views.half(tuple(generator.config.event_shape), "top")).flatten()
@@ -104,7 +104,7 @@ def reference(options: Options, seen: CoGenerator) -> tuple[np.ndarray, float]:
 
 
 def judged(probability: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-    """The two means, and how often a class with so much probability was true."""
+    """The two means, and the share of true classes by predicted probability."""
     safe = np.maximum(probability, 1e-300)
     surprise, entropy = -np.log(safe[np.arange(len(truth)), truth]), -(probability * np.log(safe)).sum(axis=1)
     difference = surprise - entropy

@@ -1,8 +1,8 @@
-"""How long a user waits: `cogen complete` with its defaults, all included, for the first time and again, and `cogen --help`.
+"""Run times of the command line: `cogen complete` with its defaults, the first time and again, and `cogen --help`.
 
     python benchmarks/command_line.py --output docs/command_line.json
 
-Asked for, on two cores: under 60 s and 2.5 GiB, and under 0.5 s.
+The targets on two cores are 60 s and 2.5 GiB, and 0.5 s for the help.
 """
 
 from __future__ import annotations

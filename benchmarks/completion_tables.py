@@ -1,4 +1,4 @@
-"""The tables of records of `examples/image_completion.py` and `examples/wrong_model.py`, with every row that they hold."""
+"""Tables from the records of `examples/image_completion.py` and `examples/wrong_model.py`, with all rows."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Row = dict[str, Any]
 
 
 def _figure(key: str, form: str) -> Callable[[Row], str]:
-    """A cell; empty where the record has no such number."""
+    """A function for a cell, which is empty if the record has no such number."""
     return lambda row: "" if row.get(key) is None else format(row[key], form)
 
 
 def _with_error(key: str) -> Callable[[Row], str]:
-    """Minus the first method, with the paired standard error."""
+    """A function for the difference from the first method, with its paired standard error."""
 
     def cell(row: Row) -> str:
         if row.get(key) is None or row[f"{key}_se"] == 0.0:  # the first method itself
@@ -28,7 +28,7 @@ def _with_error(key: str) -> Callable[[Row], str]:
 
 
 COLUMNS: dict[str, Callable[[Row], str]] = {
-    "images, seen": lambda row: place_of(row),
+    "images, seen": lambda row: images_seen(row),
     "method": lambda row: row["method"],
     "images": _figure("images_compared", "d"),
     "CRPS": _figure("hidden_crps", ".4f"),
@@ -52,10 +52,10 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "seconds": _figure("seconds", ".1f"),
     "times the first": _figure("ratio", ".2f"),
 }
-"""Of the long table: headings, and the cell of a row."""
+"""The long table's headings, with functions for the cell of a row."""
 
 
-def place_of(row: Row) -> str:
+def images_seen(row: Row) -> str:
     part = row.get("part", "test")
     return f"{row['generator']}, {row['view']}" + ("" if part == "test" else f", {part}")
 
@@ -66,9 +66,9 @@ def rows_of(paths: Iterable[Path]) -> list[Row]:
 
 
 def _with_ratios(rows: list[Row]) -> list[Row]:
-    """With the ratio of their seconds to those of the first method in the same place, where known."""
+    """The rows, with the ratio of their seconds to those of the first method for the same generator and view, if known."""
     first: dict[str, float | None] = {}
-    references = [first.setdefault(place_of(row), row.get("seconds")) for row in rows]
+    references = [first.setdefault(images_seen(row), row.get("seconds")) for row in rows]
     return [row | ({"ratio": row["seconds"] / second} if second else {}) for row, second in zip(rows, references, strict=True)]
 
 
@@ -77,7 +77,7 @@ def table(headings: list[str], lines: Iterable[list[str]]) -> str:
 
 
 def long_table(rows: list[Row]) -> str:
-    """Every number of every row; columns that are empty throughout are left out."""
+    """All numbers of all rows, without columns that are always empty."""
     rows = _with_ratios(rows)
     columns = {heading: [cell(row) for row in rows] for heading, cell in COLUMNS.items()}
     columns = {heading: cells for heading, cells in columns.items() if any(cells)}
@@ -85,22 +85,22 @@ def long_table(rows: list[Row]) -> str:
 
 
 def short_table(rows: list[Row]) -> str:
-    """CRPS of every method, a column for what is seen: with the difference to the first and its paired standard error."""
-    places = list(dict.fromkeys(place_of(row) for row in rows))
-    found = {(row["method"], place_of(row)): row for row in rows}
+    """CRPS of every method, with a column per view, and the difference from the first method with its paired standard error."""
+    columns = list(dict.fromkeys(images_seen(row) for row in rows))
+    found = {(row["method"], images_seen(row)): row for row in rows}
     lines = []
     for method in dict.fromkeys(row["method"] for row in rows):
         cells = []
-        for place in places:
-            row = found.get((method, place))
+        for column in columns:
+            row = found.get((method, column))
             difference = "" if row is None else _with_error("crps_difference")(row)
             cells.append(", ".join(filter(None, ["" if row is None else COLUMNS["CRPS"](row), difference])))
         lines.append([method, *cells])
-    return table(["CRPS, minus the first (s.e.)", *places], lines)
+    return table(["CRPS, minus the first (s.e.)", *columns], lines)
 
 
 def remedies(rows: list[Row]) -> str:
-    """What `wrong_model.py` has measured: CRPS of every setting and its difference from the model as it is."""
+    """The results of `wrong_model.py`: CRPS of every setting and its difference from the unchanged model."""
     lines = []
     for row in rows:
         weights = ", ".join(f"{name} {weight:.2f}" for name, weight in row.get("weights", {}).items())

@@ -1,18 +1,18 @@
-"""Whether energies and cooperative training learn a density that is known, in the plane, where a grid says everything.
+"""Energies and cooperative training on a known density in two dimensions, evaluated on a grid.
 
     python benchmarks/cooperative_grid.py --output docs/cooperative_grid.json
 
-The data f are a mixture of Gaussians: sixteen that make a ring, or three that lie apart. A grid normalises an energy, so that
-KL(f || p) is a sum; it carries the density of the initializer q (a quadrature over z of Normal(g(z), start_noise^2)) through
-the solver's Langevin steps (a matrix for the step), so that KL(Mq || p) and KL(q || p) are sums too, and it differentiates the
-objectives of both updates.
+The data f are a mixture of Gaussians: sixteen on a ring, or three that are well separated. On a grid an energy can be
+normalised, so that KL(f || p) is a sum; the density of the initializer q (by quadrature over z of Normal(g(z), start_noise^2))
+can be propagated through the solver's Langevin steps (a matrix per step), so that KL(Mq || p) and KL(q || p) are sums too; and
+the objectives of both updates can be differentiated.
 
-* energies: `EBM` with chains that persist, that begin at the data, and that begin at noise: KL(f || p), and log Z by annealed
-  HMC (`EnergyModel`, `log_partition`) less the grid's, with its standard error.
-* cooperation: `CoopNets` with the noise and rate of one Langevin equation; sigma is the components' own standard deviation, so
-  that q can be f. At the end the three divergences; and after each quarter of the training the inner product of each update's
-  gradient with the grid's gradient of its own objective,
-      Eq. 17  KL(f || p) - KL(M q || p), M q as it is,      Eq. 18  KL(M q || q), M q as it is.
+* energies: `EBM` with persistent chains, chains from the data, and chains from noise: KL(f || p), and log Z by annealed HMC
+  (`EnergyModel`, `log_partition`) minus the grid's, with its standard error.
+* cooperation: `CoopNets` with the noise and step size of one Langevin equation; sigma is the standard deviation of the
+  components, so that q can equal f. The three divergences at the end, and, after each quarter of the training, the inner
+  product of each update's gradient with the grid's gradient of its objective,
+      Eq. 17  KL(f || p) - KL(M q || p), M q fixed,      Eq. 18  KL(M q || q), M q fixed.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from cogen.models.training.trainer import train
 
 REFERENCE, LATENT = 2.0, 4
 ALONE, STEP_SIZE = 0.25, 0.1
-"""Of Langevin: of an energy alone, and of a pair. An initializer follows the mean of what the solver makes of a z, so that the
-steps of a pair must blur little of it."""
+"""Langevin step sizes: of an energy alone, and of a pair. An initializer follows the mean of the solver's samples for a z, so
+the steps of a pair must be small."""
 
 
 @dataclass
@@ -51,9 +51,9 @@ class Options:
     chains: tuple[Chains, ...] = ("persistent", "data", "noise")
     mixtures: tuple[str, ...] = ("ring", "apart")
     steps: int = 12_000
-    """Of the training of a pair; an energy alone has an eighth."""
+    """Training steps of a pair; an energy alone has an eighth of them."""
     side: int = 101
-    """Points of the grid, each way."""
+    """Grid points per axis."""
     langevin: int = 16
     batch: int = 256
     parts: tuple[str, ...] = ("energies", "cooperation")
@@ -62,20 +62,20 @@ class Options:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Of Gaussians of one standard deviation in the plane."""
+    """A two-dimensional mixture of Gaussians with the same standard deviation."""
 
     means: Tensor
     shares: Tensor
     scale: float
 
     def sample(self, count: int, seed: int) -> Tensor:
-        """(count, 2)"""
+        """Samples (count, 2)."""
         generator = torch.Generator().manual_seed(seed)
         component = torch.multinomial(self.shares, count, replacement=True, generator=generator)
         return self.means[component] + self.scale * torch.randn(count, 2, generator=generator)
 
     def log_density(self, points: Tensor) -> Tensor:
-        """(point, 2) -> (point,)"""
+        """log density of points (point, 2): (point,)."""
         square = (points[:, None] - self.means).square().sum(-1) / (2 * self.scale**2)
         return torch.logsumexp(self.shares.log() - square, 1) - math.log(2 * math.pi * self.scale**2)
 
@@ -89,7 +89,7 @@ MIXTURES = {
 
 @dataclass(frozen=True)
 class Grid:
-    """Points of a square, with the densities on them as masses that sum to one."""
+    """A square grid of points, on which densities are masses that sum to one."""
 
     side: int
     half: float = 4.0
@@ -104,17 +104,17 @@ class Grid:
         return 2 * math.log(2 * self.half / (self.side - 1))
 
     def data(self, mixture: Mixture) -> Tensor:
-        """The data's log masses."""
+        """The log masses of the data."""
         return mixture.log_density(self.points) + self.log_cell
 
     def energy(self, energy: nn.Module) -> tuple[Tensor, Tensor]:
-        """An energy's log masses, with its reference, and log Z."""
+        """The log masses of an energy with its reference distribution, and log Z."""
         height = energy(self.points) - self.points.square().sum(1) / (2 * REFERENCE**2)
         log_sum = torch.logsumexp(height, 0)
         return height - log_sum, log_sum + self.log_cell
 
     def generator(self, generator: nn.Module, noise: float, count: int = 4_096) -> Tensor:
-        """The log masses of Normal(g(z), noise^2), of so many z of a Sobol sequence."""
+        """The log masses of the mixture of Normal(g(z), noise^2) over ``count`` z of a Sobol sequence."""
         uniform = torch.quasirandom.SobolEngine(LATENT, scramble=True, seed=0).draw(count)
         made = generator(torch.distributions.Normal(0.0, 1.0).icdf(uniform.clamp(1e-6, 1 - 1e-6)))
         square = torch.cdist(self.points, made).square() / (2 * noise**2)
@@ -123,7 +123,7 @@ class Grid:
 
     @torch.no_grad()
     def refined(self, log_mass: Tensor, energy: nn.Module, run: ShortRun) -> Tensor:
-        """The masses after the steps of a run (Langevin's, without a Metropolis correction)."""
+        """The masses after the Langevin steps of a run (without a Metropolis correction)."""
         points = self.points.clone().requires_grad_()
         with torch.enable_grad():
             height = energy(points) - points.square().sum(1) / (2 * REFERENCE**2)
@@ -137,12 +137,12 @@ class Grid:
 
 
 def divergence(mass: Tensor, log_other: Tensor) -> Tensor:
-    """KL of masses to another density's log masses."""
+    """KL divergence of masses from another density, given by its log masses."""
     return torch.special.xlogy(mass, mass).sum() - torch.where(mass > 0, mass * log_other, 0.0).sum()
 
 
 def energies(options: Options, grid: Grid, name: str, chains: Chains, seed: int) -> dict[str, Any]:
-    """One energy: its divergence from the data, and log Z by annealed HMC against the grid's."""
+    """Train one energy: its divergence from the data, and log Z by annealed HMC minus the grid's."""
     torch.manual_seed(seed)
     run = ShortRun.langevin(options.langevin, ALONE, reference_scale=REFERENCE, limit=100.0)
     family = EBM(DenseEnergy((2,), (64, 64)), (2,), run, chains=chains, count=1_000, learning_rate=2e-3)
@@ -159,7 +159,7 @@ def energies(options: Options, grid: Grid, name: str, chains: Chains, seed: int)
 
 
 def cooperation(options: Options, grid: Grid, name: str, seed: int) -> dict[str, Any]:
-    """One pair: the divergences at the end, and how the updates go with the grid's gradients on the way."""
+    """Train one pair: the final divergences, and inner products of the updates with the grid's gradients during training."""
     torch.manual_seed(seed)
     mixture = MIXTURES[name]
     run = ShortRun.langevin(options.langevin, STEP_SIZE, reference_scale=REFERENCE, limit=100.0)
@@ -195,7 +195,7 @@ def cooperation(options: Options, grid: Grid, name: str, seed: int) -> dict[str,
 
 
 def trained(family: Any, options: Options, mixture: Mixture, seed: int, watch: Any = None) -> Any:
-    """The average of the weights of an energy alone, or of an initializer."""
+    """The trained energy, or the initializer, with averaged weights."""
     return train(
         family,
         mixture.sample(20_000, seed),
@@ -211,10 +211,10 @@ def trained(family: Any, options: Options, mixture: Mixture, seed: int, watch: A
 
 
 def of_updates(family: CoopNets, grid: Grid, mixture: Mixture, observed: Tensor) -> dict[str, float]:
-    """How each update's gradient goes with the grid's of its own objective, all else as it is.
+    """Inner products of each update's gradient with the grid's gradient of its objective.
 
-    Their inner product over the square of the grid's, which is one where they agree, of batches of 4,096, and its standard
-    error over the batches.
+    They are divided by the squared norm of the grid's gradient, so that they are one if both agree; computed for batches of
+    4,096, with the standard error over the batches.
     """
     with torch.no_grad():
         mass = grid.refined(grid.generator(family.generator, mixture.scale), family.energy, family.run)
@@ -241,7 +241,7 @@ def of_updates(family: CoopNets, grid: Grid, mixture: Mixture, observed: Tensor)
 
 
 def gradient(loss: Tensor, network: nn.Module) -> Tensor:
-    """In all weights of a network, flat."""
+    """The gradient with respect to all weights of a network, flattened."""
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))])
 
 
@@ -250,7 +250,7 @@ def main(options: Options) -> dict[str, Any]:
     cases = [(name, seed) for name in options.mixtures for seed in options.seeds]
     if "energies" in options.parts:
         print("mixture  chains     seed  KL(f || p)  log Z - grid's (s.e.)")
-        wide = Grid(2 * options.side - 1, 8.0)  # log Z is of the whole plane
+        wide = Grid(2 * options.side - 1, 8.0)  # log Z is an integral over the whole plane
         record["energies"] = [energies(options, wide, name, chains, seed) for chains in options.chains for name, seed in cases]
         for row in record["energies"]:
             error = f"{row['log_z_error']:7.4f} ({row['log_z_se']:.4f})"

@@ -1,4 +1,4 @@
-"""The tables of what energies and cooperative pairs learn: the grid, classes to images, style and class, two routes."""
+"""Tables of energies and cooperative pairs: the grid, classes to images, style and class, two routes, translation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Table = tuple[str, list[list[str]]]
 
 
 def of_energies(records: list[Row]) -> Table:
-    """Divergence from the data, and log Z by annealed HMC less the grid's, seed by seed."""
+    """Divergence from the data, and log Z by annealed HMC minus the grid's, for each seed."""
     cells = []
     for row in _rows(records, "energies"):
         error = f"{row['log_z_error']:+.3f} ({row['log_z_se']:.3f})"
@@ -19,7 +19,7 @@ def of_energies(records: list[Row]) -> Table:
 
 
 def of_pairs(records: list[Row]) -> Table:
-    """The three divergences, and the least inner product of either update on the way."""
+    """The three divergences, and the smallest inner product of each update during training."""
     cells = []
     for row in _rows(records, "cooperation"):
         ends = [f"{row[name]:.3f}" for name in ("kl_data", "kl_refined", "kl_made")]
@@ -33,7 +33,7 @@ def of_pairs(records: list[Row]) -> Table:
 
 
 def of_classes(records: list[Row]) -> Table:
-    """The last point of every training, and what real images get."""
+    """The last measures of every training, and those of real images."""
     cells = []
     for record in records:
         for row in record["runs"]:
@@ -60,7 +60,7 @@ def _judged(found: Row) -> list[str]:
 
 
 def of_style(records: list[Row]) -> Table:
-    """What every way of inferring names, changes and keeps."""
+    """Measures of class and style for every way of inference."""
     cells = []
     for row in _rows(records, "rows"):
         kept = [f"{row[n]:.2f} ({row[n + '_shuffled']:.2f}; {row[n + '_z']:.1f})" for n in ("weight", "slant")]
@@ -70,7 +70,7 @@ def of_style(records: list[Row]) -> Table:
 
 
 def of_routes(records: list[Row]) -> Table:
-    """Every route's scores."""
+    """The scores of every route."""
     cells = []
     for row in _rows(records, "rows"):
         against = f"{row['crps_difference']:+.4f} ({row['crps_difference_se']:.4f})" if row["crps_difference"] else ""
@@ -82,7 +82,7 @@ def of_routes(records: list[Row]) -> Table:
 
 
 def of_translations(records: list[Row]) -> Table:
-    """Every family's scores, with the paper's beside those of the task that it has."""
+    """The scores of every family, with the paper's for its task."""
     cells = []
     for record in records:
         for row in record["rows"]:
@@ -93,7 +93,7 @@ def of_translations(records: list[Row]) -> Table:
             if trained:
                 cost = [f"{row['parameters'] / 1e6:.2f}", f"{1e3 * row['seconds_a_step']:.0f}", f"{row['steps']:,.0f}"]
             scores = [f"{row['psnr']:.2f}", f"{row['ssim']:.3f}", f"{row['psnr_mean']:.2f}", f"{row['ssim_mean']:.3f}"]
-            apart = f"{row['noisy_energy_score_difference']:+.2f} ({row['noisy_energy_score_difference_se']:.2f})"
+            difference = f"{row['noisy_energy_score_difference']:+.2f} ({row['noisy_energy_score_difference_se']:.2f})"
             cells.append(
                 [
                     row["family"],
@@ -105,7 +105,7 @@ def of_translations(records: list[Row]) -> Table:
                     f"{row['energy_score']:.2f}",
                     f"{row['noise']:.2f}",
                     f"{row['noisy_energy_score']:.2f}",
-                    apart if row["noisy_energy_score_difference"] else "",
+                    difference if row["noisy_energy_score_difference"] else "",
                     f"{paper[0]} / {paper[1]}" if paper else "",
                 ]
             )

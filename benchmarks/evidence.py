@@ -1,17 +1,17 @@
-"""How good the evidence is, and what a guide saves.
+"""Accuracy of the evidence, and the savings by a guide.
 
     python benchmarks/evidence.py --output docs/evidence.json
 
-* A linear generator with 64 latents and 784 pixels, half of them seen: the evidence is known in closed form. Asked: within 0.1
-  nat of it (root mean square over items), and the bounds hold it.
-* Digits simulated from the shipped generator, the top half shown with its own noise: the gap between the bounds. Asked: under
-  one nat, as absolute values.
-* The same annealing (conditional ESS, leapfrogs, chains) from the prior and from (1 - eps) guide + eps prior, the guide a
-  normal fitted by SVI: gradients until beta = 1 with those of the fit and the pilot, the error of the evidence, and on a
-  posterior with modes of weights 0.9 and 0.1 the weight of the small one. With two latents some draws of the prior come near
-  the mode that the guide has not seen; with eight hardly any does, and no share of the prior helps.
+* A linear generator with 64 latents and 784 pixels, half of them seen, whose evidence is known in closed form. The targets: a
+  root mean square error over items below 0.1 nat, and bounds that contain the evidence.
+* Digits simulated from the shipped generator, with the top half observed with its noise: the gap between the bounds. The
+  target: an absolute value below one nat.
+* The same annealing (conditional ESS, leapfrog steps, chains) from the prior and from (1 - eps) guide + eps prior, with a
+  normal guide fitted by SVI: gradients until beta = 1, including those of the fit and the pilot run, the error of the evidence,
+  and, for a posterior with modes of weights 0.9 and 0.1, the weight of the small mode. With two latents some draws of the prior
+  are near the mode that the guide misses; with eight latents hardly any is, so that no share of the prior helps.
 
-Temperatures and step sizes were chosen by pilots and frozen, so that the evidence is unbiased.
+Temperatures and step sizes are those of pilot runs and fixed, so that the evidence is unbiased.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Options:
     items: int = 8
     chains: int = 64
     limit: int = 600
-    """Temperatures at most."""
+    """Largest number of temperatures."""
     ess: float = 0.98
-    """Conditional ESS of a temperature."""
+    """Conditional ESS of each temperature."""
     linear_chains: int = 768
     linear_limit: int = 2_000
     linear_ess: float = 0.998
-    """Those of the linear generator, of which a tenth of a nat is asked."""
+    """The same for the linear generator, whose target is 0.1 nat."""
     leapfrog: int = 10
     pilot: int = 16
     image: str = "mnist"
@@ -82,7 +82,7 @@ def linear(options: Options) -> dict[str, Any]:
     error = found["lower"].values - exact
     inside = (found["lower"] - 3 * found["lower_se"] <= exact) & (exact <= found["upper"] + 3 * found["upper_se"])
     return {
-        **said("64 latents, 784 pixels", found),
+        **summarised("64 latents, 784 pixels", found),
         "rms_error": float(np.sqrt(np.mean(error**2))),
         "worst_error": float(np.abs(error).max()),
         "inside": int(inside.sum()),
@@ -94,7 +94,7 @@ def digits(options: Options) -> dict[str, Any]:
     generator = load_generator(options.image)
     mask = views.Mask(views.half(tuple(generator.config.event_shape), "top"), scale=generator.config.noise_scale)
     conditioned, truth = simulate(CoGenerator(generator, views={"seen": mask}), options.items, seed=2)
-    return said("simulated digits", bounds(conditioned, truth, options))
+    return summarised("simulated digits", bounds(conditioned, truth, options))
 
 
 def bounds(conditioned: Any, truth: Any, options: Options) -> Any:
@@ -103,7 +103,7 @@ def bounds(conditioned: Any, truth: Any, options: Options) -> Any:
     return evidence_bounds(conditioned, kernel, truth, seed=3, progress=False, **counts)
 
 
-def said(name: str, found: Any) -> dict[str, Any]:
+def summarised(name: str, found: Any) -> dict[str, Any]:
     gap = abs(found["gap"])
     row = {"case": name, "mean_absolute_gap": float(gap.mean()), "largest_absolute_gap": float(gap.max())}
     row |= {key: found[key].values.round(4).tolist() for key in ("lower", "lower_se", "upper", "upper_se", "ancestors")}
@@ -127,7 +127,7 @@ def two_modes(dim: int) -> Callable:
 def from_both(
     name: str, model: Any, seeds: range, share: float, options: Options, truth: np.ndarray | float | None
 ) -> list[dict[str, Any]]:
-    """A row for the prior's start and one for the guide's; without a ``truth`` the errors are those from the average of all."""
+    """Rows for starts from the prior and from the guide; without a ``truth`` errors are relative to the mean of all runs."""
     kernel = functools.partial(AnnealedHMC, schedule=Adaptive(options.guide_ess), num_leapfrog=options.leapfrog)
     rows: list[dict[str, Any]] = []
     estimates = []

@@ -1,10 +1,10 @@
-"""How a run grows with its items: seconds, memory of the caller, and bytes of the shards, on a small generator.
+"""Scaling of a run with the number of items: seconds, memory of the caller, and bytes of the shards, for a small generator.
 
     python benchmarks/executors.py --output docs/executors.json
 
-Every row is a process of its own. What a million items take is extrapolated from all rows, as a start, a share an item and a
-share a job: in core-hours, by the processor's time, and priced. The throughput of two Ray workers over one is that of the
-second half of the jobs, when all have compiled. It needs Ray (pip install 'cogen-ppl[ray]').
+Every row is a separate process. The cost of a million items, in core-hours of processor time and in dollars, is extrapolated
+from all rows as a constant, a cost per item and a cost per job. The throughput of two Ray workers relative to one is that of
+the second half of the jobs, after compilation. It requires Ray (pip install 'cogen-ppl[ray]').
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class Options:
     ray_items: int = 2_000
     """Size of the runs on Ray; 0 for none."""
     price: float = 0.05
-    """Dollars of a core-hour."""
+    """Dollars per core-hour."""
     output: Path | None = None
     one: tuple[int, int] | None = None
-    """Items and workers (0: in this process) of one row, which is printed as JSON."""
+    """Items and workers (0 for this process) of a single row, which is printed as JSON."""
 
 
 def one_row(items: int, workers: int) -> dict[str, float]:
-    """Run ``items`` items, and say what it took."""
+    """Run ``items`` items, and return the cost."""
     import torch
     from torch import nn
 
@@ -80,7 +80,7 @@ def one_row(items: int, workers: int) -> dict[str, float]:
 
 
 def measured(items: int, workers: int) -> dict[str, float]:
-    """One row, in a process of its own."""
+    """One row, in a separate process."""
     command = [sys.executable, __file__, "--one", str(items), str(workers)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     row = json.loads(done.stdout.splitlines()[-1])
@@ -93,7 +93,7 @@ def measured(items: int, workers: int) -> dict[str, float]:
 
 
 def extrapolated(rows: list[dict[str, float]], price: float) -> dict[str, float]:
-    """A million items, from what a start, an item and a job take."""
+    """The cost of a million items, from the costs of a start, an item and a job."""
     design = np.array([[1.0, row["items"], row["jobs"]] for row in rows])
     million = np.array([1.0, MILLION, MILLION / MOST_ITEMS])
 

@@ -1,21 +1,20 @@
-"""What a guide q(z | what is seen) that ships beside a generator is worth, and what it costs.
+"""Benefits and cost of a guide q(z | seen part) that is shipped with a generator.
 
     python benchmarks/guide.py --output docs/guide.json
 
 * modes: a small guide is trained by the code of `cogen guide` for a generator that folds its latent, so that two values of z
-  make the same x: the posterior of u, the folded direction of z, has two modes. Their weights are known by quadrature in u, and
-  so is the evidence. Annealed HMC from the guide has a fifth of the temperatures that it has from the prior.
-* masks: kinds that the guide was trained on, and kinds that it never saw: -log q(z* | seen) on simulated images, against
-  -log p(z*), which is what knowing nothing costs.
-* completions under these masks: the fair CRPS of annealed HMC from the guide, with few temperatures, and from the prior; and on
-  simulated images the gap log p(y, z*) - log p(y, z), zero for chains that have arrived.
-* evidence: images simulated from the generator, between two bounds, from the prior, and from the guide with a fifth of the
-  temperatures.
-* cost: seconds of the processor that a step of the guide's training takes, and that the guide saves an image of
-  "completions" (compilation included), so from how many images on it pays.
+  give the same x: the posterior of u, the folded direction of z, has two modes. Their weights and the evidence are known by
+  quadrature in u. Annealed HMC from the guide has a fifth of the temperatures of annealed HMC from the prior.
+* masks: -log q(z* | seen) on simulated images with kinds of masks from the guide's training and with other kinds, compared with
+  -log p(z*), the value of the prior.
+* completions with these masks: the fair CRPS of annealed HMC from the guide, with few temperatures, and from the prior; and on
+  simulated images the gap log p(y, z*) - log p(y, z), which is zero on average for chains that have converged.
+* evidence: bounds for images simulated from the generator, from the prior, and from the guide with a fifth of the temperatures.
+* cost: processor seconds per step of the guide's training, and the seconds per image that the guide saves in "completions"
+  (including compilation), which give the number of images from which the guide is worth its training.
 
-A part that is run again replaces what the record has of it. From the shipped guide the settings are those that `cogen tune`
-left for the top half, frozen; elsewhere they are the defaults, the step sizes of evidence from a pilot that is not counted.
+Running a part again replaces its entry of the record. With the shipped guide the settings are those of `cogen tune` for the top
+half; otherwise they are the defaults, with step sizes of a pilot run (which is not counted) for evidence.
 """
 
 from __future__ import annotations
@@ -47,53 +46,53 @@ from cogen.tuning import log_joint_of
 
 LEAPFROG = 10
 STEP = 0.15
-"""Of the folded generators, at all temperatures and from both starts."""
+"""Settings for the folded generators, at all temperatures and from both starts."""
 ALONE: dict[str, Any] = {"weighted": False, "resample_threshold": 0.0}
 
 
 @dataclass
 class Options:
     generator: str = "digits"
-    """With a guide and a tuning of the top half beside it, of 28 x 28 pixels."""
+    """Generator of 28 x 28 pixels, with a guide and a tuning of the top half."""
     parts: tuple[str, ...] = ("masks", "modes", "evidence", "completions", "cost")
-    """What to measure; cost takes the seconds of completions."""
+    """Parts to run; cost uses the seconds of completions."""
     temperatures: int = 80
-    """From the prior."""
+    """Temperatures from the prior."""
     saved: int = 5
-    """From the guide there are so many times fewer, for evidence and modes."""
+    """Factor by which there are fewer temperatures from the guide, for evidence and modes."""
     items: int = 4
-    """Simulated images whose evidence is bounded."""
+    """Simulated images for the bounds of the evidence."""
     chains: int = 16
-    """For them."""
+    """Chains for these images."""
     as_long: bool = False
-    """Bound the evidence from the guide with all the temperatures, too."""
+    """Also bound the evidence from the guide with all temperatures."""
     pilot: int = 8
-    """Chains of a pilot from the prior."""
+    """Chains of a pilot run from the prior."""
     mask_items: int = 128
-    """Simulated images of each kind of mask on which the guide is asked for the density of z*."""
+    """Simulated images of each kind of mask for the guide's density of z*."""
     completed_simulated: int = 4
     """Simulated images of each kind that are completed."""
     completed_real: int = 8
-    """Test images of each kind, of those that are shipped."""
+    """Shipped test images of each kind that are completed."""
     completed_chains: int = 2
     few: int = 8
-    """Temperatures from the guide, of completions."""
+    """Temperatures from the guide, for completions."""
     dims: tuple[int, ...] = (8,)
     """Latents of the folded generators."""
     shares: tuple[float, ...] = (0.1, 0.0)
-    """Of the prior, in the start from the small guide."""
+    """Shares of the prior in the start from the small guide."""
     mode_items: int = 32
     mode_chains: int = 128
     mode_temperatures: int = 40
     steps: int = 3_000
-    """Of the small guide's training."""
+    """Training steps of the small guide."""
     batch: int = 128
     timed_batch: int = 2_048
-    """Pairs in a step of the training that is timed, as in that of the shipped guide."""
+    """Pairs per step of the timed training, as for the shipped guide."""
     timed_steps: int = 2
     seed: int = 0
     quick: bool = False
-    """Few of everything: whether it runs."""
+    """A short run to check that everything works."""
     output: Path | None = None
 
 
@@ -115,10 +114,10 @@ def mean_and_error(name: str, values: Any) -> dict[str, float]:
 
 
 class Folded(nn.Module):
-    """x = Q z, but for x_1 = |u - 0.55| with u = (Q z)_1: Q is orthogonal, its first row all equal."""
+    """x = Q z, except x_1 = |u - 0.55| with u = (Q z)_1, where Q is orthogonal with a constant first row."""
 
     fold, noise_scale, first = 0.55, 0.2, 2.0
-    """``first`` is what is seen of x_1: about a tenth of the posterior lies above the fold."""
+    """``first`` is the observed x_1: about a tenth of the posterior lies above the fold."""
     matrix: Tensor
 
     def __init__(self, dim: int) -> None:
@@ -132,11 +131,11 @@ class Folded(nn.Module):
         return torch.cat([(x[:, :1] - self.fold).abs(), x[:, 1:]], dim=1)
 
     def in_small_mode(self, z: np.ndarray) -> np.ndarray:
-        """Whether z (..., dim) lies above the fold."""
+        """Whether z (..., dim) is above the fold."""
         return z @ self.matrix[:, 0].numpy() > self.fold
 
     def known(self) -> tuple[float, float]:
-        """The weight of the small mode, and log p(x_1 is seen there)."""
+        """The weight of the small mode, and the log evidence of the observed x_1."""
         u = np.linspace(-8.0, 8.0, 400_001)
         squares = u**2 + ((self.first - abs(u - self.fold)) / self.noise_scale) ** 2
         density = np.exp(-0.5 * squares) / (2 * np.pi * self.noise_scale)
@@ -185,7 +184,7 @@ def modes(options: Options) -> Rows:
 
 
 def kinds(shape: tuple[int, ...], seed: int) -> dict[str, np.ndarray]:
-    """True = seen; the first two are kinds of `cogen.models.views.assorted`, the others are not."""
+    """Masks by kind, True = seen; the first two kinds are in `cogen.models.views.assorted`, the others are not."""
     row, column = np.indices(shape[-2:])
     radius = np.hypot(row - (shape[-2] - 1) / 2, column - (shape[-1] - 1) / 2)
     unseen = {
@@ -202,12 +201,12 @@ def shipped(options: Options) -> tuple[Any, Any, Any]:
     """The generator, its guide and its settings for the top half."""
     guide, tuned = load_guide(options.generator), load_tuning(options.generator, "half")
     if guide is None or tuned is None:
-        raise SystemExit(f"--generator {options.generator}: there is no guide beside it, or no tuning of the top half")
+        raise SystemExit(f"--generator {options.generator}: it has no guide, or no tuning of the top half")
     return load_generator(options.generator), guide, tuned
 
 
 def under(generator: Any, mask: np.ndarray, images: int, seed: int) -> tuple[Any, np.ndarray, CoGenerator]:
-    """Simulated images of masks (kind, ...), so many of each: the model that is conditioned on them, and their z."""
+    """Simulate ``images`` images for each mask (kind, ...): the model conditioned on them, their z, and the model."""
     model = CoGenerator(
         generator, views={"seen": views.Mask(np.repeat(mask, images, axis=0), **noise_model("random", generator))}
     )
@@ -308,7 +307,10 @@ def evidence(options: Options) -> Rows:
 
 
 def cost(options: Options, seconds: dict[str, float]) -> dict[str, Any]:
-    """:param seconds: of an image, by start."""
+    """The cost of the guide's training, and the number of images from which it is worth it.
+
+    :param seconds: per image, by start.
+    """
     generator, guide, _ = shipped(options)
     made = guide.config.figures
     flow: Any = ENCODERS[guide.config.architecture](**guide.config.arguments)
@@ -344,7 +346,7 @@ def main(options: Options) -> None:
         started = time.process_time()
         if part == "cost":
             if "completions" not in record:
-                raise SystemExit("--parts cost: it takes the seconds of completions, so run that part first")
+                raise SystemExit("--parts cost: it uses the seconds of completions, so run that part first")
             found: Any = cost(options, record["completions"]["seconds_an_image"])
         else:
             found = {"masks": masks, "modes": modes, "evidence": evidence, "completions": completions}[part](options)

@@ -1,4 +1,4 @@
-"""The posteriors on which samplers are compared, with what is known of them."""
+"""The posteriors on which samplers are compared, with their reference values."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 @dataclass
 class Case:
-    """A posterior with what is known of it."""
+    """A posterior with its reference values."""
 
     name: str
     seen: CoGenerator
     errors: tuple[float, float]
-    """Asked: of the log evidence, of the distance."""
+    """Target errors of the log evidence and of the distance."""
     log_evidence: float
     known: str
-    """From where, and how well."""
+    """Source and precision of the reference values."""
     distance: Callable[[np.ndarray, np.ndarray], float]
-    """Of draws (n, latent) with normalised weights (n,)."""
+    """Distance from the posterior, of draws (n, latent) with normalised weights (n,)."""
 
 
 class Shifted(torch.nn.Module):
-    """A generator whose x2 is moved by so much, in front of which x2 = 0 is what `quadrature` knows."""
+    """A generator with x2 shifted, so that `quadrature`, which is for x2 = 0, applies."""
 
     def __init__(self, generator: torch.nn.Module, x2: float) -> None:
         super().__init__()
@@ -47,7 +47,8 @@ class Shifted(torch.nn.Module):
 
 
 def five_gaussians(errors: tuple[float, float], iterations: int, resolution: float, x2: float = 0.0) -> Case:
-    """The GAN of five Gaussians with x2 seen. Distance: Wasserstein's, of x1 to quadrature (the integral of |F - F*|)."""
+    """The GAN of five Gaussians with x2 observed. The distance is the Wasserstein distance of x1 from quadrature (the integral
+    of |F - F*|)."""
     sys.path.insert(0, str(EXAMPLES))
     import five_gaussians as toy
 
@@ -75,8 +76,8 @@ def _trained(iterations: int) -> torch.nn.Module:
 
 
 def image(errors: tuple[float, float], name: str, digit: int, chains: int, runs: int, ess: float) -> Case:
-    """A shipped generator with the top half of a test digit seen. Distance: the root mean square over hidden pixels of the
-    posterior mean's error, against long runs whose step sizes and temperatures a pilot chose and froze, so that their evidence
+    """A shipped generator with the top half of a test digit seen. The distance is the root mean square error of the posterior
+    mean over hidden pixels. The reference is long runs with step sizes and temperatures of a pilot run, so that their evidence
     is unbiased."""
     generator = load_generator(name)
     shape = tuple(generator.config.event_shape)
@@ -113,7 +114,7 @@ def image(errors: tuple[float, float], name: str, digit: int, chains: int, runs:
 
 
 def frozen_by_pilot(seen: CoGenerator, kernel: AnnealedHMC, chains: int, seed: int) -> tuple[AnnealedHMC, float]:
-    """The kernel with what a pilot of so many chains chose, and the pilot's seconds."""
+    """The kernel with the settings of a pilot run with ``chains`` chains, and the seconds of the pilot run."""
     warmup = LIMIT * kernel.settings.moves_per_temperature
     pilot = infer(seen, kernel, num_warmup=warmup, num_samples=1, num_chains=chains, seed=seed, progress=False)
     attributes = pilot["posterior"].attrs

@@ -1,10 +1,10 @@
-"""How seconds grow with items, chains and latent size: ours, and BlackJAX's tempered SMC with the same work.
+"""Run times by numbers of items and chains and latent size, of annealed HMC and of BlackJAX's tempered SMC with the same work.
 
     python benchmarks/peer_growth.py --output docs/peer_growth.json
 
-The work is fixed: 20 temperatures, one trajectory of five leapfrogs at each, so that everybody computes the same
-gradients of the same density. Compilation is apart; both sides run in turns, and the medians are kept. Our items run as
-`infer` runs them, block after block, results and all; BlackJAX's as a compiled function mapped over items one after another.
+The work is fixed: 20 temperatures with one trajectory of five leapfrog steps each, so that both compute the same gradients of
+the same density. Compilation is excluded; both run in alternation, and medians are reported. Our items are run by `infer`,
+block by block, including its results; BlackJAX's are run by a compiled function mapped over the items.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def kernel(chains: int) -> AnnealedHMC:
 
 
 def tempered(seen: CoGenerator, particles: int) -> Callable:
-    """A function of a key and of one item's data."""
+    """BlackJAX's tempered SMC, as a function of a key and of the data of one item."""
 
     def run(key: jax.Array, data: Any) -> Any:
         target = numpyro_target(lambda: seen.numpyro(data))
@@ -66,7 +66,7 @@ def tempered(seen: CoGenerator, particles: int) -> Callable:
 
 
 def conditioned(generator: Any, items: int) -> CoGenerator:
-    """Simulated items, the top half seen with noise 0.75."""
+    """Simulated items with the top half observed, with noise 0.75."""
     model = CoGenerator(
         generator, latent_dim=latent(generator), views={"seen": views.Mask(views.half((1, 28, 28), "top"), scale=0.75)}
     )
@@ -85,14 +85,14 @@ def ours_by_chains(seen: CoGenerator, chains: int) -> Callable[[], float]:
 
 
 def ours_by_items(seen: CoGenerator, chains: int) -> Callable[[], float]:
-    """What `infer` takes, results and all, but for the compilation."""
+    """A function for the seconds of `infer`, including its results but not its compilation."""
 
     def run() -> float:
         run = Run(seen, kernel(chains), num_warmup=TEMPERATURES, num_chains=chains, seed=0, progress=False)
         run.draw(1)
         return run.seconds - run.compile_seconds
 
-    run()  # the first also compiles what decodes its draws
+    run()  # the first run also compiles the decoding of the draws
     return run
 
 
@@ -118,20 +118,20 @@ class Options:
     generator: str = "mnist"
     items: tuple[int, ...] = (1, 10, 100, 1_000)
     item_chains: int = 16
-    """Of every item."""
+    """Chains of every item, for the numbers of items."""
     chains: tuple[int, ...] = (1, 4, 16, 64, 256, 1_024, 4_096)
-    """Of one item."""
+    """Numbers of chains of a single item."""
     latent_sizes: tuple[int, ...] = (2, 8, 32, 128, 512)
     size_chains: int = 64
     rounds: int = 5
-    """Both sides in turns, and no more of them after 20 seconds; the medians are kept."""
+    """Rounds, both sides in alternation; no further rounds after 20 seconds."""
     output: Path | None = None
-    """A JSON file; the curves are drawn beside it."""
+    """JSON file for the record; the curves are written to a PNG file with the same name."""
 
 
 def main(options: Options) -> dict[str, dict[str, list[float]]]:
     torch.set_num_threads(1)
-    # Every run of `infer` compiles anew: from a cache, it does not take long.
+    # Every run of `infer` compiles again, which is fast with a cache.
     cache = tempfile.TemporaryDirectory()
     jax.config.update("jax_compilation_cache_dir", cache.name)
     generator = load_generator(options.generator)
@@ -147,7 +147,7 @@ def main(options: Options) -> dict[str, dict[str, list[float]]]:
         for which, value in zip(("size", "cogen", "BlackJAX"), (size, *seconds), strict=True):
             found[axis][which].append(value)
         print(f"{axis} {size}: cogen {seconds[0]:.3f} s, BlackJAX {seconds[1]:.3f} s", flush=True)
-        if options.output:  # what is known so far
+        if options.output:  # write the results so far
             options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
     for count in options.items:

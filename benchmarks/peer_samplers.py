@@ -1,13 +1,13 @@
-"""The samplers that `peers.py` compares, each as one function of a key that is compiled whole.
+"""The samplers that `peers.py` compares, each as a single compiled function of a key.
 
-Everybody samples the same target, built once from the same generator and observation, and gives back the same `Outcome`.
-What a tuning varies without a new compilation (leapfrogs, the fraction of effective particles that decides the next inverse
-temperature, the step size and its rule) enters as numbers; what changes shapes or programs (particles, moves) is static.
+All sample the same target, built from the same generator and observation, and return the same `Outcome`. Settings that are
+tuned without a new compilation (leapfrog steps, the fraction of effective particles that determines the next inverse
+temperature, the step size and its rule) are arguments; settings that change shapes or programs (particles, moves) are static.
 
     annealed       AnnealedHMC, the kernel itself: warm-up to beta = 1, then one draw. Any kernel object can be given.
-    tempered       blackjax.adaptive_tempered_smc with blackjax.hmc, as BlackJAX's users write it: a loop of its steps until
-                   the tempering parameter is 1. The step size follows the acceptance by blackjax.smc.tuning's rule where
-                   the setting says so, and the inverse mass matrix is the variance of the particles where it says so.
+    tempered       blackjax.adaptive_tempered_smc with blackjax.hmc, used as in its documentation: a loop of its steps until
+                   the tempering parameter is 1. Depending on the setting, the step size is adapted to the acceptance rate by
+                   the rule of blackjax.smc.tuning, and the inverse mass matrix is the variance of the particles.
     tfp_annealed   tfp.mcmc.sample_annealed_importance_chain with its HMC: linear inverse temperatures, one step size.
 """
 
@@ -36,35 +36,35 @@ from cogen.models import CoGenerator
 Array = jax.Array
 
 LIMIT = 200
-"""At most so many temperatures are chosen."""
+"""Largest number of temperatures."""
 
 
 class Outcome(NamedTuple):
-    """What a run of a sampler leaves."""
+    """The result of a run of a sampler."""
 
     z: Array
     """(particle, latent)."""
     log_weight: Array
     log_evidence: Array
     gradients: Array
-    """Per particle."""
+    """Gradient evaluations per particle."""
     temperatures: Array
 
 
 class Numbers(NamedTuple):
-    """What is varied without a new compilation."""
+    """Settings that vary without a new compilation."""
 
     leapfrog: Any
     ess: Any
-    """The fraction of particles that a rise of the inverse temperature leaves effective."""
+    """The fraction of particles that are effective after a step in the inverse temperature."""
     step: Any
-    """The step size, or where it starts."""
+    """The step size, or its initial value."""
     acceptance: Any
-    """What the step size is led to."""
+    """Target acceptance rate of the step size."""
     follows: Any
-    """Whether it is led there, 1.0 or 0.0."""
+    """1.0 if the step size adapts to this target, 0.0 if it is fixed."""
     mass: Any
-    """Whether BlackJAX's inverse mass matrix is the variance of the particles, 1.0 or 0.0."""
+    """1.0 if BlackJAX's inverse mass matrix is the variance of the particles, or 0.0."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,7 @@ class Setting:
 
 
 class Program:
-    """A compiled sampler: seconds are measured around a call of it, and nothing else. It has run once, since a program's first
-    call is slower."""
+    """A compiled sampler, of which only the calls are timed. It is run once when it is made, since the first call is slower."""
 
     def __init__(self, function: Callable, numbers: Numbers | None, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
@@ -110,7 +109,7 @@ def _arrays(numbers: Numbers | None) -> Any:
 
 
 def model_of(seen: CoGenerator) -> Callable:
-    """The NumPyro model of a conditioned generator's one item."""
+    """The NumPyro model of the single item of a conditioned generator."""
     data = jax.tree.map(jnp.asarray, dict(seen.item_data))
     return lambda: seen.numpyro(data)
 
@@ -123,7 +122,7 @@ def target_of(seen: CoGenerator) -> Target:
 
 
 def annealed(model: Callable, particles: int, warmup: int, make: Callable[[Any], AnnealedHMC]) -> Callable:
-    """A function of a key and numbers; ``make`` gives the kernel (a recipe) of these numbers."""
+    """Annealed HMC as a function of a key and numbers; ``make`` returns the kernel for these numbers."""
 
     def run(key: Array, numbers: Any) -> Outcome:
         recipe = make(numbers)
@@ -150,7 +149,7 @@ def annealed(model: Callable, particles: int, warmup: int, make: Callable[[Any],
 def adaptive(
     moves: int, bridge: bool = True, inverse_mass: Any = None, start_draws: int = 1
 ) -> Callable[[Numbers], AnnealedHMC]:
-    """The recipe of an adaptive AnnealedHMC whose numbers may be traced; it resamples at every temperature."""
+    """A function for an adaptive AnnealedHMC that accepts traced numbers; it resamples at every temperature."""
 
     def make(numbers: Numbers) -> AnnealedHMC:
         rule = {"initial": numbers.step, "target": numbers.acceptance, "gain": 0.25 * numbers.follows}
@@ -172,7 +171,7 @@ def adaptive(
 
 
 def _with(kind: type, **values: Any) -> Any:
-    """An instance without the check of its ranges, which a traced number cannot pass."""
+    """An instance without range checks, which fail for traced numbers."""
     made = object.__new__(kind)
     for name, value in values.items():
         object.__setattr__(made, name, value)
@@ -183,8 +182,11 @@ def _with(kind: type, **values: Any) -> Any:
 
 
 def tempered(target: Target, particles: int, moves: int, dense: bool = False) -> Callable:
-    """``dense``: where the mass is of the particles, it is their whole covariance
-    (``blackjax.smc.tuning.from_particles.particles_covariance_matrix``), and not their variances alone."""
+    """BlackJAX's tempered SMC as a function of a key and numbers.
+
+    :param dense: use the covariance matrix of the particles instead of their variances
+        (``blackjax.smc.tuning.from_particles.particles_covariance_matrix``), if the mass is that of the particles.
+    """
     step = blackjax.hmc.build_kernel()
     ones = jnp.eye(target.dim) if dense else jnp.ones(target.dim)
 
@@ -228,12 +230,12 @@ def _variance(state: Any) -> Array:
 
 
 def _covariance(state: Any) -> Array:
-    apart = state.particles - state.weights @ state.particles
-    return (state.weights[:, None] * apart).T @ apart + 1e-6 * jnp.eye(apart.shape[1])
+    deviation = state.particles - state.weights @ state.particles
+    return (state.weights[:, None] * deviation).T @ deviation + 1e-6 * jnp.eye(deviation.shape[1])
 
 
 def prior_importance(target: Target, draws: int, at_once: int) -> Callable:
-    """Importance sampling from the prior, the simplest estimate of an evidence."""
+    """Importance sampling from the prior, the simplest estimate of the evidence."""
 
     def run(key: Array, _: Any) -> Outcome:
         def weigh(key: Array) -> tuple[Array, Array]:
@@ -249,7 +251,10 @@ def prior_importance(target: Target, draws: int, at_once: int) -> Callable:
 
 
 def tfp_annealed(target: Target, particles: int, steps: int, leapfrog: int, step_size: float) -> Callable:
-    """Raises ImportError, or what TFP's import raises, where it does not work with this JAX."""
+    """TFP's annealed importance sampling as a function of a key and numbers.
+
+    :raises ImportError: if TFP is not installed. TFP may raise other errors on import if it does not support this JAX version.
+    """
     import tensorflow_probability.substrates.jax as tfp
 
     def run(key: Array, _: Any) -> Outcome:
@@ -270,6 +275,6 @@ def tfp_annealed(target: Target, particles: int, steps: int, leapfrog: int, step
 
 
 def effective(outcome: Outcome) -> float:
-    """The effective fraction of the particles, by their weights."""
+    """The effective fraction of the particles, by weight."""
     weight = np.exp(np.asarray(outcome.log_weight, float) - np.max(outcome.log_weight))
     return float(weight.sum() ** 2 / (weight**2).sum() / weight.size)

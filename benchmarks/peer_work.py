@@ -1,17 +1,18 @@
-"""Work-normalised errors: (squared error of the log evidence) x work of ours, of BlackJAX's tempered SMC and of pocoMC.
+"""Work-normalised errors: (squared error of the log evidence) x work, of our sampler, BlackJAX's tempered SMC and pocoMC.
 
     python benchmarks/peer_work.py --output docs/peers_work.json
 
-The mean squared error of an estimate falls as 1 / work, so that their product says what a sampler is worth at whatever budget.
-Work is counted in gradients per particle times particles, an evaluation without gradient being a third of one, and in seconds
-of the processor (of this process: a busy machine does not change them much). The same for the squared distance.
+The mean squared error of an estimate is proportional to 1 / work, so that their product compares samplers for any budget. Work
+is measured in gradients per particle times particles, with an evaluation without gradient counted as a third, and in processor
+seconds of this process, which depend little on other processes. The same is done for the squared distance.
 
-Ours and BlackJAX's are tuned on one grid, for the evidence error x seconds, by two rounds: every setting on a few seeds, the
-best of each side on more. Tuning has an item and seeds of its own; the reported items and seeds are others, both sides in
-turns. The metric is a part of the grid: BlackJAX's is the identity, the variances or the covariance of its particles, ours the
-identity or `ParticleCovariance`; ours alone has `start_draws`. The ratios have bootstrap intervals over items and seeds.
+Our sampler and BlackJAX's are tuned on the same grid, for the evidence error x seconds, in two rounds: all settings with a few
+seeds, and the best of each side with more. Tuning uses another item and other seeds than the report, in which both sides
+alternate. The grid includes the metric: for BlackJAX the identity, the variances or the covariance of its particles, for ours
+the identity or `ParticleCovariance`; only ours has `start_draws`. The ratios have bootstrap intervals over items and seeds.
 
-The toy's evidence is known by quadrature, the image's from long runs of both samplers, which are printed side by side.
+The evidence of the toy is known by quadrature, that of the image by long runs of both samplers, which are printed for
+comparison.
 """
 
 from __future__ import annotations
@@ -51,20 +52,20 @@ OURS, BLACKJAX = "annealed HMC", "BlackJAX adaptive tempered SMC"
 PLAIN = "annealed HMC, no learned metric, one draw"
 PRIOR, POCOMC = "importance sampling from the prior", "pocoMC"
 DENSITY = 1 / 3
-"""The work of an evaluation without gradient."""
+"""The work of an evaluation without gradient, in gradients."""
 
 
 @dataclass
 class Options:
     cases: tuple[str, ...] = ("five_gaussians", "image")
     also: tuple[str, ...] = ("plain", "prior")
-    """Beside the two: ours at its setting without learned metric and more draws; importance sampling from the prior."""
+    """Further samplers: plain, ours with its setting but no learned metric and one draw; prior, importance sampling from it."""
     toy_tuned_on: float = 0.1
-    """The x2 that tuning sees."""
+    """The x2 that is used for tuning."""
     toy_items: tuple[float, ...] = (0.0, -0.1, 0.59, -0.95)
     image: str = "mnist"
     image_tuned_on: int = 4
-    """The test digit that tuning sees."""
+    """The test digit that is used for tuning."""
     image_items: tuple[int, ...] = (0, 1, 2, 3)
     toy_particles: int = 1_024
     image_particles: int = 512
@@ -74,30 +75,30 @@ class Options:
     ess: tuple[float, ...] = (0.3, 0.5, 0.7)
     image_ess: tuple[float, ...] = (0.5, 0.7)
     toy_steps: tuple[float, ...] = (0.03, 0.1, 0.3)
-    """Step sizes that stay."""
+    """Fixed step sizes."""
     image_steps: tuple[float, ...] = (0.1, 0.3)
-    """Where step sizes start that are led to an acceptance of 0.85."""
+    """Initial step sizes, which adapt to an acceptance rate of 0.85."""
     start_draws: tuple[int, ...] = (1, 16)
     first_seeds: int = 4
-    """Of every setting."""
+    """Seeds of every setting in the first round."""
     best: int = 5
-    """So many settings of a side go into the second round."""
+    """Settings of each side in the second round."""
     second_seeds: int = 12
     seeds: int = 12
-    """Reported, of each item."""
+    """Reported seeds of each item."""
     toy_factor: int = 4
-    """So many times the seeds, where a run takes milliseconds."""
+    """Factor for the numbers of seeds of the toy, whose runs take milliseconds."""
     reference_runs: int = 3
     reference_particles: int = 2_048
     prior_draws: int = 65_536
-    """Of importance sampling from the prior."""
+    """Draws of importance sampling from the prior."""
     pocomc_seeds: int = 0
-    """Of each of the first two items; 0 leaves pocoMC out."""
+    """Seeds of pocoMC for each of the first two items; 0 to leave it out."""
     bootstraps: int = 4_000
     quick: bool = False
-    """A run of seconds that shows that everything runs; its numbers mean nothing."""
+    """A short run to check that everything works; its numbers are meaningless."""
     output: Path | None = None
-    """A JSON file."""
+    """JSON file for the record."""
 
     def __post_init__(self) -> None:
         if self.quick:
@@ -117,13 +118,13 @@ class Candidate:
     moves: int
     numbers: Numbers
     metric: str
-    """identity, variances, covariance, or of the others."""
+    """identity, variances, covariance, or of the others (the covariance of the other particles)."""
     start_draws: int = 1
     bridge: bool = True
 
     @property
     def static(self) -> tuple:
-        """What shares a program."""
+        """Settings that determine the compiled program."""
         return self.particles, self.moves, self.metric.replace("identity", "variances"), self.start_draws, self.bridge
 
     def __str__(self) -> str:
@@ -141,11 +142,11 @@ class Runs:
     """Errors and costs of one sampler on one item."""
 
     error: list[float] = field(default_factory=list)
-    """Of the log evidence."""
+    """Errors of the log evidence."""
     distance: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     gradients: list[float] = field(default_factory=list)
-    """Of all particles."""
+    """Gradient evaluations of all particles."""
     densities: list[float] = field(default_factory=list)
     """Evaluations without gradient, of all particles."""
 
@@ -186,14 +187,14 @@ def candidates(side: str, case: str, options: Options) -> list[Candidate]:
 
 
 class Samplers:
-    """The compiled programs of a case, whose items differ in their data alone."""
+    """The compiled programs of a case, whose items differ only in their data."""
 
     def __init__(self, seen: CoGenerator) -> None:
         self.seen = seen
         self.programs: dict[tuple, Callable] = {}
 
     def __call__(self, side: str, candidate: Candidate, seed: int, seen: CoGenerator) -> tuple[Outcome, float]:
-        """A run on the item that is seen, and its seconds of the processor."""
+        """A run for the item, and its processor seconds."""
         key, data = (side, candidate.static), data_of(seen)
         numbers = Numbers(jnp.int32(candidate.numbers.leapfrog), *map(jnp.float32, candidate.numbers[1:]))
         first = key not in self.programs
@@ -237,7 +238,7 @@ def data_of(seen: CoGenerator) -> Any:
 
 
 def tune(case: Case, samplers: Samplers, options: Options) -> dict[str, Candidate]:
-    """The best of each side, by evidence error x seconds."""
+    """The best candidate of each side, by evidence error x seconds."""
     name = case.name
     factor = options.toy_factor if name == "five_gaussians" else 1
     chosen = {}
@@ -268,8 +269,8 @@ def toy(x2: float, options: Options) -> Case:
 
 
 def image(digit: int, options: Options, samplers: Samplers | None = None) -> Case:
-    """The top half of a test digit. The evidence and the posterior mean of the hidden pixels are those of long runs of both
-    samplers, each sampler with half of the say."""
+    """The top half of a test digit. The reference evidence and posterior mean of the hidden pixels are averages of long runs of
+    both samplers, with equal weights of the samplers."""
     generator = load_generator(options.image)
     shape = tuple(generator.config.event_shape)
     mask = views.half(shape, "top")
@@ -282,18 +283,18 @@ def image(digit: int, options: Options, samplers: Samplers | None = None) -> Cas
         BLACKJAX: Candidate(particles, 4, Numbers(5, 0.8, 0.1, 0.85, 1.0, 0.0), "identity"),
     }
     samplers = samplers or Samplers(seen)
-    means, log_z, said = [], [], []
+    means, log_z, estimates = [], [], []
     for side, candidate in long.items():
         outcomes = [samplers(side, candidate, 5_000 + k, seen)[0] for k in range(options.reference_runs)]
         evidence = np.array([float(each.log_evidence) for each in outcomes])
         share = np.exp(evidence - evidence.max())
         log_z.append(float(np.log(share.mean()) + evidence.max()))
         error = share.std(ddof=1) / share.mean() / np.sqrt(len(share))
-        said.append(f"{log_z[-1]:.3f} (s.e. {error:.3f}) by {side}")
+        estimates.append(f"{log_z[-1]:.3f} (s.e. {error:.3f}) by {side}")
         positions = [draws(each) for each in outcomes]
         means.append(np.mean([weight @ model.decode(z)[:, hidden] for z, weight in positions], axis=0))
     reference = np.mean(means, axis=0)
-    known = f"digit {digit}: log evidence {', '.join(said)}, {options.reference_runs} runs of {particles} particles each"
+    known = f"digit {digit}: log evidence {', '.join(estimates)}, {options.reference_runs} runs of {particles} particles each"
 
     def distance(z: np.ndarray, weight: np.ndarray) -> float:
         return float(np.sqrt(np.mean((weight @ model.decode(z)[:, hidden] - reference) ** 2)))
@@ -305,7 +306,7 @@ def image(digit: int, options: Options, samplers: Samplers | None = None) -> Cas
 
 
 def pocomc_runs(case: Case, seeds: int) -> Runs | None:
-    """pocoMC with its defaults, on the log likelihood and the prior alone; None where it is not installed or fails."""
+    """pocoMC with its defaults, on the log likelihood and the prior; None if it is not installed or fails."""
     try:
         import pocomc
     except ImportError as error:
@@ -340,7 +341,7 @@ def pocomc_runs(case: Case, seeds: int) -> Runs | None:
 
 
 def ratios(ours: list[Runs], theirs: list[Runs], bootstraps: int) -> dict[str, dict[str, float]]:
-    """Theirs over ours, with 95 % intervals that draw items and, within them, seeds."""
+    """Ratios of theirs to ours, with 95 % bootstrap intervals over items and, within them, seeds."""
     rng = np.random.default_rng(0)
 
     def ratio(items: np.ndarray, resample: bool) -> np.ndarray:
@@ -380,7 +381,7 @@ def row(case: str, method: str, setting: str, runs: list[Runs]) -> dict[str, Any
 
 
 def compare(name: str, options: Options, record: Callable[[list[dict[str, Any]]], None]) -> None:
-    """``record`` gets the rows after every item."""
+    """Compare the samplers on a case; ``record`` is called with the rows after every item."""
     is_toy = name == "five_gaussians"
     items = options.toy_items if is_toy else options.image_items
     factor = options.toy_factor if is_toy else 1
@@ -458,7 +459,7 @@ def main(options: Options) -> dict[str, Any]:
 
     def keep(rows: list[dict[str, Any]]) -> None:
         record["rows"], record["said"] = done + rows, list(SAID)
-        if options.output:  # what is known so far
+        if options.output:  # write the results so far
             options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
     for name in options.cases:

@@ -1,19 +1,20 @@
-"""Our samplers against those of NumPyro, BlackJAX, TensorFlow Probability and Pyro: seconds to the same error.
+"""Compare our samplers with those of NumPyro, BlackJAX, TensorFlow Probability and Pyro: seconds to the same error.
 
     python benchmarks/peers.py --output docs/peers.json
 
-One generator, one observation, one machine, one run. Two cases: the GAN of five Gaussians with x2 = 0 seen, whose posterior
-and evidence are known by quadrature, and a shipped generator with the top half of a test digit seen, where they come from a
-long run (annealed HMC whose step sizes and temperatures a pilot chose and froze, so that its evidence is unbiased).
+All samplers have the same generator and observation, and run on the same machine in one call. There are two cases: the GAN of
+five Gaussians with x2 = 0 observed, whose posterior and evidence are known by quadrature, and a shipped generator with the top
+half of a test digit observed, for which they are those of a long run (annealed HMC with step sizes and temperatures of a pilot
+run, so that its evidence is unbiased).
 
-Everything is compiled before it is timed. A sampler is tuned on a grid; ours and BlackJAX's on the same one, from the cheapest
-setting on, in turns, on seeds that are not the reported ones, each for the same number of seconds of running. The winner is the
-fastest whose error of the log evidence and whose distance to the posterior (root mean squares over seeds) are below `margin`
-times the asked ones. A setting is left after its first run if that is slower than the best so far, and after three if their
-errors are twice the asked ones. The reported numbers are of new seeds; ours and BlackJAX's run in turns, and their ratio is the
-median over the pairs.
+Compilation is not timed. Samplers are tuned on a grid, ours and BlackJAX's on the same one, from the cheapest setting on, in
+alternation, with other seeds than the reported ones, and for the same running time each. The best setting is the fastest one
+whose error of the log evidence and distance from the posterior (root mean squares over seeds) are below `margin` times the
+target errors. A setting is dropped after its first run if that is slower than the best so far, and after three runs if the
+errors are twice the targets. The reported numbers are of new seeds; ours and BlackJAX's run in alternation, and their ratio is
+the median over the pairs.
 
-The distances are those of `peer_cases.py`. HMC and NUTS have no evidence, and run as long as the options say.
+The distances are those of `peer_cases.py`. HMC and NUTS have no evidence; the options determine their length.
 """
 
 from __future__ import annotations
@@ -60,15 +61,15 @@ SAID: list[str] = []
 class Options:
     cases: tuple[str, ...] = ("five_gaussians", "image")
     also: tuple[str, ...] = ("weights", "frozen", "infer", "fixed schedules", "NumPyro HMC", "NumPyro NUTS", "Pyro HMC")
-    """What is measured besides ours and BlackJAX's tuned samplers."""
+    """Further rows, in addition to our and BlackJAX's tuned samplers."""
     image: str = "mnist"
     digit: int = 0
     toy_iterations: int = 2_500
     """GAN iterations of the toy."""
     toy_errors: tuple[float, float] = (0.1, 0.05)
-    """Asked of the toy: error of the log evidence, distance."""
+    """Targets for the toy: error of the log evidence, distance."""
     image_errors: tuple[float, float] = (0.2, 0.04)
-    """Asked of the image."""
+    """Targets for the image."""
     particles: tuple[int, ...] = (256, 1_024, 4_096)
     moves: tuple[int, ...] = (1, 3, 8)
     """Mutation steps per temperature."""
@@ -76,18 +77,19 @@ class Options:
     ess: tuple[float, ...] = (0.3, 0.5, 0.7, 0.9)
     """Ours: conditional ESS; BlackJAX: target ESS."""
     acceptances: tuple[float, ...] = (0.65, 0.85)
-    """Acceptances to which a step size is led, from 0.1."""
+    """Target acceptance rates of adaptive step sizes, which start at 0.1."""
     steps: tuple[float, ...] = (0.03, 0.1, 0.3)
-    """Step sizes that stay."""
+    """Fixed step sizes."""
     image_particles: tuple[int, ...] = (256, 512, 1_024)
     image_leapfrogs: tuple[int, ...] = (5, 10)
     image_ess: tuple[float, ...] = (0.3, 0.5, 0.7)
     image_steps: tuple[float, ...] = (0.1,)
-    """The grid of the image, where a run takes fifty times as long."""
+    """Step sizes of the grid of the image, whose runs take fifty times as long."""
     tuning_seconds: float = 150.0
-    """Of running, for each sampler and case. One that is slow gets fewer seeds: two at least, no more after half of this."""
+    """Running time for tuning each sampler in each case. A slow setting has fewer seeds: at least two, and no more after half
+    of this time."""
     fixed_seconds: float = 45.0
-    """The same for the samplers with fixed schedules."""
+    """The same for samplers with fixed schedules."""
     tuning_seeds: int = 12
     margin: float = 0.85
     seeds: int = 12
@@ -95,15 +97,15 @@ class Options:
     reference_chains: int = 1_024
     reference_runs: int = 4
     chains: int = 16
-    """Of NumPyro's HMC and NUTS."""
+    """Chains of NumPyro's HMC and NUTS."""
     warmup: int = 200
     samples: int = 200
     pyro_draws: int = 40
-    """Warm-up and draws of Pyro's HMC, two chains: it takes a chain and a step at a time."""
+    """Warm-up transitions and draws of Pyro's HMC, which has two chains and runs them one after another."""
     quick: bool = False
-    """A run of seconds that shows that everything runs; its numbers mean nothing."""
+    """A short run to check that everything works; its numbers are meaningless."""
     output: Path | None = None
-    """A JSON file."""
+    """JSON file for the record."""
 
     def __post_init__(self) -> None:
         if self.quick:
@@ -119,7 +121,7 @@ class Options:
 class Candidate:
     setting: Any
     key: tuple
-    """Candidates with one key share a program."""
+    """Candidates with the same key share a program."""
     build: Callable[[], Callable]
     numbers: Numbers | None = None
 
@@ -156,9 +158,10 @@ def case_of(name: str, options: Options) -> Case:
 def measure(
     case: Case, program: Program, candidate: Candidate, seeds: range, *, slowest: float = LONGEST, enough: float = np.inf
 ) -> Result:
-    """A candidate on these seeds, or on two at least after ``enough`` seconds.
+    """Run a candidate with these seeds, with at least two of them, but no more after ``enough`` seconds.
 
-    While tuning, ``slowest`` is given: one run that is slower is all, and so are three whose errors are twice the asked ones.
+    :param slowest: given during tuning: stop after the first run if it is slower, and after three if their errors are twice
+        the targets.
     """
     errors, distances, seconds, counts = [], [], [], []
     for seed in seeds:
@@ -197,9 +200,9 @@ class Best(NamedTuple):
 
 
 def tune(case: Case, sides: Mapping[str, list[Candidate]], options: Options) -> dict[str, Best]:
-    """The best candidate of each side: the fastest within the errors, or where none is, the one that comes closest.
+    """The best candidate of each side: the fastest one within the errors, or, if there is none, the closest one.
 
-    The sides take turns, and each stops after `tuning_seconds` of running.
+    The sides alternate, and each stops after `tuning_seconds` of running time.
     """
     programs: dict[tuple, Program] = {}
     best: dict[str, Best] = {}
@@ -237,7 +240,7 @@ def tune(case: Case, sides: Mapping[str, list[Candidate]], options: Options) -> 
 
 
 def grid(options: Options) -> list[Setting]:
-    """All settings, the cheapest first: a rise that leaves the fraction e effective is about sqrt(1 / e - 1) long."""
+    """All settings, cheapest first: a step in beta after which the fraction e is effective is about sqrt(1 / e - 1) long."""
     rules = [(0.1, acceptance, 1.0) for acceptance in options.acceptances] + [(step, 0.8, 0.0) for step in options.steps]
     settings = [
         Setting(particles, moves, Numbers(leapfrog, ess, step, acceptance, follows, 0.0))
@@ -267,7 +270,7 @@ def ours_and_blackjax(case: Case, options: Options) -> dict[str, list[Candidate]
 
 
 def fixed_schedules(case: Case, options: Options) -> dict[str, list[Candidate]]:
-    """AIS as published, resampling on a fixed schedule, and TFP's AIS, each on a grid of its own."""
+    """AIS as published, resampling with a fixed schedule, and TFP's AIS, each with its own grid."""
     model, target = model_of(case.seen), target_of(case.seen)
     sides: dict[str, list[Candidate]] = {"AIS as published": [], "annealed HMC, resampled": [], "TFP AIS": []}
     published = AnnealedHMC(
@@ -301,11 +304,11 @@ def compare(case: Case, options: Options) -> list[dict[str, Any]]:
     seeds = range(10_000, 10_000 + options.seeds)
     say(
         f"{case.name}: the grid of ours and BlackJAX's: particles {options.particles}, moves {options.moves}, leapfrogs"
-        f" {options.leapfrogs}, ESS {options.ess}, step sizes led to acceptances {options.acceptances} or {options.steps}"
+        f" {options.leapfrogs}, ESS {options.ess}, acceptance targets {options.acceptances} or step sizes {options.steps}"
     )
     best = tune(case, ours_and_blackjax(case, options), options)
     programs = {}
-    for side, (candidate, *_) in best.items():  # compiled anew, with its numbers as constants
+    for side, (candidate, *_) in best.items():  # compiled again, with its numbers as constants
         run, numbers = candidate.build(), candidate.numbers
         constants = None if numbers is None else Numbers(np.int32(numbers.leapfrog), *map(np.float32, numbers[1:]))
         programs[side] = Program(lambda key, _, run=run, c=constants: run(key, jax.tree.map(jax.numpy.asarray, c)), None)
@@ -361,7 +364,7 @@ def compare(case: Case, options: Options) -> list[dict[str, Any]]:
 
 
 def through_infer(case: Case, name: str, kernel: Any, options: Options, setting: Setting | None = None) -> dict[str, Any]:
-    """A row of a run through `infer`, twice, the second timed: what it does once in a process is done by then."""
+    """A row of `infer`; of two runs the second is timed, which excludes the work that is done once per process."""
     counts = {"num_warmup": options.warmup, "num_samples": options.samples, "num_chains": options.chains}
     if name.startswith("Pyro"):
         counts = {"num_warmup": options.pyro_draws, "num_samples": options.pyro_draws, "num_chains": 2}
@@ -388,7 +391,7 @@ def through_infer(case: Case, name: str, kernel: Any, options: Options, setting:
 
 
 def pooled(results: list[Result]) -> Result:
-    """Several one-run results as one."""
+    """The results of several single runs as one result."""
     mean = {name: float(np.mean([getattr(r, name) for r in results])) for name in ("gradients", "temperatures", "weight_ess")}
     rmse = {name: float(np.sqrt(np.mean([getattr(r, name) ** 2 for r in results]))) for name in ("evidence_rmse", "distance")}
     each = [r.seconds for r in results]
@@ -447,7 +450,7 @@ def main(options: Options) -> dict[str, Any]:
         say(f"{name}: {case.known}")
         record["rows"] += compare(case, chosen)
         record["said"] = list(SAID)
-        if options.output:  # what is known so far
+        if options.output:  # write the results so far
             options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print("\n" + table(record["rows"]))
     return record

@@ -1,8 +1,8 @@
-"""Which algorithms draw from the posterior? Simulation-based calibration on a neural generator with two latents.
+"""Simulation-based calibration of several algorithms on a neural generator with two latents.
 
-z is drawn from the prior, x = G(z), random entries are shown with noise; the ranks of the truth among the draws of every
-algorithm must be uniform, for the likelihood, for z and for a hidden entry of x, whether few entries are shown or many.
-Gradient descent, the prior and a wrong noise level must fail: the test is worth what it rejects.
+z is drawn from the prior, x = G(z), and random entries are observed with noise. The ranks of the truth among the draws of a
+correct algorithm are uniform for the likelihood, for z and for a hidden entry of x, with few or many observed entries. Gradient
+descent, the prior and a wrong noise level must fail, which shows the power of the test.
 
     python benchmarks/simulation_based_calibration.py --output docs/sbc.json --picture docs/sbc.png
 """
@@ -41,27 +41,27 @@ class Options:
     simulations: int = 384
     """Simulated items for each method."""
     ranks: int = 15
-    """Draws that a truth is ranked among."""
+    """Number of draws among which a truth is ranked."""
     chains: int = 64
-    """Of ensembles; methods whose chains are independent get fewer, and longer ones."""
+    """Chains of ensembles; methods with independent chains have fewer and longer ones."""
     warmup: int = 100
     """Temperatures, or transitions of adaptation or descent."""
     samples: int = 10
     noise: float = 0.5
     outputs: int = 12
     few: int = 3
-    """Entries shown in the first stratum."""
+    """Observed entries in the first stratum."""
     many: int = 8
-    """Entries shown in the second."""
+    """Observed entries in the second stratum."""
     only: tuple[str, ...] = ()
-    """Names of methods to run; by default all."""
+    """Names of methods to run; default all."""
     seed: int = 0
     output: Path | None = None
     picture: Path | None = None
 
 
 def methods(options: Options) -> dict[str, tuple[Any, dict[str, int], bool]]:
-    """By name: the kernel, the counts of the run, and whether it ought to pass."""
+    """By name: the kernel, the counts of the run, and whether it is expected to pass."""
     ensemble = {"num_warmup": options.warmup, "num_samples": options.samples, "num_chains": options.chains}
     single = {"num_warmup": 2 * options.warmup, "num_samples": 8 * options.ranks, "num_chains": 4}
     ends = {"num_warmup": options.warmup, "num_samples": 1, "num_chains": options.ranks}

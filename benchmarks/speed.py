@@ -1,9 +1,9 @@
-"""What annealed HMC costs, as ratios of interleaved pairs in one run.
+"""The cost of annealed HMC, as ratios of alternating runs.
 
     python benchmarks/speed.py --output docs/speed.json
 
-Each ratio is the median over rounds; in a round the two sides run one right after the other, so that a noisy machine
-slows both. Compilation is apart. What is asked for:
+Each ratio is the median over rounds; in a round both sides run directly after each other, so that other load on the machine
+affects both. Compilation is excluded. The targets:
 
     annealed HMC / bare compiled loop over the same gradients, dense generator               <= 1.05
     annealed HMC / bare series of compiled calls, convolutional generator                    <= 1.15
@@ -12,7 +12,7 @@ slows both. Compilation is apart. What is asked for:
     annealed HMC / batched eager torch, convolutional generator, per gradient                <= 1
     annealed HMC for Pyro / for NumPyro, convolutional generator                             <= 1
 
-and that the memory does not grow with the length of the warm-up.
+and memory that does not grow with the length of the warm-up.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def conditioned(name: str, items: int) -> tuple[CoGenerator, np.ndarray]:
 
 
 def through_inference(seen: CoGenerator, kernel: Any, chains: int, transitions: int) -> Callable[[], object]:
-    """A function that makes so many transitions of the driver's program, all items in one block, after the warm-up."""
-    warmup = 20 if seen.generator.config.architecture.startswith("Dcgan") else 20 * transitions  # a chunk is a twentieth of it
+    """A function that makes ``transitions`` transitions of the driver's program after the warm-up, all items in one block."""
+    warmup = 20 if seen.generator.config.architecture.startswith("Dcgan") else 20 * transitions  # 20 chunks
     run = Run(seen, kernel, num_warmup=warmup, num_chains=chains, seed=0, progress=False, items_at_once=seen.num_items)
     run.draw(1)
     program, block = run.program, run.blocks[0]
@@ -77,7 +77,7 @@ def through_inference(seen: CoGenerator, kernel: Any, chains: int, transitions: 
 
 
 def through_pyro(seen: CoGenerator, chains: int, leapfrog: int, transitions: int) -> Callable[[], object]:
-    """The same number of transitions of the kernel for Pyro."""
+    """A function that makes as many transitions of the kernel for Pyro."""
     kernel = PyroAnnealedHMC(seen, num_chains=chains, num_leapfrog=leapfrog)
     kernel.setup(20)
     for _ in range(20):
@@ -86,7 +86,7 @@ def through_pyro(seen: CoGenerator, chains: int, leapfrog: int, transitions: int
 
 
 def bare(seen: CoGenerator, images: np.ndarray, chains: int, gradients: int, *, loop: bool) -> Callable[[], object]:
-    """The same gradients and nothing else: u += 1e-6 * gradient of the log joint, for all items and chains."""
+    """A function that computes only the same gradients: u += 1e-6 * gradient of the log joint, for all items and chains."""
     generator = as_jax(seen.generator, (seen.latent_dim,))
     mask = jnp.asarray(views.half(seen.event_shape, "top"))
     scale = float(seen.views["seen"].likelihood.scale)
@@ -155,20 +155,20 @@ def pyro_seconds_per_gradient(seen: CoGenerator, leapfrog: int) -> float:
 
 
 def more_memory(seen: CoGenerator, kernel: Any, chains: int) -> float:
-    """MiB by which the process's peak grows when the warm-up is twenty times as long."""
+    """MiB by which the peak memory of the process grows if the warm-up is twenty times as long."""
 
     def peak(warmup: int) -> float:
         Run(seen, kernel, num_warmup=warmup, num_chains=chains, seed=0, progress=False).draw(1)
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     peak(100)
-    before = peak(100)  # what a process needs once, it has by now
+    before = peak(100)  # includes memory that the process allocates once
     return peak(2_000) - before
 
 
 def main(options: Options) -> None:
     rows: dict[str, tuple[float, float, list[float]]] = {}
-    print(f"{'ratio':56} {'asked':>8} {'measured':>9}   range")
+    print(f"{'ratio':56} {'target':>8} {'measured':>9}   range")
 
     def add(name: str, asked: float, measured: tuple[float, list[float]]) -> None:
         median, ratios = measured

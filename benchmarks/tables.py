@@ -1,11 +1,11 @@
-"""Tables of the documentation that are written from the records of benchmarks and examples.
+"""Write the tables of the documentation from the records of benchmarks and examples.
 
-    python benchmarks/tables.py             # rewrites what stands between the marks
-    python benchmarks/tables.py --check     # fails where a table differs from its record
+    python benchmarks/tables.py             # rewrite the tables between the marks
+    python benchmarks/tables.py --check     # fail if a table differs from its record
 
-A table stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->`` in a page of docs. NAME is one of `TABLES`,
-or one of `KINDS` or `RECORDS` with a colon and the paths of its records from the root. Numbers of the first are rounded in
-decimal, halves away from zero.
+A table is between ``<!-- table: NAME -->`` and ``<!-- end of table -->`` in a page of docs. NAME is one of `TABLES`, or one of
+`KINDS` or `RECORDS` with a colon and the paths of its records from the root. Numbers of the first are rounded in decimal,
+halves away from zero.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ from cgml_tables import (
 )
 from completion_tables import long_table, remedies, rows_of, short_table
 from cooperative_tables import of_classes, of_energies, of_pairs, of_routes, of_style, of_translations
+from option_tables import of_options
 
 ROOT = Path(__file__).parents[1]
 PRODUCTS = ("evidence x gradients", "evidence x seconds", "distance x gradients", "distance x seconds")
 
 
 def fixed(value: float, digits: int) -> str:
-    """With so many decimals, halves away from zero.
+    """Format a number with ``digits`` decimals, halves away from zero.
 
     >>> fixed(0.5, 0), fixed(1.5, 0), fixed(-0.0125, 3), fixed(29291.5, 0)
     ('1', '2', '-0.013', '29,292')
@@ -49,7 +50,7 @@ def fixed(value: float, digits: int) -> str:
 
 
 def short(value: float, digits: int = 3) -> str:
-    """With so many significant digits, halves away from zero; powers of ten where it is very small.
+    """Format a number with ``digits`` significant digits, halves away from zero; very small ones with powers of ten.
 
     >>> short(0.0012345), short(1234.5), short(2.5e-9, 1), short(0.0)
     ('0.00123', '1,230', '3e-9', '0')
@@ -162,7 +163,7 @@ KINDS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     "completions in short": short_table,
     "remedies": remedies,
 }
-"""Of the rows of some records."""
+"""Functions from the rows of records to a table."""
 
 RECORDS: dict[str, Callable[[list[dict[str, Any]]], tuple[str, list[list[str]]]]] = {
     "energies": of_energies,
@@ -183,14 +184,16 @@ RECORDS: dict[str, Callable[[list[dict[str, Any]]], tuple[str, list[list[str]]]]
     "operations": of_operations,
     "columns": of_columns,
 }
-"""Of some records as they are."""
+"""Functions from whole records to the header and cells of a table."""
 
 
 def made(name: str) -> str:
-    """The table of a mark."""
+    """The table with this name."""
     kind, _, files = name.partition(": ")
     if not files:
         return TABLES[name]()
+    if kind == "options":
+        return table(*of_options(files))
     paths = [ROOT / file for file in files.split(", ")]
     if kind in RECORDS:
         return table(*RECORDS[kind]([json.loads(path.read_text(encoding="utf-8")) for path in paths]))
@@ -201,7 +204,7 @@ def made(name: str) -> str:
 class Options:
     pages: tuple[Path, ...] = tuple(sorted((ROOT / "docs").glob("*.md")))
     check: bool = False
-    """Write nothing; fail where a table differs from its record."""
+    """Write nothing; fail if a table differs from its record."""
 
 
 def main(options: Options) -> None:

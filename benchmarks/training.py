@@ -1,9 +1,9 @@
-"""What the trainer costs: time per step of every family over that of a bare loop, written by hand, with the same networks.
+"""The cost of the trainer: time per step of every family relative to that of a handwritten loop with the same networks.
 
     python benchmarks/training.py --output docs/training_speed.json
 
-The bare loops know no trainer, no `Updates` and no checkpoints: they draw a batch, and call torch. Both sides run one right
-after the other in every round; the ratio is the median over rounds. Asked for: at most 1.1.
+The handwritten loops have no trainer, no `Updates` and no checkpoints: they draw a batch and call torch. In every round both
+sides run directly after each other; the ratio is the median over rounds. The target is at most 1.1.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from cogen.models.training.trainer import train
 
 LATENT = 32
 RATE, BETAS = 1e-5, (0.5, 0.99)
-"""Of Adam, on both sides; so small a rate that no loop diverges while it is timed."""
+"""Learning rate of Adam on both sides, small enough that no loop diverges while it is timed."""
 
 
 @dataclass
 class Options:
     families: tuple[str, ...] = ("gan", "wgan", "wgan-gp", "fgan", "vae", "realnvp", "ali", "alice", "veegan", "aim")
-    """Which to time, of these."""
+    """Families to time, any of these."""
     networks: tuple[str, ...] = ("convolutional", "dense")
-    """For 28 x 28 images, and for two columns (hidden layers of 128), where a step is short and overhead shows."""
+    """convolutional, for 28 x 28 images; dense, for two columns (hidden layers of 128), with short steps that show overhead."""
     batch: int = 64
     steps: int = 20
-    """Of each side in a round; the short steps of the small networks twenty times as many."""
+    """Steps of each side per round; twenty times as many for the dense networks."""
     rounds: int = 7
     threads: int = 1
-    """More of them, on a machine that others use, measure the others."""
+    """Threads of torch; with more, other load on the machine affects the measurement."""
     output: Path | None = None
-    """A JSON file."""
+    """JSON file for the record."""
 
 
 # --- networks ------------------------------------------------------------------------------------------------------
@@ -61,7 +61,7 @@ SIZES = {
 
 
 def build(name: str, network: str) -> Family:
-    """A family at the rate and with the penalty of the bare loops: none."""
+    """A family with the learning rate of the handwritten loops, and without a penalty."""
     torch.manual_seed(0)
     made, sizes = recipe(name, Kind.POINTS), SIZES[network]
     settings = {"scale": 0.5} if "scale" in made.settings else {}
@@ -204,7 +204,7 @@ LOOPS: dict[str, Callable[..., None]] = {
     "veegan": veegan_loop,
     "aim": aim_loop,
 }
-"""A bare loop for each family that is timed."""
+"""The handwritten loop of each family."""
 
 
 # --- timing --------------------------------------------------------------------------------------------------------

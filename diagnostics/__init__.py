@@ -1,4 +1,4 @@
-"""Should we believe the answer? Weighted summaries, convergence, evidence, scores and pictures of a run."""
+"""Diagnostics of a run: weighted summaries, convergence, evidence, scores and plots."""
 
 import lazy_loader
 

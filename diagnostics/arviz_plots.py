@@ -1,7 +1,7 @@
-"""ArviZ's own trace, rank and energy plots for one item of a run, with weights honoured by resampling.
+"""ArviZ's trace, rank and energy plots for one item of a run; weighted runs are resampled first.
 
-This is the only room that draws with ArviZ, and the only one that tells its two generations apart: 0.x draws on axes
-that it is given, 1.x makes a figure of its own, which is taken off pyplot's list so that no window opens.
+The only module that uses ArviZ's plots, and that distinguishes its two generations: 0.x draws on given axes; 1.x makes its own
+figure, which is closed in pyplot so that no window opens.
 """
 
 from __future__ import annotations
@@ -15,44 +15,47 @@ import xarray as xr
 
 from cogen.diagnostics.groups import assemble, group, parameters, statistic
 from cogen.diagnostics.weights import resample
+from cogen.inference.signatures import ArvizObject
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def one_item(posterior: Any, item: int = 0, latents: Sequence[int] | None = (0, 1, 2, 3)) -> Any:
+def one_item(posterior: ArvizObject, item: int = 0, latents: Sequence[int] | None = (0, 1, 2, 3)) -> ArvizObject:
     """The equally weighted run of one item: groups posterior and sample_stats without the item dimension.
 
-    item: its position. latents: positions along the `latent` dimension (all when None). A general model is returned
-    whole. Raises ValueError for an item or latent that is not there.
+    :param posterior: what `infer` returned; that of a general model is returned whole.
+    :param item: position of the item.
+    :param latents: positions along the `latent` dimension; all when None.
+    :raises ValueError: for an item that does not exist, and if none of the latents exists.
     """
     equal = resample(posterior) if statistic(posterior, "log_weight") is not None else posterior
     groups = {"posterior": parameters(equal), "sample_stats": group(equal, "sample_stats")}
     for name, dataset in groups.items():
         if "item" in dataset.dims:
             if not 0 <= item < dataset.sizes["item"]:
-                raise ValueError(f"there is no item {item}; the run has the items 0 to {dataset.sizes['item'] - 1}")
+                raise ValueError(f"there is no item {item}; the run has items 0 to {dataset.sizes['item'] - 1}")
             dataset = dataset.isel(item=item, drop=True)
         if latents is not None and "latent" in dataset.dims:
             kept = [latent for latent in latents if 0 <= latent < dataset.sizes["latent"]]
             if not kept:
-                raise ValueError(f"no latent of {list(latents)} is there; the run has 0 to {dataset.sizes['latent'] - 1}")
+                raise ValueError(f"no latent of {list(latents)} exists; the run has latents 0 to {dataset.sizes['latent'] - 1}")
             dataset = dataset.isel(latent=kept).assign_coords(latent=kept)
-        # ArviZ 1.x asks for a coordinate on every dimension.
+        # ArviZ 1.x requires a coordinate on every dimension.
         bare = {dim: np.arange(size) for dim, size in dataset.sizes.items() if dim not in dataset.coords}
         groups[name] = dataset.assign_coords(bare)
     return assemble(posterior, groups)
 
 
-def plot_trace(posterior: Any, item: int = 0, latents: Sequence[int] | None = (0, 1, 2, 3)) -> Figure:
-    """ArviZ's trace plot: density and path of every chain, a row for each latent."""
+def plot_trace(posterior: ArvizObject, item: int = 0, latents: Sequence[int] | None = (0, 1, 2, 3)) -> Figure:
+    """ArviZ's trace plot: density and trace of every chain, one row per latent."""
     chosen = one_item(posterior, item, latents)
     rows = _num_scalars(chosen)
     return _draw("plot_trace", chosen, (rows, 2), (9, 1.4 * rows + 0.4), "axes", _trace_options(chosen))
 
 
-def plot_rank(posterior: Any, item: int = 0, latents: Sequence[int] | None = (0, 1, 2, 3)) -> Figure:
-    """ArviZ's rank plot: chains that see the same posterior have flat rank histograms."""
+def plot_rank(posterior: ArvizObject, item: int = 0, latents: Sequence[int] | None = (0, 1, 2, 3)) -> Figure:
+    """ArviZ's rank plot: chains that sample the same distribution have flat rank histograms."""
     chosen = one_item(posterior, item, latents)
     columns = min(4, _num_scalars(chosen))
     rows = -(-_num_scalars(chosen) // columns)
@@ -61,31 +64,34 @@ def plot_rank(posterior: Any, item: int = 0, latents: Sequence[int] | None = (0,
     return _draw("plot_rank", chosen, (rows, columns), (3.2 * columns, height * rows), "ax", {})
 
 
-def plot_energy(posterior: Any, item: int = 0) -> Figure:
-    """ArviZ's energy plot: marginal energy and its changes between draws should spread alike."""
+def plot_energy(posterior: ArvizObject, item: int = 0) -> Figure:
+    """ArviZ's energy plot: the marginal energy and the energy transitions should have similar distributions.
+
+    :raises ValueError: for a run that recorded no energy.
+    """
     if statistic(posterior, "energy") is None:
-        raise ValueError("the run has recorded no energy: only HMC, NUTS and annealed HMC do")
+        raise ValueError("the run recorded no energy: only HMC, NUTS and annealed HMC record it")
     chosen = one_item(posterior, item, None)
     many = group(chosen, "posterior").sizes["chain"] > 8 and not isinstance(chosen, xr.DataTree)
-    # 0.x lists the BFMI of every chain in a legend; many chains would fill the picture with it.
+    # 0.x lists the BFMI of every chain in a legend, which would cover the plot if there are many chains.
     return _draw("plot_energy", chosen, (1, 1), (5, 3), "ax", {"bfmi": False} if many else {})
 
 
-def _trace_options(chosen: Any) -> dict[str, Any]:
+def _trace_options(chosen: ArvizObject) -> dict[str, object]:
     return {"compact": False, "divergences": None} if not isinstance(chosen, xr.DataTree) else {}
 
 
-def _num_scalars(chosen: Any) -> int:
+def _num_scalars(chosen: ArvizObject) -> int:
     draws = group(chosen, "posterior")
     per_draw = draws.sizes["chain"] * draws.sizes["draw"]
     return sum(values.size // per_draw for values in draws.data_vars.values())
 
 
 def _draw(
-    name: str, data: Any, grid: tuple[int, int], size: tuple[float, float], keyword: str, options: dict[str, Any]
+    name: str, data: ArvizObject, grid: tuple[int, int], size: tuple[float, float], keyword: str, options: dict[str, object]
 ) -> Figure:
     with warnings.catch_warnings():
-        # ArviZ's own news: its coming refactoring, matplotlib's deprecations, more chains than draws (ours are many).
+        # ArviZ warns of its refactoring, of matplotlib's deprecations, and of more chains than draws.
         warnings.simplefilter("ignore")
         import arviz
 
@@ -96,7 +102,7 @@ def _draw(
 
 
 def _of_collection(made: Any) -> Figure:
-    """ArviZ 1.x: the figure of a PlotCollection, off pyplot's list."""
+    """ArviZ 1.x: the figure of a PlotCollection, closed in pyplot."""
     from matplotlib import pyplot
 
     figure = made.viz["figure"].item()
@@ -107,13 +113,13 @@ def _of_collection(made: Any) -> Figure:
 
 def _on_our_axes(
     plot: Callable[..., Any],
-    data: Any,
+    data: ArvizObject,
     grid: tuple[int, int],
     size: tuple[float, float],
     keyword: str,
-    options: dict[str, Any],
+    options: dict[str, object],
 ) -> Figure:
-    """ArviZ 0.x draws on the axes of a figure that pyplot does not know."""
+    """ArviZ 0.x: draw on the axes of a figure that pyplot does not manage."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,19 +1,21 @@
-"""A certificate for each real item: does the generator not fit, or has the sampler not arrived?
+"""A certificate for each real item: does the generator fit, and have the chains converged?
 
-Nobody knows the latent of a real item. Three numbers tell what can be told, each against simulations of the model:
+The latent of a real item is unknown. Three numbers compare the item with simulations of the model:
 
     predictive p    P( T(y_rep, z) >= T(y, z) | y ),   T = -log p(y | z) of the seen part, y_rep ~ p(y | z), z ~ p(z | y)
-    evidence rank   #{ j: log Zhat(y_j) < log Zhat(y) },   y_1, ..., y_N ~ p(y), shown under the item's mask
-    gap             upper - lower bound of log p(y*),   y* ~ p(y | z*), z* ~ p(z | y): a neighbour, shown under the item's mask
+    evidence rank   #{ j: log Zhat(y_j) < log Zhat(y) },   y_1, ..., y_N ~ p(y), with the item's mask
+    gap             upper - lower bound of log p(y*),   y* ~ p(y | z*), z* ~ p(z | y): a neighbour, with the item's mask
 
-*The rank* is Box's prior predictive p-value with log p(y) as the statistic. The item and the N simulated ones go through the
-same kernel in the same run, so that under the model they are exchangeable, and the rank is uniform on 0, ..., N however rough
-the estimates are. *The predictive p* is conservative: the draws have seen the data. Both are two-sided, since with too much
-noise real data look too good. *The gap* bounds the symmetric divergence between the posterior and what annealing draws.
+*The rank* is Box's prior predictive p-value with log p(y) as the statistic. The item and the N simulated items are inferred by
+the same kernel in the same run. Under the model they are therefore exchangeable, and the rank is uniform on 0, ..., N, however
+imprecise the estimates are. *The predictive p* is conservative, since the draws depend on the data. Both are two-sided: if the
+noise scale is too large, real data fit too well. *The gap* bounds the symmetric divergence between the posterior and the
+distribution of the annealed draws.
 
-Departure from Grosse, Ancha and Roy: their latents come from the prior, and are exact draws of p(z | y*); a neighbour's z* was
-shaped by y as well. It lies where the real item's posterior does, but the upper bound holds only as far as the path forgets
-where it came from. And a real item that lies off the generator may be harder than its neighbours.
+Departure from Grosse, Ancha and Roy: their latents come from the prior and are exact draws of p(z | y*); a neighbour's z*
+depends on y as well. The neighbour lies in the region of the real item's posterior, but the upper bound holds only as far as
+the annealing path forgets its starting point. And a real item that the generator cannot produce may be harder than its
+neighbours.
 
 References:
     Box (1980), Sampling and Bayes' inference in scientific modelling and robustness, section 2.
@@ -34,26 +36,29 @@ from cogen.diagnostics.evidence_bounds import evidence_bounds, prior_draws
 from cogen.diagnostics.groups import all_groups, assemble, attributes, group, item_labels
 from cogen.diagnostics.simulation_based_calibration import log_likelihood_of
 from cogen.diagnostics.thinning import pick_draws, take_draws
+from cogen.inference.signatures import ArvizObject, Model
 
 if TYPE_CHECKING:
     from cogen.inference import AnnealedHMC
+    from cogen.inference.items import ItemModel
 
 GROUP = "certificate"
-"""The group of an ArviZ object where `with_certificate` puts the table."""
+"""The group of an ArviZ object where `with_certificate` stores the table."""
 
 CHANCE = 0.025
-"""False alarms per item of the rank, and at most those of the predictive p: a right generator is accused once in twenty."""
+"""False alarm rate per item of the rank; the predictive p has at most this one, so a correct generator is rejected at most once
+in twenty."""
 
 LARGE_GAP = 1.0
-"""Nats between the bounds that pass for sampling error, as `EVIDENCE_SPREAD` of `cogen.diagnostics.diagnosis`."""
+"""Largest acceptable gap in nats, as `EVIDENCE_SPREAD` of `cogen.diagnostics.diagnosis`."""
 
-MISFIT, NOT_ARRIVED, NOTHING = "the generator does not fit", "the sampler has not arrived", "nothing found"
+MISFIT, NOT_ARRIVED, NOTHING = "the generator does not fit", "the chains have not converged", "nothing found"
 
 
 def certify(
-    seen: Callable,
-    posterior: Any,
-    kernel: AnnealedHMC | Callable[[Any], AnnealedHMC],
+    seen: Model,
+    posterior: ArvizObject,
+    kernel: AnnealedHMC | Callable[[ItemModel], AnnealedHMC],
     *,
     num_warmup: int,
     num_chains: int,
@@ -65,28 +70,28 @@ def certify(
     items_at_once: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """The certificate of every item of a run. See the module for what it says, and what it cannot say.
+    """Certify every item of a run. The module describes the numbers and their limits.
 
-    It costs as many gradients as weighted runs, pilots included, of all items, of ``num_simulations`` more for every different
-    mask (and context) among them, and of ``num_neighbours`` items per item twice.
+    The gradients are those of weighted runs (with their pilots) of all items, of ``num_simulations`` further items for every
+    different mask and context, and, twice, of ``num_neighbours`` items per item.
 
-    :param seen: the conditioned model of items, as `infer` took it.
-    :param posterior: what `infer` returned, by any kernel: its draws are judged, and the neighbours are drawn from it.
-    :param kernel: whose evidence is compared: a weighted `AnnealedHMC` made without a model; or, where it starts from a guide
-        of its items, a function that makes one of a conditioned model.
-    :param num_warmup, num_chains, seed, items_at_once, progress: of the runs made here, as in `infer`.
-    :param pilot: chains of the pilots; needed for a kernel that adapts.
+    :param seen: the conditioned model of items that `infer` took.
+    :param posterior: what `infer` returned, with any kernel: its draws are checked, and the neighbours are drawn from it.
+    :param kernel: the kernel whose evidence is compared: a weighted `AnnealedHMC` made without a model; or, if it starts from a
+        guide of its items, a function from a conditioned model to one.
+    :param num_warmup, num_chains, seed, items_at_once, progress: of these runs, as in `infer`.
+    :param pilot: chains of the pilot runs; required for a kernel that adapts.
     :param num_simulations: N, at least 1. Below 79 the rank alone is never extreme enough for a verdict.
     :param num_neighbours: at least 1 per item.
-    :param num_replicates: simulated y_rep per item, at least 1, spread over as many draws as there are.
+    :param num_replicates: simulated y_rep per item, at least 1, from as many different draws as possible.
     :returns: a Dataset of items: ``predictive_p`` and its two-sided ``predictive_tail``; ``log_evidence``, ``log_evidence_se``,
-        ``evidence_rank`` (0 to N) and its two-sided ``evidence_tail``; ``gap`` in nats (the mean of the neighbours) and
-        ``gap_se``; and the ``verdict``, in words: "the generator does not fit" where a tail is at most `CHANCE`, "the sampler
-        has not arrived" where the gap exceeds `LARGE_GAP` by two standard errors, both, or "nothing found". The attributes say
-        what was run, and its ``gradient_evaluations``.
-
-    Raises TypeError for a model without items or of which there cannot be others; ValueError for counts out of range, a
-    posterior of another number of items, a kernel without weights or bounds, and one that adapts without a pilot.
+        ``evidence_rank`` (0 to N) and its two-sided ``evidence_tail``; ``gap`` in nats (mean over neighbours) and ``gap_se``;
+        and the ``verdict``: "the generator does not fit" where a tail is at most `CHANCE`, "the chains have not converged"
+        where the gap exceeds `LARGE_GAP` by two standard errors, both, or "nothing found". The attributes are the settings and
+        ``gradient_evaluations``.
+    :raises TypeError: for a model without items, or whose items cannot be replaced by others.
+    :raises ValueError: for counts out of range, a posterior with another number of items, a kernel without weights or bounds,
+        and one that adapts without a pilot.
     """
     from cogen.inference import infer
     from cogen.inference.items import count_items, find_items, take_items
@@ -99,13 +104,17 @@ def certify(
         raise ValueError(f"{', '.join(wrong)}: at least 1 is needed")
     labels, count = item_labels(posterior), count_items(items.item_data)
     if "item" not in group(posterior, "posterior").dims or len(labels) != count:
-        raise ValueError(f"the posterior is of {len(labels)} items, the model is conditioned on {count}: give those of one run")
+        raise ValueError(
+            f"the posterior has {len(labels)} items, the model is conditioned on {count}: pass the model of this posterior"
+        )
     own = _kernel_for(kernel, items)
     if not own.settings.weighted:
-        raise ValueError("a kernel with weighted=False has no evidence: give AnnealedHMC() or another with weights")
+        raise ValueError("a kernel with weighted=False has no evidence: use a weighted one, such as AnnealedHMC()")
     own.settings.check_bounds()
     if own.adapts and not pilot:
-        raise ValueError("this kernel adapts as it runs, which biases the bounds: give pilot=, the number of a pilot's chains")
+        raise ValueError(
+            "this kernel adapts as it runs, which biases the bounds: set pilot=, the number of chains of a pilot run"
+        )
     options: Any = {"num_warmup": num_warmup, "num_chains": num_chains, "pilot": pilot}
     options |= {"items_at_once": items_at_once, "progress": progress}
     rng = np.random.default_rng(seed)
@@ -145,8 +154,8 @@ def certify(
     return table.assign(verdict=("item", _verdicts(table)))
 
 
-def with_certificate(posterior: Any, certificate: xr.Dataset) -> Any:
-    """The posterior with the table as a group, which is stored with it, and which `diagnose` reads."""
+def with_certificate(posterior: ArvizObject, certificate: xr.Dataset) -> ArvizObject:
+    """The posterior with the certificate as a group, which is stored with it and read by `diagnose`."""
     return assemble(posterior, {**all_groups(posterior), GROUP: certificate})
 
 
@@ -161,14 +170,14 @@ def smaller_tail(certificate: xr.Dataset) -> np.ndarray:
 
 
 def less_likely(certificate: xr.Dataset) -> np.ndarray:
-    """Whether the seen part is less likely than what the model makes, and not more, by the smaller tail, (item,)."""
+    """Whether the seen part is less likely than simulated data, rather than more, by the smaller tail, (item,)."""
     by_evidence = certificate["evidence_rank"].values < certificate.attrs["num_simulations"] / 2
     by_draws = certificate["predictive_p"].values < 0.5
     return np.where(certificate["predictive_tail"].values <= certificate["evidence_tail"].values, by_draws, by_evidence)
 
 
 def not_arrived(certificate: xr.Dataset) -> np.ndarray:
-    """Whether the sampler has not arrived, (item,): a gap that is not a number counts."""
+    """Whether the chains have not converged, (item,); true where the gap is NaN."""
     return ~(certificate["gap"].values - 2 * np.nan_to_num(certificate["gap_se"].values) <= LARGE_GAP)
 
 
@@ -178,26 +187,28 @@ def _verdicts(certificate: xr.Dataset) -> list[str]:
 
 
 def _two_sided(at_most: np.ndarray, at_least: np.ndarray, count: int) -> np.ndarray:
-    """Monte Carlo p-values of values among ``count`` simulated ones, so many of which are at most and at least as large."""
+    """Two-sided Monte Carlo p-values among ``count`` simulated values, from how many are at most and at least as large."""
     return np.minimum(1.0, 2 * (np.minimum(at_most, at_least) + 1) / (count + 1))
 
 
-def _kernel_for(kernel: Any, model: Any) -> Any:
-    return kernel if hasattr(kernel, "settings") else kernel(model)
+def _kernel_for(kernel: AnnealedHMC | Callable[[ItemModel], AnnealedHMC], model: ItemModel) -> AnnealedHMC:
+    from cogen.inference import AnnealedHMC
+
+    return kernel if isinstance(kernel, AnnealedHMC) else kernel(model)
 
 
 def _seed(rng: np.random.Generator) -> int:
     return int(rng.integers(2**31))
 
 
-def _sites(posterior: Any, picks: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
+def _sites(posterior: ArvizObject, picks: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
     """Latents of picked draws, (pick, item, ...) each."""
     draws = group(posterior, "posterior").data_vars
     return {str(name): take_draws(values, picks) for name, values in draws.items() if name != "x"}
 
 
 def _shown_as(items: Any, rows: np.ndarray, sites: dict[str, np.ndarray], seed: int) -> Any:
-    """The model of new items, simulated from these latents and shown under the masks and with the contexts of these rows."""
+    """The model of new items, simulated from these latents, with the masks and contexts of these rows."""
     from cogen.inference.items import context_rows, take_items
 
     context = context_rows(items, sites, rows)
@@ -210,7 +221,7 @@ def _shown_as(items: Any, rows: np.ndarray, sites: dict[str, np.ndarray], seed: 
 
 
 def _alike(item_data: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Items with the same masks and contexts: the first of each kind, (kind,), and the kind of every item, (item,)."""
+    """Group items by masks and contexts: the first item of each kind, (kind,), and the kind of every item, (item,)."""
     from cogen.inference.items import CONTEXT, count_items
 
     count = count_items(item_data)
@@ -220,14 +231,14 @@ def _alike(item_data: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _joined(one: Any, other: Any) -> Any:
-    """Item data of both, one after the other."""
+    """Concatenate the item data of both."""
     if isinstance(one, np.ndarray):
         return np.concatenate([one, other])
     return {name: _joined(one[name], other[name]) for name in one}
 
 
-def _predictive_p(items: Any, posterior: Any, num_replicates: int, rng: np.random.Generator) -> np.ndarray:
-    """(item,)"""
+def _predictive_p(items: ItemModel, posterior: ArvizObject, num_replicates: int, rng: np.random.Generator) -> np.ndarray:
+    """The posterior predictive p-value, (item,)."""
     sizes = group(posterior, "posterior").sizes
     num_draws = min(num_replicates, sizes["chain"] * sizes["draw"])
     draws = _sites(posterior, pick_draws(posterior, num_draws, rng))

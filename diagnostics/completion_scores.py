@@ -1,21 +1,21 @@
-"""Scores of completions whose truth is known: one room for examples, benchmarks and the command line.
+"""Scores of completions whose truth is known, for examples, benchmarks and the command line.
 
-`score_completions` judges draws of the hidden part, item by item, by what a posterior is for:
+`score_completions` scores draws of the hidden part, item by item. A pixel is judged where the mask of judged pixels is True.
 
-* ``crps``, ``energy_score``: fair, of each pixel and of all judged pixels together (`fair_scores`), of x without the noise:
-  where the truth has noise, draws a little too wide score lowest. Lower is better.
-* ``pit_mean``, ``pit_dispersion``, ``pit_histogram``: randomised PIT of the predictive, over ALL judged pixels
-  (`predictive_pit`): 1/2, 1 and flat when calibrated.
-* ``coverage_50``, ``coverage_90``: of central intervals of the predictive; ``joint_coverage_50``, ``joint_coverage_90``, from
-  ``joint_pit``: whether a region of all judged pixels together holds the truth.
+* ``crps``, ``energy_score``: fair scores of each pixel and of all judged pixels together (`fair_scores`), of x without noise:
+  if the truth has noise, draws that are slightly too wide score lowest. Lower is better.
+* ``pit_mean``, ``pit_dispersion``, ``pit_histogram``: randomised PIT of the predictive distribution over ALL judged pixels
+  (`predictive_pit`): 1/2, 1 and flat if calibrated.
+* ``coverage_50``, ``coverage_90``: of central predictive intervals; ``joint_coverage_50``, ``joint_coverage_90``, from
+  ``joint_pit``: whether a region of all judged pixels together contains the truth.
 * ``descriptive_coverage_50``, ``descriptive_coverage_90``: of intervals without the noise. The truth of a real image has noise,
-  so these need not be 50 % and 90 %: they describe, and do not judge.
-* ``interval_width_50``, ``interval_width_90`` (mean width with the noise) and ``pairwise_distance`` (E||X - X'|| without it):
-  sharpness, which counts among calibrated methods only. Coverage by a noise that covers everything says nothing. Quantiles of
-  fewer than twenty draws lie nearer together, and so does the width.
+  so these are descriptive and need not be 50 % and 90 %.
+* ``interval_width_50``, ``interval_width_90`` (mean width with noise) and ``pairwise_distance`` (E||X - X'|| without noise):
+  sharpness, to be compared between calibrated methods only, since large noise covers any truth. With fewer than twenty draws
+  the quantiles are closer together and the widths too small.
 * ``mse_of_mean``, ``psnr``, ``ssim`` of the mean; ``mse_of_draws``; ``mse_of_best``: the expected least error of K draws.
 
-`compare_scores` puts methods beside each other, on the same items, with the standard errors of their differences.
+`compare_scores` compares methods on the same items, with the standard errors of their differences.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from cogen.diagnostics.image_quality import WINDOW, hidden_ssim
 from cogen.diagnostics.predictive_pit import NUM_BINS, dispersion, histogram, joint_pit, randomised_pit
 from cogen.diagnostics.scores import counted_pixels, mean_of_draws, mse, psnr
 from cogen.diagnostics.weights import quantile_of_sorted
+from cogen.inference.signatures import ArrayLike
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,68 +45,68 @@ _NAMES = (
     *("coverage_50", "coverage_90", "joint_coverage_50", "joint_coverage_90", "interval_width_50", "interval_width_90"),
     *("descriptive_coverage_50", "descriptive_coverage_90"),
 )
-"""Scores of an item that need its draws."""
+"""Scores of an item that are computed from its draws."""
 
 NOISY_DRAWS = 1000
-"""Noisy copies that stand for the predictive of a few draws that are the whole distribution."""
+"""Number of noisy copies that represent the predictive distribution if a few draws are the whole distribution."""
 
 
 class Noise(Protocol):
-    """What lies between a pixel as it was made and as it is observed."""
+    """The observation noise of a pixel."""
 
     def noisy(self, x: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Observations of x (...)."""
+        """Simulate observations of x (...)."""
         ...
 
     def recorded(self, y: np.ndarray) -> np.ndarray:
-        """Values y (...) as observations have them: those that count as the end of a range, at the end."""
+        """Values y (...) as they are recorded: censored values at the end of the range."""
         ...
 
 
 def score_completions(
-    draws: Any,
-    truth: Any,
-    hidden: Any = None,
+    draws: ArrayLike,
+    truth: ArrayLike,
+    hidden: ArrayLike | None = None,
     *,
     value_range: tuple[float, float],
     noise_scale: float = 0.0,
     noise: Noise | None = None,
-    log_weight: Any = None,
-    group: Any = None,
-    mean: Any = None,
+    log_weight: ArrayLike | None = None,
+    group: ArrayLike | None = None,
+    mean: ArrayLike | None = None,
     is_sample: bool = True,
     best_of: int = 10,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Scores of every item; the module says what they are.
+    """Score the completions of every item; the module describes the scores.
 
-    :param draws: completions x = G(z) without noise, (chain, draw, item, ...). The energy score takes all distances between
-        the n draws of an item: n of a thousand or so.
+    :param draws: completions x = G(z) without noise, (chain, draw, item, ...). The energy score uses all distances between the
+        n draws of an item, so n should be about a thousand at most.
     :param truth: (item, ...); NaN is allowed where it is not judged.
-    :param hidden: boolean, True where a pixel is judged, (item, ...) or (...); all pixels when None. Do not choose pixels by
-        their truth: what is calibrated over all pixels is not over those.
+    :param hidden: boolean, True where a pixel is judged, (item, ...) or (...); all pixels when None. Do not select pixels by
+        their true values: the scores are then no longer calibrated.
     :param value_range: (low, high) of the pixels, for PSNR and SSIM.
-    :param noise_scale: standard deviation of the normal noise that the view gives a pixel; 0 when the truth is G(z) itself.
-    :param noise: the noise of a pixel where it is not normal, such as `cogen.models.pixels.censored.Censored`.
+    :param noise_scale: standard deviation of the view's normal pixel noise; 0 if the truth is G(z) itself.
+    :param noise: the pixel noise if it is not normal, such as `cogen.models.pixels.censored.Censored`.
     :param log_weight: (chain, draw, item); equal weights when None.
     :param group: labels of independent groups of draws (chain, draw, item), from `independent_groups`; chains when None.
-    :param mean: the posterior mean (item, ...), where ``draws`` are thinned; the weighted mean of the draws when None.
-    :param is_sample: False when the draws are the whole predictive distribution and not a sample of it, as a point estimate:
-        CRPS and energy score are then those of the draws as they are.
-    :param best_of: K, the number of draws of which ``mse_of_best`` takes the best (with replacement, by weight).
-    :param seed: of the noise and of broken ties.
-    :returns: a Dataset with the dim item (``pit_histogram``: item, bin). NaN for an item without weights or judged pixels; the
-        fair scores are NaN where all draws are of one group, and SSIM where an image has fewer than 11 pixels a side.
-
-    Raises ValueError and TypeError for arrays that do not fit together, a negative noise scale, one beside ``noise``, and
-    ``best_of`` below 1.
+    :param mean: the posterior mean (item, ...), if ``draws`` are thinned; the weighted mean of the draws when None.
+    :param is_sample: False if the draws are the whole predictive distribution and not a sample of it, as a point estimate is:
+        CRPS and energy score are then not corrected for the number of draws.
+    :param best_of: K, the number of draws from which ``mse_of_best`` takes the best (with replacement, by weight).
+    :param seed: of the noise and of random ties.
+    :returns: a Dataset with the dimension item (``pit_histogram``: item, bin). NaN for an item without weights or judged
+        pixels; the fair scores are NaN if all draws are of one group, and SSIM for images below 11 x 11 pixels.
+    :raises ValueError: for shapes that do not match, a negative or non-finite noise scale, ``noise_scale`` together with
+        ``noise``, and ``best_of`` below 1.
+    :raises TypeError: for a mask that is not boolean.
     """
     if noise is not None and noise_scale:
-        raise ValueError(f"noise_scale={noise_scale} beside noise: a pixel has one noise")
+        raise ValueError(f"both noise_scale={noise_scale} and noise are given: give one of them")
     if not (np.isfinite(noise_scale) and noise_scale >= 0):
         raise ValueError(f"noise_scale {noise_scale}: give the standard deviation of the pixel noise, 0 or more")
     if best_of < 1:
-        raise ValueError(f"best_of {best_of}: the best of how many draws? 1 or more")
+        raise ValueError(f"best_of {best_of}: give a number of draws, 1 or more")
     target = np.asarray(truth)
     added = _NormalNoise(noise_scale) if noise is None else noise
     rows = [
@@ -133,7 +134,7 @@ def score_completions(
 
 
 def _ssim(estimate: np.ndarray, truth: np.ndarray, judged: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
-    """SSIM of the judged pixels: what is not judged is the same in both images, whatever it is."""
+    """SSIM of the judged pixels; the other pixels are set to the same value in both images."""
     shown, known = (np.where(judged, image, np.float64(value_range[0])) for image in (estimate, truth))
     return hidden_ssim(shown, known, judged, value_range)
 
@@ -171,7 +172,7 @@ def _scores_of(one: ItemDraws, noise: Noise, is_sample: bool, best_of: int, rand
 
 
 def _with_noise(one: ItemDraws, noise: Noise, is_sample: bool, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draws of what would be observed, and their weights: one noise a draw, or many where the draws are the distribution."""
+    """Predictive draws, noise included, and their weights: one per draw, or many if the draws are the whole distribution."""
     if isinstance(noise, _NormalNoise) and noise.scale == 0:
         return one.draws, one.weight
     copies = 1 if is_sample else -(-NOISY_DRAWS // len(one.draws))
@@ -191,7 +192,7 @@ class _NormalNoise:
 
 
 def _covered(pit: np.ndarray, level: int) -> float:
-    """Share of the pixels in the central interval of a level in per cent."""
+    """Share of the pixels inside the central interval of a level in per cent."""
     return float(np.where(np.isnan(pit), np.nan, np.abs(pit - 0.5) <= level / 200).mean())
 
 
@@ -214,15 +215,17 @@ def _least_of(error: np.ndarray, weight: np.ndarray, count: int) -> float:
     return float(error[order] @ -np.diff(above**count))
 
 
-def paired_difference(first: Any, second: Any) -> tuple[float, float]:
+def paired_difference(first: ArrayLike, second: ArrayLike) -> tuple[float, float]:
     """Mean and standard error of first - second over the same items, (item,) each.
 
-    Items that either has not scored (NaN or infinite) are left out; the error is NaN for fewer than two. Items must be
-    independent given the methods. Raises ValueError for different numbers of items.
+    Items where either is not finite are left out; the error is NaN for fewer than two items. Items must be independent given
+    the methods.
+
+    :raises ValueError: for different numbers of items.
     """
     one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if one.ndim != 1 or one.shape != other.shape:
-        raise ValueError(f"scores have shapes {one.shape} and {other.shape}: a paired difference takes the same items, (item,)")
+        raise ValueError(f"scores have shapes {one.shape} and {other.shape}: a paired difference needs the same items, (item,)")
     with np.errstate(invalid="ignore"):
         return _mean_and_error((one - other)[np.isfinite(one) & np.isfinite(other)])
 
@@ -234,32 +237,31 @@ def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
 
 
 def compare_scores(scores: Mapping[str, xr.Dataset], name: str = "crps", reference: str | None = None) -> pd.DataFrame:
-    """Methods by one score over the same items, with paired standard errors.
+    """Compare methods by one score over the same items, with paired standard errors.
 
-    :param scores: answers of `score_completions`, by method.
-    :param name: which score: a variable of theirs with the dim item alone.
+    :param scores: results of `score_completions`, by method.
+    :param name: the score: a variable of them with the dimension item only.
     :param reference: the method that the others are compared with; the first when None.
-    :returns: a DataFrame with a row for each method, in the order given, and the columns ``mean`` and ``se`` (over items),
-        ``difference`` (method minus reference) and ``difference_se`` (of the paired difference), and ``items``: those that all
-        methods have scored, which alone count.
-
-    Raises ValueError for fewer than two methods, an unknown score or reference, and runs of different items.
+    :returns: a DataFrame with a row for each method, in the given order, and the columns ``mean`` and ``se`` (over items),
+        ``difference`` (method minus reference) and ``difference_se`` (of the paired difference), and ``items``: the number of
+        items with finite scores of all methods; only these are used.
+    :raises ValueError: for fewer than two methods, an unknown score or reference, and runs of different items.
     """
     import pandas as pd
 
     if len(scores) < 2:
-        raise ValueError(f"{len(scores)} methods given: a comparison takes at least two, as in {{'hmc': a, 'descent': b}}")
+        raise ValueError(f"{len(scores)} methods given: a comparison needs at least two, as in {{'hmc': a, 'descent': b}}")
     reference = next(iter(scores)) if reference is None else reference
     if reference not in scores:
         raise ValueError(f"reference {reference!r} is not among the methods {list(scores)}")
     items = {method: found["item"].values.tolist() for method, found in scores.items()}
     if any(found != items[reference] for found in items.values()):
         counts = {method: len(found) for method, found in items.items()}
-        raise ValueError(f"methods are compared over the same items, in the same order; of {counts} they have others")
+        raise ValueError(f"methods are compared over the same items, in the same order; the items differ (numbers: {counts})")
     for method, found in scores.items():
         usable = [str(key) for key, values in found.data_vars.items() if values.dims == ("item",)]
         if name not in usable:
-            raise ValueError(f"the scores of {method!r} have no {name!r} of one value an item; they have {usable}")
+            raise ValueError(f"the scores of {method!r} have no {name!r} with one value per item; they have {usable}")
     values = np.stack([found[name].values for found in scores.values()])  # (method, item)
     kept = values[:, np.isfinite(values).all(axis=0)]
     compared = kept[list(scores).index(reference)]

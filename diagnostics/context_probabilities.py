@@ -1,46 +1,44 @@
-"""The probabilities of an unknown class, from the evidence of every class.
+"""Probabilities of an unknown class, from the evidence of every class.
 
 With the estimates Z_pc of P populations, Z_c = mean_p Z_pc and the prior p(c),
 
     p(c | y) = p(c) Z_c / sum_c' p(c') Z_c'.
 
-The standard error is the jackknife's over populations: with theta_p the same without population p,
+The standard error is the jackknife over populations: with theta_p the estimate without population p,
 
     se^2 = (P - 1) / P sum_p (theta_p - mean_p theta_p)^2.
 
-It says how far the run may lie from the model's own probabilities, not whether these are calibrated; and where the evidence of
-single populations spreads by more than a nat or so (`log_evidence`), it is too small itself.
+It measures the Monte Carlo error, not whether the model's probabilities are calibrated. It is too small if the log evidences of
+the populations spread by more than about a nat (`log_evidence`).
 
 Reference: Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapter 11.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
 
 from cogen.diagnostics.evidence import population_estimates
 from cogen.diagnostics.groups import group, statistic
+from cogen.inference.signatures import ArvizObject
 
 _PRIOR = "_log_prior"
 
 
-def context_probabilities(posterior: Any) -> xr.Dataset:
+def context_probabilities(posterior: ArvizObject) -> xr.Dataset:
     """p(class | y) of every item of a run with unknown classes (``Classes(..., unknown="exact")``).
 
     :param posterior: what `infer` returned.
     :returns: for every unknown context its probabilities (item, class) under its name, and their standard error under
-        ``<name>_se`` (NaN for a single population). Of several unknown contexts each has its marginal probabilities, and the
-        dimension is ``<name>_class``. Items without an answer (no class explains them) are NaN.
-
-    Raises ValueError for a run that inferred no class this way.
+        ``<name>_se`` (NaN for a single population). If several contexts are unknown, each has its marginal probabilities with
+        the dimension ``<name>_class``. NaN for items whose evidence is zero for all classes.
+    :raises ValueError: for a run that inferred no class by its evidence.
     """
     if statistic(posterior, "context_log_evidence") is None:
         raise ValueError(
-            "this run has inferred no class by its evidence: declare it so, as in contexts={'label': Classes(10,"
-            " unknown='exact')}, and do not give it (the weights of a relaxed class are no probabilities)"
+            "this run has inferred no class by its evidence: declare the context as unknown, as in contexts={'label':"
+            " Classes(10, unknown='exact')}, and do not give its values (weights of a relaxed class are not probabilities)"
         )
     log_evidence = population_estimates(posterior, "context_log_evidence")
     known = group(posterior, "constant_data")
@@ -57,13 +55,13 @@ def context_probabilities(posterior: Any) -> xr.Dataset:
         if count > 1:
             rest = [log_joint.isel(population=np.arange(count) != p) for p in range(count)]
             each = xr.concat([_probabilities(part).sum(others, skipna=False) for part in rest], "population")
-            error = each.std("population", skipna=False) * (count - 1) ** 0.5  # of the divisor count
+            error = each.std("population", skipna=False) * (count - 1) ** 0.5  # std divides by count
         found |= {name: probability.transpose(*dims), f"{name}_se": error.transpose(*dims)}
     return xr.Dataset(found, attrs={"num_populations": count})
 
 
 def _probabilities(log_joint: xr.DataArray) -> xr.DataArray:
-    """p(c | y) over all classes together, from log p(c) Z_pc of some populations."""
+    """p(c | y), normalised over all classes, from log p(c) Z_pc of some populations."""
     classes = [dim for dim in log_joint.dims if dim not in ("population", "item")]
     highest = log_joint.max(["population", *classes])
     share: xr.DataArray = np.exp(log_joint - highest.where(np.isfinite(highest)))  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Former public names of this wing: each still works, with a DeprecationWarning that names the new one."""
+"""Former public names of this package, each of which still works with a DeprecationWarning that names the new one."""
 
 from __future__ import annotations
 

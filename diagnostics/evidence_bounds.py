@@ -1,7 +1,7 @@
-"""Bidirectional Monte Carlo: the evidence of simulated data between two bounds.
+"""Bidirectional Monte Carlo: lower and upper bounds of the evidence of simulated data.
 
-Simulated data come with an exact posterior draw, the latent that they were made from. The forward run estimates log p(y)
-from below, a run around the exact draw (``AnnealedHMC(around=...)``) from above:
+For simulated data an exact posterior draw is known: the latent from which they were simulated. The forward run estimates
+log p(y) from below, a run conditioned on the exact draw (``AnnealedHMC(around=...)``) from above:
 
     E[log Zhat_forward] <= log p(y) <= E[log Zhat_conditional].
 
@@ -11,13 +11,13 @@ by the delta method. The expected gap bounds the error of both.
     Grosse, Ghahramani and Adams (2015), Sandwiching the marginal likelihood using bidirectional Monte Carlo;
     Grosse, Ancha and Roy (2016), Measuring the reliability of MCMC inference with bidirectional Monte Carlo, Eqs. 3-5.
 
-There is no upper bound for data that were not simulated: nobody has an exact posterior draw for them, and what holds for
-simulated images does not carry over to real ones, which lie off the generator.
+There is no upper bound for data that were not simulated, since no exact posterior draw of them is known. Bounds of simulated
+images do not carry over to real ones, which the generator cannot produce exactly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,30 +27,34 @@ from cogen.diagnostics.evidence import log_evidence, population_estimates
 from cogen.diagnostics.groups import attributes
 from cogen.diagnostics.report import distinct_ancestors
 from cogen.diagnostics.weights import pareto_k, weight_ess
+from cogen.inference.signatures import ArrayLike, Model
 
 if TYPE_CHECKING:
     from cogen.inference import AnnealedHMC, BlockGibbs
     from cogen.inference.items import ItemModel
 
 
-def simulate(model: Any, num_items: int, *, seed: int) -> tuple[Any, dict[str, np.ndarray]]:
-    """Items drawn from a ``CoGenerator``: the model conditioned on the views of new x = G(z), and the latents they came from.
+def simulate(model: Model, num_items: int, *, seed: int) -> tuple[ItemModel, dict[str, np.ndarray]]:
+    """Simulate items from a ``CoGenerator``.
 
-    All views are simulated. Raises TypeError for a model that knows no items, ValueError for a count below one, and for one
-    that is not that of the items whose contexts are given.
+    :param num_items: at least 1; the number of items of the contexts, if contexts are given.
+    :param seed: of the latents and of the noise.
+    :returns: the model conditioned on all views of new x = G(z), and the latents z of these.
+    :raises TypeError: for a model without items.
+    :raises ValueError: for a number of items below 1, or other than that of the given contexts.
     """
     from cogen.inference.items import CONTEXT, context_rows, count_items, find_items
 
     items = find_items(model)
     if items is None:
         raise TypeError(
-            f"{type(model).__name__} knows no items; simulate its data yourself and give evidence_bounds the latents"
+            f"{type(model).__name__} has no items: simulate its data yourself, and pass the latents to evidence_bounds"
         )
     if num_items < 1:
         raise ValueError(f"num_items={num_items}: at least one is needed")
     given = {CONTEXT: items.item_data[CONTEXT]} if CONTEXT in items.item_data else {}
     if given and count_items(given) != num_items:
-        raise ValueError(f"num_items={num_items}: contexts are given for {count_items(given)} items, so this is their number")
+        raise ValueError(f"num_items={num_items}: contexts are given for {count_items(given)} items; set num_items to this")
     sites = prior_draws(items, given, num_items, seed=seed)
     context = context_rows(items, sites, np.arange(num_items))
     data = items.simulate(items.decode(sites["z"], **context), {**sites, **context}, seed=seed)
@@ -58,9 +62,9 @@ def simulate(model: Any, num_items: int, *, seed: int) -> tuple[Any, dict[str, n
 
 
 def prior_draws(items: ItemModel, data: Mapping[str, Any], num_items: int, *, seed: int) -> dict[str, np.ndarray]:
-    """The random sites of so many items drawn from the model, (item, ...) each.
+    """Draw the random sites of ``num_items`` items from the model, (item, ...) each.
 
-    :param data: as `ItemModel.item_data` holds them: contexts, with which they are drawn, and views, which are not drawn then.
+    :param data: in the form of `ItemModel.item_data`: contexts, on which the draws depend, and views, which are not drawn.
     """
     from numpyro import handlers
 
@@ -73,9 +77,9 @@ def prior_draws(items: ItemModel, data: Mapping[str, Any], num_items: int, *, se
 
 
 def evidence_bounds(
-    model: Callable,
+    model: Model,
     kernel: AnnealedHMC | BlockGibbs,
-    truth: Mapping[str, Any],
+    truth: Mapping[str, ArrayLike],
     *,
     num_warmup: int,
     num_chains: int,
@@ -86,22 +90,23 @@ def evidence_bounds(
 ) -> xr.Dataset:
     """Bounds of log p(y), in nats, of simulated data.
 
-    :param model: conditioned on data that were simulated from it, as `simulate` does.
+    :param model: conditioned on data that were simulated from it, as by `simulate`.
     :param kernel: an `AnnealedHMC` or a `BlockGibbs` made without a model.
-    :param truth: the latents that the data were simulated from, by site, constrained, with the item axis first where the
-        model has items.
-    :param pilot: chains of a pilot that adapts step sizes and inverse temperatures; needed for a kernel that adapts.
+    :param truth: the latents from which the data were simulated, by site, constrained, with the item axis first if the model
+        has items.
     :param num_warmup, num_chains, seed, progress, items_at_once: as in `infer`.
-    :returns: per item ``lower``, ``upper``, their ``lower_se`` and ``upper_se``, ``gap`` = upper - lower, and of the forward
-        run ``spread`` (of its populations), ``weight_ess``, ``pareto_k``, ``ancestors``; the attributes hold what was run, and
-        ``gradient_evaluations`` of all of it.
-
-    Raises ValueError for latents that are not the model's, and for a kernel that adapts without a pilot.
+    :param pilot: chains of a pilot run that adapts step sizes and inverse temperatures; required for a kernel that adapts.
+    :returns: a Dataset with, per item, ``lower``, ``upper``, their ``lower_se`` and ``upper_se``, ``gap`` = upper - lower, and
+        of the forward run ``spread`` (of its populations), ``weight_ess``, ``pareto_k``, ``ancestors``; the attributes are the
+        settings and the ``gradient_evaluations`` of all runs.
+    :raises ValueError: for latents that do not match the model, and for a kernel that adapts without a pilot.
     """
     from cogen.inference import Run, infer
 
     if kernel.adapts and not pilot:
-        raise ValueError("this kernel adapts as it runs, which biases both bounds: give pilot=, the number of a pilot's chains")
+        raise ValueError(
+            "this kernel adapts as it runs, which biases both bounds: set pilot=, the number of chains of a pilot run"
+        )
     exact = _positions(model, kernel, truth)
     kernel.settings.check_bounds()
     options: dict[str, Any] = {"num_warmup": num_warmup, "progress": progress, "items_at_once": items_at_once}
@@ -140,7 +145,7 @@ def evidence_bounds(
     )
 
 
-def _positions(model: Callable, kernel: Any, truth: Mapping[str, Any]) -> np.ndarray:
+def _positions(model: Model, kernel: AnnealedHMC | BlockGibbs, truth: Mapping[str, ArrayLike]) -> np.ndarray:
     """Constrained latents as coordinates of the kernel's target, (item, dim)."""
     import jax
 
@@ -153,6 +158,8 @@ def _positions(model: Callable, kernel: Any, truth: Mapping[str, Any]) -> np.nda
     counts = {name: len(np.asarray(value)) for name, value in truth.items()}
     wanted = len(jax.tree.leaves(data)[0])
     if set(counts.values()) != {wanted}:
-        raise ValueError(f"truth holds items by site as {counts}, the model is conditioned on {wanted}")
+        raise ValueError(
+            f"truth has {counts} items by site, the model is conditioned on {wanted}: give the latents of all items"
+        )
     values = {name: np.asarray(value)[:, None] for name, value in truth.items()}
     return np.asarray(jax.vmap(lambda v, item: kernel.position(items.numpyro, (item,), v))(values, data))

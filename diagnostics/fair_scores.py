@@ -1,40 +1,44 @@
-"""Fair CRPS and energy score: what they estimate does not depend on the number of draws.
+"""Fair CRPS and energy score: their expectation does not depend on the number of draws.
 
 With X and X' independent draws of the predictive distribution and y the truth,
 
     CRPS = E|X - y| - E|X - X'| / 2                      of one pixel,
     ES   = E||X - y|| - E||X - X'|| / 2                  of all judged pixels together (Euclidean norm),
 
-both proper: in expectation the true distribution scores lowest (Gneiting and Raftery, 2007, eq. 20-22). X is what the draws are
-of: where the truth has noise and the draws have none, draws that are a little too wide score lowest. Pairing every draw
-with every draw, itself included, scores the empirical distribution instead, which is worse than the one it was drawn from by
-E|X - X'| / 2n for n independent draws. A fair score takes pairs of independent draws only (Ferro, 2014, "Fair scores for
-ensemble forecasts"). Draws of one chain are not independent, and chains of one population share ancestors after a resampling,
-so draws carry the label of a group (`groups.independent_groups`), and with W_g the weight of group g
+both proper: in expectation the true distribution scores lowest (Gneiting and Raftery, 2007, eq. 20-22). If the truth has noise
+and the draws have none, draws that are slightly too wide score lowest. All pairs of draws, including a draw with itself, would
+score the empirical distribution, which is worse than the distribution it was drawn from by E|X - X'| / 2n for n independent
+draws. A fair score uses pairs of independent draws only (Ferro, 2014, "Fair scores for ensemble forecasts"). Draws of one chain
+are not independent, and chains of one population share ancestors after resampling. Draws therefore have the label of a group
+(`groups.independent_groups`), and with W_g the weight of group g
 
     E||X - X'|| ~ sum_{g != h} sum_{i in g, j in h} w_i w_j ||x_i - x_j|| / (1 - sum_g W_g^2),
 
-a weighted U-statistic. For equally weighted independent groups both scores are unbiased, for any number of draws and whatever
-the dependence inside a group. Self-normalised weights make them ratios of unbiased estimates, with a bias of O(1 / groups),
-and so does a resampling over all populations, which makes the size of a population random. Where one group has all the weight
-there is no pair, and the score is NaN.
+a weighted U-statistic. For equally weighted independent groups both scores are unbiased, for any number of draws and any
+dependence inside a group. Self-normalised weights make them ratios of unbiased estimates, with a bias of O(1 / groups), as does
+resampling over all populations, which makes the size of a population random. If one group has all the weight there are no
+pairs, and the score is NaN.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from cogen.diagnostics.scores import counted_pixels, shares
+from cogen.inference.signatures import ArrayLike
 
 ROWS = 512
-"""Rows of the matrix of distances that are held at once."""
+"""Rows of the distance matrix that are computed at once."""
+
+
+Difference = TypeVar("Difference", float, np.ndarray)
 
 
 class ItemDraws(NamedTuple):
-    """The draws of one item that have weight, over its judged pixels."""
+    """The draws of positive weight of one item, at its judged pixels."""
 
     draws: np.ndarray  # (draw, pixel), float64
     truth: np.ndarray  # (pixel,)
@@ -42,16 +46,22 @@ class ItemDraws(NamedTuple):
     group: np.ndarray  # (draw,)
 
 
-def items_of(draws: Any, truth: Any, mask: Any = None, log_weight: Any = None, group: Any = None) -> Iterator[ItemDraws | None]:
-    """One `ItemDraws` an item; None for an item without weights or judged pixels, or where one of these is not finite.
+def items_of(
+    draws: ArrayLike,
+    truth: ArrayLike,
+    mask: ArrayLike | None = None,
+    log_weight: ArrayLike | None = None,
+    group: ArrayLike | None = None,
+) -> Iterator[ItemDraws | None]:
+    """One `ItemDraws` per item; None for an item without weights or judged pixels, or with non-finite values at these.
 
     :param draws: (chain, draw, item, ...).
     :param truth: (item, ...).
     :param mask: boolean, True where a pixel is judged, (item, ...) or (...); all pixels when None.
     :param log_weight: (chain, draw, item); equal weights when None.
     :param group: labels of independent groups, integers (chain, draw, item); chains when None.
-
-    Raises ValueError and TypeError for arrays that do not fit together.
+    :raises ValueError: for shapes that do not match.
+    :raises TypeError: for a mask that is not boolean.
     """
     values, target = np.asarray(draws), np.asarray(truth)
     if values.ndim < 3 or values.shape[2:] != target.shape:
@@ -69,7 +79,7 @@ def items_of(draws: Any, truth: Any, mask: Any = None, log_weight: Any = None, g
 def _items(
     values: np.ndarray, target: np.ndarray, judged: np.ndarray, share: np.ndarray, label: np.ndarray
 ) -> Iterator[ItemDraws | None]:
-    for item in range(target.shape[0]):  # item by item, so that memory stays at one item's draws
+    for item in range(target.shape[0]):  # item by item, to hold the draws of only one item in float64
         weight, chosen = share[:, :, item].reshape(-1), judged[item]
         if np.isnan(weight).any() or not chosen.any():
             yield None
@@ -84,7 +94,7 @@ def _items(
 
 
 def absolute_difference(draws: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """sum_ij w_i w_j |x_i - x_j| by pixel: draws (draw, pixel), weights (draw,) of any sum; O(n log n)."""
+    """sum_ij w_i w_j |x_i - x_j| per pixel: draws (draw, pixel), weights (draw,) of any sum; O(n log n)."""
     order = np.argsort(draws, axis=0)
     below = np.cumsum(weight[order], axis=0)[:-1]
     return 2 * (below * (weight.sum() - below) * np.diff(np.take_along_axis(draws, order, axis=0), axis=0)).sum(axis=0)
@@ -92,7 +102,7 @@ def absolute_difference(draws: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 def euclidean_difference(draws: np.ndarray, weight: np.ndarray) -> float:
     """sum_ij w_i w_j ||x_i - x_j||: draws (draw, pixel), weights (draw,) of any sum; O(n^2) distances."""
-    draws = draws - draws.mean(axis=0)  # squares of small numbers cancel less
+    draws = draws - draws.mean(axis=0)  # less cancellation
     square = (draws**2).sum(axis=1)
     total = 0.0
     for start in range(0, len(draws), ROWS):
@@ -103,48 +113,63 @@ def euclidean_difference(draws: np.ndarray, weight: np.ndarray) -> float:
 
 
 def pair_weight(one: ItemDraws, is_sample: bool = True) -> float:
-    """1 - sum_g W_g^2, the weight of pairs from different groups (1 for a whole distribution); NaN where there is none."""
+    """1 - sum_g W_g^2, the weight of pairs from different groups (1 for a whole distribution); NaN if there are none."""
     if not is_sample:
         return 1.0
     _, group = np.unique(one.group, return_inverse=True)
     weight = float(1 - (np.bincount(group, weights=one.weight) ** 2).sum())
-    return weight if weight > 1e-9 else float("nan")  # below, it is rounding, and so is what would be divided by it
+    return weight if weight > 1e-9 else float("nan")  # smaller values are rounding errors
 
 
-def mean_difference(one: ItemDraws, difference: Any, is_sample: bool = True) -> Any:
-    """E||X - X'|| from pairs of different groups, by `absolute_difference` or `euclidean_difference`.
+def mean_difference(
+    one: ItemDraws, difference: Callable[[np.ndarray, np.ndarray], Difference], is_sample: bool = True
+) -> Difference:
+    """E||X - X'|| from pairs of different groups.
 
-    With ``is_sample=False`` the draws are the whole distribution, and every pair counts.
+    :param difference: `absolute_difference` or `euclidean_difference`.
+    :param is_sample: False if the draws are the whole distribution; then all pairs are used.
     """
     total = difference(one.draws, one.weight)
     if is_sample:
         labels, size = np.unique(one.group, return_counts=True)
-        for label in labels[size > 1]:  # a lone draw is at distance 0 from itself
+        for label in labels[size > 1]:  # a single draw has distance 0 to itself
             inside = one.group == label
             total = total - difference(one.draws[inside], one.weight[inside])
     return total / pair_weight(one, is_sample)
 
 
 def crps_of(one: ItemDraws, is_sample: bool = True) -> np.ndarray:
-    """CRPS of each judged pixel of an item, fair unless the draws are the whole distribution: (pixel,)."""
+    """CRPS of each judged pixel of an item, (pixel,); fair unless the draws are the whole distribution."""
     error = one.weight @ np.abs(one.draws - one.truth)
     return error - mean_difference(one, absolute_difference, is_sample) / 2
 
 
 def energy_score_of(one: ItemDraws, is_sample: bool = True) -> tuple[float, float]:
-    """Energy score of the judged pixels of an item and its E||X - X'||, fair unless the draws are the whole distribution."""
+    """Energy score of the judged pixels of an item, and E||X - X'||; fair unless the draws are the whole distribution."""
     error = one.weight @ np.linalg.norm(one.draws - one.truth, axis=1)
     distance = mean_difference(one, euclidean_difference, is_sample)
     return float(error - distance / 2), float(distance)
 
 
-def fair_crps(draws: Any, truth: Any, mask: Any = None, log_weight: Any = None, group: Any = None) -> np.ndarray:
-    """Mean fair CRPS of the judged pixels, (item,); NaN for a single group. Arguments as of `items_of`."""
+def fair_crps(
+    draws: ArrayLike,
+    truth: ArrayLike,
+    mask: ArrayLike | None = None,
+    log_weight: ArrayLike | None = None,
+    group: ArrayLike | None = None,
+) -> np.ndarray:
+    """Mean fair CRPS of the judged pixels, (item,); NaN for a single group. Arguments are those of `items_of`."""
     found = items_of(draws, truth, mask, log_weight, group)
     return np.array([np.nan if one is None else crps_of(one).mean() for one in found])
 
 
-def energy_score(draws: Any, truth: Any, mask: Any = None, log_weight: Any = None, group: Any = None) -> np.ndarray:
-    """Fair energy score of the judged pixels together, (item,); NaN for a single group. Arguments as of `items_of`."""
+def energy_score(
+    draws: ArrayLike,
+    truth: ArrayLike,
+    mask: ArrayLike | None = None,
+    log_weight: ArrayLike | None = None,
+    group: ArrayLike | None = None,
+) -> np.ndarray:
+    """Fair energy score of all judged pixels together, (item,); NaN for a single group. Arguments are those of `items_of`."""
     found = items_of(draws, truth, mask, log_weight, group)
     return np.array([np.nan if one is None else energy_score_of(one)[0] for one in found])

@@ -1,48 +1,53 @@
-"""Reading the ArviZ object that `infer` returns: InferenceData of ArviZ 0.x and DataTree of 1.x through one door.
+"""Access to the ArviZ object that `infer` returns: InferenceData of ArviZ 0.x or DataTree of 1.x.
 
-Every room of this wing asks here for a group as a plain xarray Dataset, so that none has to know which ArviZ made it.
-A run of a `CoGenerator` has an `item` dimension (one independent posterior per item); a general Pyro or NumPyro model
-has none. Everything here takes both.
+The other modules of this package read groups as plain xarray Datasets through this one, independently of the ArviZ version. A
+run of a `CoGenerator` has an `item` dimension (one independent posterior per item); that of a general Pyro or NumPyro model has
+none. All functions accept both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from cogen.inference.results import dataset
+from cogen.inference.signatures import ArvizObject
+
 DRAWS = ("chain", "draw")
 
 
-def has_group(posterior: Any, name: str) -> bool:
+def has_group(posterior: ArvizObject, name: str) -> bool:
     """Whether the object has a group `name`."""
     return name in posterior
 
 
-def group(posterior: Any, name: str) -> xr.Dataset:
-    """The group as an xarray Dataset. Raises ValueError when it is not there."""
+def group(posterior: ArvizObject, name: str) -> xr.Dataset:
+    """The group as an xarray Dataset.
+
+    :raises ValueError: if the group does not exist.
+    """
     if not has_group(posterior, name):
         raise ValueError(f"the object has no group '{name}'; it has {_names(posterior)}. Was it made by cogen's infer?")
-    node = posterior[name]
-    return node.to_dataset() if isinstance(node, xr.DataTree) else node
+    return dataset(posterior, name)
 
 
-def _names(posterior: Any) -> list[str]:
+def _names(posterior: ArvizObject) -> list[str]:
     groups = getattr(posterior, "groups", None)
     if isinstance(posterior, xr.DataTree) or groups is None:
         return [str(name) for name in posterior]
     return list(groups())
 
 
-def all_groups(posterior: Any) -> dict[str, xr.Dataset]:
+def all_groups(posterior: ArvizObject) -> dict[str, xr.Dataset]:
     """Every group, by name."""
     return {name: group(posterior, name) for name in _names(posterior)}
 
 
-def statistic(posterior: Any, name: str) -> xr.DataArray | None:
-    """A variable of `sample_stats` with dims (chain, draw[, item]), or None when the run has not recorded it."""
+def statistic(posterior: ArvizObject, name: str) -> xr.DataArray | None:
+    """A variable of `sample_stats` with dims (chain, draw[, item]), or None if the run has not recorded it."""
     if not has_group(posterior, "sample_stats"):
         return None
     stats = group(posterior, "sample_stats")
@@ -51,15 +56,16 @@ def statistic(posterior: Any, name: str) -> xr.DataArray | None:
     return stats[name].transpose(*DRAWS, ...)
 
 
-def attributes(posterior: Any) -> Mapping[str, Any]:
+def attributes(posterior: ArvizObject) -> Mapping[str, Any]:
     """The run's attributes (kernel, num_populations, ...)."""
     return group(posterior, "posterior").attrs
 
 
-def parameters(posterior: Any, var_names: Sequence[str] | None = None) -> xr.Dataset:
-    """What was sampled, dims (chain, draw[, item], ...): these variables, or all but the pixels `x` made from z.
+def parameters(posterior: ArvizObject, var_names: Sequence[str] | None = None) -> xr.Dataset:
+    """The sampled variables, dims (chain, draw[, item], ...).
 
-    Raises ValueError for a name that the posterior does not have.
+    :param var_names: variables of the posterior; all but the pixels `x` made from z when None.
+    :raises ValueError: for a variable that the posterior does not have.
     """
     draws = group(posterior, "posterior")
     if var_names is not None:
@@ -73,24 +79,24 @@ def parameters(posterior: Any, var_names: Sequence[str] | None = None) -> xr.Dat
     return draws[numeric].transpose(*DRAWS, ...)
 
 
-def item_labels(posterior: Any) -> list[Any]:
-    """The names of the items; `["all"]` for a general model, which is one item."""
+def item_labels(posterior: ArvizObject) -> list[Hashable]:
+    """The labels of the items; `["all"]` for a general model, which counts as one item."""
     draws = group(posterior, "posterior")
     if "item" not in draws.dims:
         return ["all"]
     return list(draws["item"].values) if "item" in draws.coords else list(range(draws.sizes["item"]))
 
 
-def num_populations(posterior: Any) -> int:
-    """Chains of an item that never exchange particles form a population; 1 when the run says nothing."""
+def num_populations(posterior: ArvizObject) -> int:
+    """Number of populations (groups of chains that resample among themselves) per item; 1 if the run has not recorded it."""
     return int(attributes(posterior).get("num_populations", 1))
 
 
-def independent_groups(posterior: Any) -> xr.DataArray:
-    """Labels of draws, dims (chain, draw[, item]): two draws are independent where their labels differ.
+def independent_groups(posterior: ArvizObject) -> xr.DataArray:
+    """Labels of draws, dims (chain, draw[, item]): two draws are independent if their labels differ.
 
-    The population that a draw descends from, where the run has populations: their chains share ancestors after a resampling.
-    Otherwise the chain.
+    The label is the population from which a draw descends, if the run has populations, since their chains share ancestors
+    after resampling; otherwise the chain.
     """
     population = statistic(posterior, "population")
     if population is not None:
@@ -102,8 +108,9 @@ def independent_groups(posterior: Any) -> xr.DataArray:
     return xr.DataArray(labels, {dim: draws[dim] for dim in dims if dim in draws.coords}, dims, name="group")
 
 
-def assemble(like: Any, groups: Mapping[str, xr.Dataset]) -> Any:
+def assemble(like: ArvizObject, groups: Mapping[str, xr.Dataset]) -> ArvizObject:
     """An object of the same kind as `like` (InferenceData or DataTree) from Datasets."""
     if isinstance(like, xr.DataTree):
         return xr.DataTree.from_dict({f"/{name}": dataset for name, dataset in groups.items()})
-    return type(like)(**groups)
+    made: Callable[..., ArvizObject] = type(like)
+    return made(**groups)

@@ -1,4 +1,4 @@
-"""SSIM and MS-SSIM: likeness of two images as local luminance, contrast and structure.
+"""SSIM and MS-SSIM: similarity of two images in local luminance, contrast and structure.
 
 With local means mu, variances s^2 and covariance s_xy under a Gaussian window (11 x 11, sigma 1.5):
 
@@ -9,18 +9,17 @@ c1 = (0.01 range)^2, c2 = (0.03 range)^2; scale j + 1 halves scale j by averagin
 Simoncelli (2004), "Image quality assessment: from error visibility to structural similarity", eq. 13; Wang, Simoncelli
 and Bovik (2003), "Multiscale structural similarity", eq. 7, b = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333).
 
-Windows lie wholly inside the image, except in `hidden_ssim`, which needs a value at every hidden pixel and reflects the
-image at its border. Images are (item, channel, height, width); channels are averaged.
+Windows lie inside the image, except in `hidden_ssim`, which needs a value at every hidden pixel and reflects the image at
+its border. Images are (item, channel, height, width); channels are averaged.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from scipy.ndimage import correlate1d
 
 from cogen.diagnostics.scores import counted_pixels, masked_mean, peak_to_peak, same_shape
+from cogen.inference.signatures import ArrayLike
 
 WINDOW = 11
 SIGMA = 1.5
@@ -53,36 +52,41 @@ def _inside(image_map: np.ndarray) -> np.ndarray:
     return image_map[..., border:-border, border:-border]
 
 
-def ssim_map(estimate: Any, truth: Any, value_range: tuple[float, float]) -> np.ndarray:
-    """SSIM around every pixel, (item, channel, height, width), the image reflected at its border."""
+def ssim_map(estimate: ArrayLike, truth: ArrayLike, value_range: tuple[float, float]) -> np.ndarray:
+    """SSIM around every pixel, (item, channel, height, width), with the image reflected at its border."""
     first, second = same_shape(estimate, truth)
     luminance, structure = _luminance_and_structure(first, second, peak_to_peak(value_range))
     return luminance * structure
 
 
-def ssim(estimate: Any, truth: Any, value_range: tuple[float, float]) -> np.ndarray:
-    """SSIM of whole images, (item,). Raises ValueError for images below 11 pixels."""
+def ssim(estimate: ArrayLike, truth: ArrayLike, value_range: tuple[float, float]) -> np.ndarray:
+    """SSIM of whole images, (item,).
+
+    :raises ValueError: for images with sides below 11 pixels.
+    """
     return masked_mean(_inside(ssim_map(estimate, truth, value_range)))
 
 
-def hidden_ssim(estimate: Any, truth: Any, hidden: Any, value_range: tuple[float, float]) -> np.ndarray:
+def hidden_ssim(estimate: ArrayLike, truth: ArrayLike, hidden: ArrayLike, value_range: tuple[float, float]) -> np.ndarray:
     """Mean of the SSIM map over the hidden pixels, (item,).
 
-    `hidden` is boolean, (item, channel, height, width) or without item, True = hidden. A window at the border of
-    the hidden part looks at seen pixels too, so the two images should agree there: fill the seen pixels of `estimate`
-    with the truth to judge the completion alone.
+    Windows at the border of the hidden part include seen pixels. To judge the completion alone, set the seen pixels of
+    `estimate` to the truth.
+
+    :param hidden: boolean, True = hidden, (item, channel, height, width) or without item.
     """
     image_map = ssim_map(estimate, truth, value_range)
     return masked_mean(image_map, counted_pixels(hidden, image_map.shape))
 
 
-def ms_ssim(estimate: Any, truth: Any, value_range: tuple[float, float]) -> np.ndarray:
+def ms_ssim(estimate: ArrayLike, truth: ArrayLike, value_range: tuple[float, float]) -> np.ndarray:
     """MS-SSIM of whole images, (item,), over as many of the five scales as the image allows.
 
-    Scale j needs sides of 11 * 2^(j - 1) pixels: five from 176 on; three for 64 pixels; two (28 and 14 pixels) for
-    MNIST. The weights of the scales that are used are divided by their sum, so values of different image sizes do not
-    compare. A negative mean counts as zero. Raises ValueError below 22 pixels, where a single scale is left: use
-    `ssim`.
+    Scale j needs sides of 11 * 2^(j - 1) pixels: all five from 176 pixels; three for 64 pixels; two (28 and 14 pixels) for
+    MNIST. The weights of the scales that are used are divided by their sum, so values of different image sizes are not
+    comparable. A negative mean is set to zero.
+
+    :raises ValueError: for images with sides below 22 pixels, which have a single scale: use `ssim`.
     """
     first, second = same_shape(estimate, truth)
     peak = peak_to_peak(value_range)

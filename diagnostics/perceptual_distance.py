@@ -1,7 +1,7 @@
-"""LPIPS and PieAPP: how different two images look, by networks that were trained for it.
+"""LPIPS and PieAPP: perceptual distances of two images, by networks trained for this purpose.
 
-Both belong to other packages, which bring torchvision and fetch weights when they are first used; neither is installed with
-this one. Where a package is missing, so is the measure: nothing takes its place.
+They are computed by other packages, which depend on torchvision and download weights on first use. Neither is installed with
+this package.
 
 References:
     Zhang, Isola, Efros, Shechtman, Wang. The unreasonable effectiveness of deep features as a perceptual metric. CVPR 2018
@@ -12,28 +12,36 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from cogen.diagnostics.scores import peak_to_peak, same_shape
+from cogen.inference.signatures import ArrayLike
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+Comparison: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
+"""From two batches of images to a number, or a map of numbers, for each pair."""
 
 AT_ONCE = 64
-"""Images that a network sees together."""
+"""Batch size of the networks."""
 
 
 def lpips(
-    estimate: Any, truth: Any, value_range: tuple[float, float], *, network: Callable[[Any, Any], Any] | None = None
+    estimate: ArrayLike, truth: ArrayLike, value_range: tuple[float, float], *, network: Comparison | None = None
 ) -> np.ndarray:
-    """LPIPS of images (item, channel, height, width), one or three channels: (item,), 0 for the same image.
+    """LPIPS of images (item, channel, height, width) with one or three channels: (item,), 0 for identical images.
 
     :param value_range: least and greatest value of a pixel.
-    :param network: from two tensors in [-1, 1], of three channels, to (item, ...); default AlexNet's of the package.
-
-    Raises ImportError where the package lpips is not installed, and ValueError for images that do not fit.
+    :param network: from two tensors in [-1, 1], of three channels, to (item, ...); default the package's AlexNet.
+    :raises ImportError: if the package lpips is not installed.
+    :raises ValueError: for images of other shapes.
     """
     if network is None:
         network = _lpips()
@@ -41,13 +49,13 @@ def lpips(
 
 
 def pieapp(
-    estimate: Any, truth: Any, value_range: tuple[float, float], *, network: Callable[[Any, Any], Any] | None = None
+    estimate: ArrayLike, truth: ArrayLike, value_range: tuple[float, float], *, network: Comparison | None = None
 ) -> np.ndarray:
     """PieAPP of images, as `lpips`; images have sides of 64 pixels or more.
 
-    :param network: from two tensors in [0, 1], the estimate and the truth, to (item,); default that of the package.
-
-    Raises ImportError where the package piq is not installed, and ValueError for images that do not fit.
+    :param network: from two tensors in [0, 1], the estimate and the truth, to (item,); default the package's.
+    :raises ImportError: if the package piq is not installed.
+    :raises ValueError: for images of other shapes.
     """
     if network is None:
         network = _pieapp()
@@ -55,12 +63,12 @@ def pieapp(
 
 
 @cache
-def _lpips() -> Callable[[Any, Any], Any]:
+def _lpips() -> Comparison:
     return _package("lpips", "LPIPS").LPIPS(net="alex", verbose=False)
 
 
 @cache
-def _pieapp() -> Callable[[Any, Any], Any]:
+def _pieapp() -> Comparison:
     return _package("piq", "PieAPP").PieAPP(reduction="none", enable_grad=False)
 
 
@@ -74,16 +82,23 @@ def _package(name: str, measure: str) -> Any:
 
 
 def _compared(
-    estimate: Any, truth: Any, value_range: tuple[float, float], network: Callable[[Any, Any], Any], low: float, high: float
+    estimate: ArrayLike,
+    truth: ArrayLike,
+    value_range: tuple[float, float],
+    network: Comparison,
+    low: float,
+    high: float,
 ) -> np.ndarray:
     import torch
 
     first, second = same_shape(estimate, truth)
     if first.ndim != 4 or first.shape[1] not in (1, 3):
-        raise ValueError(f"images have shape {first.shape}: (item, channel, height, width) with one or three channels")
+        raise ValueError(
+            f"images have shape {first.shape}; they must be (item, channel, height, width) with one or three channels"
+        )
     scale = (high - low) / peak_to_peak(value_range)
 
-    def prepared(images: np.ndarray) -> Any:
+    def prepared(images: np.ndarray) -> Tensor:
         values = low + scale * (torch.as_tensor(np.asarray(images, dtype=np.float32)) - value_range[0])
         return values.clamp(low, high).expand(-1, 3, -1, -1)
 

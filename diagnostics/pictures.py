@@ -1,55 +1,61 @@
-"""Pictures of a run. Every function returns a matplotlib Figure: save it with `figure.savefig("completions.png")`.
+"""Plots of a run. Every function returns a matplotlib Figure: save it with `figure.savefig("completions.png")`.
 
-Figures are made as objects; no pyplot state, window or backend is touched.
+Figures are created without pyplot, so no window opens and the backend does not change.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cogen.diagnostics.groups import attributes, group, has_group, item_labels
 from cogen.diagnostics.thinning import pick_draws, take_draws
+from cogen.inference.signatures import ArrayLike, ArvizObject
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-HIDDEN_COLOUR = (0.80, 0.84, 0.90)  # a cool grey that no grey picture has
+HIDDEN_COLOUR = (0.80, 0.84, 0.90)  # a bluish grey, distinct from the greys of an image
 LINE_COLOUR = "#3b6ea5"
 MEDIAN_COLOUR = "#c8501e"
 
 
 def plot_completions(
-    posterior: Any,
+    posterior: ArvizObject,
     *,
-    truth: Any = None,
-    draws: Any = None,
+    truth: ArrayLike | None = None,
+    draws: ArrayLike | None = None,
     num_draws: int = 4,
     items: Sequence[int] | None = None,
     value_range: tuple[float, float] | None = None,
     seed: int = 0,
 ) -> Figure:
-    """A grid with a row per item: seen, truth (if given), posterior mean, draws, standard deviation of the pixels.
+    """A grid with one row per item: seen part, truth (if given), posterior mean, draws, posterior sd of the pixels.
 
-    truth: (item, channel, height, width), or None. draws: pictures of posterior draws (draw, item, channel, height, width),
-    of which the first num_draws are shown; when None they are picked by weight from the `x` of a run with keep_x=True, or left
-    out. items: positions of the items to show (the first 16 when None); more than 8 stand in two bands side by side.
-    value_range: black and white of the pictures; read off the run's attributes when None. Hidden pixels are bluish grey. Raises
-    ValueError for a run that has no pixels.
+    Hidden pixels are bluish grey.
+
+    :param posterior: what `infer` returned.
+    :param truth: (item, channel, height, width), or None.
+    :param draws: images of posterior draws (draw, item, channel, height, width), of which the first ``num_draws`` are shown;
+        when None they are picked by weight from the `x` of a run with ``keep_x=True``, or left out.
+    :param items: positions of the items to show, in two columns if there are more than 8; the first 16 when None.
+    :param value_range: pixel values shown as black and white; from the run's attributes when None.
+    :param seed: of the picked draws.
+    :raises ValueError: for a run without images, items that do not exist, a truth or draws of other shapes, and an empty range.
     """
     if not has_group(posterior, "predictions") or "x_mean" not in group(posterior, "predictions"):
-        raise ValueError("the run has no predictions x_mean: only runs of a CoGenerator over images can be pictured")
+        raise ValueError("the run has no predictions x_mean: only runs of a CoGenerator over images can be plotted")
     predictions = group(posterior, "predictions")
     mean, deviation = (predictions[name].transpose("item", ...).values for name in ("x_mean", "x_sd"))
     if mean.ndim != 4 or mean.shape[1] not in (1, 3):
-        raise ValueError(f"x_mean has shape {mean.shape}; a picture needs (item, channel, height, width) with 1 or 3 channels")
+        raise ValueError(f"x_mean has shape {mean.shape}; images must be (item, channel, height, width) with 1 or 3 channels")
     chosen = list(range(min(16, len(mean)))) if items is None else [int(item) for item in items]
     missing = [item for item in chosen if not 0 <= item < len(mean)]
     if missing or not chosen:
-        raise ValueError(f"items {missing or chosen} cannot be shown; the run has the items 0 to {len(mean) - 1}")
+        raise ValueError(f"items {missing or chosen} cannot be shown; the run has items 0 to {len(mean) - 1}")
     black, white = _value_range(posterior, value_range)
 
     def picture(image: np.ndarray) -> np.ndarray:
@@ -62,7 +68,7 @@ def plot_completions(
     if truth is not None:
         truth = np.asarray(truth)
         if truth.shape != mean.shape:
-            raise ValueError(f"the truth has shape {truth.shape}, the run's pictures {mean.shape}")
+            raise ValueError(f"the truth has shape {truth.shape}; it must have the shape of the run's images, {mean.shape}")
         columns.append(("truth", [picture(truth[item]) for item in chosen]))
     columns.append(("mean", [picture(mean[item]) for item in chosen]))
     drawn = _stored_draws(posterior, num_draws, seed) if draws is None else np.asarray(draws)[:num_draws]
@@ -76,7 +82,7 @@ def plot_completions(
 
 
 def _grid(columns: list[tuple[str, list[np.ndarray]]], labels: list[str]) -> Figure:
-    """A row per label, in two bands when there are more than 8; the last column is the deviation, with a colour bar."""
+    """One row per label, in two bands if there are more than 8; the last column is the sd, with a colour bar."""
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
@@ -86,27 +92,27 @@ def _grid(columns: list[tuple[str, list[np.ndarray]]], labels: list[str]) -> Fig
     width = side + bands * len(columns) * cell + (bands - 1) * (between + side) + bar
     height = title + rows * cell + 0.08
     figure = Figure(figsize=(width, height), dpi=150)
-    page = figure.add_axes((0, 0, 1, 1))  # in inches; axes for every picture would take seconds
+    page = figure.add_axes((0, 0, 1, 1))  # in inches; separate axes for every image would take seconds
     page.set_axis_off()
     shades = Normalize(0, max(float(np.max(columns[-1][1])), 1e-12))
-    for place, label in enumerate(labels):
-        band, row = divmod(place, rows)
+    for position, label in enumerate(labels):
+        band, row = divmod(position, rows)
         bottom = height - title - (row + 1) * cell
         for column, (heading, pictures) in enumerate(columns):
             left = side + band * (len(columns) * cell + between + side) + column * cell
             extent = (left, left + 0.95 * cell, bottom, bottom + 0.95 * cell)
             if heading == "sd":
-                shaded = page.imshow(pictures[place], cmap="magma", norm=shades, extent=extent, interpolation="nearest")
+                shaded = page.imshow(pictures[position], cmap="magma", norm=shades, extent=extent, interpolation="nearest")
             else:
-                _show(page, pictures[place], extent)
+                _show(page, pictures[position], extent)
             if row == 0:
                 page.text(left + 0.475 * cell, bottom + 0.95 * cell + 0.04, heading, ha="center", va="baseline", fontsize=8)
             if column == 0:
                 page.text(left - 0.07, bottom + 0.475 * cell, label, ha="right", va="center", fontsize=7)
     page.set(xlim=(0, width), ylim=(0, height), aspect="auto")
-    room = figure.add_axes(((width - bar + 0.08) / width, 0.08 / height, 0.1 / width, (rows * cell - 0.04) / height))
-    figure.colorbar(shaded, cax=room)
-    room.tick_params(labelsize=6, length=2, pad=1)
+    bar_axes = figure.add_axes(((width - bar + 0.08) / width, 0.08 / height, 0.1 / width, (rows * cell - 0.04) / height))
+    figure.colorbar(shaded, cax=bar_axes)
+    bar_axes.tick_params(labelsize=6, length=2, pad=1)
     return figure
 
 
@@ -118,14 +124,14 @@ def _show(page: Axes, image: np.ndarray, extent: tuple[float, float, float, floa
 
 
 def _paint_hidden(image: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Picture (height, width, channel) in colour, hidden pixels (NaN in every channel) in HIDDEN_COLOUR."""
+    """The image (height, width, channel) in colour, with hidden pixels (NaN in every channel) in HIDDEN_COLOUR."""
     coloured = np.nan_to_num(np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image)
     coloured[np.isnan(seen).all(axis=0)] = HIDDEN_COLOUR
     return coloured
 
 
-def _seen(posterior: Any) -> dict[str, np.ndarray]:
-    """The observed views that are pictures, (item, channel, height, width) each."""
+def _seen(posterior: ArvizObject) -> dict[str, np.ndarray]:
+    """The observed views that are images, (item, channel, height, width) each."""
     if not has_group(posterior, "observed_data"):
         return {}
     found = {}
@@ -137,7 +143,7 @@ def _seen(posterior: Any) -> dict[str, np.ndarray]:
     return found
 
 
-def _value_range(posterior: Any, value_range: tuple[float, float] | None) -> tuple[float, float]:
+def _value_range(posterior: ArvizObject, value_range: tuple[float, float] | None) -> tuple[float, float]:
     recorded = attributes(posterior).get("value_range")
     if value_range is None and recorded is None:
         means = group(posterior, "predictions")["x_mean"].values
@@ -148,8 +154,8 @@ def _value_range(posterior: Any, value_range: tuple[float, float] | None) -> tup
     return low, high
 
 
-def _stored_draws(posterior: Any, count: int, seed: int) -> np.ndarray | None:
-    """Up to `count` stored pictures of every item, chains picked by weight: (draw, item, channel, height, width)."""
+def _stored_draws(posterior: ArvizObject, count: int, seed: int) -> np.ndarray | None:
+    """Up to `count` stored images of every item, picked by weight: (draw, item, channel, height, width)."""
     draws = group(posterior, "posterior")
     if "x" not in draws or count < 1:
         return None
@@ -157,18 +163,20 @@ def _stored_draws(posterior: Any, count: int, seed: int) -> np.ndarray | None:
     return take_draws(draws["x"], pick_draws(posterior, count, np.random.default_rng(seed)))
 
 
-def plot_annealing(posterior: Any) -> Figure:
-    """The way from q0 to the posterior, against the number of the transition.
+def plot_annealing(posterior: ArvizObject) -> Figure:
+    """Plot the annealing path, from q0 to the posterior, against the number of the transition.
 
-    Panels: beta, acceptance, step size, weight ESS and distinct ancestors. A thin line per item and a thick one for
-    their median. Raises ValueError for a run that was not annealed.
+    Panels: beta, acceptance rate, step size, weight ESS and distinct ancestors; a thin line per item and a thick line for the
+    median.
+
+    :raises ValueError: for a run that was not annealed.
     """
     from matplotlib.figure import Figure
 
     path = group(posterior, "warmup_sample_stats") if has_group(posterior, "warmup_sample_stats") else None
     if path is None or "beta" not in path:
         kernel = attributes(posterior).get("kernel", "this kernel")
-        raise ValueError(f"{kernel} has recorded no annealing path (warmup_sample_stats): only annealed runs have one")
+        raise ValueError(f"{kernel} recorded no annealing path (warmup_sample_stats): only annealed runs have one")
     panels = {
         "beta": "inverse temperature",
         "acceptance_rate": "acceptance",

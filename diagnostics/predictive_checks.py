@@ -1,30 +1,28 @@
-"""Posterior predictive checks: do the seen parts look as the model says that they should?
+"""Posterior predictive checks: does the model fit the seen parts of the data?
 
-Calibration on simulated items asks whether the sampler is right; this asks whether the model is, on the real ones. For draws
-z_s of the posterior a replicate y_s ~ p(y | z_s) is simulated, and a discrepancy T of data and draw is compared between the
-two:
+Calibration on simulated items tests the sampler; these checks test the model on real items. For draws z_s of the posterior a
+replicate y_s ~ p(y | z_s) is simulated, and a discrepancy T between data and draw is compared with that of the replicate:
 
     p = P( T(y_rep, z) >= T(y, z) | y ),        T of the residuals r = y - A(G(z)) over the seen entries.
 
     rms: sqrt(mean r^2)                      the chi-squared discrepancy; the noise level
-    largest: max |r|                         a few entries that the generator cannot make
-    neighbours: sum r_i r_j / sum r_i^2      over neighbouring seen entries; residuals that go together, not noise
+    largest: max |r|                         a few entries that the generator cannot produce
+    neighbours: sum r_i r_j / sum r_i^2      over neighbouring seen entries; correlated residuals, unlike noise
 
-p near 0: the data exceed what the model makes (it fits too badly; the noise is too small), p near 1: they stay below it. Such
-a p-value is not uniform under the true model but nearer to 1/2, since the draws have seen the data: alarms are rarer than
+p near 0: T of the data exceeds that of replicates (poor fit, or the noise scale is too small); p near 1: it is below. Under the
+true model such a p-value is not uniform but closer to 1/2, since the draws depend on the data: false alarms are rarer than
 stated.
 
     Gelman, Meng and Stern (1996), Posterior predictive assessment of model fitness via realized discrepancies, section 2.
 
-A(G(z)) comes from the model as the mean of a few further simulations; from a run with ``keep_x=True`` alone, x itself stands
-for it. Either is the same for data and replicate, so the comparison is fair for any view; it is the sharper the nearer to
-A(G(z)).
+With a model, A(G(z)) is estimated by the mean of a few further simulations; for a run with ``keep_x=True`` and no model it is
+replaced by x itself. Both are the same for data and replicate, so the p-value is valid for any view; the test has more power
+the closer they are to A(G(z)).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import xarray as xr
@@ -32,37 +30,37 @@ import xarray as xr
 from cogen.diagnostics.groups import DRAWS, group, has_group, item_labels
 from cogen.diagnostics.thinning import pick_draws, take_draws
 from cogen.diagnostics.weights import draw_weights
+from cogen.inference.signatures import ArvizObject, Model
 
 CENTRE_DRAWS = 16
-"""Simulations whose mean stands for A(G(z)): residuals then are 3 % larger than the noise, in data and replicate alike."""
+"""Simulations whose mean estimates A(G(z)); residuals of data and replicates are then 3 % larger than the noise."""
 
 STATISTICS = ("rms", "largest", "neighbours")
 
 
-def predictive_checks(posterior: Any, model: Callable | None = None, *, num_draws: int = 200, seed: int = 0) -> xr.Dataset:
+def predictive_checks(posterior: ArvizObject, model: Model | None = None, *, num_draws: int = 200, seed: int = 0) -> xr.Dataset:
     """Posterior predictive p-values of the seen part, for every view and item.
 
-    :param posterior: a run of items; without ``model`` it must have been made with ``keep_x=True``, and views of another shape
-        than x are left out.
-    :param model: the model of the run, as `infer` took it; then draws are decoded and replicates simulated here.
-    :param num_draws: with a model, draws per item (by weight; all when the run has fewer). Stored replicates are all used.
-    :param seed: of the picks and the simulations.
+    :param posterior: a run of items; without ``model`` it must have been made with ``keep_x=True``, and views whose shape
+        differs from that of x are left out.
+    :param model: the model of the run, as `infer` took it, which decodes the draws and simulates replicates.
+    :param num_draws: with a model, draws per item (picked by weight; all if the run has fewer). Stored replicates are all used.
+    :param seed: of the picked draws and the simulations.
     :returns: a Dataset with ``p_value``, ``observed`` and ``replicated`` (the mean of T over draws), dims (view, statistic,
-        item), and ``effective_draws`` (item), of which a p-value cannot be finer than one part. NaN where an item shows no
-        entry (or no neighbours) of a view.
-
-    Raises ValueError for a run that has no observed views or, without a model, no stored replicates, and for a model that
-    knows no items.
+        item), and ``effective_draws`` (item), which limits the resolution of the p-values. NaN where an item has no seen entry
+        (or no seen neighbours) of a view.
+    :raises ValueError: for a run without observed views or, without a model, without stored replicates, and for a model without
+        items.
     """
     observed = _observed(posterior)
     if not observed:
         raise ValueError(
-            "the run has no observed_data: predictive checks are for conditioned models of items, as a CoGenerator"
+            "the run has no observed_data: predictive checks need a conditioned model of items, such as a CoGenerator"
         )
     if model is None and not can_check(posterior):
         raise ValueError(
-            "the run has stored no replicates of a view of x's shape: give the model, predictive_checks(posterior, seen), or"
-            " run infer(..., keep_x=True)"
+            "the run has no stored replicates of a view with the shape of x: give the model,"
+            " predictive_checks(posterior, seen), or run infer(..., keep_x=True)"
         )
     items = len(item_labels(posterior))
     if model is None:
@@ -80,7 +78,7 @@ def predictive_checks(posterior: Any, model: Callable | None = None, *, num_draw
             data = observed if name == "observed" else replicate
             residuals = [_discrepancies(data[view] - centre[view], np.isfinite(observed[view])) for view in views]
             made[name].append(np.stack(residuals))
-    # (draw, view, statistic, item); where a draw's weight is zero its values do not count, whatever they are
+    # (draw, view, statistic, item); values of draws of zero weight are ignored, also NaN
     real, fake = (np.stack(values) for values in made.values())
     shown = weight[:, None, None, :]
     exceeds = (fake > real) + 0.5 * (fake == real)
@@ -101,29 +99,29 @@ def predictive_checks(posterior: Any, model: Callable | None = None, *, num_draw
     )
 
 
-def can_check(posterior: Any) -> bool:
-    """Whether the run has stored all that `predictive_checks` needs without a model."""
+def can_check(posterior: ArvizObject) -> bool:
+    """Whether the run has the stored replicates that `predictive_checks` needs without a model."""
     return bool(_stored_views(posterior))
 
 
 def tail_probability(checks: xr.Dataset) -> xr.DataArray:
-    """Two-sided p-values (view, statistic, item) that honour the number of draws: (p E + 1) / (E + 1) for E effective draws,
-    the smaller side doubled, so that a few draws cannot alarm (Phipson and Smyth 2010)."""
+    """Two-sided p-values (view, statistic, item), corrected for the number of draws: twice the smaller of the two one-sided
+    (p E + 1) / (E + 1), for E effective draws, so that a few draws never give a small value (Phipson and Smyth 2010)."""
     draws, p_value = checks["effective_draws"], checks["p_value"]
     smaller = p_value.where(p_value < 0.5, 1 - p_value)
     return (2 * (smaller * draws + 1) / (draws + 1)).clip(max=1.0)
 
 
-def _observed(posterior: Any) -> dict[str, np.ndarray]:
-    """Views (item, ...) with NaN where hidden."""
+def _observed(posterior: ArvizObject) -> dict[str, np.ndarray]:
+    """Observed views (item, ...), NaN where hidden."""
     if not has_group(posterior, "observed_data"):
         return {}
     found = {str(name): values for name, values in group(posterior, "observed_data").data_vars.items() if "item" in values.dims}
     return {name: values.transpose("item", ...).values.astype(np.float64) for name, values in found.items()}
 
 
-def _stored_views(posterior: Any) -> list[str]:
-    """Observed views that have replicates and the shape of x, where the run has x."""
+def _stored_views(posterior: ArvizObject) -> list[str]:
+    """Observed views with the shape of x and with replicates, if the run has x."""
     draws = group(posterior, "posterior")
     if "x" not in draws or "item" not in draws.dims or not has_group(posterior, "posterior_predictive"):
         return []
@@ -135,8 +133,8 @@ def _stored_views(posterior: Any) -> list[str]:
 Triple = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
-def _stored(posterior: Any, views: list[str]) -> Iterator[Triple]:
-    """Centre and replicate of every stored draw, each {view: (item, ...)}; draws outside, chains inside."""
+def _stored(posterior: ArvizObject, views: list[str]) -> Iterator[Triple]:
+    """Centre and replicate of every stored draw, each {view: (item, ...)}; the chain varies fastest."""
     x = group(posterior, "posterior")["x"].transpose(*DRAWS, "item", ...)
     replicates = {view: group(posterior, "posterior_predictive")[view].transpose(*DRAWS, "item", ...) for view in views}
     for draw in range(x.sizes["draw"]):
@@ -145,8 +143,8 @@ def _stored(posterior: Any, views: list[str]) -> Iterator[Triple]:
             yield dict.fromkeys(views, centre), {view: values.values[chain, draw] for view, values in replicates.items()}
 
 
-def _simulated(posterior: Any, model: Callable, views: list[str], num_draws: int, seed: int) -> Iterator[Triple]:
-    """Centre and replicate of picked draws, decoded and simulated by the model."""
+def _simulated(posterior: ArvizObject, model: Model, views: list[str], num_draws: int, seed: int) -> Iterator[Triple]:
+    """Centre and replicate of the picked draws, simulated by the model."""
     from cogen.inference.items import context_rows, find_items
 
     items = find_items(model)
@@ -169,7 +167,7 @@ def _simulated(posterior: Any, model: Callable, views: list[str], num_draws: int
 
 
 def _discrepancies(residual: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """The three T of residuals (item, ...) over seen entries: (statistic, item); NaN where nothing is seen."""
+    """The discrepancies T of residuals (item, ...) over the seen entries: (statistic, item); NaN where nothing is seen."""
     count = len(residual)
     kept = np.where(seen, residual, 0.0)
     entries = seen.reshape(count, -1).sum(axis=1)

@@ -1,20 +1,20 @@
-"""Is the predictive distribution calibrated? The randomised probability integral transform (PIT) of the truth.
+"""Calibration of a predictive distribution: the randomised probability integral transform (PIT) of the truth.
 
-For draws x_i of what would be observed, noise included, with normalised weights w_i, and U uniform on (0, 1),
+For predictive draws x_i, noise included, with normalised weights w_i, and U uniform on (0, 1),
 
     PIT(y) = (sum_i w_i 1{x_i < y} + U (w_0 + sum_i w_i 1{x_i = y})) / (1 + w_0),        w_0 = sum_i w_i^2
 
-(1 / n for n equal weights): the truth ranked among the draws as one of them, ties broken at random. When y comes from the
-distribution of independent, equally weighted draws, PIT(y) is uniform, exactly and for any n, for distributions with atoms too
-(saturated pixels). It is uniform over ALL pixels: those that are chosen by the value of y have another distribution. Its mean
-is 1/2 and its dispersion 12 E (PIT - 1/2)^2 is 1; more means a predictive that is too narrow, less one that is too wide.
-Draws that are copies of A independent ones, after a resampling or in a chain that hardly moves, have a dispersion of up to
-1 + 2 / A even when all is right: read it beside the number of ancestors.
-A central interval of level q holds y when |PIT - 1/2| <= q / 2, which has probability q, ties or not.
+(1 / n for n equal weights): the rank of the truth among draws and truth, ties broken at random. If y has the distribution of
+independent, equally weighted draws, PIT(y) is exactly uniform for any n, also for distributions with atoms (saturated pixels).
+This holds over ALL pixels, not over pixels selected by the value of y. The mean is 1/2 and the dispersion 12 E (PIT - 1/2)^2
+is 1; a larger one means a predictive distribution that is too narrow, a smaller one that it is too wide. Draws that are copies
+of A independent ones, after resampling or in a chain that hardly moves, have a dispersion of up to 1 + 2 / A even if they are
+calibrated: compare it with the number of ancestors.
+A central interval of level q contains y if |PIT - 1/2| <= q / 2, which has probability q, with or without ties.
 
-All pixels of an item together are ranked by their distance T(v) = ||v - m|| to the mean m of draws and truth pooled, in which
-all n + 1 are exchangeable, so that the joint PIT is uniform too, whatever the pixels' dependence; the region {T <= its
-q-quantile} has joint coverage q.
+All pixels of an item together are ranked by their distance T(v) = ||v - m|| to the mean m of the pooled draws and truth. All
+n + 1 are exchangeable, so that the joint PIT is uniform too, for any dependence of the pixels; the region {T <= its q-quantile}
+has joint coverage q.
 
 References: Czado, Gneiting and Held (2009), "Predictive model assessment for count data", eq. 1, for the randomisation;
 Gneiting, Stanberry, Grimit, Held and Johnson (2008), "Assessing probabilistic forecasts of multivariate quantities", for ranks
@@ -33,14 +33,14 @@ NUM_BINS = 10
 def randomised_pit(draws: np.ndarray, truth: np.ndarray, weight: np.ndarray, uniform: np.ndarray, own: float) -> np.ndarray:
     """PIT of each pixel: draws (draw, pixel), truth and uniform (pixel,), normalised weights (draw,).
 
-    :param own: the weight w_0 of the truth among the draws; 0 when the draws are the whole distribution.
+    :param own: the weight w_0 of the truth among the draws; 0 if the draws are the whole distribution.
     """
     below, ties = weight @ (draws < truth), weight @ (draws == truth)
     return np.where(np.isnan(truth), np.nan, (below + uniform * (own + ties)) / (1 + own))
 
 
 def joint_pit(draws: np.ndarray, truth: np.ndarray, weight: np.ndarray, uniform: float, own: float) -> float:
-    """PIT of the truth's distance to the pooled mean: 0 in the middle of the predictive, 1 outside of all draws."""
+    """PIT of the truth's distance to the pooled mean: 0 at the centre of the draws, 1 beyond all of them."""
     centre = (weight @ draws + own * truth) / (1 + own)
     distance = ((draws - centre) ** 2).sum(axis=1, keepdims=True)
     at_truth = ((truth - centre) ** 2).sum(keepdims=True)
@@ -48,7 +48,7 @@ def joint_pit(draws: np.ndarray, truth: np.ndarray, weight: np.ndarray, uniform:
 
 
 def dispersion(pit: np.ndarray) -> float:
-    """12 times the mean square of PIT - 1/2: 1 when uniform, above it for a predictive that is too narrow."""
+    """12 times the mean square of PIT - 1/2: 1 if uniform, larger if the predictive distribution is too narrow."""
     return float(12 * ((pit - 0.5) ** 2).mean())
 
 
@@ -60,12 +60,12 @@ def histogram(pit: np.ndarray) -> np.ndarray:
 
 
 def pit_p_value(joint_pit: np.ndarray) -> float:
-    """Is the predictive calibrated? The p-value of Kolmogorov and Smirnov's test of the joint PITs of items, (item,).
+    """The p-value of the Kolmogorov-Smirnov test that the joint PITs of items, (item,), are uniform.
 
-    Pixels of an item depend on each other, items do not: the joint PIT of an item is uniform whatever its pixels' dependence,
-    so that the test is exact for any number of items whose draws are independent and equally weighted. (A test of the items'
-    mean PIT and dispersion is not: where pixels depend strongly on each other and items are few, it rejects too often.) Items
-    without a value are left out; NaN where none has one.
+    Pixels of an item are dependent, items are not. The joint PIT of an item is uniform for any dependence of its pixels, so
+    that the test is exact for any number of items with independent, equally weighted draws. (A test of the items' mean PIT and
+    dispersion rejects too often if pixels are strongly dependent and items are few.) Items with a non-finite PIT are left out;
+    NaN if none remains.
     """
     known = np.asarray(joint_pit, dtype=float)
     known = known[np.isfinite(known)]

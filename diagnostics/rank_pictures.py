@@ -1,7 +1,7 @@
-"""Pictures of a calibration: rank histograms with their binomial band, and ECDFs minus the diagonal in their envelope.
+"""Plots of a calibration: rank histograms with binomial bands, and ECDFs minus the diagonal with their envelope.
 
-A truth that stands too often at an end (a U) means draws that are too narrow, a hump means draws that are too wide, a slope a
-bias. Figures are made as objects; no pyplot state, window or backend is touched.
+A U-shaped histogram means that the draws are too narrow, a hump that they are too wide, a slope that they are biased. Figures
+are created without pyplot, so no window opens and the backend does not change.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COVERAGE = 0.99
-"""Of each bin of a histogram by itself, and of a whole ECDF in its envelope."""
+"""Of the band of each single bin of a histogram, and of the envelope of a whole ECDF."""
 
 
 def plot_rank_histograms(calibration: xr.Dataset, stratum: str = POOLED) -> Figure:
-    """A column for every quantity: above the histogram of ranks, below the ECDF minus the diagonal, each with its 99 % band.
+    """Plot, in a column per quantity, the histogram of ranks and the ECDF minus the diagonal, each with its 99 % band.
 
-    The histogram's band is of each bin by itself, the envelope's of the whole curve. Raises ValueError for a stratum that is
-    not there.
+    The band of the histogram is for each single bin, that of the ECDF for the whole curve.
+
+    :param calibration: what `simulation_based_calibration` returned.
+    :raises ValueError: for an unknown stratum.
     """
     from matplotlib.figure import Figure
 
@@ -49,15 +51,16 @@ def plot_rank_histograms(calibration: xr.Dataset, stratum: str = POOLED) -> Figu
 
 
 def plot_rank_ecdfs(calibrations: Mapping[str, xr.Dataset], stratum: str = POOLED) -> Figure:
-    """Several samplers in one picture: a row for each, a column for every quantity, the ECDF minus the diagonal in each panel.
+    """Plot the ECDF minus the diagonal for several samplers: a row per sampler, a column per quantity.
 
-    Raises ValueError when there are none, or their quantities differ.
+    :param calibrations: what `simulation_based_calibration` returned, by the name of the sampler.
+    :raises ValueError: if there are none, if their quantities differ, or for an unknown stratum.
     """
     from matplotlib.figure import Figure
 
     quantities = {name: tuple(found["quantity"].values.tolist()) for name, found in calibrations.items()}
     if len(set(quantities.values())) != 1:
-        raise ValueError(f"calibrations of the same quantities can stand in one picture; these have {quantities}")
+        raise ValueError(f"calibrations in one plot must have the same quantities; these have {quantities}")
     columns = next(iter(quantities.values()))
     figure = Figure(figsize=(1.1 + 1.7 * len(columns), 0.4 + 1.15 * len(calibrations)), dpi=150, layout="constrained")
     axes = figure.subplots(len(calibrations), len(columns), squeeze=False, sharex=True)
@@ -93,13 +96,13 @@ def _histogram(axes: Axes, ranks: np.ndarray, most: int) -> None:
 def _ecdf(axes: Axes, ranks: np.ndarray, most: int, envelope: tuple[np.ndarray, np.ndarray]) -> None:
     uniform = np.arange(1, most + 1) / (most + 1)
     share = np.cumsum(np.bincount(ranks, minlength=most + 1))[:-1] / ranks.size
-    place = np.concatenate([[0.0], uniform, [1.0]])
+    positions = np.concatenate([[0.0], uniform, [1.0]])
 
     def closed(values: np.ndarray) -> np.ndarray:
         return np.concatenate([[0.0], values - uniform, [0.0]])
 
-    axes.fill_between(place, closed(envelope[0]), closed(envelope[1]), color="0.88", linewidth=0)
+    axes.fill_between(positions, closed(envelope[0]), closed(envelope[1]), color="0.88", linewidth=0)
     outside = bool(((share < envelope[0]) | (share > envelope[1])).any())
-    axes.plot(place, closed(share), color=MEDIAN_COLOUR if outside else LINE_COLOUR, linewidth=1.2)
+    axes.plot(positions, closed(share), color=MEDIAN_COLOUR if outside else LINE_COLOUR, linewidth=1.2)
     axes.axhline(0.0, color="0.6", linewidth=0.6)
     _plain(axes)

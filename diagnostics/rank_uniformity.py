@@ -1,19 +1,19 @@
-"""Are ranks uniform? Two tests with known false alarms, and the simultaneous envelope of their ECDF.
+"""Uniformity of ranks: two tests with known false alarm rates, and the simultaneous envelope of the ECDF.
 
-N ranks, each in 0, ..., L, are uniform when the sampler is right. Let R_k be the number of ranks below k, binomial with N
+N ranks, each in 0, ..., L, are uniform if the sampler is correct. Let R_k be the number of ranks below k, binomial with N
 and k / (L + 1), and
 
     p_k = min(1, 2 min(P[Bin <= R_k], P[Bin >= R_k])),        gamma = min_k p_k,    k = 1, ..., L.
 
-gamma is not a p-value, since it looks at L places. Under uniformity R_1, R_2, ... is a Markov chain,
-R_(k+1) - R_k ~ Bin(N - R_k, 1 / (L + 1 - k)), so that the probability of staying where p_k > gamma at every k follows
-from one pass along k; one minus it is the p-value, exact for every N and L. The envelope is the band that the ECDF leaves
-nowhere with the stated probability. The other test is Pearson's chi-squared on the histogram, which sees single bins better.
+gamma is not a p-value, since it is a minimum over L positions. Under uniformity R_1, R_2, ... is a Markov chain,
+R_(k+1) - R_k ~ Bin(N - R_k, 1 / (L + 1 - k)), so that the probability of p_k > gamma at every k follows from one pass over k;
+one minus it is the p-value, exact for every N and L. The envelope is the band that contains the whole ECDF with the stated
+probability. The other test is Pearson's chi-squared test of the histogram, which has more power against single bins.
 
     Saeilynoja, Buerkner and Vehtari (2022), Graphical test for discrete uniformity and its applications in goodness-of-fit
     evaluation and multiple sample comparison, section 2 (their recursion, on the ranks' own grid).
 
-Departure: gamma is judged by its own distribution, so that a p-value comes out, and not only a verdict at one level.
+Departure: a p-value is computed from the distribution of gamma, not only a decision at one level.
 """
 
 from __future__ import annotations
@@ -22,30 +22,33 @@ import numpy as np
 from scipy.special import bdtr, bdtrc, chdtrc, gammaln
 
 LEAST_EXPECTED = 5
-"""Ranks that a bin of the chi-squared test expects at least, so that its distribution is near the limit."""
+"""Least expected count of a bin of the chi-squared test, for which its distribution is close to the limit."""
 
 
 def check_ranks(ranks: np.ndarray, num_ranks: int) -> np.ndarray:
-    """The (simulation,) ranks as integers. Raises ValueError where one is not in 0, ..., num_ranks, or there is none."""
+    """The (simulation,) ranks as integers.
+
+    :raises ValueError: for ranks that are not integers in 0, ..., num_ranks, and if there are none.
+    """
     ranks = np.asarray(ranks)
     if ranks.ndim != 1 or not ranks.size:
-        raise ValueError(f"ranks have shape {ranks.shape}: a test takes the ranks of one quantity, (simulation,)")
+        raise ValueError(f"ranks have shape {ranks.shape}; they must be the ranks of one quantity, (simulation,)")
     if num_ranks < 1 or not np.issubdtype(ranks.dtype, np.integer) or ranks.min() < 0 or ranks.max() > num_ranks:
         raise ValueError(
-            f"ranks among {num_ranks} draws are whole numbers from 0 to {num_ranks}; these go from {ranks.min()}"
-            f" to {ranks.max()}"
+            f"ranks among {num_ranks} draws must be integers from 0 to {num_ranks}; these are {ranks.dtype} from"
+            f" {ranks.min()} to {ranks.max()}"
         )
     return ranks
 
 
 def num_bins(num_simulations: int, num_ranks: int) -> int:
-    """The most bins of equal width that expect five ranks each; 1 where not even two do."""
+    """The largest number of bins of equal width with at least five expected ranks each; 1 if two bins have fewer."""
     values = num_ranks + 1
     return max(d for d in range(1, values + 1) if values % d == 0 and (d == 1 or num_simulations >= LEAST_EXPECTED * d))
 
 
 def chi_squared_p_value(ranks: np.ndarray, num_ranks: int) -> float:
-    """Pearson's chi-squared test of the histogram; NaN where there are too few ranks for two bins."""
+    """The p-value of Pearson's chi-squared test of the histogram; NaN if there are too few ranks for two bins."""
     ranks = check_ranks(ranks, num_ranks)
     bins = num_bins(ranks.size, num_ranks)
     if bins < 2:
@@ -56,27 +59,27 @@ def chi_squared_p_value(ranks: np.ndarray, num_ranks: int) -> float:
 
 
 def envelope_p_value(ranks: np.ndarray, num_ranks: int) -> float:
-    """The probability that the ECDF of uniform ranks comes as far out of the middle, somewhere, as this one does."""
+    """The probability that the ECDF of uniform ranks has a gamma at most as large as this one."""
     ranks = check_ranks(ranks, num_ranks)
     below = np.cumsum(np.bincount(ranks, minlength=num_ranks + 1))[:-1]  # (num_ranks,): R_1, ..., R_L
     pointwise = _pointwise(ranks.size, num_ranks)
     gamma = float(pointwise[np.arange(num_ranks), below].min())
     if gamma < 1e-10:
-        return num_ranks * gamma  # the union bound, where one minus the probability of staying would be rounding
+        return num_ranks * gamma  # the union bound: one minus the probability below would be a rounding error
     return max(0.0, 1.0 - _stays(pointwise > gamma * (1 + 1e-9)))
 
 
 def ecdf_envelope(num_simulations: int, num_ranks: int, coverage: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """The simultaneous band of the share of ranks below k = 1, ..., num_ranks: lower and upper, (num_ranks,) each.
 
-    The whole ECDF of uniform ranks lies in it (ends included) with at least this probability. Raises ValueError for a
-    coverage outside (0, 1).
+    :param coverage: least probability that the whole ECDF of uniform ranks lies in the band (ends included).
+    :raises ValueError: for a coverage outside (0, 1).
     """
     if not 0.0 < coverage < 1.0:
-        raise ValueError(f"coverage={coverage}: the probability of staying inside lies between 0 and 1")
+        raise ValueError(f"coverage={coverage}: give a probability between 0 and 1")
     pointwise = _pointwise(num_simulations, num_ranks)
     low, high = np.log((1 - coverage) / num_ranks) - 1.0, np.log(1 - coverage) + 1.0
-    for _ in range(25):  # the highest level that is still covered: the coverage falls as the level rises
+    for _ in range(25):  # bisection for the largest level with this coverage, which falls as the level rises
         middle = (low + high) / 2
         low, high = (middle, high) if _stays(pointwise >= np.exp(middle)) >= coverage else (low, middle)
     inside = pointwise >= np.exp(low)
@@ -94,7 +97,7 @@ def _pointwise(num_simulations: int, num_ranks: int) -> np.ndarray:
 
 
 def _stays(allowed: np.ndarray) -> float:
-    """The probability that the counts of uniform ranks are among the allowed ones at every k, (num_ranks, N + 1)."""
+    """The probability that the counts of uniform ranks are allowed at every k, given allowed counts (num_ranks, N + 1)."""
     num_ranks, size = allowed.shape[0], allowed.shape[1] - 1
     log_factorial = gammaln(np.arange(size + 1) + 1.0)
     before, probability = np.zeros(1, dtype=int), np.ones(1)

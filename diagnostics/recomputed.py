@@ -1,4 +1,4 @@
-"""What follows from a stored posterior and its model: x of every draw, and the log-likelihood of every observation.
+"""Quantities computed from a stored posterior and its model: x of every draw, and the log-likelihood of every observation.
 
 >>> from cogen.diagnostics import decoded, with_log_likelihood
 >>> x = decoded(posterior, seen)  # doctest: +SKIP
@@ -7,21 +7,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import xarray as xr
 
 from cogen.diagnostics.groups import all_groups, assemble, group
+from cogen.inference.items import ItemModel
+from cogen.inference.signatures import ArvizObject
 
 
-def decoded(posterior: Any, model: Any) -> xr.DataArray:
+class Decoder(ItemModel, Protocol):
+    """A model of items with latents z, such as a `CoGenerator`."""
+
+    @property
+    def num_items(self) -> int: ...
+
+    @property
+    def latent_dim(self) -> int: ...
+
+
+class Recomputed(Decoder, Protocol):
+    """A `Decoder` whose observations have a likelihood given z."""
+
+    def of_items(self, data: Mapping[str, Any]) -> Recomputed: ...
+
+    def log_likelihood(self, x: np.ndarray, sites: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]: ...
+
+
+def decoded(posterior: ArvizObject, model: Decoder) -> xr.DataArray:
     """x = G(z, c) of every draw, with the dims (chain, draw, item, *event).
 
-    :param posterior: of `infer`, also one that was read from a file.
-    :param model: the conditioned `CoGenerator` (or another model of items) that it is of.
-
-    Raises ValueError where the two do not belong together.
+    :param posterior: what `infer` returned, also if it was read from a file.
+    :param model: the conditioned `CoGenerator` (or another model of items) of the run.
+    :raises ValueError: for a posterior of another model.
     """
     from cogen.inference.items import context_rows
 
@@ -35,15 +55,16 @@ def decoded(posterior: Any, model: Any) -> xr.DataArray:
     return xr.DataArray(x.reshape(chains, draws, items, *x.shape[1:]), dims=dims, coords=kept, name="x")
 
 
-def with_log_likelihood(posterior: Any, model: Any, item: int) -> Any:
-    """The run of one item with a group ``log_likelihood``, as ``arviz.loo`` and ``arviz.compare`` read it: by view, with the
-    dims (chain, draw, <view>_seen), log p(y_i | z) of every entry that is seen.
+def with_log_likelihood(posterior: ArvizObject, model: Recomputed, item: int) -> ArvizObject:
+    """The run of one item with a group ``log_likelihood`` for ``arviz.loo`` and ``arviz.compare``.
 
-    :param model: the conditioned `CoGenerator`.
-    :param item: the position of the item.
+    The group has log p(y_i | z) of every seen entry by view, with the dims (chain, draw, <view>_seen). Chains of a weighted run
+    are resampled by their weights first, since ArviZ does not use weights.
 
-    Chains of a weighted run are resampled by their weights first, since ArviZ knows no weights. Raises ValueError where
-    posterior and model do not belong together, and for an item that is not there.
+    :param posterior: what `infer` returned, also if it was read from a file.
+    :param model: the conditioned `CoGenerator` of the run.
+    :param item: position of the item.
+    :raises ValueError: for a posterior of another model, and for an item that does not exist.
     """
     from cogen.diagnostics.arviz_plots import one_item
     from cogen.inference.items import context_rows, take_items
@@ -64,18 +85,20 @@ def with_log_likelihood(posterior: Any, model: Any, item: int) -> Any:
     return assemble(chosen, {**all_groups(chosen), "log_likelihood": likelihood})
 
 
-def _sites(posterior: Any, model: Any) -> dict[str, np.ndarray]:
+def _sites(posterior: ArvizObject, model: Decoder) -> dict[str, np.ndarray]:
     """The draws of the model's latents, (chain, draw, item, ...) each."""
     draws = group(posterior, "posterior")
     if "z" not in draws or "item" not in draws["z"].dims:
-        raise ValueError("the posterior has no latents 'z' of items: it is not of a CoGenerator")
+        raise ValueError("the posterior has no latents 'z' of items: it is not a run of a CoGenerator")
     if draws.sizes["item"] != model.num_items:
         raise ValueError(
-            f"the posterior is of {draws.sizes['item']} items and the model of {model.num_items}: give the model that was"
-            " conditioned for this run"
+            f"the posterior has {draws.sizes['item']} items and the model {model.num_items}: give the conditioned model of this"
+            " run"
         )
     z = draws["z"].transpose("chain", "draw", "item", ...)
     if z.shape[-1] != model.latent_dim:
-        raise ValueError(f"the posterior has {z.shape[-1]} latents and the model {model.latent_dim}")
+        raise ValueError(
+            f"the posterior has {z.shape[-1]} latents and the model {model.latent_dim}: give the model of this run"
+        )
     names = [str(name) for name in draws.data_vars if name in model.dims and name != "x"]
     return {name: draws[name].transpose("chain", "draw", "item", ...).values for name in names}

@@ -1,7 +1,7 @@
 """Tables of a run: one row per parameter (`summary`), one row per item (`item_summary`).
 
-Both honour the weights of annealed runs, and both take runs of general models, which have no items.
-Annealed runs are judged by nested R-hat over their populations; runs without populations by plain R-hat.
+Both use the weights of annealed runs, and both accept runs of general models, which have no items. Annealed runs have nested
+R-hat over their populations; runs without populations have the usual R-hat.
 """
 
 from __future__ import annotations
@@ -17,23 +17,32 @@ from cogen.diagnostics.convergence import nested_rhat, rhat_and_ess
 from cogen.diagnostics.evidence import has_evidence, log_evidence
 from cogen.diagnostics.groups import item_labels, num_populations, parameters, statistic
 from cogen.diagnostics.weights import chain_weights, draw_weights, weight_ess, weighted_mean, weighted_quantile, weighted_sd
+from cogen.inference.signatures import ArvizObject
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def has_populations(posterior: Any) -> bool:
+def has_populations(posterior: ArvizObject) -> bool:
     """Whether the chains form at least two populations, so that nested R-hat applies."""
     label = statistic(posterior, "population")
     return label is not None and num_populations(posterior) > 1
 
 
-def summary(posterior: Any, var_names: list[str] | None = None, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> pd.DataFrame:
-    """The weighted table: a row for every scalar parameter, `z[item, latent]` or `name[index]`.
+def summary(
+    posterior: ArvizObject, var_names: list[str] | None = None, quantiles: Sequence[float] = (0.05, 0.5, 0.95)
+) -> pd.DataFrame:
+    """Weighted summary with a row for every scalar parameter, `z[item, latent]` or `name[index]`.
 
-    Columns: mean, sd, the quantiles (as q5, q50, q95), ess_bulk, ess_tail, and rhat (nested_rhat for annealed runs).
-    The two ess look at the chains alone: they know nothing of weights or common ancestors, so for a weighted run read
-    `weight_ess` and `ancestors` of `item_summary` first. Pixels (`x`) are left out unless named.
+    ess_bulk and ess_tail ignore weights and common ancestors, so for a weighted run check `weight_ess` and `ancestors` of
+    `item_summary` first.
+
+    :param posterior: what `infer` returned.
+    :param var_names: variables of the posterior; all but the pixels `x` made from z when None.
+    :param quantiles: probabilities between 0 and 1.
+    :returns: a DataFrame with the columns mean, sd, the quantiles (q5, q50, q95), ess_bulk, ess_tail, and rhat (nested_rhat for
+        annealed runs).
+    :raises ValueError: for unknown variables and quantiles outside [0, 1].
     """
     import pandas as pd
 
@@ -59,18 +68,20 @@ def _row_names(name: str, template: xr.DataArray) -> list[str]:
     if not template.dims:
         return [name]
     axes = [template[dim].values if dim in template.coords else range(template.sizes[dim]) for dim in template.dims]
-    return [f"{name}[{', '.join(str(index) for index in place)}]" for place in product(*axes)]
+    return [f"{name}[{', '.join(str(label) for label in labels)}]" for labels in product(*axes)]
 
 
-def item_summary(posterior: Any) -> pd.DataFrame:
-    """A row for every item (a single row "all" for a general model). Columns, NaN where the run has no such thing:
+def item_summary(posterior: ArvizObject) -> pd.DataFrame:
+    """Summary with a row for every item (a single row "all" for a general model).
 
-    acceptance_rate, step_size: means over chains and draws at beta = 1. divergences: their number there.
-    ess_min: the smallest bulk ESS of the item's latents, times weight_ess / chains when the run is weighted (an
-    optimistic number for annealed runs: it does not see common ancestors). rhat_max: the largest R-hat of its
-    latents, or nested_rhat_max for annealed runs. weight_ess: effective number of chains by weight, out of `chains`.
-    ancestors: distinct first chains that living chains descend from. log_evidence, its standard error, and the spread
-    over populations.
+    Columns, NaN where they do not apply: acceptance_rate, step_size: means over chains and draws at beta = 1. divergences:
+    their number there. ess_min: the smallest bulk ESS of the item's latents, times weight_ess / chains (too large for annealed
+    runs, since common ancestors are ignored). rhat_max: the largest R-hat of its latents, or nested_rhat_max for annealed runs.
+    weight_ess: effective number of chains by weight, out of `chains`. ancestors: number of distinct initial chains from which
+    chains of positive weight descend. log_evidence, log_evidence_se: estimate and standard error in nats. log_evidence_spread:
+    standard deviation over populations.
+
+    :param posterior: what `infer` returned.
     """
     import pandas as pd
 
@@ -114,7 +125,7 @@ def item_summary(posterior: Any) -> pd.DataFrame:
 
 
 def _over_latents(parts: dict[Any, xr.DataArray], per_item: bool, reduce: np.ufunc) -> np.ndarray:
-    """Reduce every variable to (item,), NaN only where all are (fmin, fmax)."""
+    """Reduce every variable to (item,); fmin and fmax give NaN only if all values are NaN."""
     rows = []
     for part in parts.values():
         ordered = part.transpose("item", ...) if per_item and "item" in part.dims else part
@@ -123,11 +134,14 @@ def _over_latents(parts: dict[Any, xr.DataArray], per_item: bool, reduce: np.ufu
     return reduce.reduce(np.stack(np.broadcast_arrays(*rows)), axis=0)
 
 
-def distinct_ancestors(posterior: Any) -> xr.DataArray:
-    """Number of distinct ancestors of the living chains, ([item])."""
+def distinct_ancestors(posterior: ArvizObject) -> xr.DataArray:
+    """Number of distinct ancestors of the chains of positive weight, ([item]).
+
+    :raises ValueError: for a run that recorded no ancestors.
+    """
     recorded = statistic(posterior, "ancestor")
     if recorded is None:
-        raise ValueError("the run has recorded no ancestors: only annealed and importance runs do")
+        raise ValueError("the run recorded no ancestors: only annealed and importance runs record them")
     ancestor = recorded.isel(draw=0, drop=True).transpose("chain", ...)
     alive = chain_weights(posterior).transpose("chain", ...).values > 0
     columns = zip(ancestor.values.reshape(ancestor.shape[0], -1).T, alive.reshape(alive.shape[0], -1).T, strict=True)

@@ -1,33 +1,33 @@
-"""How good is a completion, when the truth is known: CRPS, interval coverage, squared error, PSNR.
+"""Scores of a completion whose truth is known: CRPS, interval coverage, squared error, PSNR.
 
-The continuous ranked probability score judges the whole posterior of a pixel, not one draw. With F the weighted
+The continuous ranked probability score (CRPS) scores the whole posterior of a pixel, not one draw. With F the weighted
 distribution of the draws and y the truth,
 
     CRPS = integral (F(x) - 1{x >= y})^2 dx = sum_i w_i |x_i - y| - sum_k F_k (1 - F_k) (x_(k+1) - x_(k))
 
 where x_(k) are the sorted draws and F_k their cumulative weights: exact, O(n log n) (Gneiting and Raftery, 2007,
 "Strictly proper scoring rules", eq. 20-21). It is in the units of the pixel; for one draw, or equal draws, it is the
-absolute error. This is the score of the draws as they are; that of the distribution they were drawn from is lower, and
-`fair_scores` estimates it without a bias from their number.
+absolute error. This is the score of the empirical distribution; that of the distribution from which the draws were taken is
+lower, and `fair_scores` estimates it without bias.
 
-Draws have the axes (chain, draw, item, ...), truth and mask (item, ...), log weights (chain, draw, item). Arrays and
-DataArrays in this order are both taken. The mask says which pixels COUNT (True = judged: say, hidden and not
-saturated); means over it are per item, NaN where it is empty. The truth of a noisy pixel is generator output plus
-noise: add noise to the draws first, or coverage counts the noise as error (`score_completions` adds it).
+Draws have the axes (chain, draw, item, ...), truth and mask (item, ...), log weights (chain, draw, item), as arrays or
+DataArrays. The mask is True at counted pixels (for example, hidden and not saturated); means over it are per item, NaN where
+it is empty. The truth of a noisy pixel is generator output plus noise: add noise to the draws first, or coverage counts the
+noise as an error (`score_completions` adds it).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from cogen.diagnostics.weights import normalise, quantile_of_sorted
+from cogen.inference.signatures import ArrayLike
 
 
-def masked_mean(values: Any, mask: Any = None) -> np.ndarray:
-    """Mean over the counted pixels (all when mask is None), values (item, ...) -> (item,); NaN where none counts."""
+def masked_mean(values: ArrayLike, mask: ArrayLike | None = None) -> np.ndarray:
+    """Mean over the counted pixels (all when mask is None), values (item, ...) -> (item,); NaN if there are none."""
     array = np.asarray(values, dtype=np.float64)
     counted = counted_pixels(mask, array.shape)
     axes = tuple(range(1, array.ndim))
@@ -36,8 +36,13 @@ def masked_mean(values: Any, mask: Any = None) -> np.ndarray:
     return np.divide(total, number, out=np.full(array.shape[0], np.nan), where=number > 0)
 
 
-def counted_pixels(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """The mask as an array of this shape (item, ...). Raises TypeError unless it is boolean, ValueError for another shape."""
+def counted_pixels(mask: ArrayLike | None, shape: tuple[int, ...]) -> np.ndarray:
+    """The mask as an array of this shape (item, ...).
+
+    :param mask: boolean, of this shape or without the item axis; all True when None.
+    :raises TypeError: for a mask that is not boolean.
+    :raises ValueError: for another shape.
+    """
     if mask is None:
         return np.ones(shape, dtype=bool)
     array = np.asarray(mask)
@@ -48,7 +53,7 @@ def counted_pixels(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
     return np.broadcast_to(array, shape)
 
 
-def crps_pixels(draws: Any, truth: Any, log_weight: Any = None) -> np.ndarray:
+def crps_pixels(draws: ArrayLike, truth: ArrayLike, log_weight: ArrayLike | None = None) -> np.ndarray:
     """CRPS of every pixel, (item, ...); NaN where the truth is NaN."""
 
     def score(ordered: np.ndarray, cumulative: np.ndarray, weight: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -59,19 +64,21 @@ def crps_pixels(draws: Any, truth: Any, log_weight: Any = None) -> np.ndarray:
     return _per_item(score, draws, truth, log_weight)
 
 
-def crps(draws: Any, truth: Any, mask: Any = None, log_weight: Any = None) -> np.ndarray:
+def crps(draws: ArrayLike, truth: ArrayLike, mask: ArrayLike | None = None, log_weight: ArrayLike | None = None) -> np.ndarray:
     """Mean CRPS of the counted pixels, (item,)."""
     return masked_mean(crps_pixels(draws, truth, log_weight), mask)
 
 
-def covered_pixels(draws: Any, truth: Any, level: float, log_weight: Any = None) -> np.ndarray:
-    """1 where the central interval of the draws holds the truth, 0 where not: (item, ...), NaN where there is no answer.
+def covered_pixels(draws: ArrayLike, truth: ArrayLike, level: float, log_weight: ArrayLike | None = None) -> np.ndarray:
+    """1 where the central interval of the draws contains the truth, 0 elsewhere: (item, ...).
 
-    The interval is [Q((1 - level) / 2), Q((1 + level) / 2)] with the weighted quantiles of `weights`, ends included. Without
-    an answer are pixels whose truth is NaN, and items without weights.
+    The interval is [Q((1 - level) / 2), Q((1 + level) / 2)] with the weighted quantiles of `weights`, ends included. NaN where
+    the truth is NaN, and for items without weights.
+
+    :raises ValueError: for a level outside (0, 1).
     """
     if not 0 < level < 1:
-        raise ValueError(f"interval level {level} is not between 0 and 1: say 0.5 or 0.9")
+        raise ValueError(f"interval level {level} is not between 0 and 1: give, for example, 0.9")
 
     def inside(ordered: np.ndarray, cumulative: np.ndarray, weight: np.ndarray, target: np.ndarray) -> np.ndarray:
         low = quantile_of_sorted(ordered, cumulative, (1 - level) / 2)
@@ -81,13 +88,15 @@ def covered_pixels(draws: Any, truth: Any, level: float, log_weight: Any = None)
     return _per_item(inside, draws, truth, log_weight)
 
 
-def coverage(draws: Any, truth: Any, mask: Any = None, level: float = 0.9, log_weight: Any = None) -> np.ndarray:
-    """Share of the counted pixels inside the central interval, (item,): `level` on average when calibrated."""
+def coverage(
+    draws: ArrayLike, truth: ArrayLike, mask: ArrayLike | None = None, level: float = 0.9, log_weight: ArrayLike | None = None
+) -> np.ndarray:
+    """Share of the counted pixels inside the central interval, (item,): `level` on average if calibrated."""
     return masked_mean(covered_pixels(draws, truth, level, log_weight), mask)
 
 
-def _per_item(score: Callable[..., np.ndarray], draws: Any, truth: Any, log_weight: Any) -> np.ndarray:
-    """Sort the draws of each item by pixel and hand (ordered, cumulative weights, weights, truth) to `score`."""
+def _per_item(score: Callable[..., np.ndarray], draws: ArrayLike, truth: ArrayLike, log_weight: ArrayLike | None) -> np.ndarray:
+    """Sort the draws of each item by pixel and call `score` with (ordered, cumulative weights, weights, truth)."""
     values, target = np.asarray(draws), np.asarray(truth)
     if values.ndim < 3 or values.shape[2:] != target.shape:
         raise ValueError(
@@ -95,7 +104,7 @@ def _per_item(score: Callable[..., np.ndarray], draws: Any, truth: Any, log_weig
         )
     weight = shares(values, log_weight)
     answers = np.empty(target.shape)
-    for item in range(target.shape[0]):  # item by item, so that memory stays at one item's draws
+    for item in range(target.shape[0]):  # item by item, to hold the draws of only one item in float64
         share = weight[:, :, item].reshape(-1)
         if np.isnan(share).any():
             answers[item] = np.nan
@@ -110,29 +119,31 @@ def _per_item(score: Callable[..., np.ndarray], draws: Any, truth: Any, log_weig
     return answers
 
 
-def shares(draws: np.ndarray, log_weight: Any) -> np.ndarray:
-    """The normalised weights of the draws (chain, draw, item): equal ones without log weights."""
+def shares(draws: np.ndarray, log_weight: ArrayLike | None) -> np.ndarray:
+    """The normalised weights of the draws (chain, draw, item); equal weights without log weights."""
     if log_weight is None:
         return np.full(draws.shape[:3], 1.0 / (draws.shape[0] * draws.shape[1]))
-    weight = normalise(log_weight)
+    weight = normalise(np.asarray(log_weight))
     if weight.shape != draws.shape[:3]:
         raise ValueError(f"log_weight has shape {weight.shape}, the draws (chain, draw, item) = {draws.shape[:3]}")
     return weight
 
 
-def mean_of_draws(draws: Any, log_weight: Any = None) -> np.ndarray:
+def mean_of_draws(draws: ArrayLike, log_weight: ArrayLike | None = None) -> np.ndarray:
     """The weighted mean over chains and draws: (chain, draw, item, ...) -> (item, ...)."""
     values = np.asarray(draws)
     weight = shares(values, log_weight)
-    if (weight == 0).any():  # a dead particle's values are not looked at: 0 * NaN would be NaN
+    if (weight == 0).any():  # draws of zero weight may be NaN, and 0 * NaN is NaN
         values = np.where((weight > 0).reshape(*weight.shape, *[1] * (values.ndim - 3)), values, 0)
     return np.einsum("cdi,cdi...->i...", weight, values)
 
 
-def mse_of_draws(draws: Any, truth: Any, mask: Any = None, log_weight: Any = None) -> np.ndarray:
-    """The weighted mean over draws of each single draw's squared error over the counted pixels, (item,).
+def mse_of_draws(
+    draws: ArrayLike, truth: ArrayLike, mask: ArrayLike | None = None, log_weight: ArrayLike | None = None
+) -> np.ndarray:
+    """The weighted mean over draws of each draw's mean squared error over the counted pixels, (item,).
 
-    It is the squared error of the mean plus the variance of the draws: printed, not judged by.
+    It is the squared error of the mean plus the variance of the draws, so it does not measure calibration.
     """
     values = np.asarray(draws)
     error = np.stack([[mse(draw, truth, mask) for draw in chain] for chain in values])
@@ -140,29 +151,35 @@ def mse_of_draws(draws: Any, truth: Any, mask: Any = None, log_weight: Any = Non
     return np.where(weight == 0, 0.0, weight * error).sum(axis=(0, 1))
 
 
-def mse(estimate: Any, truth: Any, mask: Any = None) -> np.ndarray:
+def mse(estimate: ArrayLike, truth: ArrayLike, mask: ArrayLike | None = None) -> np.ndarray:
     """Mean squared error over the counted pixels, (item, ...) -> (item,)."""
     first, second = same_shape(estimate, truth)
     return masked_mean((first - second) ** 2, mask)
 
 
-def psnr(estimate: Any, truth: Any, value_range: tuple[float, float], mask: Any = None) -> np.ndarray:
-    """Peak signal-to-noise ratio of the counted pixels in dB, 10 log10((high - low)^2 / mse); inf without error."""
+def psnr(estimate: ArrayLike, truth: ArrayLike, value_range: tuple[float, float], mask: ArrayLike | None = None) -> np.ndarray:
+    """Peak signal-to-noise ratio of the counted pixels in dB, 10 log10((high - low)^2 / mse); inf if the error is zero."""
     peak = peak_to_peak(value_range)
     with np.errstate(divide="ignore"):
         return 10 * np.log10(peak**2 / mse(estimate, truth, mask))
 
 
 def peak_to_peak(value_range: tuple[float, float]) -> float:
-    """high - low of a value range such as (-1, 1)."""
+    """high - low of a value range such as (-1, 1).
+
+    :raises ValueError: for an empty range.
+    """
     low, high = (float(value) for value in value_range)
     if not low < high:
         raise ValueError(f"value range ({low}, {high}) is empty: give (low, high), e.g. (-1, 1), of the generator's pixels")
     return high - low
 
 
-def same_shape(estimate: Any, truth: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float64 arrays. Raises ValueError for different shapes."""
+def same_shape(estimate: ArrayLike, truth: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64 arrays.
+
+    :raises ValueError: for different shapes.
+    """
     first, second = np.asarray(estimate, dtype=np.float64), np.asarray(truth, dtype=np.float64)
     if first.shape != second.shape:
         raise ValueError(f"the estimate has shape {first.shape}, the truth {second.shape}; both must be (item, ...)")

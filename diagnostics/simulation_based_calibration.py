@@ -1,25 +1,25 @@
-"""Simulation-based calibration over (z, mask): does a sampler draw from the posterior, whatever is hidden?
+"""Simulation-based calibration over (z, mask): does a sampler draw from the posterior for any mask?
 
 For every simulation a mask is drawn, z ~ prior, x = G(z) and y ~ p(y | z, mask); then z is one more draw of p(z | y, mask), so
 that for any quantity f(z, y) the rank of the truth among L independent posterior draws
 
-    rank = #{f(z_l, y) < f(z, y)} + a uniform one of 0, ..., #{f(z_l, y) = f(z, y)}
+    rank = #{f(z_l, y) < f(z, y)} + a uniform integer in 0, ..., #{f(z_l, y) = f(z, y)}
 
 is uniform on 0, ..., L. All simulations are items of one run. The quantities:
 
-* ``log_likelihood``: log p(y | z). Ranks of z alone pass a sampler that returns the prior; this one does not.
+* ``log_likelihood``: log p(y | z). A sampler that returns the prior has uniform ranks of z, but not of this quantity.
 * ``projection_k``: z along fixed random directions, orthogonal to one another.
-* ``hidden_pixel``: ONE random hidden entry of x per simulation, noise-free in the truth as in the draws (more than one would be
-  dependent, and their ranks pooled are not uniform draws).
-* every other latent that is one number an item, such as a noise scale, by its name.
+* ``hidden_pixel``: ONE random hidden entry of x per simulation, without noise in the truth and in the draws (several entries
+  would be dependent, so that their pooled ranks would not be independent).
+* every other latent that is a scalar per item, such as a noise scale, by its name.
 
     Talts, Betancourt, Simpson, Vehtari and Gelman (2018), Validating Bayesian inference algorithms with simulation-based
     calibration; Modrak, Moon, Kim, Buerkner, Huurre, Faltejskova, Gelman and Vehtari (2023), Simulation-based calibration
     checking for Bayesian computation: the choice of test quantities shapes sensitivity (quantities that depend on the data).
 
-Draws of one run are only nearly independent draws of the posterior: chains come from a finite ensemble (N is recorded),
-resampled ones share ancestors, weights are normalised by their sum. Take many more chains than ranks, and moves at beta = 1; a
-failure then is the sampler's at this N.
+Draws of one run are only approximately independent posterior draws: the number N of chains is finite (it is recorded),
+resampled chains share ancestors, and weights are normalised by their sum. Use many more chains than ranks, and transitions at
+beta = 1; a failure is then one of the sampler with this N.
 """
 
 from __future__ import annotations
@@ -39,17 +39,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from cogen.inference.items import ItemModel
+    from cogen.inference.programs import Sampler
 
 Build = Callable[[np.ndarray], "ItemModel"]
 Masks = Mapping[str, "np.ndarray | Callable[[np.random.Generator], np.ndarray]"]
 
 POOLED = "all"
-"""The name of all strata together."""
+"""The label of all strata together."""
 
 
 def simulation_based_calibration(
     build: Build,
-    kernel: Any,
+    kernel: Sampler,
     *,
     masks: Masks,
     num_simulations: int,
@@ -76,23 +77,22 @@ def simulation_based_calibration(
         )
         calibration_p_value(found), calibration_table(found), plot_rank_histograms(found)
 
-    :param build: from masks (item, *event_shape), boolean, True = seen, to a model that is not conditioned: a ``CoGenerator``
-        whose views use them. All its views are simulated and shown. It must have its NumPyro twin.
-    :param kernel: what `infer` takes.
-    :param masks: by label, a mask of the event's shape or a function that draws one from a NumPy generator. Simulations take
-        the labels in turn, and draw anew; the labels are the strata of the result.
-    :param num_simulations: simulated items, >= 1; some ten per bin and stratum tell something.
+    :param build: from masks (item, *event_shape), boolean, True = seen, to an unconditioned model: a ``CoGenerator`` with a
+        NumPyro version, whose views use these masks. All its views are simulated and observed.
+    :param kernel: a kernel of `infer`.
+    :param masks: by label, a mask of the event's shape or a function that draws one from a NumPy generator. Simulations use
+        the labels in turn, with a new draw each; the labels are the strata of the result.
+    :param num_simulations: simulated items, >= 1; about ten per bin and stratum are needed for some power.
     :param num_warmup, num_samples, num_chains, seed, items_at_once, progress: as in `infer`.
-    :param num_ranks: L, the draws that a truth is ranked among, at most num_chains x num_samples. Well below num_chains (and
-        below the weight ESS) every draw comes from another chain.
-    :param num_projections: directions of z, at most as many as z has dimensions are used.
-    :param inferred: builds the model that is inferred, where it is not the one that is simulated: a wrong noise level, say.
-    :returns: a Dataset with ``rank`` (quantity, simulation) and the coordinate ``stratum`` (simulation); the attributes say
-        what the sampler was given. Draws that are not a number count as smaller than the truth.
-
-    Raises ValueError for counts out of range, for masks that differ in shape, do not fit the model or hide nothing, and for an
-    inferred model with latents that the simulated one has not; TypeError for masks that are not boolean and for a model that
-    knows no items.
+    :param num_ranks: L, the number of draws among which a truth is ranked, at most num_chains x num_samples. If it is well
+        below num_chains (and below the weight ESS), all draws come from different chains.
+    :param num_projections: number of directions of z; at most the dimension of z are used.
+    :param inferred: builds the model that is inferred, if it differs from the simulated one, for example in its noise scale.
+    :returns: a Dataset with ``rank`` (quantity, simulation) and the coordinate ``stratum`` (simulation); the attributes are the
+        settings of the sampler. NaN draws count as smaller than the truth.
+    :raises ValueError: for counts out of range, for masks that differ in shape, do not fit the model or hide nothing, and for
+        an inferred model with latents that the simulated one does not have.
+    :raises TypeError: for masks that are not boolean and for a model without items.
     """
     from cogen.inference import infer
     from cogen.inference.items import ItemModel, context_rows
@@ -101,15 +101,16 @@ def simulation_based_calibration(
         raise ValueError(f"num_simulations={num_simulations}, num_projections={num_projections}: at least 1 and 0")
     if not 1 <= num_ranks <= num_chains * num_samples:
         raise ValueError(
-            f"num_ranks={num_ranks}: {num_chains} chains x {num_samples} draws are {num_chains * num_samples} to rank among"
+            f"num_ranks={num_ranks}: {num_chains} chains x {num_samples} draws allow at most {num_chains * num_samples} ranks,"
+            " and at least 1 is needed"
         )
     rng = np.random.default_rng(seed)
     strata, shown = _draw_masks(masks, num_simulations, rng)
     simulated = build(shown)
     if not isinstance(simulated, ItemModel):
-        raise TypeError(f"build made a {type(simulated).__name__}: simulations are items of one model, as of a CoGenerator")
+        raise TypeError(f"build returned a {type(simulated).__name__}; it must return a model of items, such as a CoGenerator")
     if simulated.event_shape != shown.shape[1:]:
-        raise ValueError(f"the masks have shape {shown.shape[1:]}, the model makes {simulated.event_shape}")
+        raise ValueError(f"the masks have shape {shown.shape[1:]}; the model generates x of shape {simulated.event_shape}")
     sites = _draw_prior(build(shown[:1]), num_simulations, int(rng.integers(2**31)))
     context = context_rows(simulated, sites, np.arange(num_simulations))
     x = simulated.decode(sites["z"], **context)
@@ -132,7 +133,8 @@ def simulation_based_calibration(
     unknown = [str(name) for name in variables if name not in truth]
     if unknown:
         raise ValueError(
-            f"the inferred model has the latents {unknown}, the simulated one only {sorted(truth)}: no truth to rank"
+            f"the inferred model has the latents {unknown}, which the simulated one, with {sorted(truth)}, does not have: they"
+            " have no truth to rank"
         )
     draws = {str(name): take_draws(values, picks) for name, values in variables.items()}  # (num_ranks, simulation, ...)
     quantities = _quantities(model, draws, truth, x, shown, num_projections, rng)
@@ -160,30 +162,33 @@ def _draw_masks(masks: Masks, count: int, rng: np.random.Generator) -> tuple[lis
     if not masks:
         raise ValueError("masks is empty: give at least one, as in masks={'top': views.half(shape, 'top')}")
     if POOLED in masks:
-        raise ValueError(f"the label {POOLED!r} is taken by all masks together: give this one another name")
+        raise ValueError(f"the label {POOLED!r} is reserved for all masks together: rename this mask")
     labels = [label for label, _ in zip(np.resize(list(masks), count), range(count), strict=True)]
     drawn: list[np.ndarray] = []
     for label in labels:
         made: Any = masks[str(label)]
         mask = np.asarray(made(rng) if callable(made) else made)
         if mask.dtype != bool:
-            raise TypeError(f"mask {str(label)!r} is {mask.dtype}: a mask is boolean, True = seen")
+            raise TypeError(f"mask {str(label)!r} is {mask.dtype}; it must be boolean, True = seen")
         if mask.all():
-            raise ValueError(f"mask {str(label)!r} hides nothing: calibration ranks a hidden pixel, so hide at least one")
+            raise ValueError(f"mask {str(label)!r} hides nothing: hide at least one pixel, since a hidden pixel is ranked")
         if drawn and mask.shape != drawn[0].shape:
-            raise ValueError(f"mask {str(label)!r} has shape {mask.shape}, mask {str(labels[0])!r} has {drawn[0].shape}")
+            raise ValueError(
+                f"mask {str(label)!r} has shape {mask.shape}, mask {str(labels[0])!r} has {drawn[0].shape}: all masks must have"
+                " the same shape"
+            )
         drawn.append(mask)
     return [str(label) for label in labels], np.stack(drawn)
 
 
 def _draw_prior(one: ItemModel, count: int, seed: int) -> dict[str, np.ndarray]:
-    """``count`` draws of every random site of a model of one item that is not conditioned: (count, ...)."""
+    """``count`` draws of every random site of an unconditioned model of one item: (count, ...)."""
     import jax
     from numpyro import handlers
 
     from cogen.inference.seeds import run_key
 
-    def draw(key: Any) -> dict:
+    def draw(key: Any) -> dict[str, Any]:
         trace = handlers.trace(handlers.seed(one.numpyro, key)).get_trace()
         return {name: site["value"][0] for name, site in trace.items() if site["type"] == "sample"}
 
@@ -192,8 +197,8 @@ def _draw_prior(one: ItemModel, count: int, seed: int) -> dict[str, np.ndarray]:
 
 
 def log_likelihood_of(model: ItemModel) -> Callable[..., np.ndarray]:
-    """log p(y | z) of all items: from the values of the latents, (item, ...) each, and optionally other data of the form of
-    ``model.item_data``, to (item,)."""
+    """A function for log p(y | z) of all items, (item,), from the values of the latents, (item, ...) each, and optionally from
+    other data in the form of ``model.item_data``."""
     import jax
     import jax.numpy as jnp
     from numpyro import handlers
@@ -201,7 +206,7 @@ def log_likelihood_of(model: ItemModel) -> Callable[..., np.ndarray]:
     from cogen.inference.items import items_apart
 
     @jax.jit
-    def of(sites: dict, data: dict) -> Any:
+    def of(sites: dict[str, Any], data: dict[str, Any]) -> Any:
         seeded = handlers.seed(model.numpyro, jax.random.key(0))
         with items_apart():
             trace = handlers.trace(handlers.substitute(seeded, data=sites)).get_trace(data)
@@ -222,7 +227,7 @@ def _quantities(
     num_projections: int,
     rng: np.random.Generator,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Every quantity of the draws (num_ranks, simulation), and of the truth (simulation,)."""
+    """Every quantity, of the draws (num_ranks, simulation) and of the truth (simulation,)."""
     from cogen.inference.items import context_rows
 
     count = len(x)
@@ -246,13 +251,13 @@ def _quantities(
 
 
 def _ranks(draws: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Ranks (simulation,) of the truth (simulation,) among draws (num_ranks, simulation), ties at random."""
+    """Ranks (simulation,) of the truth (simulation,) among draws (num_ranks, simulation), with ties broken at random."""
     below = ((draws < truth) | np.isnan(draws)).sum(axis=0)
     return below + rng.integers(0, (draws == truth).sum(axis=0) + 1)
 
 
 def _strata(calibration: xr.Dataset) -> dict[str, np.ndarray]:
-    """The simulations of all masks together and, where there are several, of each: boolean (simulation,)."""
+    """The simulations of all masks together and, if there are several labels, of each: boolean (simulation,)."""
     label = calibration["stratum"].values
     found = {POOLED: np.ones(label.shape, dtype=bool)}
     names = list(dict.fromkeys(label.tolist()))
@@ -260,7 +265,10 @@ def _strata(calibration: xr.Dataset) -> dict[str, np.ndarray]:
 
 
 def stratum_ranks(calibration: xr.Dataset, stratum: str = POOLED) -> xr.DataArray:
-    """The ranks (quantity, simulation) of one stratum, or of all. Raises ValueError for one that is not there."""
+    """The ranks (quantity, simulation) of one stratum, or of all.
+
+    :raises ValueError: for an unknown stratum.
+    """
     strata = _strata(calibration)
     if stratum not in strata:
         raise ValueError(f"there is no stratum {stratum!r}; the calibration has {', '.join(strata)}")
@@ -268,11 +276,12 @@ def stratum_ranks(calibration: xr.Dataset, stratum: str = POOLED) -> xr.DataArra
 
 
 def calibration_table(calibration: xr.Dataset) -> pd.DataFrame:
-    """A row for every stratum and quantity: the p-values of the chi-squared and of the ECDF-envelope test, one by one.
+    """The p-values of the chi-squared test and of the ECDF-envelope test, with a row for every stratum and quantity.
 
-    Columns: ``simulations``; ``mean_rank``, as a share of its maximum (0.5 when all is well; above, the truth exceeds the
-    draws); ``chi_squared`` and ``envelope`` (see `rank_uniformity`; the first is NaN where simulations are too few for two
-    bins).
+    :param calibration: what `simulation_based_calibration` returned.
+    :returns: a DataFrame with the columns ``simulations``; ``mean_rank``, as a share of its maximum (0.5 if calibrated; larger
+        if the truth exceeds the draws); ``chi_squared`` and ``envelope`` (see `rank_uniformity`; the first is NaN if there are
+        too few simulations for two bins). The p-values are not corrected for their number.
     """
     import pandas as pd
 
@@ -292,9 +301,9 @@ def calibration_table(calibration: xr.Dataset) -> pd.DataFrame:
 
 
 def calibration_p_value(calibration: xr.Dataset) -> float:
-    """One p-value for the sampler: the smallest of the table, times their number (Bonferroni), at most 1.
+    """One p-value for the sampler: the smallest of the table times their number (Bonferroni), at most 1.
 
-    An exact sampler of independent draws falls below a with probability a at most.
+    For an exact sampler of independent draws it is below a with probability a at most.
     """
     p = calibration_table(calibration)[["chi_squared", "envelope"]].values.ravel()
     p = p[~np.isnan(p)]

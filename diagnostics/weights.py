@@ -1,4 +1,4 @@
-"""Weighted draws: what ArviZ does not have.
+"""Weighted draws: means, quantiles, effective sample sizes, Pareto k and resampling, which ArviZ does not provide.
 
 An annealed run gives every chain c of an item an importance weight, `sample_stats["log_weight"]`; the draws of the
 chain share it. With w normalised over chain x draw,
@@ -6,10 +6,9 @@ chain share it. With w normalised over chain x draw,
     mean = sum_i w_i x_i,   sd^2 = sum_i w_i (x_i - mean)^2,
     Q(q) = min { x : F(x) >= q },   F(x) = sum_i w_i 1{x_i <= x}
 
-(Q is the inverse of the weighted empirical distribution, numpy's "inverted_cdf" when the weights are equal). An object
-without log weights is equally weighted. A weight of zero (log weight -inf, a particle that died) is fine, and its
-values, even NaN, are not looked at. An item whose weights are all zero, NaN or +inf has no answer: its weights, and whatever is
-computed from them, are NaN.
+(Q is the inverse of the weighted empirical distribution, numpy's "inverted_cdf" if the weights are equal). An object without
+log weights is equally weighted. Draws of weight zero (log weight -inf) are ignored, even if they are NaN. If the weights of an
+item are all zero, or one is NaN or +inf, its normalised weights and everything computed from them are NaN.
 
 References: Kong, Liu and Wong (1994) for the effective sample size 1 / sum w^2; Vehtari, Simpson, Gelman, Yao and Gabry
 (2024), "Pareto smoothed importance sampling", with the estimator of Zhang and Stephens (2009), for k.
@@ -18,15 +17,15 @@ References: Kong, Liu and Wong (1994) for the effective sample size 1 / sum w^2;
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from cogen.diagnostics.groups import DRAWS, all_groups, assemble, group, item_labels, statistic
+from cogen.inference.signatures import ArvizObject
 
 
-def log_weights(posterior: Any) -> xr.DataArray:
+def log_weights(posterior: ArvizObject) -> xr.DataArray:
     """Unnormalised log weights, dims (chain, draw[, item]), float64; zeros for a run without weights."""
     recorded = statistic(posterior, "log_weight")
     if recorded is not None:
@@ -38,26 +37,26 @@ def log_weights(posterior: Any) -> xr.DataArray:
 
 
 def normalise(log_weight: np.ndarray) -> np.ndarray:
-    """Weights that sum to one over the first two axes (chain, draw), for every item; NaN for an item that has none."""
+    """Weights that sum to one over the first two axes (chain, draw) for every item; NaN for an item without valid weights."""
     log_weight = np.asarray(log_weight, dtype=np.float64)
     highest = log_weight.max(axis=(0, 1), keepdims=True)  # NaN where any is
     weights = np.exp(log_weight - np.where(np.isfinite(highest), highest, np.nan))
     return weights / weights.sum(axis=(0, 1), keepdims=True)
 
 
-def draw_weights(posterior: Any) -> xr.DataArray:
+def draw_weights(posterior: ArvizObject) -> xr.DataArray:
     """Normalised weights, dims (chain, draw[, item]); they sum to one over chain x draw for every item."""
     log_weight = log_weights(posterior)
     return log_weight.copy(data=normalise(log_weight.values)).rename("weight")
 
 
-def chain_weights(posterior: Any) -> xr.DataArray:
+def chain_weights(posterior: ArvizObject) -> xr.DataArray:
     """Normalised weight of each chain (chain[, item]): the sum over its draws."""
     return draw_weights(posterior).sum("draw", skipna=False)
 
 
 def _alive(values: xr.DataArray, weight: xr.DataArray) -> xr.DataArray:
-    """Values with zeros where the weight is zero, so that NaN of dead particles cannot leak (0 * NaN = NaN)."""
+    """Values with zeros where the weight is zero, since these may be NaN (0 * NaN = NaN)."""
     return values.where(~(weight == 0), 0.0) if bool((weight == 0).any()) else values
 
 
@@ -74,7 +73,7 @@ def weighted_sd(values: xr.DataArray, weight: xr.DataArray) -> xr.DataArray:
 
 def quantile_of_sorted(ordered: np.ndarray, cumulative: np.ndarray, q: float) -> np.ndarray:
     """Q(q) along the first axis of sorted values, given their cumulative weights (same shape)."""
-    reached = cumulative >= max(q - 1e-12, np.finfo(float).tiny)  # tiny: a weight of zero never answers, not even for q = 0
+    reached = cumulative >= max(q - 1e-12, np.finfo(float).tiny)  # tiny: a weight of zero is never selected, even for q = 0
     reached[-1] = True  # the sum of the weights may miss one by rounding
     first = reached.argmax(axis=0)
     return np.take_along_axis(ordered, first[np.newaxis], axis=0)[0]
@@ -83,7 +82,8 @@ def quantile_of_sorted(ordered: np.ndarray, cumulative: np.ndarray, q: float) ->
 def weighted_quantile(values: xr.DataArray, q: float | Sequence[float], weight: xr.DataArray) -> xr.DataArray:
     """Quantiles over chain x draw: the smallest value whose cumulative weight reaches q (see the module's formula).
 
-    For several q the answer has a leading dimension `quantile`. Raises ValueError for q outside [0, 1].
+    :param q: probabilities in [0, 1]; the result has a leading dimension `quantile` for a sequence.
+    :raises ValueError: for q outside [0, 1].
     """
     probabilities = (q,) if isinstance(q, int | float) else tuple(q)
     outside = [p for p in probabilities if not 0 <= p <= 1]
@@ -93,7 +93,7 @@ def weighted_quantile(values: xr.DataArray, q: float | Sequence[float], weight: 
     spread_out = weight.broadcast_like(stacked).transpose(*stacked.dims).values
     flat = stacked.values.reshape(-1, *stacked.shape[2:])
     flat_weight = spread_out.reshape(flat.shape)
-    # Dead particles go to the front, whatever their value: their cumulative weight there is zero.
+    # Draws of weight zero are sorted to the front, where their cumulative weight is zero.
     order = np.argsort(np.where(flat_weight > 0, flat, -np.inf), axis=0, kind="stable")
     ordered = np.take_along_axis(flat, order, axis=0)
     cumulative = np.cumsum(np.take_along_axis(flat_weight, order, axis=0), axis=0)
@@ -106,19 +106,19 @@ def weighted_quantile(values: xr.DataArray, q: float | Sequence[float], weight: 
     return result.isel(quantile=0) if isinstance(q, int | float) else result
 
 
-def weight_ess(posterior: Any) -> xr.DataArray:
-    """Effective number of chains 1 / sum_c w_c^2, per item: between 1 (one chain has it all) and the number of chains.
+def weight_ess(posterior: ArvizObject) -> xr.DataArray:
+    """Effective number of chains 1 / sum_c w_c^2, per item: between 1 (one chain has all the weight) and the number of chains.
 
-    Counted in chains and not in draws, because the draws of a chain share its weight.
+    The unit is chains, not draws, because the draws of a chain share its weight.
     """
     return (1.0 / (chain_weights(posterior) ** 2).sum("chain", skipna=False)).rename("weight_ess")
 
 
-def pareto_k(posterior: Any) -> xr.DataArray:
-    """Tail index of the chains' weights, per item: below 0.5 the weights behave, above 0.7 their mean does not settle.
+def pareto_k(posterior: ArvizObject) -> xr.DataArray:
+    """Pareto k (tail index) of the chains' weights, per item: good below 0.5; above 0.7 weighted means are unreliable.
 
-    The largest min(C / 5, 3 sqrt(C)) of the C weights are fitted by a generalised Pareto distribution. NaN where fewer
-    than five distinct weights stand in the tail (few chains, or equal weights after a resampling: nothing to fit).
+    A generalised Pareto distribution is fitted to the largest min(C / 5, 3 sqrt(C)) of the C weights. NaN if fewer than five
+    weights are in the tail (few chains, or equal weights after resampling).
     """
     shares = chain_weights(posterior)
     shares = shares.transpose("chain", ...)
@@ -127,11 +127,14 @@ def pareto_k(posterior: Any) -> xr.DataArray:
     return shares.isel(chain=0, drop=True).copy(data=ks).rename("pareto_k")
 
 
-def pareto_k_of_ratios(posterior: Any) -> xr.DataArray:
-    """The same tail index for the ratios p(z, y) / q(z) of draws of a fitted guide, per item, over all chains and draws."""
+def pareto_k_of_ratios(posterior: ArvizObject) -> xr.DataArray:
+    """Pareto k of the ratios p(z, y) / q(z) of draws of a fitted guide, per item, over all chains and draws.
+
+    :raises ValueError: for a run that recorded no log ratios.
+    """
     log_ratio = statistic(posterior, "log_ratio")
     if log_ratio is None:
-        raise ValueError("the run has recorded no log ratios: only SVI and PyroSVI do")
+        raise ValueError("the run recorded no log ratios: only SVI and PyroSVI record them")
     weight = normalise(log_ratio.values)
     flat = weight.reshape(weight.shape[0] * weight.shape[1], -1)
     ks = np.array([_tail_index(column) for column in flat.T]).reshape(weight.shape[2:])
@@ -151,7 +154,7 @@ def _tail_index(weight: np.ndarray) -> float:
 
 
 def _generalised_pareto_shape(exceedances: np.ndarray) -> float:
-    """Zhang and Stephens (2009): quasi-Bayesian on a grid; shrunk to 0.5 as Vehtari et al. (2024) do."""
+    """The quasi-Bayesian grid estimate of Zhang and Stephens (2009), shrunk towards 0.5 as by Vehtari et al. (2024)."""
     size = exceedances.size
     grid_size = 30 + int(np.sqrt(size))
     quartile = exceedances[int(size / 4 + 0.5) - 1]
@@ -166,12 +169,15 @@ def _generalised_pareto_shape(exceedances: np.ndarray) -> float:
 
 
 def check_positive(share: np.ndarray) -> None:
-    """Raises ValueError for items (chain, item) without weights, from which nothing can be drawn."""
+    """Check that every item of normalised weights (chain, item) has a chain of positive weight.
+
+    :raises ValueError: for items without one.
+    """
     lost = np.flatnonzero(np.isnan(share).any(axis=0))
     if lost.size:
         raise ValueError(
-            f"item(s) {lost.tolist()} have no chain of positive weight (the observation has zero density under every one), so"
-            " there is nothing to draw from: drop these items"
+            f"item(s) {lost.tolist()} have no chain of positive weight (the data have zero density for all chains) and no"
+            " posterior draws: drop these items"
         )
 
 
@@ -179,22 +185,26 @@ def systematic_indices(weight: np.ndarray, count: int, uniform: float) -> np.nda
     """Systematic resampling: `count` sorted indices; index i is drawn floor or ceil of count * weight_i times."""
     cumulative = np.cumsum(weight)
     positions = (np.arange(count) + uniform) / count * cumulative[-1]
-    last_alive = np.flatnonzero(weight)[-1]  # rounding must not select a dead particle behind it
+    last_alive = np.flatnonzero(weight)[-1]  # rounding must not select a later index of weight zero
     return np.minimum(np.searchsorted(cumulative, positions, side="right"), last_alive)
 
 
-def resample(posterior: Any, num_draws: int | None = None, seed: int = 0) -> Any:
-    """The same run, equally weighted, for ArviZ functions that know no weights.
+def resample(posterior: ArvizObject, num_draws: int | None = None, seed: int = 0) -> ArvizObject:
+    """The same run with equal weights, for ArviZ functions that do not use weights.
 
-    Chains are resampled (systematically, for each item by itself) in proportion to their weight, so that a chain stays
-    a chain; a heavy chain then stands several times, and ESS or R-hat of the result must not be believed. `num_draws`
-    keeps that many evenly spaced draws of each chain (all when None). The object comes back as the kind it was; its
-    log weights are zero. A run without weights is only thinned.
+    Whole chains are resampled in proportion to their weight, systematically and separately for each item. A chain of large
+    weight is then repeated, so ESS and R-hat of the result are not valid. A run without weights is only thinned.
+
+    :param posterior: what `infer` returned.
+    :param num_draws: evenly spaced draws that are kept of each chain; all when None.
+    :param seed: of the resampling.
+    :returns: an object of the same type with log weights of zero.
+    :raises ValueError: for `num_draws` out of range, and for items without a chain of positive weight.
     """
     draws = group(posterior, "posterior")
     num_chains, available = draws.sizes["chain"], draws.sizes["draw"]
     if num_draws is not None and not 1 <= num_draws <= available:
-        raise ValueError(f"num_draws is {num_draws}; the run has {available} draws per chain: ask for 1 to {available}")
+        raise ValueError(f"num_draws is {num_draws}; the run has {available} draws per chain: give 1 to {available}")
     kept = np.arange(available) if num_draws is None else np.linspace(0, available - 1, num_draws).round().astype(int)
     weighted = statistic(posterior, "log_weight") is not None
     indices = None
@@ -216,7 +226,7 @@ def resample(posterior: Any, num_draws: int | None = None, seed: int = 0) -> Any
 
 
 def _take_chains(dataset: xr.Dataset, indices: np.ndarray, per_item: bool) -> xr.Dataset:
-    """Variables with an item dimension take chain indices[:, item]; others (a general model's) the first column."""
+    """Take chains indices[:, item] of variables with an item dimension, and chains indices[:, 0] of a general model's."""
     taken = {}
     for name, variable in dataset.data_vars.items():
         if "chain" not in variable.dims or (per_item and "item" not in variable.dims):

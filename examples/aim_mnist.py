@@ -1,33 +1,33 @@
-"""Adversarial inference on images: a GAN, ALI, ALICE, AIM- and AIM side by side (AIM's Table 1; Figures 2, 4, 8, 9 and 10).
+"""Compare a GAN, ALI, ALICE, AIM- and AIM on images (Table 1 and Figures 2, 4, 8, 9 and 10 of the AIM paper).
 
     python examples/aim_mnist.py --data mnist --output aim_mnist                            our networks, 20 epochs
     python examples/aim_mnist.py --recipe published --families gan aim --output aim_mnist   the paper's, 400 epochs
-    python examples/aim_mnist.py --report aim_mnist-runs --output aim_mnist                 the tables of what was run
+    python examples/aim_mnist.py --report aim_mnist-runs --output aim_mnist                 tables of finished runs
 
 On a GPU, --accelerator cuda --graph trains all families and seeds of a command at the same time.
 
 Measured on the test set:
 
-    MSE    mean squared error of G(mean of q(z | x)), for pixels in [0, 1] and for pixels in [-1, 1] (four times as much)
-    IS     inception score of 50,000 samples by a classifier (that of digits ships), ten splits, and its share of the test
-           set's own score by the same classifier: the score of another classifier is another unit
+    MSE    mean squared error of G(mean of q(z | x)), for pixels in [0, 1] and for pixels in [-1, 1] (four times as large)
+    IS     inception score of 50,000 samples by a classifier (one for digits is shipped), ten splits, and its ratio to the
+           score of the test set; scores of different classifiers are not comparable
 
-Along the way the validation set (the last 5,000 training images) gives the curves of MSE and of the score of 10,000 samples.
-Every run is a pair of files in OUTPUT-runs: its numbers with the curve, and its pictures. OUTPUT.json, OUTPUT-curves.png
-(Figure 8), OUTPUT-ROW.png (Figures 2, 9 and 10) and, of runs with two latents, OUTPUT-ROW-latents.png (Figure 4) are made of
-all runs there; --report makes them again without training, of runs in several folders, and of records OUTPUT.json whose
-folders are gone: these have the numbers and the curves, and no pictures.
+During training, the validation set (the last 5,000 training images) gives the curves of the MSE and of the score of 10,000
+samples. Every run writes two files in OUTPUT-runs: its numbers with the curve, and its images. OUTPUT.json, OUTPUT-curves.png
+(Figure 8), OUTPUT-ROW.png (Figures 2, 9 and 10) and, for runs with two latents, OUTPUT-ROW-latents.png (Figure 4) are made from
+all runs there. --report makes them without training, from runs in several folders, and from files OUTPUT.json, which have the
+numbers and the curves but no images.
 
-The recipe `published` has the networks, initial weights, losses, batches and rates of the paper's Tables 3 and 4
-(`cogen.models.families.published_aim`, which says what they leave open), for the GAN, AIM- and AIM; the paper took ALI and
-ALICE from Li et al. (NeurIPS 2017). The recipe `ours` has smaller networks with two convolutions each way, no batch norm in the
-critic, R1 on it, a moving average of the generator, values in [-1, 1], batches of 64, and a rate that falls to zero over the
-second half of 20 epochs. Its settings were chosen with a GAN and AIM on the validation set; ALI and ALICE want half their rate
-(`docs/families.md`).
+The recipe `published` has the networks, initial weights, losses, batches and learning rates of the paper's Tables 3 and 4
+(`cogen.models.families.published_aim` lists what they do not specify), for the GAN, AIM- and AIM; the paper took ALI and ALICE
+from Li et al. (NeurIPS 2017). The recipe `ours` has smaller networks with two convolutions each way, no batch norm in the
+critic, R1 on the critic, a moving average of the generator, values in [-1, 1], batches of 64, and a learning rate that falls to
+zero over the second half of 20 epochs. Its settings were chosen with a GAN and AIM on the validation set; ALI and ALICE need
+half their learning rate (`docs/families.md`).
 
-What the paper's numbers are not: its classifier of digits is not known; its MSEs of ALI and ALICE (.48 on digits) cannot be
-means over pixels in [0, 1], where two random digits differ by .13; its own are most naturally in [0, 1] for digits, behind a
-sigmoid, and in [-1, 1] for CIFAR-10, behind a tanh.
+The paper's numbers are not fully comparable: its classifier of digits is unknown; its MSEs of ALI and ALICE (.48 on digits)
+cannot be means over pixels in [0, 1], where two random digits differ by .13; its own MSEs are probably in [0, 1] for digits,
+with a sigmoid, and in [-1, 1] for CIFAR-10, with a tanh.
 """
 
 from __future__ import annotations
@@ -63,87 +63,90 @@ from cogen.models.training.preparation import as_floats
 from cogen.models.training.trainer import interleaved, training_steps
 
 RATES = {"ali": 1e-3, "alice": 1e-3}
-"""Of Adam in the recipe `ours`, where it is not 2e-3."""
+"""Learning rates of Adam in the recipe `ours` that differ from 2e-3."""
 
 Run = Generator[int, None, tuple[dict[str, Any], dict[str, np.ndarray]]]
-"""A training by steps; at its end its numbers, and its pictures by name."""
+"""A training, step by step; returns its numbers, and its images by name."""
 
 
 @dataclass
 class Options:
-    """Train the families on images at one budget, and measure reconstructions and samples."""
+    """Train the families on images with the same budget, and measure reconstructions and samples."""
 
     data: str = "mnist"
-    """A known data set's name, or the path of images whose sides divide by four."""
+    """Name of a known data set, or path of images whose sides are divisible by four."""
     folder: Path | None = None
-    """Where the known data set lies; default data/NAME."""
+    """Folder of the known data set; default data/NAME."""
     recipe: Literal["ours", "published"] = "ours"
-    """Networks and settings: ours, or the paper's, of Table 3 (digits) and Table 4 (32 x 32 images in colour, enlarged)."""
+    """Networks and settings: ours, or the paper's, of Table 3 (digits) and Table 4 (32 x 32 colour images, enlarged)."""
     families: tuple[str, ...] = ("gan", "ali", "alice", "aim-minus", "aim")
-    """Which to train, of all that take images without labels (docs/families.md), or gan, aim-minus and aim as published.
-    alice:W has the weight W of its cycle term (appendix A.1; else 1), aim:W and aim-minus:W the weight W of the encoder's term
-    (else 1 / latent_dim)."""
+    """Families to train: any for images without labels (docs/families.md); with the published recipe gan, aim-minus and aim.
+    alice:W sets the weight W of the cycle term (appendix A.1; default 1), aim:W and aim-minus:W the weight W of the encoder's
+    term (default 1 / latent_dim)."""
     seeds: tuple[int, ...] = (0,)
-    """Of weights, batches and latents; a training for each."""
+    """Seeds of weights, batches and latents; one run each."""
     epochs: float | None = None
-    """Passes over the training images; default 20, and 400 or 300 of the published recipe."""
+    """Passes over the training images; default 20, or 400 or 300 with the published recipe."""
     batch: int | None = None
-    """Images in a step; default 64, and 100 of the published recipe."""
+    """Images per step; default 64, or 100 with the published recipe."""
     latent_dim: int | None = None
-    """Size of z; default 32, and 64 of the published recipe for colour."""
+    """Size of z; default 32, or 64 with the published recipe for colour images."""
     learning_rate: float | None = None
-    """Adam's; default 2e-3, of ALI and ALICE 1e-3, falling to zero over the second half, and of the published recipe 2e-4
-    over the root of the epoch."""
+    """Learning rate of Adam; default 2e-3 (ALI and ALICE 1e-3), falling to zero over the second half; with the published
+    recipe 2e-4 divided by the square root of the epoch."""
     together: bool | None = None
-    """AIM's generator and encoder move together (algorithm 1), or by turns; default by turns, and together in the published
+    """Update AIM's generator and encoder together (algorithm 1), or in turn; default in turn, or together with the published
     recipe."""
     gamma: float = 0.5
-    """Weight of R1 on every critic of ours."""
+    """Weight of R1 on the critics of our recipe."""
     average: float = 0.999
-    """Decay of the moving average of our generators, which is what is measured."""
+    """Decay of the moving average of the generators of our recipe, which are measured."""
     validation: int = 5_000
-    """How many of the last training images are held out."""
+    """Number of training images, the last ones, that are held out."""
     classifier: str | None = "mnist_classifier"
-    """Judges the samples: a shipped one, or the path of one that examples/train_classifier.py made for these images; None
-    measures no inception score."""
+    """Classifier for the inception score: a shipped one, or the path of one that examples/train_classifier.py trained on these
+    images; None for no inception score."""
     points: int = 12
     """Points of the curves."""
     samples: int = 50_000
-    """For the inception score."""
+    """Samples for the inception score."""
     bf16: bool = False
     """Train in mixed precision: faster on CPUs with AMX and on GPUs."""
     accelerator: str = "cpu"
-    """Or cuda."""
+    """cpu or cuda."""
     graph: bool = False
-    """On a GPU: each step is a CUDA graph, and all runs train at the same time."""
+    """On a GPU: run each step as a CUDA graph, and train all runs at the same time."""
     seconds: float = float("inf")
-    """A training ends after so many, with the epochs that it reached."""
+    """Time limit of each training, after which it ends."""
     threads: int = 0
-    """Threads for torch; 0 leaves its choice."""
+    """Threads of torch; 0 for its default."""
     checkpoints: Path | None = None
-    """A folder: a killed run goes on from there."""
+    """Folder of checkpoints, from which an interrupted run continues."""
     report: tuple[Path, ...] = ()
-    """Folders of runs, and files OUTPUT.json of earlier ones: nothing is trained, and the tables are made of these."""
+    """Folders of runs, or files OUTPUT.json: make the tables from these, without training."""
     output: Path = Path("aim_mnist")
-    """Where to write: the folder OUTPUT-runs, OUTPUT.json, OUTPUT-curves.png and OUTPUT-ROW.png."""
+    """Output path: writes the folder OUTPUT-runs, OUTPUT.json, OUTPUT-curves.png and OUTPUT-ROW.png."""
 
 
 # ------------------------------------------------------------------------------------------------------- families
 
 
 def build(name: str, options: Options, shape: tuple[int, ...]) -> tuple[Recipe, Family]:
-    """A recipe and its family for images of this shape. Raises ValueError for what cannot be trained here."""
+    """A recipe and its family for images of this shape.
+
+    :raises ValueError: for a family that needs labels, or that the recipe does not have.
+    """
     made, settings = weighted(name, Kind.IMAGES)
     plain = name.partition(":")[0]
     if made.labelled:
-        raise ValueError(f"family {name!r} needs labels, and these families learn without them")
+        raise ValueError(f"family {name!r} needs labels: give a family for images without labels")
     given: dict[str, Any] = dict(settings)
     if options.together is not None and "together" in made.settings:
         given["together"] = options.together
     if options.recipe == "published":
         recipes = published_aim.DIGITS if shape[0] == 1 else published_aim.CIFAR
         if plain not in recipes:
-            raise ValueError(f"family {name!r}: the paper has networks of {', '.join(recipes)}; take --recipe ours")
+            raise ValueError(f"family {name!r}: the paper has only networks of {', '.join(recipes)}; use --recipe ours")
         made = recipes[plain]
         shape = tuple(made.prepare(torch.zeros(1, *shape, dtype=torch.uint8)).shape[1:])
         return made, made.family(
@@ -159,27 +162,27 @@ def build(name: str, options: Options, shape: tuple[int, ...]) -> tuple[Recipe, 
 
 
 class Judge(NamedTuple):
-    """A classifier of images, or none."""
+    """The classifier for the inception score, or None."""
 
     network: Any
     own: Score | None
-    """The test set's inception score."""
+    """The inception score of the test set."""
 
     def score(self, generator: nn.Module, z: Tensor, value_range: tuple[float, float]) -> Score:
-        """Of the samples G(z)."""
+        """The inception score of the samples G(z)."""
         low, high = value_range
         side = self.network.config.event_shape[-1]
 
         def probabilities(z: Tensor) -> Tensor:
             x = generator(z)
-            x = avg_pool2d(2 * (x - low) / (high - low) - 1, x.shape[-1] // side)  # enlarged images, as they were
+            x = avg_pool2d(2 * (x - low) / (high - low) - 1, x.shape[-1] // side)  # enlarged images at their original size
             return self.network(x).softmax(-1)
 
         return inception_score(outputs(probabilities, z), network=self.network.name)
 
 
 def squared_error(generator: nn.Module, encoder: nn.Module, images: Tensor, made: Recipe, device: Any) -> float:
-    """Mean over images and pixels, in units of a range of one, of bytes (item, *event_shape)."""
+    """Mean squared error of reconstructions of bytes (item, *event_shape), for pixels in [0, 1]."""
     total, count = 0.0, 0
     for part in images.split(1000):
         x = made.prepare(part.to(device))
@@ -254,7 +257,7 @@ def run(name: str, seed: int, options: Options, data: ImageData, judge: Judge) -
 
 
 def command(name: str, seed: int, options: Options) -> str:
-    """What runs this training alone: the options that are not the default's."""
+    """The command of this single run, with the options that differ from the defaults."""
     words = ["python", "examples/aim_mnist.py", "--families", name, "--seeds", str(seed)]
     for field in fields(options):
         value = getattr(options, field.name)
@@ -272,7 +275,7 @@ def command(name: str, seed: int, options: Options) -> str:
 def pictures_of(
     generator: nn.Module, encoder: Any, latent_dim: int, seed: int, data: ImageData, made: Recipe, device: Any
 ) -> dict[str, np.ndarray]:
-    """Samples, test images with reconstructions and neighbours, and the plane of two latents, as bytes."""
+    """Samples, test images with reconstructions and neighbours, and images of the plane of two latents, as bytes."""
     low, high = made.value_range
 
     def as_bytes(x: Tensor) -> np.ndarray:
@@ -305,7 +308,7 @@ def _name(name: str, seed: int, options: Options) -> str:
 
 
 def kept(name: str, seed: int, options: Options, data: ImageData, judge: Judge) -> Generator[int, None, None]:
-    """`run`, and its two files; none of a run that diverges, which leaves the others alone."""
+    """`run`, writing its two files; a run that diverges writes none and does not stop the others."""
     try:
         row, pictures = yield from run(name, seed, options, data, judge)
     except FloatingPointError as error:
@@ -321,7 +324,11 @@ def kept(name: str, seed: int, options: Options, data: ImageData, judge: Judge) 
 
 
 def load(options: Options) -> tuple[ImageData, Judge]:
-    """The data and the classifier. Raises ValueError or OSError for what the user can get wrong."""
+    """The data and the classifier.
+
+    :raises OSError: for files that cannot be read.
+    :raises ValueError: for invalid options.
+    """
     data = load_image_data(options.data, folder=options.folder)
     for name in options.families:
         build(name, options, tuple(data.test.shape[1:]))
@@ -330,12 +337,12 @@ def load(options: Options) -> tuple[ImageData, Judge]:
     judge: Any = load_classifier(options.classifier)
     if judge.config.event_shape != data.test.shape[1:]:
         raise ValueError(
-            f"{judge.name} judges images of shape {judge.config.event_shape}, and these have {data.test.shape[1:]}: "
-            "give a --classifier of them, or None"
+            f"{judge.name} classifies images of shape {judge.config.event_shape}, and these have {data.test.shape[1:]}: "
+            "give a --classifier for them, or None"
         )
     test = as_floats(torch.from_numpy(data.test))
     own = inception_score(outputs(lambda x: judge(x).softmax(-1), test), network=judge.name)
-    print(f"the test set's own inception score: {own}")
+    print(f"inception score of the test set: {own}")
     return data, Judge(judge.to("cuda" if options.accelerator == "cuda" else "cpu"), own)
 
 

@@ -1,4 +1,4 @@
-"""The tables and pictures of the runs of `aim_mnist.py`, beside the paper's (AIM's Table 1; Figures 2, 4, 8, 9 and 10)."""
+"""Tables and figures of the runs of `aim_mnist.py`, with the paper's values (Table 1 and Figures 2, 4, 8, 9 and 10 of AIM)."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ PAPER: dict[str, dict[str, dict[str, float]]] = {
         "aim": {"mse": 0.019, "inception_score": 6.450},
     },
 }
-"""Table 1, by data set: the MSEs of ALI and ALICE are those of Li et al. 2017 and in a unit that is not said."""
+"""Table 1, by data set; the MSEs of ALI and ALICE are those of Li et al. 2017, in an unspecified unit."""
 
 NAMES = {"gan": "GAN", "ali": "ALI", "alice": "ALICE", "aim-minus": "AIM-", "aim": "AIM"}
 
 
-def _recorded(places: tuple[Path, ...]) -> Iterator[tuple[dict[str, Any], Path | None]]:
-    """The runs of folders with their pictures, and of records OUTPUT.json without."""
-    for place in places:
-        if place.is_file():
-            for entry in json.loads(place.read_text(encoding="utf-8"))["rows"].values():
+def _recorded(paths: tuple[Path, ...]) -> Iterator[tuple[dict[str, Any], Path | None]]:
+    """The runs of folders, with their images, and of files OUTPUT.json, without."""
+    for path in paths:
+        if path.is_file():
+            for entry in json.loads(path.read_text(encoding="utf-8"))["rows"].values():
                 yield from ((row, None) for row in entry["runs"])
             continue
-        for path in sorted(place.rglob("*.json")):
-            if path.with_suffix(".npz").exists():  # else a report, or a classifier
-                yield json.loads(path.read_text(encoding="utf-8")), path.with_suffix(".npz")
+        for file in sorted(path.rglob("*.json")):
+            if file.with_suffix(".npz").exists():  # else a report, or a classifier
+                yield json.loads(file.read_text(encoding="utf-8")), file.with_suffix(".npz")
 
 
-def read_runs(places: tuple[Path, ...]) -> dict[str, list[tuple[dict[str, Any], Path | None]]]:
-    """The runs of folders and records, by the row of the table to which they belong: what differs in the seed alone is one row,
-    and of one row and seed the last counts.
+def read_runs(paths: tuple[Path, ...]) -> dict[str, list[tuple[dict[str, Any], Path | None]]]:
+    """The runs of folders and records by row of the table; runs of a row differ only in the seed, and for equal seeds the last
+    run is used.
 
-    Raises ValueError for none, and for runs on different data or by different classifiers.
+    :raises ValueError: for no runs, and for runs with different data or classifiers.
     """
     rows: dict[str, list[tuple[dict[str, Any], Path | None]]] = {}
     units = set()
-    for row, pictures in _recorded(places):
+    for row, pictures in _recorded(paths):
         units.add((row["data"], row.get("classifier")))
         plain, _, weight = row["family"].partition(":")
         usual = {"ours": False, "published": True}[row["recipe"]]
@@ -62,27 +62,27 @@ def read_runs(places: tuple[Path, ...]) -> dict[str, list[tuple[dict[str, Any], 
         rows[label] = [*others, (row, pictures)]
     if len(units) != 1:
         found = ", ".join(f"{data} by {classifier}" for data, classifier in sorted(units, key=str)) or "no runs at all"
-        where = ", ".join(map(str, places))
-        raise ValueError(f"{where}: a table is of one data set and one classifier, and here are {found}")
+        where = ", ".join(map(str, paths))
+        raise ValueError(f"{where}: the runs of a table must have the same data set and classifier; found {found}")
     for runs in rows.values():
         runs.sort(key=lambda run: run[0]["seed"])
-    return dict(sorted(rows.items(), key=lambda item: _place(item[1][0][0])))
+    return dict(sorted(rows.items(), key=lambda item: _order(item[1][0][0])))
 
 
-def _place(row: Mapping[str, Any]) -> tuple[bool, float, int]:
-    """Of a row in the table: the published recipe first, then long trainings, then as in the paper."""
+def _order(row: Mapping[str, Any]) -> tuple[bool, float, int]:
+    """Sort key of a row: the published recipe first, then more epochs, then the order of the paper."""
     plain, order = row["family"].partition(":")[0], [*NAMES]
     return row["recipe"] != "published", -row["epochs_asked"], order.index(plain) if plain in order else len(order)
 
 
 def summary(values: list[float]) -> dict[str, float]:
-    """Mean, and its standard error where there are several."""
+    """Mean, and its standard error if there are several values."""
     return {"mean": mean(values)} | ({"se": stdev(values) / len(values) ** 0.5} if len(values) > 1 else {})
 
 
-def report(places: tuple[Path, ...], output: Path) -> dict[str, Any]:
-    """Make OUTPUT.json and the pictures of the runs, and print the table."""
-    rows = read_runs(places)
+def report(paths: tuple[Path, ...], output: Path) -> dict[str, Any]:
+    """Write OUTPUT.json and the figures of the runs, and print the table."""
+    rows = read_runs(paths)
     first = next(iter(rows.values()))[0][0]
     paper = next((theirs for name, theirs in PAPER.items() if first["data"].startswith(name)), {})  # of a subset too
     record: dict[str, Any] = {"data": first["data"], "paper": paper}
@@ -124,7 +124,7 @@ def _cell(entry: Mapping[str, Any], key: str, digits: int) -> str:
 
 
 def table(record: Mapping[str, Any]) -> str:
-    """Of Markdown: ours with standard errors over the seeds, and the paper's Table 1 beside it."""
+    """A Markdown table: our values with standard errors over seeds, and the paper's Table 1."""
     by = record.get("classifier", "no classifier")
     head = ["networks", "method", "epochs", "seeds", "MSE, [0, 1]", "MSE, [-1, 1]", "the paper's MSE"]
     head += [f"IS by {by}", "share of the test set's", "the paper's IS, by its own classifier"]
@@ -147,19 +147,19 @@ def table(record: Mapping[str, Any]) -> str:
 
 
 def _sheet(images: np.ndarray, columns: int) -> np.ndarray:
-    """Images (item, channel, height, width) as one, (height, width, channel)."""
+    """Images (item, channel, height, width) as one image, (height, width, channel)."""
     rows = images.reshape(-1, columns, *images.shape[1:])
     return rows.transpose(0, 3, 1, 4, 2).reshape(rows.shape[0] * rows.shape[3], columns * rows.shape[4], rows.shape[2])
 
 
 def _title(label: str, runs: list[tuple[dict[str, Any], Path | None]]) -> str:
-    """The row's name, and what was reached of it where that is less."""
+    """The row's name, with the epochs that were reached if these are fewer."""
     reached = ", ".join(sorted({f"{row['epochs']:.3g}" for row, _ in runs if row["epochs"] < 0.99 * row["epochs_asked"]}))
     return f"{label}, {reached} reached" if reached else label
 
 
 def draw(pictures: Mapping[str, np.ndarray], label: str, path: Path) -> None:
-    """Samples (Figure 10); test images beside reconstructions (Figure 2); test images with their neighbours (Figure 9)."""
+    """Draw samples (Figure 10), test images with reconstructions (Figure 2), and test images with neighbours (Figure 9)."""
     from matplotlib.figure import Figure
 
     sheets = {"samples": _sheet(pictures["samples"], 10)}
@@ -172,7 +172,7 @@ def draw(pictures: Mapping[str, np.ndarray], label: str, path: Path) -> None:
         )
     figure = Figure(figsize=(3 * len(sheets), 3.4), layout="constrained")
     for axes, (title, sheet) in zip(figure.subplots(1, len(sheets), squeeze=False)[0], sheets.items(), strict=True):
-        axes.imshow(sheet, cmap="gray", vmin=0, vmax=255)  # the colours of the map are for images of one channel
+        axes.imshow(sheet, cmap="gray", vmin=0, vmax=255)  # the colour map applies to images with one channel only
         axes.set(xticks=[], yticks=[])
         axes.set_title(title, fontsize=9)
     figure.suptitle(label, fontsize=9)
@@ -180,7 +180,7 @@ def draw(pictures: Mapping[str, np.ndarray], label: str, path: Path) -> None:
 
 
 def draw_latents(pictures: Mapping[str, np.ndarray], label: str, path: Path) -> None:
-    """Test images in the plane of two latents, by class, and the images of the plane from -2 to 2 (Figure 4)."""
+    """Draw the codes of test images in the plane of two latents, and the images of the plane from -2 to 2 (Figure 4)."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3.6), layout="constrained")
@@ -193,8 +193,8 @@ def draw_latents(pictures: Mapping[str, np.ndarray], label: str, path: Path) -> 
 
 
 def draw_curves(rows: Mapping[str, list[tuple[dict[str, Any], Path | None]]], own: float | None, path: Path) -> None:
-    """Validation MSE of the first 50 epochs (Figure 8) and of more where there are more, and the score's share of the test
-    set's, against epochs."""
+    """Draw, against epochs, the validation MSE of the first 50 epochs (Figure 8) and of all epochs if there are more, and the
+    ratio of the inception score to that of the test set."""
     from matplotlib.figure import Figure
 
     points = [point for runs in rows.values() for row, _ in runs for point in row["curve"]]
@@ -207,17 +207,17 @@ def draw_curves(rows: Mapping[str, list[tuple[dict[str, Any], Path | None]]], ow
     for k, (label, runs) in enumerate(rows.items()):
         for row, _ in runs:
             style: dict[str, Any] = {"color": f"C{k % 10}", "ls": "-" if k < 10 else "--", "lw": 1}
-            for title, place in axes.items():
+            for title, panel in axes.items():
                 key, unit = ("inception_score", own or 1.0) if title.startswith("inception") else ("mse", 1.0)
                 shown = [(point["epoch"], point[key] / unit) for point in row["curve"] if key in point]
                 if shown:
-                    (lines[_title(label, runs)],) = place.plot(*zip(*shown, strict=True), **style)
-    for title, place in axes.items():
-        place.set(xlabel="epoch")
-        place.set_title(title, fontsize=9)
+                    (lines[_title(label, runs)],) = panel.plot(*zip(*shown, strict=True), **style)
+    for title, panel in axes.items():
+        panel.set(xlabel="epoch")
+        panel.set_title(title, fontsize=9)
         if title.startswith("inception"):
-            place.set(ylim=(0.8, 1.005))
+            panel.set(ylim=(0.8, 1.005))
         else:
-            place.set(ylim=(0, None), xlim=(0, 50 if title == titles[0] and "the same, all epochs" in titles else None))
+            panel.set(ylim=(0, None), xlim=(0, 50 if title == titles[0] and "the same, all epochs" in titles else None))
     figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=2, fontsize=7)
     figure.savefig(path, dpi=90)

@@ -1,25 +1,25 @@
-"""A network that is trained to complete images under any mask: the baseline that needs no inference through a generator.
+"""Train a network to complete images with any mask: a baseline without inference through a generator.
 
-A conditional variational autoencoder for all masks at once, after VAEAC. With c what is seen (pixels, or a thumbnail) and x_h
-the hidden pixels, every step draws a kind of view for each image and descends on the negative bound
+It is a conditional variational autoencoder for all masks, after VAEAC. With c the seen pixels or a thumbnail, and x_h the
+hidden pixels, every step draws a kind of view for each image and minimizes the negative bound
 
-    -log p(x_h | z, c) - log p(z | c) + log q(z | x, c),    z ~ q(z | x, c),
+    -log p(x_h | z, c) - log p(z | c) + log q(z | x, c),    z ~ q(z | x, c).
 
-and a completion is z ~ p(z | c), then x_h = D(z, c): one pass, no gradients. `image_completion.py --direct OUTPUT` puts it
-into the table. It is made of the parts of the generators that it stands beside (the mixer decoder, the learned pixel noise, a
-flow where VAEAC has a Gaussian p(z | c), ``--couplings 0``), and is trained for as many seconds of one thread: a step takes
-1.84 times as long as one of `cogen train glf`, whose 25,740 steps become 14,000.
+A completion is z ~ p(z | c), then x_h = D(z, c): one forward pass, no gradients. `image_completion.py --direct OUTPUT` adds it
+to its table. The network uses the parts of the generators with which it is compared (the mixer decoder, the learned pixel
+noise, and a flow instead of VAEAC's Gaussian p(z | c), which is ``--couplings 0``), and is trained for the same processor time:
+a step takes 1.84 times as long as one of `cogen train glf`, so 14,000 steps correspond to its 25,740.
 
     python examples/arbitrary_conditioning.py --images data/mnist --threads 1 --output out/direct_digits
     python examples/arbitrary_conditioning.py --images data/fashion_mnist --threads 1 --output out/direct_fashion
 
-Both print CRPS on images that `cogen train` holds out, and write OUTPUT.safetensors and OUTPUT.json.
+Both print the CRPS of images that `cogen train` holds out, and write OUTPUT.safetensors and OUTPUT.json.
 
 Reference:
     Ivanov, Figurnov, Vetrov. Variational autoencoder with arbitrary conditioning. ICLR 2019 (section 4: the bound; missing
         parts of x do not count).
-Departures: mixers and a dense encoder in place of convolutions with skip connections at every scale (the decoder sees c at one
-scale); a flow as p(z | c); the log sd of p(z | c) is bounded in place of a hyperprior; pixels have the noise of
+Departures: mixers and a dense encoder instead of convolutions with skip connections at every scale (the decoder uses c at one
+scale); a flow for p(z | c); bounds on the log sd of p(z | c) instead of a hyperprior; the pixel noise of
 `cogen.models.pixels.noise`; thumbnails.
 """
 
@@ -52,43 +52,43 @@ from cogen.models.training.learning_rates import Falling
 from cogen.models.training.preparation import as_floats
 
 FACTOR = 4
-"""Pixels on a side of what becomes one pixel of a thumbnail."""
+"""Side, in pixels, of the square that becomes one pixel of a thumbnail."""
 
 
 @dataclass
 class Options:
-    """Training for every mask at once."""
+    """Train a network to complete images with any mask."""
 
     images: Path
-    """A folder of idx files (MNIST, Fashion-MNIST)."""
+    """Folder of idx files (MNIST, Fashion-MNIST)."""
     steps: int = 14_000
     batch: int = 128
     latent_dim: int = 64
     channels: int = 96
-    """Features of a patch."""
+    """Features per patch."""
     blocks: int = 3
-    """Of the network that reads what is seen, and as many of the decoder."""
+    """Blocks of the network that reads c, and of the decoder."""
     couplings: int = 8
-    """Of the flow p(z | c); 0 leaves a Gaussian, as in VAEAC."""
+    """Couplings of the flow p(z | c); 0 for a Gaussian, as in VAEAC."""
     widths: tuple[int, ...] = (512, 512)
-    """Of the encoder q(z | x, c)."""
+    """Hidden layers of the encoder q(z | x, c)."""
     learning_rate: float = 1e-3
-    """Adam's; it falls to zero over the second half."""
+    """Learning rate of Adam; it falls to zero over the second half."""
     average: float = 0.999
     """Decay of the moving average of the weights."""
     masks: int = 4_000
-    """In stock, of each kind."""
+    """Masks of each kind that are drawn in advance."""
     held_out: int = 256
-    """Images for the printed scores."""
+    """Held-out images for the printed scores."""
     draws: int = 8
-    """Completions of each of these."""
+    """Completions of each held-out image."""
     threads: int = 0
-    """For torch; 0 leaves its choice."""
+    """Threads of torch; 0 for its default."""
     accelerator: str = "cpu"
-    """Or cuda."""
+    """cpu or cuda."""
     seed: int = 0
     checkpoint: Path | None = None
-    """A folder: a training that was stopped goes on from it."""
+    """Folder of the checkpoint, from which an interrupted training continues."""
     output: Path = Path("direct")
 
 
@@ -96,7 +96,7 @@ class Options:
 
 
 def stock(shape: tuple[int, ...], count: int, seed: int) -> Tensor:
-    """Random masks (4 count, *shape), True = seen: halves, boxes hidden, random pixels, brush strokes hidden, in turn."""
+    """Random masks (4 count, *shape), True = seen: in turn half images, hidden boxes, random pixels, hidden brush strokes."""
     random = np.random.default_rng(seed)
     height, width = shape[-2:]
     found = []
@@ -113,12 +113,12 @@ def stock(shape: tuple[int, ...], count: int, seed: int) -> Tensor:
 
 
 def seen_pixels(x: Tensor, mask: Tensor) -> Tensor:
-    """c of pixels: x where the mask (batch, *event) is True, the mask, and a plane that says that this is no thumbnail."""
+    """c of seen pixels: x where the mask (batch, *event) is True, the mask, and a plane of zeros, since it is no thumbnail."""
     return torch.cat([torch.where(mask, x, 0.0), mask[:, :1].to(x.dtype), torch.zeros_like(x[:, :1])], dim=1)
 
 
 def seen_thumbnail(thumbnail: Tensor) -> Tensor:
-    """c of a thumbnail (batch, channel, height / 4, width / 4): its pixels made large, and a plane that says so."""
+    """c of a thumbnail (batch, channel, height / 4, width / 4): the enlarged thumbnail, no mask, and a plane of ones."""
     large = interpolate(thumbnail, scale_factor=FACTOR, mode="nearest")
     return torch.cat([large, torch.zeros_like(large[:, :1]), torch.ones_like(large[:, :1])], dim=1)
 
@@ -142,7 +142,7 @@ class Mixer(nn.Module):
 
 
 class ConditionalFlow(nn.Module):
-    """p(z | context): a Gaussian with mean and sd from the context, moved by affine couplings that see it too."""
+    """p(z | context): affine couplings that depend on the context, then a shift and a scale that depend on it."""
 
     def __init__(self, latent_dim: int, context: int, couplings: int) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ class ConditionalFlow(nn.Module):
         self.couplings = nn.ModuleList(AffineCoupling(half + context, half, (64, 64)) for _ in range(couplings))
 
     def forward(self, noise: Tensor, context: Tensor) -> Tensor:
-        """Draws z of standard normal noise, (batch, latent_dim) each."""
+        """Draws z from standard normal noise, (batch, latent_dim) each."""
         halves = list(noise.chunk(2, dim=1))
         for k, coupling in enumerate(self.couplings):
             halves[k % 2] = coupling(torch.cat([halves[1 - k % 2], context], dim=1), halves[k % 2])
@@ -176,14 +176,14 @@ class ConditionalFlow(nn.Module):
 
 
 class DirectModel(nn.Module):
-    """p(z | c) and D(z, c): what a completion takes.
+    """The networks of a completion: p(z | c) and D(z, c).
 
     :param event_shape: (channel, height, width); height and width divisible by four.
     :param latent_dim: size of z, even.
-    :param channels: features of a patch.
-    :param blocks: of the reader of c, and as many of the decoder.
-    :param couplings: of the flow.
-    :param context: size of the summary of c that the flow sees.
+    :param channels: features per patch.
+    :param blocks: number of blocks of the network that reads c, and of the decoder.
+    :param couplings: number of couplings of the flow.
+    :param context: size of the summary of c on which the flow depends.
     """
 
     def __init__(
@@ -212,23 +212,23 @@ class DirectModel(nn.Module):
         return features, silu(self.context(features.flatten(1)))
 
     def decode(self, z: Tensor, features: Tensor) -> Tensor:
-        """x (batch, *event_shape), all pixels; those that are seen do not count."""
+        """All pixels of x, (batch, *event_shape), also the seen ones."""
         h = self.writer(silu(self.project(z)).unflatten(1, features.shape[1:]) + features)
         x = self.pixels(h).reshape(-1, self.rows, self.columns, self.event_shape[0], 4, 4)
         return saturated(x.permute(0, 3, 1, 4, 2, 5).reshape(-1, *self.event_shape))
 
     @torch.no_grad()
     def complete(self, seen: Tensor, noise: Tensor) -> Tensor:
-        """Completions (draw, batch, *event_shape), without pixel noise, of standard normal noise (draw, batch, latent_dim)."""
+        """Completions (draw, batch, *event_shape) without pixel noise, from standard normal noise (draw, batch, latent_dim)."""
         features, context = self.read(seen)
         return torch.stack([self.decode(self.prior(each, context), features) for each in noise])
 
 
 class ArbitraryConditioning(Family):
-    """Trains a `DirectModel` and its encoder; batches are x alone.
+    """Trains a `DirectModel` and its encoder on batches of x.
 
-    :param masks: (count, *event_shape), True = seen, from which every image gets one at random.
-    :param thumbnails: the share of images that are seen as a thumbnail instead.
+    :param masks: (count, *event_shape), True = seen; every image gets a random one.
+    :param thumbnails: share of the images that have a thumbnail instead of a mask.
     """
 
     masks: Tensor
@@ -253,7 +253,7 @@ class ArbitraryConditioning(Family):
         update("negative_elbo", lambda: self.negative_bound(x, seen, small | ~mask).mean())
 
     def negative_bound(self, x: Tensor, seen: Tensor, hidden: Tensor) -> Tensor:
-        """In nats, (batch,), of the pixels that are hidden."""
+        """The negative bound of the hidden pixels in nats, (batch,)."""
         model = self.generator
         features, context = model.read(seen)
         mean, log_sd = self.encoder(torch.cat([x, seen], dim=1))
@@ -268,7 +268,7 @@ class ArbitraryConditioning(Family):
 
 
 def save_direct(path: Path, model: DirectModel, arguments: dict[str, Any], figures: dict[str, Any]) -> None:
-    """PATH.safetensors, and PATH.json with the arguments of `DirectModel` and what else is to be known."""
+    """Write PATH.safetensors, and PATH.json with the arguments of `DirectModel` and the figures."""
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -278,7 +278,7 @@ def save_direct(path: Path, model: DirectModel, arguments: dict[str, Any], figur
 
 
 def load_direct(path: Path) -> tuple[DirectModel, dict[str, Any]]:
-    """The model, frozen, and what is recorded of it."""
+    """The frozen model and its record."""
     from safetensors.torch import load_file
 
     record = json.loads(with_suffix(path, ".json").read_text(encoding="utf-8"))
@@ -291,7 +291,7 @@ def load_direct(path: Path) -> tuple[DirectModel, dict[str, Any]]:
 
 
 def held_out_scores(model: DirectModel, images: np.ndarray, draws: int, seed: int) -> dict[str, float]:
-    """Mean fair CRPS of the hidden pixels of images (item, *event) by view, of noise-free draws."""
+    """Mean fair CRPS of the hidden pixels of images (item, *event), by view."""
     x, shape = torch.from_numpy(images), images.shape[1:]
     masks = {"half": views.half(shape, "top"), "left": views.half(shape, "left"), "block": views.centre(shape, shape[-1] // 2)}
     seen = {name: seen_pixels(x, torch.from_numpy(mask).expand_as(x)) for name, mask in masks.items()}
@@ -341,7 +341,7 @@ def main(options: Options) -> dict[str, Any]:
         checkpoint=options.checkpoint,
         accelerator=options.accelerator,
     )
-    processor_seconds = time.process_time() - started  # of this call alone, where a checkpoint was continued
+    processor_seconds = time.process_time() - started  # of this call only, if it continued a checkpoint
     final: Any = (trained.average or model).cpu()
     curve = [float(part.mean()) for part in np.array_split(trained.losses["negative_elbo"], min(20, options.steps))]
     scores = held_out_scores(final, from_bytes(images[held_out[: options.held_out]], (-1.0, 1.0)), options.draws, options.seed)
@@ -355,7 +355,7 @@ def main(options: Options) -> dict[str, Any]:
         "held_out_crps": {name: round(score, 5) for name, score in scores.items()},
     }
     save_direct(options.output, final, arguments, figures)
-    print(f"{trained.seconds:.0f} s, bound of the hidden pixels {-curve[-1]:.1f} nats an image; CRPS of held-out images:")
+    print(f"{trained.seconds:.0f} s, bound of the hidden pixels {-curve[-1]:.1f} nats per image; CRPS of held-out images:")
     print("  ".join(f"{name} {score:.4f}" for name, score in scores.items()))
     return {"arguments": arguments, **figures}
 

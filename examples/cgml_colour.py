@@ -1,24 +1,24 @@
-"""cGML that colours: from the lightness of an image to its colours, in the space of CIE Lab (section 5.2).
+"""Colourization with cGML: from the lightness of an image to its colours, in CIE Lab (section 5.2).
 
     python examples/cgml_colour.py --data cifar10 --folder data/cifar10 --output cgml_colour
 
-The condition is L, x is (a, b). Natural images are mostly gray, and so their median is; the cost of cGML therefore draws the
-colours of an image towards a uniform distribution:
+The condition is L, x is (a, b). Since most pixels of natural images are nearly gray, the median colour is gray. The cost of
+cGML therefore includes the divergence of the colours of an image from a uniform distribution:
 
     E = |a - a'| + |b - b'| + weight (KL(a' || uniform) + KL(b' || uniform))
 
-with the distributions of the values of one image as histograms of overlapping bins. What the table and its rows are stands in
-`cgml_runs`, in units of a / 110 and b / 110; beside these, of the image with L,
+where the distributions over the values of one image are histograms with overlapping bins. `cgml_runs` describes the table and
+its rows; units are a / 110 and b / 110. Further columns, of the image with L:
 
-    rgb           PSNR of the mean of the draws, in red, green and blue
+    rgb           PSNR of the mean of the draws, in RGB
     rgb_ssim      its SSIM
-    overlap       of the histograms of a and b over all items with the true ones, intersection over union (Table 8)
+    overlap       intersection over union of the histograms of a and b, over all items, with the true ones (Table 8)
 
-With ``--without CLASS`` no image of this class is trained on. Test images of this class have rows of their own, and for
-them and the others the uncertainty of equation 24 is compared: the standard deviation of a pixel's colours under noise at the
-end of z's way (Figure 23). ``--and-with-it`` trains on the class nevertheless.
+With ``--without CLASS`` no image of this class is in the training set. Test images of this class and the others have separate
+rows, and their uncertainty by equation 24 is compared: the standard deviation of a pixel's colours under noise on the predicted
+z (Figure 23). ``--and-with-it`` keeps the class in the training set.
 
-STL and ImageNet, on which the paper reports, are larger images. The human studies (Tables 1 and 10) cannot be repeated.
+The paper uses STL and ImageNet, which have larger images. Its human studies (Tables 1 and 10) are not repeated.
 
 References:
     Conditional generative modeling via learning the latent space (cGML). Anonymous, under review 2020 (section 5.2, Tables 2, 8
@@ -43,53 +43,53 @@ from cogen.models.data.datasets import load_image_data
 from cogen.models.training.preparation import Joint, as_floats
 
 LARGEST = 110.0
-"""Of a and b, which sRGB has within 108."""
+"""Unit of a and b, whose absolute values in sRGB are at most 108."""
 BINS = 16
 SHAKEN, SHAKEN_DRAWS = 0.05, 16
-"""Standard deviation of the noise on z, and how many draws of it there are."""
+"""Standard deviation of the noise on z, and its number of draws."""
 PAPER = {"psnr": 27.03, "ssim": 0.95, "overlap of a": 0.82, "overlap of b": 0.80}
-"""On STL (Tables 2 and 8)."""
+"""The paper's scores on STL (Tables 2 and 8)."""
 
 
 @dataclass
 class Options(Common):
     families: tuple[str, ...] = ("cgml", "l1", "pix2pix")
-    """cgml, l1, pix2pix; NAME@RATE for another learning rate."""
+    """Methods: cgml, l1, pix2pix; NAME@RATE sets the learning rate."""
     weight: float = 0.01
-    """Of the divergence from uniform colours."""
+    """Weight of the divergence from uniform colours."""
     data: str = "cifar10"
     folder: Path | None = None
-    """Where the files of a known data set lie; default data/NAME."""
+    """Folder of a known data set; default data/NAME."""
     size: int | None = None
     first: int = 200
-    """Of the test images that are judged; settings are chosen on those before."""
+    """First test image that is scored; settings are chosen on the earlier ones."""
     count: int = 200
     without: int | None = None
-    """A class that is left out."""
+    """Class that is left out of the training set."""
     and_with_it: bool = False
-    """It is trained on, and has its rows."""
+    """Train on the class given by --without, which still has separate rows."""
 
 
 @dataclass(frozen=True)
 class Colourful:
-    """The absolute difference, and the divergence of an item's colours from uniform ones."""
+    """The mean absolute error, plus the divergence of an item's colours from a uniform distribution."""
 
     weight: float
 
     def __call__(self, made: Tensor, x: Tensor) -> Tensor:
-        apart = (made - x).abs().flatten(2).mean(2).sum(1)
-        return apart + self.weight * from_uniform(made).sum(1) if self.weight else apart
+        error = (made - x).abs().flatten(2).mean(2).sum(1)
+        return error + self.weight * from_uniform(made).sum(1) if self.weight else error
 
 
 def from_uniform(colours: Tensor) -> Tensor:
-    """KL(. || uniform) of the values of each channel, (batch, channel), by bins as wide as their distance, which overlap."""
+    """KL(. || uniform) of the values of each channel, (batch, channel), from histograms with triangular, overlapping bins."""
     centre = torch.linspace(-1, 1, BINS)
     share = (1 - (colours.flatten(2)[..., None] - centre).abs() * (BINS - 1) / 2).clamp(min=0).mean(2)
     return (share * (share.clamp(min=1e-6) * BINS).log()).sum(-1)
 
 
 class Lab(Joint):
-    """Bytes of colour images as (a, b) and L, each in [-1, 1]; half of the items are mirrored."""
+    """Bytes of colour images as pairs of (a, b) and L, each in [-1, 1]; half of the items are mirrored."""
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         lightness, colours = lab(as_floats(tensors[0]))
@@ -106,14 +106,14 @@ def lab(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rgb(colours: Tensor, lightness: Tensor) -> Tensor:
-    """Images in [-1, 1] of these, within what sRGB shows."""
+    """RGB images in [-1, 1], clipped to sRGB, from (a, b) and L."""
     import warnings
 
     from skimage.color import lab2rgb
 
     whole = torch.cat([(lightness + 1) * 50, colours * LARGEST], dim=1).double().numpy()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of colours beyond sRGB, which are clipped
+        warnings.simplefilter("ignore", UserWarning)  # colours beyond sRGB are clipped
         return torch.from_numpy(lab2rgb(whole, channel_axis=1).astype(np.float32)) * 2 - 1
 
 
@@ -124,10 +124,14 @@ def overlap(made: np.ndarray, true: np.ndarray) -> float:
 
 
 def task_of(options: Options) -> Task:
-    """Raises OSError and ValueError for what cannot be read."""
+    """The training and test data.
+
+    :raises OSError: for data that cannot be read.
+    :raises ValueError: for invalid options.
+    """
     data = load_image_data(options.data, folder=options.folder, size=options.size)
     if data.train.shape[1] != 3:
-        raise ValueError(f"{options.data} has {data.train.shape[1]} channels: colours are of images with three")
+        raise ValueError(f"{options.data} has {data.train.shape[1]} channels: colours need images with three channels")
     which = np.arange(len(data.test))[options.first : options.first + options.count]
     if not len(which):
         raise ValueError(f"--first {options.first}: there are {len(data.test)} test images")
@@ -159,8 +163,8 @@ def task_of(options: Options) -> Task:
 
 @torch.no_grad()
 def uncertainties(family: Any, task: Task, path: Path) -> list[dict[str, Any]]:
-    """For each group of items: the mean standard deviation of colours, the mean error, and over the items their rank
-    correlation; means have standard errors. Writes a picture of some maps."""
+    """For each group of items: the mean standard deviation of colours and the mean error, with standard errors, and their rank
+    correlation over items. Writes an image of some maps."""
     from scipy.stats import spearmanr
 
     ends = ways_of(family, task, starts(family, task, 1))["predicted"][0, -1]

@@ -1,15 +1,15 @@
-"""cGML on images with a hole: random squares are hidden in training, 10, 15 and 25 % of the image in the test (section 5.3).
+"""Image completion with cGML: squares of random size are hidden in training, and 10, 15 and 25 % of test images (section 5.3).
 
     python examples/cgml_completion.py --data cifar10 --folder data/cifar10 --output cgml_completion_cifar
     python examples/cgml_completion.py --data data/facades --pairs --size 64 --latent-dim 16 --output cgml_completion_facades
 
     python examples/cgml_completion.py --data data/facades --pairs --size 32 --features cifar10 --output cgml_features
 
-Every test image is asked three times. What is made is scored where it is hidden. What the table and its rows are stands in
-`cgml_runs`; the paper's PSNR and SSIM, of images of 128 pixels, beside them.
+Every test image is completed with three sizes of the square and scored at the hidden pixels. `cgml_runs` describes the table
+and its rows. The paper's PSNR and SSIM are of images with 128 pixels a side.
 
-With ``--features`` a linear classifier reads the classes of another data set off the smallest features of every trained
-encoder, of one that was not trained, and off the pixels (Table 5: trained on facades, classes of CIFAR-10).
+With ``--features`` a linear classifier predicts the classes of another data set from the smallest features of every trained
+encoder, of an untrained one, and from the pixels (Table 5: trained on facades, classes of CIFAR-10).
 
 References:
     Conditional generative modeling via learning the latent space (cGML). Anonymous, under review 2020 (section 5.3, Tables 3
@@ -34,30 +34,30 @@ from cogen.models.data.pairs import load_pairs
 from cogen.models.training.preparation import Alike, Joint
 
 PAPER = {"10 %": (27.83, 0.89), "15 %": (26.43, 0.80), "25 %": (24.16, 0.77), "accuracy": 0.625}
-"""PSNR and SSIM of cGML (Table 3), and the share of CIFAR-10 that is read off its features (Table 5)."""
+"""The paper's PSNR and SSIM of cGML (Table 3), and the accuracy of classes of CIFAR-10 from its features (Table 5)."""
 
 
 @dataclass
 class Options(Common):
     data: str = "cifar10"
     folder: Path | None = None
-    """Where the files of a known data set lie; default data/NAME."""
+    """Folder of a known data set; default data/NAME."""
     pairs: bool = False
-    """The data are pictures of two images side by side, of which the left one is completed."""
+    """The data are images of two halves side by side, of which the left one is completed."""
     size: int | None = None
     shares: tuple[int, ...] = (10, 15, 25)
-    """Per cent of the test images that are hidden."""
+    """Hidden shares of the test images, in per cent."""
     first: int = 100
-    """Of the test images that are judged; settings are chosen on those before."""
+    """First test image that is scored; settings are chosen on the earlier ones."""
     count: int = 100
     features: str | None = None
-    """A data set with labels, whose classes are read off the features."""
+    """Labelled data set whose classes are predicted from the features."""
     features_folder: Path | None = None
-    """Where its files lie; default data/NAME."""
+    """Folder of this data set; default data/NAME."""
 
 
 class Squares(Joint):
-    """Bytes as pairs: x in [-1, 1], and as its condition x without a square of 5 to 30 % of its area, and a mask."""
+    """Bytes as pairs: x in [-1, 1], and as its condition x with a hidden square of 5 to 30 % of its area, and the mask."""
 
     def __init__(self) -> None:
         self.alike = Alike(mirror=True)
@@ -68,30 +68,34 @@ class Squares(Joint):
 
 
 def squares(x: Tensor, share: Tensor) -> Tensor:
-    """True in a square at random, of this share (item,) of the area of each of x, (item, 1, height, width)."""
+    """True in a randomly placed square with this share (item,) of the area of x, (item, 1, height, width)."""
     height, width = x.shape[2:]
     side = (share * height * width).sqrt().round().clamp(1, min(height, width)).long()
     top, left = ((torch.rand(len(x)) * (whole - side + 1)).long() for whole in (height, width))
 
     def inside(start: Tensor, whole: int) -> Tensor:
-        place = torch.arange(whole)
-        return (place >= start[:, None]) & (place < (start + side)[:, None])
+        index = torch.arange(whole)
+        return (index >= start[:, None]) & (index < (start + side)[:, None])
 
     return (inside(top, height)[:, :, None] & inside(left, width)[:, None, :])[:, None]
 
 
 def seen_of(x: Tensor, hidden: Tensor) -> Tensor:
-    """What is seen of x, gray elsewhere, and a mask: 1 where it is seen and -1 where it is hidden."""
+    """x with gray hidden pixels, and the mask: 1 where x is seen and -1 where it is hidden."""
     return torch.cat([torch.where(hidden, 0.0, x), 1.0 - 2.0 * hidden.float()], dim=1)
 
 
 def pasted(x: Tensor, condition: Tensor) -> Tensor:
-    """x where the condition hides it."""
+    """x at the hidden pixels of the condition, the condition elsewhere."""
     return torch.where(condition[:, -1:] > 0, condition[:, :-1], x)
 
 
 def task_of(options: Options) -> Task:
-    """Raises OSError and ValueError for what cannot be read."""
+    """The training and test data.
+
+    :raises OSError: for data that cannot be read.
+    :raises ValueError: for invalid options.
+    """
     if options.pairs:
         data: Any = load_pairs(options.data, size=options.size)
     else:
@@ -115,7 +119,7 @@ def task_of(options: Options) -> Task:
 
 
 def of_images(data: ImageData, options: Options, task: Task, families: dict[str, Any]) -> dict[str, float]:
-    """Accuracies by pixels and by the features of every encoder (`cgml_runs.classes_read`)."""
+    """Accuracies of classifiers on pixels and on the features of every encoder (`cgml_runs.classes_read`)."""
     parts = [Alike()(torch.from_numpy(part))[0] for part in (data.train, data.test)]
     whole = [torch.cat([part, torch.ones_like(part[:, :1])], dim=1) for part in parts]
     raw = {"pixels": [part.flatten(1).numpy() for part in parts]}
@@ -131,7 +135,8 @@ def main(options: Options) -> dict[str, Any]:
             other = load_image_data(options.features, folder=options.features_folder)
             if other.train_labels is None or other.train.shape[1:] != task.x.shape[1:]:
                 raise ValueError(
-                    f"--features {options.features}: labelled images of the size {tuple(task.x.shape[1:])} of what is completed"
+                    f"--features {options.features}: give labelled images of shape {tuple(task.x.shape[1:])}, as those that are"
+                    " completed"
                 )
         few = slice(options.pictures)
         record = {"data": Path(options.data).name, "paper": PAPER}

@@ -1,25 +1,25 @@
-"""cGML on digits: half an image completed where training data are corrupted, or have a second mode (section 5.1).
+"""cGML on digits: half of an image is completed, with corrupted training data or a second mode (section 5.1).
 
     python examples/cgml_digits.py --folder data/mnist --output cgml_digits
     python examples/cgml_digits.py --task alternate --rate 0.3 --folder data/mnist --output cgml_alternate
 
-* corrupted: of 20 % of the training images the top half is overlaid with that of another one, others in every epoch. A band of
-  random height is hidden in the top half. Test images are whole: what is made should be the digit alone.
-* alternate: of a share of the images (0.1, 0.2 and 0.3 in the paper) a white box stands in the top half, which is hidden. Both
-  modes are right, and a box should come up as often as in training.
+* corrupted: the top half of 20 % of the training images is overlaid with that of another image, which changes in every epoch. A
+  band of random height is hidden in the top half. Test images are not corrupted, and completions should show the digit only.
+* alternate: a share of the images (0.1, 0.2 and 0.3 in the paper) has a white box in the top half, which is hidden. Completions
+  with and without a box are valid, and a box should be as frequent as in training.
 
-Images are framed to 32 pixels. What the table and its rows are stands in `cgml_runs`; beside these
+Images are padded to 32 pixels. `cgml_runs` describes the table and its rows. Further columns:
 
-    read          share of draws that the shipped classifier reads as the digit
-    apart         corrupted: share of draws nearer to the digit than to it overlaid with another one
+    read          share of draws that the shipped classifier assigns to the true class
+    apart         corrupted: share of draws nearer to the digit than to the overlaid one
     box           alternate: share of draws nearer to the image with a box than to that without
 
-With ``--modes COUNT`` the share of boxes among what ends near either image is compared, for so many images of the alternate
-task: of random and of predicted z, of z weighted by the mixture over both targets, sum_j exp(-beta E_j(z)) with 1 / beta the
-mean cost of the oracle, and of the posterior. (The paper's measure has the sum in the exponent, which is a product of
-both.) With ``--evidence COUNT`` a tenth of the hidden pixels of so many images are seen with noise, and annealed HMC that
-starts from end points is compared with one that starts from the prior: by their log evidence at equal numbers of gradients,
-against that of a run of four times the longest.
+With ``--modes COUNT`` the share of draws nearer to the image with a box is compared for COUNT images of the alternate task: for
+random and predicted z, for z weighted by the mixture over both targets, sum_j exp(-beta E_j(z)) with 1 / beta the mean cost of
+the oracle, and for the posterior. (The paper's measure has the sum in the exponent, which is a product of both.) With
+``--evidence COUNT`` a tenth of the hidden pixels of COUNT images are observed with noise, and the log evidence of annealed HMC
+from end points and from the prior is compared at equal numbers of gradients, with that of a run four times as long as the
+longest as the reference.
 
 References:
     Conditional generative modeling via learning the latent space (cGML). Anonymous, under review 2020 (section 5.1, Figures 4
@@ -60,20 +60,20 @@ class Options(Common):
     """Share of the training images that are corrupted, or have a box."""
     data: str = "mnist"
     folder: Path | None = None
-    """Where its files lie; default data/NAME."""
+    """Folder of the data set; default data/NAME."""
     classifier: str = "mnist_classifier"
-    """Reads the draws."""
+    """Classifier of the draws."""
     first: int = 1_000
-    """Of the test images that are judged; settings were chosen on those before."""
+    """First test image that is scored; settings were chosen on the earlier ones."""
     count: int = 500
     modes: int = 0
-    """So many images have the shares of their modes compared."""
+    """Number of images for the comparison of the modes' shares."""
     evidence: int = 0
-    """So many images have log evidences compared."""
+    """Number of images for the comparison of log evidences."""
 
 
 class Digits(Joint):
-    """Bytes as pairs: x in [-1, 1], and as its condition what is seen of x and a mask."""
+    """Bytes as pairs: x in [-1, 1], and as its condition the seen part of x and the mask."""
 
     def __init__(self, task: str, rate: float) -> None:
         self.task, self.rate = task, rate
@@ -92,20 +92,20 @@ def framed(images: Tensor) -> Tensor:
 
 
 def overlaid(x: Tensor) -> Tensor:
-    """Their top halves with those of others of the batch."""
+    """Images whose top halves are overlaid with those of others of the batch."""
     half = x.shape[2] // 2
     return torch.cat([torch.maximum(x, x.roll(1, 0))[:, :, :half], x[:, :, half:]], dim=2)
 
 
 def boxed(x: Tensor) -> Tensor:
-    """With a white box."""
+    """Images with a white box."""
     changed = x.clone()
     changed[BOX] = 1.0
     return changed
 
 
 def hidden_rows(task: str, count: int) -> Tensor:
-    """The first row that is hidden and the one behind the last, (item, 2): half of the image, or a band in its top half."""
+    """The first hidden row and the one after the last, (item, 2): half of the image, or a band in its top half."""
     if task == "alternate":
         return torch.tensor([[0, 16]]).expand(count, 2)
     height = torch.randint(6, 17, (count,))
@@ -114,20 +114,20 @@ def hidden_rows(task: str, count: int) -> Tensor:
 
 
 def where_hidden(x: Tensor, rows: Tensor) -> Tensor:
-    """True in the hidden rows, of the shape of x."""
-    place = torch.arange(x.shape[2])[None, None, :, None]
+    """True in the hidden rows, with the shape of x."""
+    index = torch.arange(x.shape[2])[None, None, :, None]
     top, end = (rows[:, k, None, None, None] for k in (0, 1))
-    return ((place >= top) & (place < end)).expand_as(x)
+    return ((index >= top) & (index < end)).expand_as(x)
 
 
 def seen_of(x: Tensor, rows: Tensor) -> Tensor:
-    """What is seen of x, gray elsewhere, and a mask: 1 where it is seen and -1 where it is hidden."""
+    """x with gray hidden pixels, and the mask: 1 where x is seen and -1 where it is hidden."""
     hidden = where_hidden(x, rows)
     return torch.cat([torch.where(hidden, 0.0, x), 1.0 - 2.0 * hidden[:, :1].float()], dim=1)
 
 
 def task_of(options: Options, data: ImageData) -> tuple[Task, Tensor]:
-    """What is trained on and judged by, and what the picture shows of the conditions."""
+    """The training and test data, and the images that show the conditions."""
     which = slice(options.first, options.first + options.count)
     images, labels = data.test[which], data.test_labels[which]
     if not len(images):
@@ -158,13 +158,13 @@ def task_of(options: Options, data: ImageData) -> tuple[Task, Tensor]:
 
 
 def pasted(x: Tensor, condition: Tensor) -> Tensor:
-    """x where the condition hides it."""
+    """x at the hidden pixels of the condition, the condition elsewhere."""
     return torch.where(condition[:, 1:] > 0, condition[:, :1], x)
 
 
 @torch.no_grad()
 def shares_of_boxes(family: Any, task: Task, options: Options) -> dict[str, Any]:
-    """Of the first items, by the way z is found."""
+    """Shares of draws with a box, of the first items, for each way of finding z."""
     assert task.hidden is not None
     which = slice(options.modes)
     where = task.hidden[which]
@@ -176,10 +176,10 @@ def shares_of_boxes(family: Any, task: Task, options: Options) -> dict[str, Any]
     def errors(latents: Tensor) -> Tensor:
         """Mean absolute differences from the image with a box and from that without, (draw, item, 2)."""
         images = made(family.generator, latents, few)
-        apart = [
+        distances = [
             ((images - each).abs() * hidden).flatten(2).sum(2) / hidden.flatten(1).sum(1) for each in (boxed(few.x), few.x)
         ]
-        return torch.stack(apart, dim=2)
+        return torch.stack(distances, dim=2)
 
     found = {name: errors(way[:, -1]) for name, way in ways.items() if name != "oracle"}
     random = found["random"] = errors(u)
@@ -190,23 +190,23 @@ def shares_of_boxes(family: Any, task: Task, options: Options) -> dict[str, Any]
     seen = posterior(family.generator, family.latent_dim, few, replace(options, posterior=options.modes), scale)
     near = [((seen - each).abs() * hidden).flatten(2).sum(2) / hidden.flatten(1).sum(1) for each in (boxed(few.x), few.x)]
     every = {**found, "posterior": torch.stack(near, dim=2)}
-    for name, apart in every.items():
-        share = (apart[..., 0] < apart[..., 1]).float().mean(0)
-        record["rows"].append(_share(name, share, apart))
+    for name, distances in every.items():
+        share = (distances[..., 0] < distances[..., 1]).float().mean(0)
+        record["rows"].append(_share(name, share, distances))
     boxes = (random[..., 0] < random[..., 1]).float()
     record["rows"].append(_share("mixture over both", (weights * boxes).sum(0), random, weights))
     record["effective"] = float((1 / weights.square().sum(0)).mean())
     return record
 
 
-def _share(name: str, share: Tensor, apart: Tensor, weights: Tensor | None = None) -> dict[str, Any]:
-    nearest = apart.min(2).values
+def _share(name: str, share: Tensor, distances: Tensor, weights: Tensor | None = None) -> dict[str, Any]:
+    nearest = distances.min(2).values
     cost = nearest.mean() if weights is None else (weights * nearest).sum(0).mean()
     return {"z": name, "box": float(share.mean()), "se": float(share.std() / len(share) ** 0.5), "cost": float(cost)}
 
 
 def errors_of_evidence(family: Any, task: Task, options: Options) -> list[dict[str, Any]]:
-    """Root mean squared errors of log p(seen | condition) of the first items, by start and gradients a chain."""
+    """Root mean squared errors of log p(seen | condition) of the first items, by start and number of gradients per chain."""
     from cogen.inference import AnnealedHMC, infer
     from cogen.models import EndpointGuide
 
@@ -247,7 +247,7 @@ def main(options: Options) -> dict[str, Any]:
         if data.test_labels is None:
             raise ValueError(f"{options.data} has no labels")
         if options.modes and options.task != "alternate":
-            raise ValueError(f"--modes {options.modes}: the shares of two modes are those of --task alternate")
+            raise ValueError(f"--modes {options.modes}: two modes exist only with --task alternate")
         task, shown = task_of(options, data)
         record = {"task": options.task, "rate": options.rate, "data": data.name}
         found = experiment(options, task, record, {"seen": shown[: options.pictures]}, keep=True)

@@ -1,27 +1,27 @@
-"""What the cGML examples share: trainings of one time, their draws by every way of finding z, scores, a table and a picture.
+"""Shared code of the cGML examples: runs with equal training time, their draws for several ways to find z, scores and a table.
 
-The same encoder and decoder, with short cuts and z laid over the smallest features, is trained as
+The same encoder and decoder, with skip connections and z concatenated to the smallest features, is trained as
 
     cgml               with a predictor of z
-    l1                 on the mean absolute difference alone, z drawn at random
-    context-encoder    on the squared error of what is hidden and a critic of it (where the condition has a mask)
-    pix2pix            on a critic of pairs and the mean absolute difference
-    dsgan              the same, with a term for draws that differ
+    l1                 with the mean absolute error only and random z
+    context-encoder    with the squared error of the hidden part and a critic of it (if the condition has a mask)
+    pix2pix            with a critic of pairs and the mean absolute error
+    dsgan              the same, with a term for the diversity of draws
     published          cgml with the published settings (`cogen.models.families.cgml.PUBLISHED`) and batch norm
 
-for the same processor time: what a step of each costs is measured first, in turns. Of cgml there is a row for every z:
+for the same processor time; the cost of a step of each is measured first. cgml has a row for every way to find z:
 
-    predicted          led by Z from a random start
-    without rho        the same, every step as long as r says
-    random             drawn at random: given the condition alone, the posterior of z is its prior, and this is its row
-    oracle             moved down the cost with the target in hand, as in training: what no method has
-    posterior          where what the condition shows of x counts as seen: p(z | condition, seen) by annealed HMC
+    predicted          moved by Z from a random start
+    without rho        the same, with the step length given by r
+    random             random z: given the condition alone, the posterior of z is its prior
+    oracle             moved to reduce the cost for the true x, as in training; not available to any method
+    posterior          p(z | condition, seen) by annealed HMC, if the condition shows a part of x, which is then observed
 
-Scores are of K draws of each: PSNR and SSIM of their mean, the squared error of the best, fair energy score and CRPS, and the
-paper's diversity (appendix 3.4). PSNR and the scores favour a blur differently: the energy score of draws that are one image is
-its distance, which the blur makes small.
+Scores are of K draws: PSNR and SSIM of their mean, the squared error of the best, fair energy score and CRPS, and the paper's
+diversity (appendix 3.4). The scores differ in how much they favour blurred images: if all draws are the same image, the energy
+score is the distance of this image, which blurring reduces.
 
-    python examples/cgml_runs.py RECORD.json      makes the table of a record anew, of its runs
+    python examples/cgml_runs.py RECORD.json      recomputes the table of a record from its runs
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ RANGE = (-1.0, 1.0)
 PERCEPTUAL = {"lpips": lpips, "pieapp": pieapp}
 SCORES = ("psnr", "ssim", "mse_of_best", "energy_score", "crps", "diversity")
 DIVERSITY = 8.0
-"""The weight of DSGAN's term, as published."""
+"""The weight of DSGAN's diversity term, as published."""
 WATCHED, WATCHED_DRAWS = 64, 8
-"""Items, and draws of each, that are scored in the course of a training."""
+"""Items, and draws of each, that are scored during training."""
 
 
 @dataclass
@@ -68,47 +68,48 @@ class Common:
     """Options of every example."""
 
     families: tuple[str, ...] = ("cgml", "l1", "context-encoder")
-    """cgml, l1, context-encoder, pix2pix, dsgan, published; NAME@RATE has another learning rate, NAME/COUNT so many latents."""
+    """Methods: cgml, l1, context-encoder, pix2pix, dsgan, published; NAME@RATE sets the learning rate, NAME/COUNT the number of
+    latents."""
     seeds: tuple[int, ...] = (0,)
     minutes: float = 5.0
-    """Of the processor, for each training."""
+    """Processor time of each training."""
     width: int = 16
     """Feature maps of the first layer."""
     latent_dim: int = 10
     batch: int = 32
     num_steps: int = 2
-    """Of z, in training and of the descent; 20 in the paper."""
+    """Steps of z, in training and in the descent; 20 in the paper."""
     step_size: float = 0.5
-    """The first angle by which z turns."""
+    """Angle of the first step of z."""
     penalty: float = 0.0
-    """Of steep changes of G and Z."""
+    """Penalty on steep changes of G and Z."""
     average: float = 0.999
-    """Decay of the moving average of the generators' weights, which is what is measured; 0 for none."""
+    """Decay of the moving average of the generators' weights, which is scored; 0 for none."""
     draws: int = 16
     posterior: int = 0
-    """So many items have posterior draws."""
+    """Number of items with posterior draws."""
     perceptual: tuple[Literal["lpips", "pieapp"], ...] = ()
-    """Measures of the mean of the draws by other packages, where they are installed."""
+    """Perceptual distances of the mean of the draws, by other packages that must be installed."""
     watched: int = 0
-    """So often the draws are scored in the course of every training; writes OUTPUT-convergence.png."""
+    """How many times the draws are scored during each training; writes OUTPUT-convergence.png."""
     pictures: int = 6
     threads: int = 1
     output: Path = Path("cgml")
-    """Writes OUTPUT.json and OUTPUT.png."""
+    """Output path: writes OUTPUT.json and OUTPUT.png."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained on and judged by.
+    """Training and test data, cost and scores.
 
-    :param train: bytes or floats, what ``prepare`` makes batches (x, condition) of.
-    :param x: of the items to judge by, (item, *event) in [-1, 1]; ``condition`` theirs.
-    :param hidden: True where an item is judged, (item, *event); None for all.
-    :param cost: of what is made.
-    :param view: of what the condition shows of x, given its noise; None where it shows none of it.
+    :param train: bytes or floats, from which ``prepare`` makes batches (x, condition).
+    :param x: test items, (item, *event) in [-1, 1]; ``condition`` holds their conditions.
+    :param hidden: True where an item is scored, (item, *event); None for all.
+    :param cost: of generated x.
+    :param view: of the part of x that the condition shows, given the noise; None if it shows no part.
     :param show: images (item, 1 or 3, height, width) in [-1, 1] of x or of draws, given the condition.
-    :param extra: further measures of draws (draw, item, *event), by name, each (item,).
-    :param groups: of items, by name, which have rows of their own.
+    :param extra: further scores of draws (draw, item, *event), by name, each (item,).
+    :param groups: groups of items with separate rows, by name.
     """
 
     train: tuple[Tensor, ...]
@@ -123,14 +124,17 @@ class Task:
     groups: dict[str, slice] = field(default_factory=lambda: {"": slice(None)})
 
     def some(self, count: int) -> Task:
-        """Judged by so many items, evenly spread over all."""
+        """The task with at most ``count`` test items, evenly spread over all."""
         which = torch.linspace(0, len(self.x) - 1, min(count, len(self.x))).round().long()
         hidden = None if self.hidden is None else self.hidden[which]
         return replace(self, x=self.x[which], condition=self.condition[which], hidden=hidden)
 
 
 def build(name: str, seed: int, options: Common, task: Task) -> Family:
-    """A fresh family of this name. Raises ValueError for one that is not known here."""
+    """A new family of this name.
+
+    :raises ValueError: for an unknown name.
+    """
     name, _, rate = name.partition("@")
     name, _, count = name.partition("/")
     dim = int(count or options.latent_dim)
@@ -149,11 +153,11 @@ def build(name: str, seed: int, options: Common, task: Task) -> Family:
         return ContextEncoder(generator, sizes.critic(of_pairs=False), dim, **rates)
     if name in ("pix2pix", "dsgan"):
         return Pix2Pix(generator, sizes.critic(), dim, diversity=DIVERSITY if name == "dsgan" else 0.0, **rates)
-    raise ValueError(f"--families {name}: cgml, l1, context-encoder, pix2pix, dsgan and published are compared here")
+    raise ValueError(f"--families {name}: choose from cgml, l1, context-encoder, pix2pix, dsgan and published")
 
 
 def costs(options: Common, task: Task) -> dict[str, float]:
-    """Processor seconds of a step of each family."""
+    """Processor seconds per step of each family."""
     torch.manual_seed(0)
     batch = task.prepare(*(tensor[: options.batch] for tensor in task.train))
     return step_costs({name: (build(name, 0, options, task), batch) for name in options.families}, steps=3)
@@ -174,20 +178,20 @@ def drawn(family: Any, task: Task, options: Common) -> dict[str, Tensor]:
 
 
 def starts(family: Any, task: Task, count: int) -> Tensor:
-    """Latents drawn at random, (draw, item, latent_dim), the same for all families of one size."""
+    """Random latents, (draw, item, latent_dim), the same for all families with the same latent size."""
     torch.manual_seed(1)
     return torch.randn(count, len(task.x), family.latent_dim)
 
 
 @torch.no_grad()
 def made(generator: Any, latents: Tensor, task: Task) -> Tensor:
-    """Of latents (draw, item, latent_dim)."""
+    """Generated x (draw, item, *event) of latents (draw, item, latent_dim)."""
     return torch.stack([generator(each, task.condition) for each in latents])
 
 
 @torch.no_grad()
 def ways_of(family: CGML, task: Task, u: Tensor) -> dict[str, Tensor]:
-    """Every way of the latents from u: (draw, num_steps + 1, item, latent_dim), on the sphere."""
+    """The paths of the latents from u for every way to find z: (draw, num_steps + 1, item, latent_dim), on the sphere."""
     network: Any = family.generator.network
     found = {}
     for name, momentum in (("predicted", True), ("without rho", False)):
@@ -200,7 +204,7 @@ def ways_of(family: CGML, task: Task, u: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def costs_on_the_way(family: CGML, task: Task) -> dict[str, list[float]]:
-    """The mean cost of what is made of z at every step of every way (the paper's Figures 40 and 41)."""
+    """The mean cost at every step of every path of z (the paper's Figures 40 and 41)."""
     ways = ways_of(family, task, starts(family, task, WATCHED_DRAWS))
     return {
         name: [
@@ -211,7 +215,7 @@ def costs_on_the_way(family: CGML, task: Task) -> dict[str, list[float]]:
 
 
 def operations(family: Any, task: Task) -> float:
-    """Floating-point operations of one draw of one item, by torch's count (Table 7): with the descent, where there is one."""
+    """Floating-point operations of one draw of one item, counted by torch (Table 7), including the descent, if there is one."""
     from torch.utils.flop_counter import FlopCounterMode
 
     one = task.some(1)
@@ -241,7 +245,7 @@ def posterior(generator: Any, latent_dim: int, task: Task, options: Common, nois
 
 
 def scores(draws: Tensor, task: Task, perceptual: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    """Of draws (draw, item, *event), item by item; of the first items where there are fewer."""
+    """Scores of draws (draw, item, *event), each (item,); of the first items, if the draws have fewer."""
     items = draws.shape[1]
     hidden = None if task.hidden is None else task.hidden[:items].numpy()
     found = score_completions(
@@ -256,14 +260,14 @@ def scores(draws: Tensor, task: Task, perceptual: tuple[str, ...] = ()) -> dict[
 
 
 def shown(draws: Tensor, task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of the draws and the truth as pictures."""
+    """The mean of the draws and the truth as images."""
     few = slice(draws.shape[1])
     return task.show(draws.mean(0), task.condition[few]).numpy(), task.show(task.x[few], task.condition[few]).numpy()
 
 
 def diversity(draws: Tensor) -> np.ndarray:
-    """The paper's measure (appendix 3.4) of draws (draw, item, *event), (item,): the mean standard deviation of the ten draws
-    whose mean pixel is farthest from that of the draw in the middle, or of half of them, if they are fewer than twenty."""
+    """The paper's diversity (appendix 3.4) of draws (draw, item, *event), (item,): the mean standard deviation of the ten draws
+    whose mean pixel is farthest from that of the central draw (half of the draws, if these are fewer than twenty)."""
     means = draws.flatten(2).mean(2)
     middle = (means - means.mean(0)).abs().argmin(0, keepdim=True)
     far = (means - means.gather(0, middle)).abs().topk(min(10, len(draws) // 2), dim=0).indices
@@ -277,7 +281,7 @@ def diversity(draws: Tensor) -> np.ndarray:
 def run(
     name: str, seed: int, steps: int, cost: float, options: Common, task: Task
 ) -> tuple[dict[str, Any], dict[str, Tensor], Any]:
-    """One training: its record, its draws by row, and the family, with the average of the generator's weights."""
+    """One training: its record, its draws by row, and the family, with averaged generator weights."""
     family: Any = build(name, seed, options, task)
     record: dict[str, Any] = {"family": name, "seed": seed, "steps": steps, "seconds_a_step": cost}
     record["weights"] = {part: count_parameters(network) for part, network in family.named_children()}
@@ -319,7 +323,7 @@ def run(
         for group, items in task.groups.items():
             named = f"{row}, {group}" if group else row
             part = {score: values[items] for score, values in found.items()}
-            if len(part["psnr"]):  # posterior draws are of the first items alone
+            if len(part["psnr"]):  # posterior draws exist for the first items only
                 record["rows"][named] = part
     for row, found in record["rows"].items():
         print(f"{name}, seed {seed}, {row}: " + ", ".join(f"{k} {v.mean():.4g}" for k, v in found.items()), flush=True)
@@ -327,13 +331,13 @@ def run(
 
 
 def nothing(draws: Tensor) -> dict[str, np.ndarray]:
-    """No further measures."""
+    """No further scores."""
     return {}
 
 
 def table(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A line for each family and row: means over seeds and items, and what the energy score and the CRPS have more than those
-    of cgml's predicted and random draws, on the items that both have, with standard errors over items."""
+    """A line for each family and row: means over seeds and items, and the differences of energy score and CRPS from those of
+    cgml's predicted and random draws, on the items that both have, with standard errors over items."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for each in runs:
         for row in each["rows"]:
@@ -355,34 +359,34 @@ def table(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
             first = means.get((name if name.startswith("cgml") else "cgml", which + comma + group))
             if first is not None and first is not values:
                 for score in ("energy_score", "crps"):
-                    apart = paired_difference(values[score], first[score][: line["items"]])
-                    line[f"{score}{suffix}_difference"], line[f"{score}{suffix}_difference_se"] = apart
+                    difference = paired_difference(values[score], first[score][: line["items"]])
+                    line[f"{score}{suffix}_difference"], line[f"{score}{suffix}_difference_se"] = difference
         lines.append(line)
     return lines
 
 
 def printed(lines: list[dict[str, Any]]) -> str:
-    """The table."""
+    """The table as text."""
     extra = [name for name in lines[0] if name not in KNOWN and not name.endswith(("difference", "difference_se"))]
     head = f"{'':36} {'items':>5} {'steps':>6} {'ms':>4}  {'PSNR':>6} {'SSIM':>6} {'best':>7} {'energy':>7} {'- predicted':>15}"
     text = [f"{head} {'CRPS':>6} {'diversity':>9} " + " ".join(f"{name:>10}" for name in extra)]
     for line in lines:
-        apart = f"{line['energy_score_difference']:+.2f} ({line['energy_score_difference_se']:.2f})" if APART in line else ""
+        change = f"{line[DIFFERENCE]:+.2f} ({line[f'{DIFFERENCE}_se']:.2f})" if DIFFERENCE in line else ""
         name, cost = f"{line['family']}, {line['row']}", 1e3 * line["seconds_a_step"]
         text.append(
             f"{name:36} {line['items']:5} {line['steps']:6.0f} {cost:4.0f}"
-            f"  {line['psnr']:6.2f} {line['ssim']:6.3f} {line['mse_of_best']:7.4f} {line['energy_score']:7.3f} {apart:>15}"
+            f"  {line['psnr']:6.2f} {line['ssim']:6.3f} {line['mse_of_best']:7.4f} {line['energy_score']:7.3f} {change:>15}"
             f" {line['crps']:6.4f} {line['diversity']:9.4f} " + " ".join(f"{line[name]:10.3f}" for name in extra)
         )
     return "\n".join(text)
 
 
 KNOWN = ("family", "row", "seeds", "items", "steps", "seconds_a_step", "seconds", "parameters", "operations", *SCORES)
-APART = "energy_score_difference"
+DIFFERENCE = "energy_score_difference"
 
 
 def picture(columns: dict[str, Tensor], path: Path) -> None:
-    """Images (item, 1 or 3, height, width), a column for each name."""
+    """Draw images (item, 1 or 3, height, width), one column per name."""
     from matplotlib.figure import Figure
 
     count = len(next(iter(columns.values())))
@@ -396,7 +400,7 @@ def picture(columns: dict[str, Tensor], path: Path) -> None:
 
 
 def convergence(runs: list[dict[str, Any]], path: Path) -> None:
-    """The scores in the course of the trainings, the mean of the seeds and their range; and the cost on the way of z."""
+    """Draw the scores during training, with mean and range over seeds, and the cost along the path of z."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 2.8), layout="constrained")
@@ -425,10 +429,11 @@ def experiment(
     columns: dict[str, Tensor] | None = None,
     keep: bool = False,
 ) -> dict[str, Any]:
-    """All trainings of a call, their table, the record and the picture.
+    """Run all trainings of a call, and write their table, record and image.
 
-    :param record: what else it holds; ``columns`` what else the picture shows, first.
-    :param keep: give back the families of the first seed too, by name, as "families".
+    :param record: further entries of the record.
+    :param columns: further columns of the image, which come first.
+    :param keep: also return the families of the first seed, by name, as "families".
     """
     cost = costs(options, task)
     about = {name: str(value) for name, value in vars(options).items() if name in vars(Common())}
@@ -458,14 +463,14 @@ def experiment(
 
 
 def smallest_features(family: Any, conditions: Tensor) -> np.ndarray:
-    """Of the encoder, (item, feature)."""
+    """The smallest features of the encoder, (item, feature)."""
     with torch.no_grad():
         network = family.generator.eval().network
         return torch.cat([network.down(part)[-1].flatten(1) for part in conditions.split(256)]).numpy()
 
 
 def accuracy(train: np.ndarray, test: np.ndarray, train_labels: np.ndarray, test_labels: np.ndarray) -> float:
-    """On a test set, of a linear classifier of features (item, feature)."""
+    """Test accuracy of a linear classifier of features (item, feature)."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
@@ -482,9 +487,10 @@ def classes_read(
     options: Common,
     task: Task,
 ) -> dict[str, float]:
-    """Accuracy on the test set of a linear classifier on the smallest features of every encoder, and on what ``raw`` names.
+    """Test accuracies of linear classifiers on the smallest features of every encoder, and on the features ``raw``.
 
-    :param raw: training and test features, (item, feature) each; ``whole`` the conditions without a hole of both.
+    :param raw: training and test features by name, (item, feature) each.
+    :param whole: the conditions of the training and test items, with nothing hidden.
     """
     found = {name: accuracy(*parts, *labels) for name, parts in raw.items()}
     untrained = build("l1", options.seeds[0], options, task)
@@ -495,7 +501,7 @@ def classes_read(
 
 
 def add(path: Path, **found: Any) -> None:
-    """To the record of a call."""
+    """Add entries to the record of a call."""
     path = path.with_name(f"{path.name}.json")
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **found}) + "\n", encoding="utf-8")
 
@@ -505,12 +511,12 @@ def write(record: dict[str, Any], path: Path) -> None:
 
 
 def short(values: np.ndarray) -> list[float]:
-    """The scores of the items, as they are stored."""
+    """The scores of the items, rounded as they are stored."""
     return [float(f"{value:.4g}") for value in values]
 
 
 def main(records: tuple[Path, ...]) -> None:
-    """Make the tables of records anew."""
+    """Recompute the tables of records."""
     for path in records:
         record = json.loads(path.read_text(encoding="utf-8"))
         for each in record["runs"]:

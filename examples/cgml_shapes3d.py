@@ -1,23 +1,23 @@
-"""cGML on solids in spectral space: maps of their coefficients, with noise and a part missing, made whole (section 5.4).
+"""cGML on solids in spectral space: completion of noisy, partly hidden maps of coefficients (section 5.4).
 
     python examples/cgml_shapes3d.py --output cgml_shapes3d
     python examples/cgml_shapes3d.py --basis zernike --output cgml_zernike
     python examples/cgml_shapes3d.py --folder ModelNet10 --size 64 --output cgml_modelnet
 
-Shapes are twelve families of solids, or the meshes of a folder (the layout of ModelNet). A map holds
+Shapes are twelve families of solids, or the meshes of a folder (with the layout of ModelNet). A map contains
 
     harmonics    the coefficients of the surface's distance from the centre, size x size numbers (`cogen.models.data.spectral`)
-    zernike      the 220 real moments up to order 9 of the density of its points, and zeros up to 16 x 16
+    zernike      the 220 real moments up to order 9 of the density of its points, padded with zeros to 16 x 16
 
-each less its mean over the training set, in units of four of its standard deviations, at most one. The condition is a map with
-normal noise, a square of it zero, and a mask. What the table and its rows are stands in `cgml_runs`; beside these, of the mean
-of the draws, in the units of the coefficients,
+each minus its mean over the training set, in units of four standard deviations, and clipped to [-1, 1]. The condition is a map
+with normal noise and a square of zeros, and the mask. `cgml_runs` describes the table and its rows. Further columns, for the
+mean of the draws in the units of the coefficients:
 
     error       |made - true| / |true - mean|
     map         mean average precision of retrieving training shapes of the same class, by the distance of coefficients
 
-"corrupted" is the condition itself, and "true" the shape. Of every trained encoder the smallest features are given to a linear
-classifier ("classified"), beside those of an encoder that was not trained, and the coefficients themselves.
+"corrupted" is the condition itself, and "true" the true shape. "classified" is the accuracy of linear classifiers on the
+smallest features of every trained encoder, of an untrained encoder, and on the coefficients.
 
 References:
     Conditional generative modeling via learning the latent space (cGML). Anonymous, under review 2020 (section 5.4, Tables 4
@@ -43,41 +43,41 @@ from cogen.models.training.preparation import Joint
 
 DEVIATIONS = 4.0
 PAPER = {"map on ModelNet10": 84.2, "map of a context encoder": 10.3, "accuracy on ModelNet10": 92.4}
-"""Per cent (Tables 4 and 6)."""
+"""The paper's results, in per cent (Tables 4 and 6)."""
 
 
 @dataclass
 class Options(Common):
     families: tuple[str, ...] = ("cgml", "l1")
-    """cgml, l1, context-encoder; NAME@RATE for another learning rate."""
+    """Methods: cgml, l1, context-encoder; NAME@RATE sets the learning rate."""
     minutes: float = 2.0
     basis: Literal["harmonics", "zernike"] = "harmonics"
     folder: Path | None = None
-    """Of meshes, CLASS/train and CLASS/test; default the solids."""
+    """Folder of meshes, CLASS/train and CLASS/test; default the solids."""
     count: int = 80
-    """Solids of each class; a quarter of them is the test set."""
+    """Solids of each class, a quarter of which is the test set."""
     points: int = 2048
-    """Of a cloud."""
+    """Points per cloud."""
     size: int = 32
     """Degrees of the harmonics."""
     noise: float = 0.5
-    """Standard deviation of the noise, in those of the coefficients."""
+    """Standard deviation of the noise, in standard deviations of the coefficients."""
     hidden: float = 0.4
-    """Side of the square that is zero, in that of the map."""
+    """Side of the hidden square, as a share of the side of the map."""
 
 
 @dataclass(frozen=True)
 class Maps:
-    """Maps of the coefficients, centred and in units of deviations, (item, 1, side, side)."""
+    """Maps of the coefficients, centred and scaled, (item, 1, side, side)."""
 
     train: Tensor
     test: Tensor
     mean: Tensor
     scale: Tensor
-    """What one is, of each coefficient."""
+    """The unit of each coefficient."""
 
     def coefficients(self, maps: Tensor) -> np.ndarray:
-        """Of maps, less their mean, (item, coefficient)."""
+        """The coefficients of maps, minus their mean, (item, coefficient)."""
         return (maps * self.scale).flatten(1).numpy()
 
 
@@ -99,7 +99,7 @@ def maps_of(shapes: Shapes, options: Options) -> Maps:
 
 
 class Corrupted(Joint):
-    """Maps as pairs: x, and as its condition x with noise and a square of zeros, and a mask."""
+    """Maps as pairs: x, and as its condition x with noise and a square of zeros, and the mask."""
 
     def __init__(self, noise: float, hidden: float) -> None:
         self.noise, self.hidden = noise / DEVIATIONS, hidden
@@ -109,15 +109,15 @@ class Corrupted(Joint):
         side = x.shape[-1]
         width = max(1, round(self.hidden * side))
         top, left = ((torch.rand(len(x), 1, 1, 1) * (side - width + 1)).long() for _ in range(2))
-        place = torch.arange(side)
-        rows, columns = place[:, None] - top, place - left
+        index = torch.arange(side)
+        rows, columns = index[:, None] - top, index - left
         hidden = (rows >= 0) & (rows < width) & (columns >= 0) & (columns < width)
         noisy = (x + self.noise * torch.randn_like(x)).clamp(-1, 1)
         return x, torch.cat([torch.where(hidden, 0.0, noisy), 1.0 - 2.0 * hidden.float()], dim=1)
 
 
 def average_precision(query: np.ndarray, library: np.ndarray, of_query: np.ndarray, of_library: np.ndarray) -> np.ndarray:
-    """Of every query (item, feature): the mean precision at the places of its own class, by Euclidean distance, (item,)."""
+    """Average precision of retrieving items of the same class by Euclidean distance, for queries (item, feature): (item,)."""
     distance = np.square(query).sum(1)[:, None] + np.square(library).sum(1) - 2 * query @ library.T
     right = of_library[np.argsort(distance, axis=1)] == of_query[:, None]
     precision = np.cumsum(right, axis=1) / np.arange(1, right.shape[1] + 1)
@@ -125,7 +125,7 @@ def average_precision(query: np.ndarray, library: np.ndarray, of_query: np.ndarr
 
 
 def pictures(maps: Maps, options: Options) -> Any:
-    """Images of the solids of maps, seen from a side and from above: near points are bright."""
+    """A function for images of the solids of maps, seen from the side and above; near points are bright."""
     toward = np.array([0.6, 0.5, 0.62])
     toward /= np.linalg.norm(toward)
     across = np.cross([0.0, 0.0, 1.0], toward)
@@ -172,7 +172,7 @@ def task_of(shapes: Shapes, maps: Maps, options: Options) -> Task:
 
 
 def of_shapes(shapes: Shapes, maps: Maps, options: Options, task: Task, families: dict[str, Any]) -> dict[str, float]:
-    """Accuracies by coefficients and by the features of every encoder (`cgml_runs.classes_read`)."""
+    """Accuracies of classifiers on coefficients and on the features of every encoder (`cgml_runs.classes_read`)."""
     raw = {"coefficients": [maps.coefficients(part) for part in (maps.train, maps.test)]}
     whole = [torch.cat([part, torch.ones_like(part)], dim=1) for part in (maps.train, maps.test)]
     return classes_read(raw, whole, (shapes.train_labels, shapes.test_labels), families, options, task)

@@ -1,25 +1,26 @@
-"""cGML where everything can be looked at: y = +-4 (x, x^2, x^3), one of both at random (section 4, Figures 3, 21 and 22).
+"""cGML on a toy problem: y = +-4 (x, x^2, x^3) with a random sign (section 4, Figures 3, 21 and 22).
 
     python examples/cgml_toy.py --output cgml_toy
 
-Multilayer perceptrons for H, G and Z, z on the circle. Conditions are x in [0, 1]; of those above 0.1, where the branches part,
-200 random starts each are led by Z, and counted:
+H, G and Z are multilayer perceptrons, and z is on the circle. Conditions are x in [0, 1]. For x above 0.1, where the branches
+are separate, Z moves 200 random starts for each x, and the end points are evaluated:
 
     plus          share of end points nearer to the branch +
-    distance      mean distance from the nearer branch, in parts of the branch's range (4 sqrt 3)
+    distance      mean distance from the nearer branch, as a share of the branch's range (4 sqrt 3)
     off           share farther than 0.3 |y| from both branches
-    phantom       share nearer to zero than to half of |y|: between the branches
+    phantom       share with a norm below half of |y|, that is, between the branches
 
 The parts:
 
-* branches: with and without rho, of both ways to move z in training and several step sizes, seeds each;
-* baselines: the same networks on the absolute and on the squared error alone, and where these end;
-* uncertainty: trained on x in [0, 0.5], asked up to 1.5: the variance of y when the last z is shaken a little (Eq. 24), its
-  rank correlation with the error, and that beyond what |y|, which grows by itself, explains of both;
-* modes: y1^2 is seen with noise, so that both branches are right: shares and log evidence of annealed HMC from draws of the
-  prior and from the end points of Z, by gradients, against quadrature on the circle; and beside the posterior of z the mixture
-  sum_j exp(-beta E_j(z)) over both targets (the paper has the sum inside, exp(-beta sum_j E_j), which is a product);
-* remark: a conditional GAN with L1 beside the game, of several weights: its optimum moves towards the median.
+* branches: end points with and without rho, for both ways to move z in training, several step sizes and seeds;
+* baselines: the same networks trained with the absolute or squared error only;
+* uncertainty: training with x in [0, 0.5], prediction up to 1.5: the variance of y under small noise on the last z (Eq. 24),
+  its rank correlation with the error, and their partial rank correlation given |y|, which grows with x;
+* modes: y1^2 is observed with noise, so that both branches have posterior mass: branch shares and log evidence of annealed HMC
+  from the prior and from the end points of Z, by number of gradients, compared with quadrature on the circle; and, in addition
+  to the posterior of z, the mixture sum_j exp(-beta E_j(z)) over both targets (the paper has the sum in the exponent,
+  exp(-beta sum_j E_j), which is a product);
+* remark: a conditional GAN with an L1 term of several weights, which moves the optimum towards the median.
 
 References:
     Conditional generative modeling via learning the latent space (cGML). Anonymous, under review 2020 (sections 2 to 4,
@@ -70,27 +71,27 @@ class Options:
         *("modes", "remark"),
     )
     turning: tuple[float, ...] = (0.2, 0.3, 0.4, 0.6)
-    """First angles of z's steps."""
+    """Angles of the first step of z."""
     gradient: tuple[float, ...] = (0.06, 0.1, 0.2)
-    """What gradients of the summed error are multiplied by, as published."""
+    """Step sizes of gradient steps on the summed error, as published."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     steps: int = 3_000
     """Training steps."""
     batch: int = 256
     starts: int = 200
     noise: float = 0.1
-    """Of what is seen of y1^2."""
+    """Standard deviation of the noise on y1^2."""
     temperatures: tuple[int, ...] = (5, 10, 20, 40, 80)
     chains: int = 64
     runs: int = 8
-    """Of each annealing."""
+    """Runs of each annealing."""
     widen: tuple[float, ...] = (1.0, 3.0, 10.0)
-    """Kernels around the end points are so many times as wide as fits them best."""
+    """Widths of the kernels around the end points, as multiples of the best-fitting width."""
     weights: tuple[float, ...] = (0.0, 0.1, 1.0, 10.0)
-    """Of L1 beside the game."""
+    """Weights of the L1 term of the GAN."""
     threads: int = 1
     output: Path = Path("cgml_toy")
-    """Writes OUTPUT.json and a picture of each part."""
+    """Output path: writes OUTPUT.json and an image for most parts."""
 
 
 # ------------------------------------------------------------------------------------------------------- networks, data
@@ -123,7 +124,7 @@ class Network(nn.Module):
 
 
 class Critic(nn.Module):
-    """Of pairs."""
+    """A critic of pairs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,7 +145,7 @@ def branch(x: Tensor) -> Tensor:
 
 
 def pairs(seed: int, greatest: float = 1.0, count: int = 20_000) -> list[Tensor]:
-    """y and x."""
+    """Pairs of y and x, as a list of two tensors."""
     generator = torch.Generator().manual_seed(seed + 100)
     x = greatest * torch.rand(count, 1, generator=generator)
     sign = torch.where(torch.rand(count, 1, generator=generator) < 0.5, -1.0, 1.0)
@@ -177,7 +178,7 @@ def cgml(moves: Any, step_size: float, seed: int) -> CGML:
 
 @torch.no_grad()
 def counted(made: Tensor, y: Tensor) -> dict[str, float]:
-    """Of what was made where the branch + has y, (item, 3) each."""
+    """The measures of generated y, given the y of the branch +, (item, 3) each."""
     to_plus, to_minus, size = (made - y).norm(dim=1), (made + y).norm(dim=1), y.norm(dim=1)
     nearer = torch.minimum(to_plus, to_minus)
     return {
@@ -226,7 +227,7 @@ def branches(options: Options) -> dict[str, Any]:
 
 
 class Watch:
-    """Keeps the costs by training step."""
+    """Stores the costs by training step."""
 
     def __init__(self, kept: dict[int, Tensor]) -> None:
         self.kept = kept
@@ -253,7 +254,7 @@ def costs(family: Any) -> Tensor:
 
 
 def baselines(options: Options) -> dict[str, Any]:
-    """Where the absolute and the squared error alone end, seed by seed: mean and spread of y1 over x and z."""
+    """Training with the absolute or squared error only, for each seed: mean and spread of y1 over x and z."""
     x = torch.linspace(0.1, 1.0, 46)[1:, None]
     rows = []
     for name in ("absolute", "squared"):
@@ -269,13 +270,13 @@ def baselines(options: Options) -> dict[str, Any]:
             share = made[..., 0] / (4 * x)  # 1 on the branch +, -1 on the branch -
             rows.append({"error": name, "seed": seed, "mean": float(share.mean()), "sd_over_x": float(share.mean(1).std())})
             rows[-1] |= {"sd_over_z": float(share.std(1).mean())}
-            said = ", ".join(f"{key} {rows[-1][key]:+.4f}" for key in ("mean", "sd_over_x", "sd_over_z"))
-            print(f"{name} error alone, seed {seed}: y1 / 4x {said}", flush=True)
+            shown = ", ".join(f"{key} {rows[-1][key]:+.4f}" for key in ("mean", "sd_over_x", "sd_over_z"))
+            print(f"{name} error only, seed {seed}: y1 / 4x {shown}", flush=True)
     return {"baselines": rows}
 
 
 class _Squared(Regression):
-    """On the squared error."""
+    """Regression with the squared error."""
 
     def step(self, batch: Any, update: Any, iteration: int) -> None:
         y, x = batch
@@ -318,7 +319,7 @@ def spearman(a: Tensor, b: Tensor) -> float:
 
 
 def partial(a: Tensor, b: Tensor, given: Tensor) -> float:
-    """The rank correlation of a and b beyond that of both with ``given``."""
+    """The partial rank correlation of a and b, given ``given``."""
     ab, ac, bc = spearman(a, b), spearman(a, given), spearman(b, given)
     return (ab - ac * bc) / math.sqrt(max(1e-12, (1 - ac**2) * (1 - bc**2)))
 
@@ -349,8 +350,8 @@ def modes(options: Options) -> dict[str, Any]:
             row = {"start": start, "gradients": 5 * count, **annealed(family, seen, exact, share, factor, count, options)}
             rows.append(row)
             print(
-                f"{start:>24}: {row['gradients']:4} gradients a chain, log evidence off by {row['rmse']:.3f}, share of + by"
-                f" {row['rmse_of_share']:.3f}",
+                f"{start:>24}: {row['gradients']:4} gradients per chain, error of the log evidence {row['rmse']:.3f}, of the"
+                f" share of + {row['rmse_of_share']:.3f}",
                 flush=True,
             )
     return {"modes": {**record, "rows": rows}}
@@ -360,7 +361,7 @@ def annealed(
     family: Any, seen: Any, exact: Tensor, share: Tensor, factor: float | None, count: int, options: Options
 ) -> dict[str, float]:
     """Errors of the log evidence and of the share of the branch + over runs and items, from the prior or from end points."""
-    errors, apart = [], []
+    errors, share_errors = [], []
     for run in range(options.runs):
         initial = None if factor is None else EndpointGuide(family.descent, seen, widen=factor, seed=run).start()
         counts: dict[str, Any] = {"num_warmup": count, "num_samples": 1, "num_chains": options.chains, "progress": False}
@@ -369,14 +370,15 @@ def annealed(
         errors.append(np.logaddexp.reduce(log_evidence, axis=0) - math.log(len(log_evidence)) - exact.numpy())
         z = found["posterior"]["z"].values[:, -1]
         y1 = seen.decode(z.reshape(-1, 2))[:, 0].reshape(len(z), -1)
-        apart.append((y1 > 0).mean(0) - share.numpy())
-    return {"rmse": float(np.sqrt(np.mean(np.square(errors)))), "rmse_of_share": float(np.sqrt(np.mean(np.square(apart))))}
+        share_errors.append((y1 > 0).mean(0) - share.numpy())
+    root_mean_square = {"rmse": errors, "rmse_of_share": share_errors}
+    return {name: float(np.sqrt(np.mean(np.square(values)))) for name, values in root_mean_square.items()}
 
 
 @torch.no_grad()
 def on_the_circle(generator: Any, x: Tensor, noise: float) -> tuple[Tensor, Tensor, Tensor]:
-    """By quadrature over the angle of z: the log evidence of y1^2, the posterior share of the branch +, and that of the mixture
-    sum_j exp(-beta E_j) with beta = 1 / noise."""
+    """By quadrature over the angle of z: the log evidence of y1^2, the posterior share of the branch +, and its share under the
+    mixture sum_j exp(-beta E_j) with beta = 1 / noise."""
     angle = torch.linspace(0, 2 * math.pi, 20_001)[:-1]
     z = torch.stack([angle.cos(), angle.sin()], dim=1)
     evidence, share, mixture = [], [], []
@@ -403,8 +405,8 @@ def remark(options: Options) -> dict[str, Any]:
         size = (made[:, 0] / (4 * grid[:, 0])).abs().mean()
         rows.append({"weight": weight, **counted(made, branch(grid)), "y1_over_4x": float(size)})
         shown[f"{weight:g}"] = (grid[:, 0], made[:, 0])
-        said = ", ".join(f"{key} {value:.3f}" for key, value in rows[-1].items() if key != "weight")
-        print(f"GAN with L1 of weight {weight:g}: {said}", flush=True)
+        line = ", ".join(f"{key} {value:.3f}" for key, value in rows[-1].items() if key != "weight")
+        print(f"GAN with L1 of weight {weight:g}: {line}", flush=True)
     picture_of_remark(shown, options)
     return {"remark": rows}
 
@@ -413,8 +415,8 @@ def remark(options: Options) -> dict[str, Any]:
 
 
 def picture_of_branches(shown: dict[str, Any], options: Options) -> None:
-    """A row for each setting: where starts end with rho and without, rho over x and the angle of z, and the cost of the branch
-    + after every third of the training."""
+    """Draw a row for each setting: end points with rho and without, rho over x and the angle of z, and the cost of the branch +
+    after every third of the training."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 2.0 * len(shown)), layout="constrained")

@@ -1,10 +1,10 @@
-"""cGML from one kind of image to another: label maps to facades, edges and sketches to faces (section 5.3.1, Figures 12 to 17).
+"""Image translation with cGML: label maps to facades, edges and sketches to faces (section 5.3.1, Figures 12 to 17).
 
     python examples/cgml_translation.py --task labels --data data/facades --output cgml_labels
     python examples/cgml_translation.py --task sketch --data data/olivetti/olivetti_faces.npz --output cgml_sketch
 
-Edges and sketches are made of the images. Given a condition alone the posterior of z is its prior: the row of random draws.
-What the table and its other rows are stands in `cgml_runs`; diversity is the paper's measure (Figure 15).
+Edges and sketches are computed from the images. Given the condition alone, the posterior of z is its prior: the row "random".
+`cgml_runs` describes the table and the other rows; diversity is the paper's measure (Figure 15).
 
 References:
     Conditional generative modeling via learning the latent space (cGML). Anonymous, under review 2020 (section 5.3.1, appendix
@@ -31,21 +31,25 @@ from cogen.models.training.preparation import Alike, as_floats
 @dataclass
 class Options(Common):
     families: tuple[str, ...] = ("cgml", "l1", "pix2pix")
-    """cgml, l1, pix2pix; NAME@RATE for another learning rate."""
+    """Methods: cgml, l1, pix2pix; NAME@RATE sets the learning rate."""
     latent_dim: int = 16
     task: Literal["labels", "sketch", "edges"] = "labels"
-    """Labels are the right half of every picture."""
+    """Conditions: the label maps in the right halves of the images, or sketches or edges of the images."""
     data: str = "data/facades"
     folder: Path | None = None
-    """Where the files of a known data set lie; default data/NAME."""
+    """Folder of a known data set; default data/NAME."""
     size: int | None = 64
     first: int = 0
-    """Of the test images that are judged."""
+    """First test image that is scored."""
     count: int = 100
 
 
 def task_of(options: Options) -> Task:
-    """Raises OSError and ValueError for what cannot be read."""
+    """The training and test data.
+
+    :raises OSError: for data that cannot be read.
+    :raises ValueError: for invalid options.
+    """
     if options.task == "labels":
         data = load_pairs(options.data, size=options.size)
     else:

@@ -1,8 +1,8 @@
-"""The methods that `image_completion.py` compares: each takes what is seen of some images, and gives draws of the rest.
+"""The methods that `image_completion.py` compares: each draws completions, given the seen parts of images.
 
-A method is a function of a `Task` that yields its rows, (name, `Answer`) each; `METHODS` lists them in the order of the tables.
-"Gradients" below are those of one image: all methods that follow gradients have as many as annealed HMC has, ``chains`` times
-(warmup + samples) times ``leapfrog``, but for ensembles that are stopped early.
+A method is a function of a `Task` that yields rows (name, `Answer`); `METHODS` lists them in the order of the tables.
+"Gradients" are counted per image: all gradient-based methods use as many as annealed HMC, ``chains`` times (warmup + samples)
+times ``leapfrog``, except ensembles that are stopped early.
 
 References:
     Fang, Schwing. Co-generation with GANs using AIS based HMC. NeurIPS 2019 (section 4: descents, the best of 5,000 starts).
@@ -40,20 +40,20 @@ ANNEALED = "annealed HMC"
 GUIDED = "annealed HMC from the guide"
 
 TREE_DEPTH = 4
-"""Of NUTS: a transition has at most 2^4 - 1 gradients, so that the number of transitions bounds their sum."""
+"""Of NUTS: a transition has at most 2^4 - 1 gradients, which bounds their total number."""
 
 STARTS_AT_ONCE = 50
-"""A batch of descents: as fast for each as larger ones, or faster."""
+"""Batch size of descents; larger batches are not faster."""
 
 GUIDE_DRAWS = 1_000
-"""Of each image, which importance weights choose from."""
+"""Draws of the guide per image, from which draws are picked by importance weights."""
 
 KERNEL_NEIGHBOURS = (2, 4, 8, 16, 32, 64)
 KERNEL_WIDTHS = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, np.inf)
-"""What is tried for k and h; h in units of the mean square over the seen pixels."""
+"""Candidates for k and h; h in units of the mean square over the seen pixels."""
 
 KERNEL_DRAWS = 32
-"""Drawn with replacement."""
+"""Number of draws with replacement."""
 
 TINY = 1e-12
 """Added to a weight before its logarithm."""
@@ -64,29 +64,29 @@ class Settings:
     """Settings of the methods."""
 
     chains: int = 32
-    """Chains of annealed HMC, Langevin and NUTS, draws of the others, and n, the number of starts of gradient descent."""
+    """Chains of annealed HMC, Langevin and NUTS, draws of the other methods, and starts of gradient descent."""
     warmup: int = 300
     samples: int = 20
     leapfrog: int = 10
     temperatures: tuple[int, ...] = ()
-    """Of annealed HMC from the guide; the default is what was tuned."""
+    """Temperatures of annealed HMC from the guide; default the tuned number."""
     independent: bool = False
-    """Every chain counts the same, and none is resampled: the annealing is a warm-up. The scores are then those of independent
-    draws, which pairs of a few populations are not when these collapse."""
+    """Use independent, equally weighted chains without resampling, so that the annealing is a warm-up. The scores are then
+    those of independent draws, also where few populations would be left."""
     exponents: tuple[float, ...] = (1.0,)
-    """Exponents of a learned likelihood. The first is what the others are compared with."""
+    """Exponents of a learned likelihood; the others are compared with the first."""
     steps: tuple[int, ...] = ()
-    """Steps of the ensembles of descents and of MAP; the default is as many as annealed HMC has gradients for each chain."""
+    """Steps of the ensembles of descents and of MAP; default the number of gradients per chain of annealed HMC."""
     neighbours: tuple[int, ...] = ()
-    """How many nearest training images; they need --images."""
+    """Numbers of nearest training images; requires --images."""
     starts: int | None = None
-    """The best of so many starts (the paper: 5,000), whatever that costs."""
+    """Number of starts, of which the best is used (5,000 in the paper); its cost is not limited."""
     starts_steps: int | None = None
-    """Steps of each of these; default those of the first ensemble."""
+    """Steps of each of these starts; default those of the first ensemble."""
     starts_count: int | None = None
-    """So many images for the best of all starts; default all."""
+    """Number of images for the best of all starts; default all."""
     direct: Path | None = None
-    """Weights of `arbitrary_conditioning.py`."""
+    """Weights written by `arbitrary_conditioning.py`."""
     seed: int = 0
 
     @property
@@ -95,28 +95,28 @@ class Settings:
 
     @property
     def gradients(self) -> int:
-        """For an image."""
+        """Gradients per image."""
         return self.chains * self.gradients_per_chain
 
 
 class Task(NamedTuple):
-    """What is seen of some images, and what a method may use."""
+    """The model of the seen parts of some images, and the inputs of the methods."""
 
     seen: CoGenerator
-    """Conditioned on its one view, "seen"."""
+    """Conditioned on its single view, "seen"."""
     settings: Settings
     noise: Any = None
-    """Of the predictive: a scale, or a learned noise; None where the truth has none."""
+    """Predictive noise: a scale, or a learned noise; None if the truth has no noise."""
     with_exponent: Callable[[float], CoGenerator] | None = None
-    """The same with a power likelihood; None where the noise is not learned."""
+    """The same model with a power likelihood; None if the noise is not learned."""
     training: np.ndarray | None = None
-    """Images (item, *event) to look for neighbours in."""
+    """Training images (item, *event), among which neighbours are searched."""
     tuning: np.ndarray | None = None
-    """Images for choices that are made here."""
+    """Images for choosing the settings of a method."""
     guide: FlowGuide | None = None
-    """Of what is seen; None where none lies beside the generator."""
+    """Guide of the view; None if the generator has none."""
     tuned: Tuned | None = None
-    """What `cogen tune` found for such a view."""
+    """Settings that `cogen tune` found for the view."""
 
     @property
     def view(self) -> views.View:
@@ -124,12 +124,12 @@ class Task(NamedTuple):
 
     @property
     def value(self) -> np.ndarray:
-        """What is seen, (item, *shape)."""
+        """The observed data, (item, *shape)."""
         return self.seen.item_data["seen"]["value"]
 
     @property
     def mask(self) -> np.ndarray | None:
-        """Where, (*event) or (item, *event); None for a thumbnail."""
+        """The mask, True = seen, (*event) or (item, *event); None for a thumbnail."""
         return None if self.view.mask is None else self.view.mask.numpy()
 
     def infer(self, kernel: Any, warmup: int, samples: int = 1, chains: int | None = None, **options: Any) -> Any:
@@ -139,21 +139,21 @@ class Task(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a method gives: draws of x, their weights, and what they cost."""
+    """The result of a method: draws of x, their weights and their cost."""
 
-    x: np.ndarray  # (chain, draw, item, channel, height, width); the first items where they are fewer than the task has
+    x: np.ndarray  # (chain, draw, item, channel, height, width); the first items, if fewer than the task has
     gradient_evaluations: float = 0.0
     is_sample: bool = False
-    """Whether the draws are a sample of the method's answer, as those of a posterior; otherwise they are the whole answer."""
+    """Whether the draws are a sample of a distribution, such as a posterior; otherwise they are the whole distribution."""
     noise: Any = None
-    """Of the predictive, as in `Task`; the draws are of observations where there is none."""
+    """Predictive noise, as in `Task`; None if the draws are of observations."""
     log_weight: np.ndarray | None = None
     group: np.ndarray | None = None
     seconds: float = 0.0
-    """Without compilation."""
+    """Time without compilation."""
     compile_seconds: float = 0.0
     chosen: dict[str, Any] | None = None
-    """Settings that the method chose itself."""
+    """Settings that the method chose."""
 
 
 def decoded(seen: CoGenerator, z: np.ndarray) -> np.ndarray:
@@ -162,7 +162,7 @@ def decoded(seen: CoGenerator, z: np.ndarray) -> np.ndarray:
 
 
 def answer_of(task: Task, posterior: Any, gradients: float, z: np.ndarray | None = None, **more: Any) -> Answer:
-    """The draws of a run (or these of z), a sample unless told otherwise, and its seconds."""
+    """The draws of a run (or of ``z``), by default as a sample, and its time."""
     run = posterior["posterior"].attrs
     x = decoded(task.seen, posterior["posterior"]["z"].values if z is None else z)
     options = {"is_sample": True, "noise": task.noise, "compile_seconds": run["compile_seconds"]} | more
@@ -175,11 +175,11 @@ Rows = Iterator[tuple[str, Answer]]
 
 
 def guided(task: Task) -> Rows:
-    """Annealed HMC from the guide as `cogen tune` left it: frozen step sizes, as many temperatures as it takes on simulated
-    images, or as many as ``--temperatures`` says."""
+    """Annealed HMC from the guide with the step sizes and the number of temperatures found by `cogen tune`, or the numbers of
+    temperatures in ``--temperatures``."""
     s, tuned = task.settings, task.tuned
     if task.guide is None or tuned is None or not tuned.guided:
-        raise SystemExit("--methods guided: the generator has no guide, or this view was not tuned with it")
+        raise SystemExit("--methods guided: the generator has no guide, or this view was not tuned with it (cogen tune)")
     for temperatures in s.temperatures or (tuned.temperatures,):
         kernel = AnnealedHMC(initial=task.guide.start(), resample_threshold=0, weighted=False, **tuned.annealing())
         name = GUIDED if temperatures == (s.temperatures or (tuned.temperatures,))[0] else f"{GUIDED}, {temperatures}"
@@ -188,7 +188,7 @@ def guided(task: Task) -> Rows:
 
 
 def guide_alone(task: Task) -> Rows:
-    """Draws of the guide, and the same many out of `GUIDE_DRAWS` by their importance weights."""
+    """Draws of the guide, and as many picked from `GUIDE_DRAWS` by importance weights."""
     if task.guide is None:
         raise SystemExit("--methods guide: the generator has no guide")
     s, started = task.settings, time.perf_counter()
@@ -209,7 +209,7 @@ def guide_alone(task: Task) -> Rows:
 
 
 def annealed(task: Task) -> Rows:
-    """Annealed HMC, by each exponent of the likelihood."""
+    """Annealed HMC, for each exponent of the likelihood."""
     s = task.settings
     equal: dict[str, Any] = {"resample_threshold": 0, "weighted": False} if s.independent else {}
     for exponent in s.exponents[: 1 if task.with_exponent is None else None]:
@@ -223,7 +223,7 @@ def annealed(task: Task) -> Rows:
 
 
 def ensembles(task: Task, prior: bool) -> Rows:
-    """The end points of as many descents as there are chains, on -log p(y | z) or, with the prior, to as many modes."""
+    """The end points of one descent per chain on -log p(y | z) or, with the prior, on -log p(z, y) (MAP)."""
     s = task.settings
     for steps in s.steps or (s.gradients_per_chain,):
         posterior = task.infer(GradientDescent(prior=prior), steps - 1)
@@ -231,8 +231,8 @@ def ensembles(task: Task, prior: bool) -> Rows:
 
 
 def points(task: Task) -> Rows:
-    """The best of the ensemble by the error of the seen part; one descent of as many steps as annealed HMC makes transitions,
-    and one with all its gradients. Points: their CRPS is the absolute error."""
+    """Point estimates, whose CRPS is the absolute error: the best of the ensemble by the error of the seen part; one descent
+    with as many steps as annealed HMC has transitions, and one with all its gradients."""
     s = task.settings
     ensemble = task.infer(GradientDescent(), s.gradients_per_chain - 1)
     z = ensemble["posterior"]["z"].values
@@ -245,7 +245,7 @@ def points(task: Task) -> Rows:
 
 
 def best_of_starts(task: Task) -> Rows:
-    """The best of very many starts by the error of the seen part, of a few images."""
+    """The best of many starts by the error of the seen part, for a few images."""
     s = task.settings
     steps = s.starts_steps or (s.steps or (s.gradients_per_chain,))[0]
     groups = -(-s.starts // STARTS_AT_ONCE)
@@ -262,7 +262,7 @@ def best_of_starts(task: Task) -> Rows:
 
 
 class Shifted(nn.Module):
-    """G(centre + z): where z is standard normal, the latent centre + z has the prior Normal(centre, I)."""
+    """G(centre + z): for standard normal z, the latent centre + z has the prior Normal(centre, I)."""
 
     def __init__(self, generator: nn.Module) -> None:
         super().__init__()
@@ -274,12 +274,12 @@ class Shifted(nn.Module):
 
 
 def randomised_map(task: Task) -> Rows:
-    """Each chain descends on a posterior of its own: the data moved by the noise, the prior's mean drawn from the prior.
+    """Each chain minimizes a randomised objective: the data plus noise, and a prior whose mean is drawn from the prior.
 
         argmin_z  -log p(y_j | z) + |z - c_j|^2 / 2,    y_j = y + noise,    c_j ~ Normal(0, I),  from z = c_j
 
-    A pixel that is cut at black or white is moved from where a MAP estimate has it beyond the end: half of the gradients go
-    there when the noise is a learned one.
+    For pixels that are censored at black or white, noise is added to the value beyond the end of the range in a MAP estimate,
+    which takes half of the gradients if the noise is learned.
     """
     s, items = task.settings, len(task.value)
     random = np.random.default_rng(s.seed)
@@ -316,10 +316,10 @@ def randomised_map(task: Task) -> Rows:
 
 
 def variational(task: Task) -> Rows:
-    """A mean-field Gaussian fitted to each image, with as many draws of it in every step as there are chains.
+    """A mean-field Gaussian fitted to each image, with one draw per chain in every step.
 
-    The rate and the start were chosen by the bound on eight simulated digits (.03 from the prior's median; .01 and .1, and a
-    start at random, are lower).
+    The learning rate and the start were chosen by the bound on eight simulated digits: .03 and the prior's median (rates of .01
+    and .1, and a random start, give lower bounds).
     """
     s = task.settings
     guide = partial(AutoNormal, init_loc_fn=init_to_median, init_scale=0.5)
@@ -335,7 +335,7 @@ def langevin(task: Task) -> Rows:
 
 
 def nuts(task: Task) -> Rows:
-    """NumPyro's NUTS from draws of the prior, as many transitions as the gradients allow at its largest tree."""
+    """NumPyro's NUTS from draws of the prior, with as many transitions as the gradients allow for the largest trees."""
     s = task.settings
     transitions = max(s.samples + 1, s.gradients_per_chain // (2**TREE_DEPTH - 1))
     kernel = partial(NUTS, max_tree_depth=TREE_DEPTH, init_strategy=init_to_sample)
@@ -344,12 +344,12 @@ def nuts(task: Task) -> Rows:
     yield "NUTS", answer_of(task, posterior, made)
 
 
-# --- by looking ----------------------------------------------------------------------------------------------------
+# --- by neighbours -------------------------------------------------------------------------------------------------
 
 
 def nearest(view: views.View, seen: np.ndarray, training: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest training images by what the view shows, the nearest first: indices (item, neighbour), and distances, the mean
-    square difference of a seen pixel."""
+    """The nearest training images by the seen part, nearest first: indices (item, neighbour), and distances (mean squared
+    difference of the seen pixels)."""
     shown = np.concatenate([view(torch.from_numpy(part)).numpy() for part in np.array_split(training, 20)])
     mask = np.broadcast_to(True if view.mask is None else view.mask.numpy(), shown.shape[1:])
     of_training, of_seen = shown[:, mask], seen[:, mask]
@@ -359,7 +359,7 @@ def nearest(view: views.View, seen: np.ndarray, training: np.ndarray, count: int
 
 
 def neighbours(task: Task) -> Rows:
-    """The k nearest training images, scored as a sample of k."""
+    """The k nearest training images, scored as a sample of size k."""
     started = time.perf_counter()
     found, _ = nearest(task.view, task.value, task.training, max(task.settings.neighbours))
     seconds = time.perf_counter() - started
@@ -369,13 +369,13 @@ def neighbours(task: Task) -> Rows:
 
 
 def kernel_weights(distance: np.ndarray, width: float) -> np.ndarray:
-    """exp(-d / h), normalised: distances (item, neighbour), the nearest first."""
+    """Normalised weights exp(-d / h) of distances (item, neighbour), nearest first."""
     weight = np.exp(-(distance - distance[:, :1]) / width)
     return weight / weight.sum(axis=1, keepdims=True)
 
 
 def drawn_by(weight: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Which neighbours, (draw, item), independently and with replacement, by weights (item, neighbour)."""
+    """Indices of neighbours, (draw, item), drawn independently with replacement by weights (item, neighbour)."""
     uniform = np.random.default_rng(seed).random((count, len(weight), 1))
     return (uniform > weight.cumsum(axis=1)[:, :-1]).sum(axis=2)
 
@@ -385,9 +385,9 @@ def tuned_kernel(
 ) -> dict[bool, dict[str, Any]]:
     """k and h with the least CRPS of images (item, *event) among `KERNEL_NEIGHBOURS` and `KERNEL_WIDTHS`, with this CRPS.
 
-    Under True where the weighted neighbours are scored as a sample, under False where they are the whole distribution. For
-    the first, the mean of the effective numbers 1 / sum w^2 is at least that of the two nearest images: a fair score makes
-    much of little when one image has all the weight.
+    The key True is for weighted neighbours scored as a sample, False for neighbours that are the whole distribution. For the
+    first, the mean effective number 1 / sum w^2 must be at least 2, since the fair score is unreliable if one image has nearly
+    all the weight.
     """
     found, distance = nearest(view, view(torch.from_numpy(images)).numpy(), training, max(KERNEL_NEIGHBOURS))
     best: dict[bool, dict[str, Any]] = {}
@@ -406,11 +406,11 @@ def tuned_kernel(
 
 
 def kernel_neighbours(task: Task) -> Rows:
-    """The k nearest training images by weights exp(-d / h), in two ways.
+    """The k nearest training images with weights exp(-d / h), in two ways.
 
-    Scored as a weighted sample, as the rows of k nearest images are scored as a sample: kind to few neighbours, and the same as
-    these rows where h is infinite. And independent draws by these weights, with replacement: a sample indeed, of the weighted
-    neighbours, so that fair scores estimate the score of that distribution, whatever the number of draws.
+    First, scored as a weighted sample, as the rows of k nearest images are: this favours few neighbours, and equals these rows
+    if h is infinite. Second, independent draws by these weights with replacement, so that fair scores estimate the score of the
+    distribution of weighted neighbours for any number of draws.
     """
     hidden = None if task.mask is None else ~task.mask
     tuned = tuned_kernel(task.view, task.tuning, task.training, hidden)
@@ -436,7 +436,7 @@ def kernel_neighbours(task: Task) -> Rows:
 
 
 def direct(task: Task) -> Rows:
-    """A network that was trained to complete images, whatever is hidden: `arbitrary_conditioning.py`."""
+    """A network trained to complete images with any mask: `arbitrary_conditioning.py`."""
     s = task.settings
     model, record = load_direct(s.direct)
     if model.event_shape != task.seen.event_shape:
@@ -455,7 +455,7 @@ def direct(task: Task) -> Rows:
 
 
 def prior(task: Task) -> Rows:
-    """Draws that have not looked."""
+    """Draws of the prior, which ignore the data."""
     s, started = task.settings, time.perf_counter()
     z = np.random.default_rng(s.seed).standard_normal((s.chains, 1, len(task.value), task.seen.latent_dim))
     answer = Answer(decoded(task.seen, z), is_sample=True, noise=task.noise)
@@ -479,4 +479,4 @@ METHODS: dict[str, Callable[[Task], Rows]] = {
     "kernel": kernel_neighbours,
     "prior": prior,
 }
-"""By their names on the command line, in the order of the rows."""
+"""The methods by their names on the command line, in the order of the rows."""

@@ -1,4 +1,4 @@
-"""Cooperative networks beside a conditional GAN, classes to images: figures 5 to 8 and tables 1 and 2 of the CCoopNets paper.
+"""Compare cooperative networks with a conditional GAN, from classes to images (CCoopNets: Figures 5 to 8, Tables 1 and 2).
 
     python examples/coopnets_digits.py --folder data/mnist --output coopnets_digits
     python examples/coopnets_digits.py --data fashion-mnist --classifier fashion_classifier --output coopnets_fashion
@@ -6,20 +6,20 @@
     python examples/coopnets_digits.py --families --plain gan glo glf coopnets --output plain      without a class (Table 1)
     python examples/coopnets_digits.py --report one.json another.json --output both           one table of several files
 
-Every run is one training from one seed: the cooperative pair with so many Langevin steps, or the GAN with the same initializer
-as its generator, and the solver's network as its critic. `--plain` adds families of `cogen train` that make images without a
-class, each with its own recipe. Runs of one call have the same processor time (`--minutes`): what a
-step of each costs is measured first, in turns, and the number of steps follows.
+Every run is one training with one seed: the cooperative pair with a number of Langevin steps, or the GAN with the initializer
+as its generator and the solver's network as its critic. `--plain` adds families of `cogen train` without classes, each with its
+own recipe. All runs of a call have the same processor time (`--minutes`): the cost of a step of each is measured first, in
+alternation, and determines the number of steps.
 
-The measures, of 10,000 samples with classes in equal shares against 10,000 test images, by the features of a shipped
+The measures compare 10,000 samples, with equal shares of the classes, with 10,000 test images, by the features of a shipped
 classifier:
 
-    frechet      squared Frechet distance (Heusel et al. 2017, equation 6; our features: the paper has Inception's)
-    read         share of the samples that the classifier reads as their class
-    recall       share of the test images within the neighbourhoods of the samples of their class: among 1,000 of each, an image
-                 counts that lies no farther from a sample than this sample's third neighbour (Kynkaanniemi et al. 2019)
+    frechet      squared Frechet distance (Heusel et al. 2017, equation 6; with our features, not Inception's as in the paper)
+    read         share of the samples that the classifier assigns to their class
+    recall       share of the test images in the neighbourhoods of samples of their class: with 1,000 of each, those at most as
+                 far from some sample as this sample's third neighbour (Kynkaanniemi et al. 2019)
 
-for what the initializer makes and for what the solver makes of it; the row "real" has as many training images for samples.
+They are computed for samples of the initializer and of the solver; the row "real" uses training images as samples.
 
 References:
     Xie, Zheng, Fang, Zhu, Wu. Cooperative training of fast thinking initializer and slow thinking solver for conditional
@@ -64,51 +64,51 @@ PAPER = {
     "mnist": {"coopnets": 4.50, "cgan": 5.91, "gan": 4.54, "glo": 49.60, "glf": 5.80},
     "fashion-mnist": {"coopnets": 8.20, "cgan": 11.92, "gan": 8.22, "glo": 57.70, "glf": 10.30},
 }
-"""Table 1, on Inception's features."""
+"""The paper's Table 1, with Inception features."""
 
 
 @dataclass
 class Options:
     data: str = "mnist"
-    """What `cogen train --data` takes, with labels."""
+    """Labelled data, as for `cogen train --data`."""
     folder: Path | None = None
-    """Where its files lie; default data/NAME."""
+    """Folder of the data; default data/NAME."""
     classifier: str = "mnist_classifier"
-    """Judges the samples."""
+    """Classifier whose features and classes are used for the measures."""
     families: tuple[Literal["coopnets", "cgan"], ...] = ("coopnets", "cgan")
     recipe: Literal["ours", "published"] = "ours"
-    """The paper's networks and constants, or those of `cogen train ccoopnets`."""
+    """Networks and constants of `cogen train ccoopnets` (ours), or of the paper."""
     langevin: tuple[int, ...] = (1, 4, 16, 32)
-    """Steps of the solver, one run of each (l in Figure 8)."""
+    """Steps of the solver; one run each (l in Figure 8)."""
     learning_rate: float = 4e-3
-    """Of our initializer and its solver."""
+    """Learning rate of the initializer and solver of our recipe."""
     plain: tuple[str, ...] = ()
-    """Families of `cogen train` without a class, beside these."""
+    """Additional families of `cogen train` without classes."""
     gan_rate: float = 2e-3
-    """Of the GAN's generator and critic."""
+    """Learning rate of the GAN's generator and critic."""
     gan_gamma: float = 3.0
-    """Of its R1."""
+    """Weight of the GAN's R1."""
     latent_dim: tuple[int, ...] = (128,)
-    """Sizes of z, one run of each (d in Figure 8)."""
+    """Sizes of z; one run each (d in Figure 8)."""
     seeds: tuple[int, ...] = (0,)
     minutes: float = 4.0
-    """Of the processor, for each training; 0 for as many epochs as the recipe has."""
+    """Processor time of each training; 0 for the recipe's number of epochs."""
     timed: int = 8
-    """Steps of a turn in which the cost of a step is measured."""
+    """Steps per turn for measuring the cost of a step."""
     batch: int | None = None
-    """Default that of the recipe."""
+    """Batch size; default that of the recipe."""
     average: float = 0.999
-    """Decay of the moving average of our initializers and of the GAN's generator, which is what is measured; 0 for none."""
+    """Decay of the moving average of our recipe's initializer and of the GAN's generator, which are measured; 0 for none."""
     samples: int = 10_000
     points: int = 4
-    """Measured on the way, the end included."""
+    """Number of times the samples are measured during training, including the end."""
     pictures: int = 10
-    """Samples of each class in the picture."""
+    """Samples of each class in the image."""
     threads: int = 1
     report: tuple[Path, ...] = ()
-    """Files of earlier calls: nothing is trained, and the table is made of these."""
+    """Files of earlier calls: make the table from these, without training."""
     output: Path = Path("coopnets_digits")
-    """Writes OUTPUT.json and OUTPUT.png."""
+    """Output path: writes OUTPUT.json and OUTPUT.png."""
 
 
 # ------------------------------------------------------------------------------------------------------- families
@@ -144,7 +144,8 @@ def cases(options: Options) -> list[Case]:
 
 
 def build(case: Case, options: Options, data: ImageData) -> tuple[Recipe, Family]:
-    """The recipe of a cooperative pair, and the pair or the GAN with its networks; without classes, the family of that name."""
+    """The recipe of the cooperative pair, and the pair, or the GAN with its networks; without classes, the family's own recipe
+    and the family."""
     shape = tuple(data.train.shape[1:])
     if not case.classes:
         own = recipe(case.family, Kind.IMAGES)
@@ -159,7 +160,7 @@ def build(case: Case, options: Options, data: ImageData) -> tuple[Recipe, Family
     pair = made.family(sizes, learning_rate=rate, steps=max(1, case.langevin))
     if case.family == "coopnets":
         return made, pair
-    # R1 on every eighth step is what the library's own conditional GAN has.
+    # R1 on every eighth step, as in the library's conditional GAN.
     game = NonSaturating(options.gan_gamma, 8)
     return made, GAN(pair.generator, pair.energy, case.latent_dim, game, learning_rate=options.gan_rate)
 
@@ -171,7 +172,7 @@ def batches(case: Case, made: Recipe, options: Options, data: ImageData) -> tupl
 
 
 def costs(options: Options, data: ImageData) -> dict[Case, float]:
-    """Processor seconds of a step of each case."""
+    """Processor seconds per step of each case."""
     running = {}
     for case in cases(replace(options, seeds=options.seeds[:1])):
         made, family = build(case, options, data)
@@ -186,20 +187,20 @@ def costs(options: Options, data: ImageData) -> dict[Case, float]:
 
 
 class Judge:
-    """Measures of samples with their classes, against test images."""
+    """Compares samples with test images."""
 
     def __init__(self, name: str, data: ImageData, count: int) -> None:
         self.network: Any = load_classifier(name)
         if self.network.config.event_shape != data.test.shape[1:]:
             raise ValueError(
-                f"{name} judges images of shape {self.network.config.event_shape}, and these have {data.test.shape[1:]}: give"
-                " a --classifier of them"
+                f"{name} classifies images of shape {self.network.config.event_shape}, and these have {data.test.shape[1:]}:"
+                " give a --classifier for them"
             )
         self.labels, self.classes = data.test_labels[:count], data.num_classes
         self.features = outputs(self.network.features, as_floats(torch.from_numpy(data.test[:count])))
 
     def __call__(self, x: Tensor, label: Tensor | None) -> dict[str, float]:
-        """Of samples (item, *event) in [-1, 1] and their classes (item,); without these, the distance alone."""
+        """The measures of samples (item, *event) in [-1, 1] and their classes (item,); without classes only the distance."""
         features = outputs(self.network.features, x)
         distance = {"frechet": frechet_distance(features, self.features, network=self.network.name).mean}
         if label is None:
@@ -216,7 +217,7 @@ class Judge:
 
 
 def drawn(family: Family, generator: Any, label: Tensor, classes: bool, seed: int) -> dict[str, Tensor]:
-    """What the initializer makes of these classes, or without them of as many latents, and what the solver makes of that."""
+    """Samples of the initializer for these classes (or as many without classes), and of the solver."""
     found: dict[str, list[Tensor]] = {}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -234,7 +235,7 @@ def drawn(family: Family, generator: Any, label: Tensor, classes: bool, seed: in
 
 
 def run(case: Case, steps: int, cost: float, options: Options, data: ImageData, judge: Judge) -> tuple[dict[str, Any], Any]:
-    """One training, with its measures on the way, and pictures of the classes."""
+    """One training: its record with the measures during training, and its last samples."""
     made, family = build(case, options, data)
     size, tensors = batches(case, made, options, data)
     label = torch.arange(options.samples) % data.num_classes
@@ -284,7 +285,7 @@ def real(options: Options, data: ImageData, judge: Judge) -> dict[str, float]:
 
 
 def table(record: dict[str, Any]) -> str:
-    """The last point of every run."""
+    """The table of the last measures of every run."""
     lines = [f"{'':44} {'steps':>7} {'ms a step':>9}  {'frechet':>9} {'read':>6} {'recall':>6}"]
     for row in record["runs"]:
         name = str(Case(row["family"], row["langevin"], row["latent_dim"], row["seed"], row.get("classes", True)))
@@ -305,7 +306,7 @@ def table(record: dict[str, Any]) -> str:
 
 
 def draw(rows: list[tuple[str, Tensor]], classes: int, path: Path) -> None:
-    """Samples, a class a row, the runs beside each other."""
+    """Draw samples, with one row per class and one panel per run."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, len(rows), figsize=(2.6 * len(rows), 3.0), squeeze=False)

@@ -1,30 +1,29 @@
-"""Cooperative networks beside pix2pix and its kin, one image of another: tables 5 and 6, figures 13, 14 and 16 of the paper.
+"""Compare cooperative networks with pix2pix and related methods on image translation (Tables 5, 6, Figures 13, 14, 16).
 
     python examples/coopnets_translation.py --data data/facades --output facades_centre             the hidden centre
-    python examples/coopnets_translation.py --task labels --data data/facades --output facades      photographs of labels
+    python examples/coopnets_translation.py --task labels --data data/facades --output facades      photographs from labels
     python examples/coopnets_translation.py --task sketch --data data/olivetti/olivetti_faces.npz --no-pairs --output faces
     python examples/coopnets_translation.py --report one.json another.json --output both            one table of several files
 
-Every run is one training from one seed. All families of a call have the same U-Net (the context encoder its own network), the
-same batches, and the same processor time (`--minutes`): what a step of each costs is measured first, in turns, and the number
-of steps follows. A family may be written NAME:WEIGHT, the weight of its distance from x. With `--validate` the judges are
-images held out of the training ones: weights are chosen there.
+Every run is one training with one seed. All families of a call have the same U-Net (except the context encoder), the same batch
+size, and the same processor time (`--minutes`): the cost of a step of each is measured first, in alternation, and determines
+the number of steps. NAME:WEIGHT sets the weight of a family's distance from x. With `--validate` scores are computed on
+held-out training images, for choosing weights.
 
-Each trained model gives so many draws (`--draws`) for every condition, and they are scored on what was hidden, or on the whole
-image where nothing of it was seen:
+Each trained model gives `--draws` draws for every condition, which are scored on the hidden part, or on the whole image if no
+part was seen:
 
-    PSNR, SSIM      of a draw, the mean over draws; and of the mean of the draws
-    energy score    of the draws as a sample of the predictive distribution, fair for their number (lower is better); it asks
-                    for what PSNR does, and for a spread that is right
-    distance        between two draws, root mean square over pixels: 0 where the draws are all alike
+    PSNR, SSIM      of single draws (mean over draws), and of the mean of the draws
+    energy score    fair score of the draws as a sample of the predictive distribution (lower is better); unlike PSNR it also
+                    rewards a correct spread
+    distance        between two draws, root mean square over pixels: 0 if all draws are equal
     with noise      the energy score of the draws with normal noise on every pixel, whose standard deviation is the best of a
-                    grid on held-out training images: no family is behind for the want of noise alone
+                    grid on held-out training images, so that no family is worse only for lack of noise
 
-"nearest" has no model: its draws are the images that belong to the most similar conditions among those trained on, scored as
-if they were a sample.
+"nearest" has no model: its draws are the training images with the most similar conditions, scored as a sample.
 
-U-Nets have dropout for their noise, or with a z (cvae-gan and its kin) none. The solver is not averaged. What the paper did is
-`--recipe published --minutes 0 --batch 1 --size 256 --crop-from 286 --width 64 --average 0`.
+The noise of U-Nets is dropout, except with a latent z (cvae-gan and related families). The solver's weights are not averaged.
+The paper's setting is `--recipe published --minutes 0 --batch 1 --size 256 --crop-from 286 --width 64 --average 0`.
 
 References:
     Xie, Zheng, Fang, Zhu, Wu. Cooperative training of fast thinking initializer and slow thinking solver for conditional
@@ -72,51 +71,51 @@ PAPER = {
     "bicyclegan": (19.07, 0.64),
     "coopnets-unet": (20.47, 0.77),
 }
-"""PSNR and SSIM of the hidden centre of facades of 256 pixels (table 5)."""
+"""The paper's PSNR and SSIM of the hidden centre of facades with 256 pixels a side (Table 5)."""
 
 
 @dataclass
 class Options:
     task: Literal["centre", "labels", "sketch", "edges"] = "centre"
-    """What x is made of: the image around its hidden centre, the other half of the picture, or a drawing of x."""
+    """The condition: the image around its hidden centre, the label map in the other half of the file, or a drawing of x."""
     data: str = "data/facades"
-    """A folder of pictures, or what else `cogen train --data` takes."""
+    """Folder of images, or other data as for `cogen train --data`."""
     folder: Path | None = None
-    """Where the files of a known data set lie; default data/NAME."""
+    """Folder of a known data set; default data/NAME."""
     pairs: bool = True
-    """A picture is two images side by side, the left one x."""
+    """A file has two images side by side, and x is the left one."""
     size: int = 64
     crop_from: int = 72
-    """Training images are crops of so large ones, and mirrored; 286 of 256 in the paper."""
+    """Size of the images from which training images are cropped; they are also mirrored (286 for 256 in the paper)."""
     families: tuple[str, ...] = ("coopnets-unet", "pix2pix", "unet-l1", *("cvae-gan", "cvae-gan++", "bicyclegan"))
-    """NAME, NAME:WEIGHT, or either @RATE; context-encoder for the hidden centre. The first one is what others are compared
-    with, and what `--between` shows."""
+    """Families: NAME or NAME:WEIGHT, with @RATE for the learning rate; context-encoder is for the hidden centre. The others are
+    compared with the first one, which `--between` also uses."""
     recipe: Literal["ours", "published"] = "ours"
-    """Of coopnets-unet."""
+    """Recipe of coopnets-unet."""
     langevin: int | None = None
     """Steps of its solver; default the recipe's."""
     width: int = 16
     """Feature maps of the first layer; 64 in the paper."""
     latent_dim: int | None = None
-    """Size of z; default that of each family: 8, or none where dropout is the noise."""
+    """Size of z; default that of each family: 8, or none with dropout as the noise."""
     batch: int = 4
     seeds: tuple[int, ...] = (0,)
     minutes: float = 2.0
-    """Of the processor, for each training; 0 for as many epochs as each recipe has."""
+    """Processor time of each training; 0 for each recipe's number of epochs."""
     average: float = 0.999
-    """Decay of the moving average of the generators' weights, which is what is measured; 0 for none."""
+    """Decay of the moving average of the generators' weights, which is scored; 0 for none."""
     draws: int = 16
     validate: bool = False
-    """Judge on images held out of the training ones, and not on the test images."""
+    """Score on held-out training images instead of the test images."""
     pictures: int = 6
-    """Conditions in the picture."""
+    """Conditions in the image."""
     between: int = 0
-    """So many images from one condition to another, in a second picture (figure 14b)."""
+    """Number of images from one condition to another, in a second file (Figure 14b)."""
     threads: int = 1
     report: tuple[Path, ...] = ()
-    """Files of earlier calls: nothing is trained, and the table is made of these."""
+    """Files of earlier calls: make the table from these, without training."""
     output: Path = Path("coopnets_translation")
-    """Writes OUTPUT.json, OUTPUT.png and OUTPUT-between.png."""
+    """Output path: writes OUTPUT.json, OUTPUT.png and OUTPUT-between.png."""
 
 
 # ------------------------------------------------------------------------------------------------------- data, families
@@ -124,11 +123,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Split:
-    """Pairs to train on, bytes; pairs to judge by, and held-out ones to choose the noise by, in [-1, 1]. Conditions second."""
+    """Pairs (x, condition): training pairs in bytes, and, in [-1, 1], test pairs and held-out pairs for choosing the noise."""
 
     train: tuple[Tensor, ...]
     library: tuple[Tensor, ...]
-    """The training pairs as those to judge by are."""
+    """The training pairs in the form of the test pairs."""
     judge: tuple[Tensor, ...]
     held_out: tuple[Tensor, ...]
 
@@ -137,17 +136,21 @@ def pairs_of(options: Options, size: int) -> PairData:
     if options.task == "labels" and not options.pairs:
         raise ValueError("--task labels --no-pairs: the labels are the right half of each picture")
     source = load_pairs if options.pairs else load_image_data
-    places = {} if options.pairs else {"folder": options.folder}
-    data = source(options.data, size=size, **places)
+    folder = {} if options.pairs else {"folder": options.folder}
+    data = source(options.data, size=size, **folder)
     return data if isinstance(data, PairData) and options.task == "labels" else paired(data, MADE[options.task])
 
 
 def split_of(options: Options) -> Split:
-    """Raises OSError and ValueError for what cannot be read."""
+    """The training, test and held-out pairs.
+
+    :raises OSError: for data that cannot be read.
+    :raises ValueError: for invalid options.
+    """
     larger, data = pairs_of(options, options.crop_from), pairs_of(options, options.size)
     trained_on, held_out = held_out_split(len(larger.train))
     tensors = torch.from_numpy(larger.train)[trained_on], torch.from_numpy(larger.train_conditions)[trained_on]
-    if options.task == "centre":  # a crop's centre is hidden, not a part of the larger image's
+    if options.task == "centre":  # the centre is hidden after cropping
         tensors = (tensors[0], tensors[0])
     library, test, kept = (
         tuple(as_floats(torch.from_numpy(each)) for each in pairs)
@@ -161,7 +164,7 @@ def split_of(options: Options) -> Split:
 
 
 class Prepared(Alike):
-    """Pairs that are cropped and mirrored; then the centre is hidden, if that is the task."""
+    """Crops and mirrors pairs, then hides the centre if that is the task."""
 
     def __init__(self, options: Options) -> None:
         super().__init__(options.size, mirror=True)
@@ -173,13 +176,13 @@ class Prepared(Alike):
 
 
 def hide_centre(x: Tensor) -> Tensor:
-    """As `centre_hidden` makes of bytes, of values in [-1, 1]."""
+    """`centre_hidden` for values in [-1, 1]."""
     seen = centre_hidden(np.zeros((1, 1, *x.shape[2:]), np.uint8))[0, -1] > 0
     return torch.from_numpy(hidden_where(x.numpy(), seen, GRAY / 127.5 - 1, RANGE))
 
 
 def build(text: str, seed: int, options: Options, split: Split) -> tuple[Recipe, Family]:
-    """Of NAME, NAME:WEIGHT or either @RATE: the recipe, and a fresh family with its networks."""
+    """The recipe of NAME or NAME:WEIGHT, either with @RATE, and a new family with its networks."""
     text, _, rate = text.partition("@")
     made, settings = weighted(text, Kind.PAIRS)
     if rate:
@@ -199,7 +202,7 @@ def build(text: str, seed: int, options: Options, split: Split) -> tuple[Recipe,
 
 @torch.no_grad()
 def drawn(family: Family, generator: Any, condition: Tensor, count: int, seed: int) -> dict[str, Tensor]:
-    """Draws of the trained model, (draw, item, *event): of the generator, and of what a solver makes of these."""
+    """Draws of the trained model, (draw, item, *event): of the generator, and of the solver if there is one."""
     name = "initializer" if isinstance(family, CoopNets) else "generator"
     found: dict[str, list[Tensor]] = {}
     with torch.random.fork_rng():
@@ -213,7 +216,7 @@ def drawn(family: Family, generator: Any, condition: Tensor, count: int, seed: i
 
 
 def judged(draws: Tensor, x: Tensor, condition: Tensor, task: str) -> tuple[np.ndarray, np.ndarray]:
-    """What is scored of draws (draw, item, *event) and of the truth (item, *event): the hidden box, or all of them."""
+    """The scored part of draws (draw, item, *event) and of the truth (item, *event): the hidden box, or the whole image."""
     made, truth = draws.numpy(), x.numpy()
     if task != "centre":
         return made, truth
@@ -223,19 +226,19 @@ def judged(draws: Tensor, x: Tensor, condition: Tensor, task: str) -> tuple[np.n
 
 
 def noisy_energy_score(made: np.ndarray, truth: np.ndarray, noise: float) -> np.ndarray:
-    """Of draws with normal noise, item by item; the noise is the same for every model."""
+    """Energy score of draws with normal noise, (item,); the noise is the same for every model."""
     random = np.random.default_rng(0)
     return energy_score((made + noise * random.normal(size=made.shape))[:, None], truth)
 
 
 def best_noise(made: np.ndarray, truth: np.ndarray) -> float:
-    """The standard deviation of least energy score, of a grid."""
+    """The standard deviation, from a grid, with the least energy score."""
     return min(NOISES, key=lambda noise: noisy_energy_score(made, truth, noise).mean())
 
 
 def scores(made: np.ndarray, truth: np.ndarray, noise: float) -> dict[str, np.ndarray]:
-    """Of what is `judged`, item by item."""
-    apart = made[0::2] - made[1::2]
+    """All scores of the parts returned by `judged`, each (item,)."""
+    difference = made[0::2] - made[1::2]
     return {
         "psnr": np.mean([psnr(each, truth, RANGE) for each in made], axis=0),
         "ssim": np.mean([ssim(each, truth, RANGE) for each in made], axis=0),
@@ -243,12 +246,12 @@ def scores(made: np.ndarray, truth: np.ndarray, noise: float) -> dict[str, np.nd
         "ssim_mean": ssim(made.mean(0), truth, RANGE),
         "energy_score": energy_score(made[:, None], truth),
         "noisy_energy_score": noisy_energy_score(made, truth, noise),
-        "distance": np.sqrt(np.square(apart).mean((0, 2, 3, 4))),
+        "distance": np.sqrt(np.square(difference).mean((0, 2, 3, 4))),
     }
 
 
 def nearest(split: Split, pairs: tuple[Tensor, ...], options: Options) -> Tensor:
-    """The images that belong to the most similar conditions trained on, (draw, item, *event), by squared differences."""
+    """The training images with the most similar conditions, (draw, item, *event), by squared differences."""
     x, condition = split.library
     order = torch.cdist(pairs[1].flatten(1), condition.flatten(1)).topk(options.draws, largest=False).indices
     found = x[order].transpose(0, 1)
@@ -301,8 +304,8 @@ def run(
 
 @torch.no_grad()
 def between(family: Any, start: Tensor, end: Tensor, count: int, seed: int) -> Tensor:
-    """Images on the way from one condition to another, (count, *event): the features of the condition are interpolated, z and
-    dropout stay; a solver refines them, given the interpolated condition."""
+    """Images between two conditions, (count, *event): features of the condition are interpolated, with fixed z and dropout; a
+    solver refines them, given the interpolated condition."""
     found = []
     features = [family.generator.encode(torch.zeros(1, family.latent_dim), each[None]) for each in (start, end)]
     for share in torch.linspace(0, 1, count):
@@ -320,7 +323,7 @@ SCORES = ("psnr", "ssim", "psnr_mean", "ssim_mean", "energy_score", "noisy_energ
 
 
 def table_rows(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each family and part: means over seeds and images, how many runs ended before their time, and the paired
+    """A row for each family and part: means over seeds and images, the number of runs that stopped early, and the paired
     differences in scores from the first family's last part, with standard errors over images."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in runs:
@@ -341,25 +344,25 @@ def table_rows(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         rows.append((line, of_item))
     for line, of_item in rows:
         for score in ("psnr", "energy_score", "noisy_energy_score"):
-            apart = paired_difference(of_item[score], first[score]) if first and first is not of_item else (0.0, 0.0)
-            line[f"{score}_difference"], line[f"{score}_difference_se"] = apart
+            difference = paired_difference(of_item[score], first[score]) if first and first is not of_item else (0.0, 0.0)
+            line[f"{score}_difference"], line[f"{score}_difference_se"] = difference
     return [line for line, _ in rows]
 
 
 def printed(record: dict[str, Any]) -> str:
-    """The table, with the paper's PSNR and SSIM where it has the task."""
+    """The table as text, with the paper's PSNR and SSIM if it has the task."""
     lines = [
         f"{'':34} {'seeds':>5} {'steps':>6} {'ms':>4} {'weights':>8}  {'PSNR':>6} {'SSIM':>6} {'of mean':>8} {'SSIM':>6}"
         f" {'distance':>8} {'energy':>7} {'noise':>6} {'energy':>7} {'- first solver':>16} {'paper':>12}"
     ]
     for row in record["rows"]:
         paper = record["paper"].get(row["family"].partition("@")[0].partition(":")[0]) if row["part"] != "initializer" else None
-        apart = f"{row['noisy_energy_score_difference']:+.2f} ({row['noisy_energy_score_difference_se']:.2f})"
+        difference = f"{row['noisy_energy_score_difference']:+.2f} ({row['noisy_energy_score_difference_se']:.2f})"
         lines.append(
             f"{row['family'] + ', ' + row['part']:34} {row['seeds']:5} {row.get('steps', 0):6.0f}"
             f" {1e3 * row.get('seconds_a_step', 0):4.0f} {row['parameters']:8}  {row['psnr']:6.2f} {row['ssim']:6.3f}"
             f" {row['psnr_mean']:8.2f} {row['ssim_mean']:6.3f} {row['distance']:8.2f} {row['energy_score']:7.2f}"
-            f" {row['noise']:6.2f} {row['noisy_energy_score']:7.2f} {apart:>16}"
+            f" {row['noise']:6.2f} {row['noisy_energy_score']:7.2f} {difference:>16}"
             f" {f'{paper[0]} / {paper[1]}' if paper else '':>12}{' stopped: ' + str(row['stopped']) if row['stopped'] else ''}"
         )
     if record["paper"]:
@@ -372,7 +375,7 @@ def printed(record: dict[str, Any]) -> str:
 
 
 def draw(columns: dict[str, Tensor], path: Path) -> None:
-    """Images (item, channel, height, width), a column for each name."""
+    """Draw images (item, channel, height, width), one column per name."""
     from matplotlib.figure import Figure
 
     count = len(next(iter(columns.values())))
@@ -392,22 +395,25 @@ def write(record: dict[str, Any], path: Path) -> None:
 
 
 def short(values: np.ndarray) -> list[float]:
-    """The scores of the items, as they are stored."""
+    """The scores of the items, rounded as they are stored."""
     return [float(f"{value:.5g}") for value in values]
 
 
 def joined(paths: tuple[Path, ...]) -> dict[str, Any]:
-    """One record of several. Raises ValueError where they are not of one experiment, or have a run twice."""
+    """Join several records.
+
+    :raises ValueError: for records of different experiments, and for a run that is in two of them.
+    """
     records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     for path, each in zip(paths, records, strict=True):
         for name in ("settings", "images"):
             if each[name] != records[0][name]:
                 raise ValueError(
-                    f"{path}: {name} {each[name]}, and {paths[0]} has {records[0][name]}: these are two experiments"
+                    f"{path}: {name} {each[name]}, and {paths[0]} has {records[0][name]}: records must be of one experiment"
                 )
     runs = {(row["family"], row["seed"]): row for each in records for row in each["runs"]}
     if len(runs) < sum(row["family"] != "nearest" for each in records for row in each["runs"]):
-        raise ValueError("a family with the same seed stands in two of the files")
+        raise ValueError("two of the files have the same family with the same seed")
     known = runs.pop(("nearest", 0), None)
     ordered = [*runs.values(), *([known] if known else [])]
     commands = "; ".join(dict.fromkeys(each["command"] for each in records))
@@ -415,17 +421,21 @@ def joined(paths: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def check(options: Options, split: Split) -> None:
-    """Raises ValueError for what would fail after the training."""
+    """Check the options that are used after the training.
+
+    :raises ValueError: for invalid options.
+    """
     images, side = len(split.train[0]), options.size // (2 if options.task == "centre" else 1)
     if options.draws < 2 or options.draws % 2 or options.draws > images:
-        raise ValueError(f"--draws {options.draws}: an even number, and no more than the {images} training images")
+        raise ValueError(f"--draws {options.draws}: give an even number, at most the {images} training images")
     if not 1 <= options.batch <= images:
-        raise ValueError(f"--batch {options.batch}: from 1 to the {images} training images")
+        raise ValueError(f"--batch {options.batch}: give 1 to the {images} training images")
     if side < 11:
-        raise ValueError(f"--size {options.size}: what is judged has {side} pixels a side, and SSIM needs 11")
+        raise ValueError(f"--size {options.size}: the scored part has {side} pixels a side, and SSIM needs 11")
     if options.between and (options.between < 2 or options.task == "centre" or len(split.judge[0]) < 2):
         raise ValueError(
-            f"--between {options.between} --task {options.task}: two images or more, between two conditions that show all of x"
+            f"--between {options.between} --task {options.task}: give 2 or more images, another task than centre, and two"
+            " conditions"
         )
 
 

@@ -1,4 +1,4 @@
-"""Eight schools with its evidence: centred and non-centred annealed HMC against quadrature, NUTS beside them.
+"""Eight schools with its evidence: annealed HMC and NUTS, centred and non-centred, compared with quadrature.
 
     python examples/eight_schools.py --output eight_schools
 
@@ -6,13 +6,13 @@ The effects of coaching in eight schools (Rubin 1981; Gelman et al., Bayesian Da
 
     mu ~ N(0, 5),   tau ~ HalfCauchy(5),   theta_j ~ N(mu, tau),   y_j ~ N(theta_j, sigma_j).
 
-theta and mu can be integrated by hand, which leaves one integral over tau:
+theta and mu can be integrated analytically, which leaves one integral over tau:
 
     p(y) = integral HalfCauchy(tau; 5) N(y; 0, diag(sigma^2 + tau^2) + 25 1 1^T) dtau.
 
-The centred model is a funnel in (log tau, theta), where a Markov chain at beta = 1 stays out of the neck; annealed HMC starts
-with exact draws of the prior, some of which lie in it, and returns the evidence too. A pilot records the step sizes, so that
-no adaptation biases it. OUTPUT.json keeps the table and the command, OUTPUT.png the posterior of tau.
+The centred model is a funnel in (log tau, theta), where a Markov chain at beta = 1 does not enter the neck. Annealed HMC starts
+from exact draws of the prior, some of which are in the neck, and also estimates the evidence. A pilot run chooses the step
+sizes, so that adaptation does not bias it. OUTPUT.json has the table and the command, OUTPUT.png the posterior of tau.
 """
 
 import json
@@ -45,7 +45,7 @@ class Options:
     """Eight schools, centred and non-centred: annealed HMC, NUTS and quadrature."""
 
     parametrisations: tuple[Literal["non-centred", "centred"], ...] = ("non-centred", "centred")
-    """How theta is written."""
+    """Parametrisations of theta."""
     chains: int = 4_096
     """Chains of annealed HMC, a multiple of 16."""
     temperatures: int = 200
@@ -55,15 +55,15 @@ class Options:
     draws: int = 10
     """Draws of each chain after the annealing."""
     pilot: int = 256
-    """Chains of the pilot that records the step sizes; 0: they adapt, which biases the evidence."""
+    """Chains of the pilot run that chooses the step sizes; 0 to adapt them during the run, which biases the evidence."""
     nuts_chains: int = 4
     """Chains of NUTS."""
     nuts_draws: int = 1_000
-    """Draws of each NUTS chain, after as many of warm-up."""
+    """Draws of each NUTS chain, after a warm-up of the same length."""
     seed: int = 0
     """Seed of the inference."""
     output: Path = Path("eight_schools")
-    """Where to write: OUTPUT.json and OUTPUT.png."""
+    """Output path: writes OUTPUT.json and OUTPUT.png."""
 
 
 def centred() -> None:
@@ -84,7 +84,8 @@ def non_centred() -> None:
 
 
 def quadrature(points: int = 4_000) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
-    """The answers, and the posterior density of tau on a grid (tau, density); log tau from -12 to 8 by the midpoint rule."""
+    """The exact values, and the posterior density of tau on a grid (tau, density), by the midpoint rule for log tau from -12 to
+    8."""
     log_tau, step = np.linspace(-12.0, 8.0, points, retstep=True)
     tau = np.exp(log_tau)
     variance = ERROR.astype(float) ** 2 + tau[:, None] ** 2  # (tau, school)
@@ -115,7 +116,7 @@ def quadrature(points: int = 4_000) -> tuple[dict[str, float], np.ndarray, np.nd
 
 
 def moments(run: Any) -> dict[str, float]:
-    """Equal weights: the annealing ends with a resampling, and NUTS has none."""
+    """Posterior moments. Draws have equal weights: the annealing ends with resampling, and NUTS has no weights."""
     posterior = run["posterior"]
     tau, theta = posterior["tau"].values, posterior["theta"].values
     found = {
@@ -128,7 +129,7 @@ def moments(run: Any) -> dict[str, float]:
 
 
 def anneal(model: Callable, options: Options) -> tuple[dict[str, float], np.ndarray]:
-    """A row of the table, and the draws of tau."""
+    """A row of the table and the draws of tau, by annealed HMC."""
     run = infer(
         model,
         AnnealedHMC(num_leapfrog=options.leapfrog, num_populations=16),
@@ -168,7 +169,7 @@ def nuts(model: Callable, options: Options) -> tuple[dict[str, float], np.ndarra
 
 
 def draw_picture(path: Path, truth: tuple[np.ndarray, np.ndarray], taus: dict[str, np.ndarray]) -> None:
-    """The density of log tau, where the neck can be seen."""
+    """Draw the density of log tau, which shows the neck."""
     from matplotlib.figure import Figure
 
     picture = Figure(figsize=(2.8 * len(taus), 3.2), layout="constrained")

@@ -1,20 +1,19 @@
-"""Does an encoder help the annealing? Completions started from the prior and from an encoder, at the same budget.
+"""Does an encoder help the annealing? Compare completions from the prior and from an encoder at the same budget.
 
     python examples/encoder_start.py --output encoder_start
 
-An encoder that was trained on whole images is no guide for half of one. Here q(z | what is seen, mask) is trained on pairs
-that the shipped generator makes itself, x = G(z) + noise under random masks (halves, boxes, random pixels, brush strokes), and
-then starts the annealing of test digits mixed with the prior, q0 = (1 - share) q + share prior. Both starts get the same
-temperatures, leapfrogs and chains; a pilot freezes the step sizes, so the evidence is unbiased, and a larger mean of log p(y)
-is the better one.
+An encoder of whole images cannot be used for half of an image. Here q(z | seen part, mask) is trained on simulated pairs of the
+shipped generator, x = G(z) + noise with random masks (halves, boxes, random pixels, brush strokes). Mixed with the prior, q0 =
+(1 - share) q + share prior, it is the start of the annealing for test digits. Both starts have the same temperatures, leapfrog
+steps and chains. A pilot run chooses the step sizes, so the evidence is unbiased, and a larger mean of log p(y) is better.
 
     log p(y)     mean over images of the estimated log evidence (a lower bound in expectation), and its mean standard error
-    CRPS         of the hidden pixels of the real digit, fair: pairs of draws come from different populations
-    ancestors    of the posterior's chains, the median over images
-    guide alone  draws of q(z | y) as they are: what the encoder knows without annealing
+    CRPS         fair CRPS of the hidden pixels of the real digit, from pairs of draws of different populations
+    ancestors    distinct ancestors of the posterior's chains, median over images
+    guide alone  draws of q(z | y) without annealing
 
-The encoder's training is counted in seconds, once; it serves every image and every mask of this kind. OUTPUT.json keeps the
-table and the command. The share of the prior was not tuned.
+The training time of the encoder is spent once, for all images and masks of these kinds. OUTPUT.json has the table and the
+command. The share of the prior was not tuned.
 """
 
 from __future__ import annotations
@@ -48,15 +47,15 @@ class Options:
     steps: int = 20_000
     """Training steps of the encoder."""
     batch: int = 128
-    """Pairs in a step."""
+    """Pairs per step."""
     widths: tuple[int, ...] = (512, 512)
-    """The encoder's hidden layers."""
+    """Hidden layers of the encoder."""
     learning_rate: float = 1e-3
-    """Adam's; it falls to zero over the second half."""
+    """Learning rate of Adam; it falls to zero over the second half."""
     masks: int = 2_000
-    """Masks in stock."""
+    """Masks that are drawn in advance."""
     views: tuple[str, ...] = ("half", "block")
-    """What is seen: the top half, or all but the middle 14 x 14 pixels."""
+    """Seen part: half, the top half; block, all but the middle 14 x 14 pixels."""
     count: int = 16
     """Test digits."""
     warmups: tuple[int, ...] = (30, 100, 300)
@@ -64,17 +63,17 @@ class Options:
     leapfrog: int = 10
     """Gradients per temperature."""
     chains: int = 32
-    """Chains per image, and of the pilot half as many."""
+    """Chains per image; the pilot run has half as many."""
     samples: int = 10
     """Draws per chain."""
     share: float = 0.1
-    """The prior's share of the start."""
+    """Share of the prior in the start."""
     threads: int = 0
-    """Threads for torch; 0 leaves its choice."""
+    """Threads of torch; 0 for its default."""
     seed: int = 0
-    """Of weights, pairs and chains."""
+    """Seed of weights, pairs and chains."""
     output: Path = Path("encoder_start")
-    """Where to write: OUTPUT.json."""
+    """Output path: writes OUTPUT.json."""
 
 
 def scores(posterior: Any, model: CoGenerator, truth: np.ndarray, hidden: np.ndarray) -> dict[str, float]:
@@ -109,7 +108,7 @@ def main(options: Options) -> list[dict[str, Any]]:
     )
     trained = family.fit(options.steps, options.batch, seed=options.seed)
     loss = float(np.mean(trained.losses["encoder"][-200:]))
-    print(f"the encoder: -log q(z | y) = {loss:.2f} nats without the constant, {trained.seconds:.0f} s")
+    print(f"encoder: -log q(z | y) = {loss:.2f} nats up to a constant, {trained.seconds:.0f} s")
 
     rows: list[dict[str, Any]] = []
     for name in options.views:

@@ -1,26 +1,26 @@
-"""Fill the holes of a mixed table: annealed HMC through a generator of rows, against closed forms.
+"""Impute a mixed table with annealed HMC through a generator of rows, compared with closed-form baselines.
 
     python examples/fill_a_table.py --output fill_a_table
 
-Two tables that come with scikit-learn. Wine: twelve chemical measurements, the cultivar (three levels) and whether there is
-much proline (above 750 mg/l); the cultivars are clusters. Diabetes: age, sex (two levels), body mass index, blood pressure, six
-serum values and the progression of the disease a year later; nearly one elliptic cloud.
+Two tables of scikit-learn are used. Wine: twelve chemical measurements, the cultivar (three levels) and whether proline is high
+(above 750 mg/l); the cultivars form clusters. Diabetes: age, sex (two levels), body mass index, blood pressure, six serum
+values and the progression of the disease after a year; approximately one elliptic cluster.
 
-Rows are split into folds: each fold is the test rows once, the next one the validation rows, the others train a `TabularVAE`
-whose decoder is the generator. Its latent size and its number of steps are chosen on the validation rows alone, by log p(hidden
-| seen), and so are the baselines' shrinkages, by their own scores. Of every test row, entries are hidden at random, and drawn
-jointly given the seen ones:
+Rows are split into folds: each fold is the test set once, the next one the validation set, and the others train a `TabularVAE`
+whose decoder is the generator. Its latent size and number of steps are chosen on the validation rows by log p(hidden | seen),
+and the baselines' shrinkages by their own scores. Entries of test rows are hidden at random and drawn jointly given the seen
+ones:
 
-    generator, HMC      annealed HMC over z, started from the encoder's answer, pushed through the generator
-    generator, encoder  draws of the encoder's answer alone, nothing corrected
-    Gaussian            a normal fitted to the continuous columns of the training rows, conditioned in closed form on the seen
-                        ones; levels by a linear discriminant of the seen continuous columns
-    Gaussian, levels    the same with the seen levels as numbers (0 and 1) beside the continuous columns
-    marginal            the column's training values; a level's share of the training rows
+    generator, HMC      annealed HMC over z, started from the encoder, and the generator's rows for its draws
+    generator, encoder  the generator's rows for draws of the encoder, without a correction
+    Gaussian            a normal fitted to the continuous columns of the training rows, conditioned analytically on the seen
+                        ones; levels by linear discriminant analysis of the seen continuous columns
+    Gaussian, levels    the same with the seen levels as additional columns of 0 and 1
+    marginal            the column's training values, or the frequencies of its levels
 
-CRPS and coverage of 50 % and 90 % intervals of hidden continuous entries (standardised), log score and accuracy of hidden
-levels, with standard errors over rows; who wins, against the better of the two Gaussians, is said in words, from paired
-differences. OUTPUT.json keeps the figures and the command, OUTPUT.png shows filled rows, scores and coverage.
+Scores are CRPS and coverage of 50 % and 90 % intervals of hidden continuous entries (standardised), and log score and accuracy
+of hidden levels, with standard errors over rows. The generator is compared with the better of the two Gaussians by paired
+differences. OUTPUT.json has the figures and the command, OUTPUT.png shows imputed rows, scores and coverage.
 """
 
 import copy
@@ -59,33 +59,33 @@ HMC, ENCODER, GAUSSIAN, LEVELS, MARGINAL = METHODS = (
     "marginal",
 )
 SHRINKAGES = (0.0, 0.03, 0.1, 0.2, 0.4)
-"""Shares of the diagonal in a shrunk covariance, among which validation chooses."""
+"""Candidates for the share of the diagonal in a shrunk covariance, chosen on validation rows."""
 
 
 @dataclass
 class Options:
-    """Fill the holes of mixed tables and compare with closed forms."""
+    """Impute mixed tables and compare with closed-form baselines."""
 
     tables: tuple[Literal["wine", "diabetes"], ...] = ("wine", "diabetes")
-    """Which tables."""
+    """Tables to use."""
     folds: int = 5
-    """Parts of the rows; each is tested once."""
+    """Number of folds; each is the test set once."""
     tested: int = 5
-    """How many of the folds are tested."""
+    """Number of folds that are tested."""
     hide: float = 0.5
-    """The chance of an entry to be hidden, in (0, 1)."""
+    """Probability that an entry is hidden, in (0, 1)."""
     latents: tuple[int, ...] = (2, 4, 8)
-    """Latent sizes among which validation chooses."""
+    """Candidates for the latent size, chosen on validation rows."""
     widths: tuple[int, ...] = (64, 64)
     """Hidden widths of the generator."""
     steps: int = 5_000
-    """Training steps; validation chooses among every tenth of them."""
+    """Training steps; the best of every tenth step is chosen on validation rows."""
     batch: int = 32
-    """Rows in a training step."""
+    """Rows per training step."""
     learning_rate: float = 3e-3
-    """AdamW's step; it falls linearly to zero over the second half."""
+    """Learning rate of AdamW; it falls linearly to zero over the second half."""
     weight_decay: float = 1e-2
-    """AdamW's."""
+    """Weight decay of AdamW."""
     chains: int = 64
     """Chains of annealed HMC for each row."""
     temperatures: int = 100
@@ -95,13 +95,13 @@ class Options:
     draws: int = 20
     """Draws of each chain after the annealing."""
     seed: int = 0
-    """Of the split, the holes, the training and the inference."""
+    """Seed of the split, the hidden entries, the training and the inference."""
     output: Path = Path("fill_a_table")
-    """Where to write: OUTPUT.json and OUTPUT.png."""
+    """Output path: writes OUTPUT.json and OUTPUT.png."""
 
 
 def load(name: str) -> dict[str, list]:
-    """The columns of a table by name, in their own units."""
+    """The columns of a table by name, in their original units."""
     if name == "wine":
         content = datasets.load_wine()
         columns = dict(zip(content.feature_names, content.data.T.tolist(), strict=True))
@@ -116,7 +116,7 @@ def load(name: str) -> dict[str, list]:
 
 
 def hide(rows: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Which entries are hidden, (row, column): each at random, but of every row at least one is seen and one is not."""
+    """Random hidden entries, (row, column); every row has at least one seen and one hidden entry."""
     hidden = rng.random(rows.shape) < share
     one, other = rng.permuted(np.tile(np.arange(rows.shape[1]), (len(rows), 1)), axis=1)[:, :2].T
     hidden[np.arange(len(rows)), one], hidden[np.arange(len(rows)), other] = True, False
@@ -124,7 +124,7 @@ def hide(rows: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray
 
 
 class Answer(NamedTuple):
-    """What a method says of rows: draws of their continuous columns, and the probabilities of the levels of the others."""
+    """The result of a method: draws of the continuous columns, and probabilities of the levels of the others."""
 
     draws: np.ndarray  # (chain, draw, row, continuous)
     shares: dict[str, np.ndarray]  # (row, level) by column
@@ -134,7 +134,7 @@ class Answer(NamedTuple):
 
 
 def numbers(schema: Schema, rows: np.ndarray, columns: Iterable[int]) -> np.ndarray:
-    """Columns as numbers: a continuous one as it is, of another one every level but the first as zeros and ones."""
+    """Columns as numbers: continuous ones unchanged, others as indicators of every level but the first."""
     found = []
     for at in columns:
         codes, levels = rows[:, at, None].astype(np.float64), np.arange(1, len(schema.columns[at].levels))
@@ -143,15 +143,15 @@ def numbers(schema: Schema, rows: np.ndarray, columns: Iterable[int]) -> np.ndar
 
 
 def shrunk(rows: np.ndarray, shrinkage: float) -> np.ndarray:
-    """The covariance with a share of its diagonal, and a trifle against columns that are constant."""
+    """The covariance shrunk to its diagonal, with a small constant for constant columns."""
     covariance = np.cov(rows, rowvar=False)
     return (1 - shrinkage) * covariance + shrinkage * np.diag(np.diag(covariance)) + 1e-4 * np.eye(len(covariance))
 
 
 def gaussian(train: np.ndarray, holed: np.ndarray, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and sd of every entry given the row's seen ones, (row, number) each, of a normal fitted to the training rows.
+    """Mean and sd of every entry given the row's seen ones, (row, number) each, for a normal fitted to the training rows.
 
-    Where S are the seen columns: m_h + C_hS C_SS^-1 (x_S - m_S), with variance C_hh - C_hS C_SS^-1 C_Sh.
+    With S the seen columns: m_h + C_hS C_SS^-1 (x_S - m_S), with variance C_hh - C_hS C_SS^-1 C_Sh.
     """
     mean, covariance = train.mean(axis=0), shrunk(train, shrinkage)
     expected, deviation = np.empty_like(holed), np.empty_like(holed)
@@ -165,7 +165,7 @@ def gaussian(train: np.ndarray, holed: np.ndarray, shrinkage: float) -> tuple[np
 
 
 def discriminant(train: np.ndarray, codes: np.ndarray, holed: np.ndarray, shrinkage: float) -> np.ndarray:
-    """p(level | the row's seen numbers), (row, level): a normal for each level with one covariance for all, by Bayes' rule."""
+    """p(level | the row's seen numbers), (row, level), by linear discriminant analysis: normals with the same covariance."""
     share = np.bincount(codes) / len(codes)
     means = np.stack([train[codes == level].mean(axis=0) for level in range(len(share))])
     covariance = shrunk(train - means[codes], shrinkage)
@@ -179,7 +179,7 @@ def discriminant(train: np.ndarray, codes: np.ndarray, holed: np.ndarray, shrink
 
 
 def normal_draws(mean: np.ndarray, sd: np.ndarray, count: int = 400) -> np.ndarray:
-    """Quantiles of normals as evenly weighted draws, (chain, draw, row, column)."""
+    """Quantiles of normals as equally weighted draws, (chain, draw, row, column)."""
     standard = stats.norm.ppf((np.arange(count) + 0.5) / count)
     return (mean + sd * standard[:, None, None])[None]
 
@@ -187,7 +187,7 @@ def normal_draws(mean: np.ndarray, sd: np.ndarray, count: int = 400) -> np.ndarr
 def closed_form(
     schema: Schema, levels: bool, fitted: np.ndarray, validation: np.ndarray, held: np.ndarray, given: np.ndarray
 ) -> tuple[Answer, dict[str, float]]:
-    """The Gaussian's answer for the rows ``given``, and its shrinkages: the best for the validation rows, shown as ``held``."""
+    """The Gaussian's answer for the rows ``given``, and its shrinkages, which are the best for the validation rows ``held``."""
     where = parameter_places(schema)
     count, discrete = len(where.continuous), where.discrete.tolist()
     used = [*where.continuous.tolist(), *(discrete if levels else [])]
@@ -216,7 +216,7 @@ def closed_form(
 
 
 def marginal(schema: Schema, fitted: np.ndarray, count: int) -> Answer:
-    """What the training rows say of ``count`` rows of which nothing is seen."""
+    """The answer for ``count`` rows from the marginal distributions of the training rows."""
     where = parameter_places(schema)
     shares = {schema.names[at]: np.bincount(fitted[:, at].astype(int)) / len(fitted) for at in where.discrete}
     draws = np.repeat(fitted[None, :, None, where.continuous], count, axis=2)
@@ -229,7 +229,7 @@ def marginal(schema: Schema, fitted: np.ndarray, count: int) -> Answer:
 def train_generator(
     schema: Schema, rows: np.ndarray, validation: np.ndarray, holed: np.ndarray, seed: int, options: Options
 ) -> tuple[TabularVAE, dict[str, Any]]:
-    """The autoencoder with the best log p(hidden | seen) of the validation rows, and what was chosen."""
+    """The autoencoder with the best log p(hidden | seen) of the validation rows, and its settings."""
     chosen, choice = None, {"latent": 0, "step": 0, "validation_log_density": -math.inf}
     whole, partly = torch.from_numpy(validation), torch.from_numpy(holed)
     for latent in options.latents:
@@ -266,7 +266,7 @@ def train_generator(
 
 
 def fill(vae: TabularVAE, given: np.ndarray, seed: int, options: Options) -> tuple[Answer, dict[str, float]]:
-    """By annealed HMC, and what the run was like."""
+    """The answer of annealed HMC, and figures of the run."""
     view = MixedColumns(vae.schema, scale=vae.scales)
     seen = CoGenerator(vae.generator, latent_dim=vae.latent_dim, views={"row": view}).condition(row=given)
     run = infer(
@@ -291,7 +291,7 @@ def fill(vae: TabularVAE, given: np.ndarray, seed: int, options: Options) -> tup
 
 
 def encoder_alone(vae: TabularVAE, given: np.ndarray, seed: int, count: int = 400) -> Answer:
-    """The encoder's answer, pushed through the generator."""
+    """The generator's rows for draws of the encoder."""
     view = MixedColumns(vae.schema, scale=vae.scales)
     model = CoGenerator(vae.generator, latent_dim=vae.latent_dim, views={"row": view})
     with torch.no_grad():
@@ -325,7 +325,7 @@ def scores(schema: Schema, answer: Answer, truth: np.ndarray, given: np.ndarray)
 
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float]:
-    """Mean over the judged entries, and its standard error with the entries of a row taken together (ratio estimator)."""
+    """Mean over the scored entries, and its standard error clustered by row (ratio estimator)."""
     counted = ~np.isnan(values)
     total, count = np.nansum(values, axis=1), counted.sum(axis=1)
     mean = total.sum() / count.sum()
@@ -334,7 +334,7 @@ def mean_and_error(values: np.ndarray) -> tuple[float, float]:
 
 
 def verdict(first: str, second: str, what: str, gain: np.ndarray) -> str:
-    """In words, from how much better the first is, entry by entry (row, column)."""
+    """A sentence that compares two methods by the gain of the first over the second for each entry, (row, column)."""
     mean, error = mean_and_error(gain)
     size = f"{abs(mean):.3f} (s.e. {error:.3f})"
     winner, loser = (first, second) if mean > 0 else (second, first)
@@ -349,7 +349,7 @@ def verdict(first: str, second: str, what: str, gain: np.ndarray) -> str:
 def run_fold(
     name: str, fold: int, columns: dict[str, list], parts: list[np.ndarray], options: Options
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any], tuple]:
-    """The scores of every method on the rows of one fold, what was chosen, and what the picture needs."""
+    """The scores of every method on the rows of one fold, the chosen settings, and the data for the plot."""
     seed = options.seed + fold
     test, validation = parts[fold], parts[(fold + 1) % len(parts)]
     training = np.setdiff1d(np.concatenate(parts), np.concatenate([test, validation]))
@@ -370,7 +370,7 @@ def run_fold(
 
 
 def run_table(name: str, options: Options) -> tuple[dict[str, Any], tuple]:
-    """The record of a table, and what its picture needs."""
+    """The record of a table, and the data for its plot."""
     columns = load(name)
     count = len(next(iter(columns.values())))
     parts = np.array_split(np.random.default_rng(options.seed).permutation(count), options.folds)
@@ -412,7 +412,7 @@ def print_table(name: str, record: dict[str, Any]) -> None:
 
 
 def draw_picture(path: Path, records: dict[str, dict], pictured: dict[str, tuple]) -> None:
-    """A line of panels for each table: a filled row, the scores, the coverage."""
+    """Draw a row of panels for each table: an imputed row, the scores, the coverage."""
     from matplotlib.figure import Figure
 
     colours = ("#1f5fa8", "#7fb0e0", "#c2571a", "#e8a06a", "#999999")
@@ -438,7 +438,7 @@ def draw_picture(path: Path, records: dict[str, dict], pictured: dict[str, tuple
 
 
 def _draw_row(axes: Any, name: str, schema: Schema, truth: np.ndarray, given: np.ndarray, answer: Answer) -> None:
-    """The first row that hides a level: what was seen, intervals of what was not, and the truth."""
+    """Draw the first row with a hidden level: seen entries, intervals of hidden ones, and the truth."""
     where = parameter_places(schema)
     row = int(np.isnan(given[:, where.discrete]).any(axis=1).argmax())
     draws = answer.draws.reshape(-1, *answer.draws.shape[2:])[:, row]
@@ -453,8 +453,8 @@ def _draw_row(axes: Any, name: str, schema: Schema, truth: np.ndarray, given: np
             axes.plot(real, at, "o", color="black")
         elif hidden:
             shares = zip(column.levels, answer.shares[column.name][row], strict=True)
-            said = ", ".join(f"{level} {100 * share:.0f} %" for level, share in shares)
-            axes.text(-2.9, at, f"{said}   (is {column.levels[int(real)]})", color="#1f5fa8", fontsize=8, va="center")
+            levels = ", ".join(f"{level} {100 * share:.0f} %" for level, share in shares)
+            axes.text(-2.9, at, f"{levels}   (true: {column.levels[int(real)]})", color="#1f5fa8", fontsize=8, va="center")
         else:
             axes.text(-2.9, at, f"{column.levels[int(real)]}, seen", fontsize=8, va="center")
     axes.set(yticks=range(len(schema.columns)), yticklabels=schema.names, xlim=(-3, 3), xlabel="standardised units")

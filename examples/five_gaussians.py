@@ -1,24 +1,23 @@
-"""Co-generation on a toy whose posterior is known: five Gaussians, x2 = 0 seen, where is x1? (Fang and Schwing 2019, 4.1.)
+"""Co-generation with a known posterior: five Gaussians, x2 = 0 observed, x1 inferred (Fang and Schwing 2019, section 4.1).
 
     python examples/five_gaussians.py --output five_gaussians
 
-A vanilla GAN with two latents learns five Gaussians on the unit circle, and is looked at after few and many iterations. Then
-x2 = 0 is observed. Only the Gaussian at (1, 0) lies there; a GAN is continuous, so it also crosses x2 = 0 on the bridges
+A vanilla GAN with two latents learns five Gaussians on the unit circle, and is evaluated after several numbers of iterations.
+Then x2 = 0 is observed. Only the Gaussian at (1, 0) is there, but since a GAN is continuous, it also has x2 = 0 on the bridges
 between its modes. Gradient descent on (x2(z) - 0)^2 from 100 starts is compared with annealed HMC on p(z | x2 = 0), and
-annealed HMC with the truth, since two latents can be integrated on a grid:
+annealed HMC with quadrature, since two latents can be integrated on a grid:
 
     p(x2 = 0) = integral N(x2(z); 0, scale^2) N(z; 0, I) dz,    share of a mode = the same integral over its part of the plane.
 
-A mode is a stretch of the line x2 = 0: left (x1 < -1/2, the bridge between the two left Gaussians), middle (the inside of the
-circle), right (x1 > 1/2, the Gaussian at (1, 0): the answer that the paper expects). All chains are weighed by their annealing
-weights. The evidence comes from step sizes that a pilot recorded, so no adaptation biases it.
+A mode is a segment of the line x2 = 0: left (x1 < -1/2, the bridge between the two left Gaussians), middle (the inside of the
+circle), right (x1 > 1/2, the Gaussian at (1, 0), which is the answer expected by the paper). Chains have their annealing
+weights. A pilot run chooses the step sizes, so that adaptation does not bias the evidence.
 
-OUTPUT.json keeps the table and the command, OUTPUT.png the paper's Figures 1 to 3.
+OUTPUT.json has the table and the command, OUTPUT.png the paper's Figures 1 to 3.
 
-What differs from the paper: the activations are SiLU, not ReLU (same 20-20 layers), the descent is Adam, the posterior keeps
-the prior at beta = 1 (theirs drops it) and its weights are used, and there are more chains than their 100, so that the shares
-can be compared.
-The paper gives no numbers here but pictures; what it says about them stands in the table's last lines.
+Differences from the paper: SiLU instead of ReLU activations (the same 20-20 layers), descent by Adam, a posterior that includes
+the prior at beta = 1 (the paper's does not), the use of its weights, and more than 100 chains, so that shares can be compared.
+The paper shows only figures for this experiment; its statements about them are in the last lines of the table.
 """
 
 import copy
@@ -55,11 +54,11 @@ class Options:
     """Five Gaussians on the unit circle, x2 = 0 observed: descent, annealed HMC and quadrature."""
 
     variance: float = 0.02
-    """Variance of each Gaussian: the paper says 0.02, its published code has 0.002."""
+    """Variance of each Gaussian: 0.02 in the paper, 0.002 in its published code."""
     iterations: tuple[int, ...] = (500, 1_500, 2_500, 15_000)
-    """GAN iterations at which the generator is looked at, rising."""
+    """GAN iterations at which the generator is evaluated, in increasing order."""
     batch: int = 128
-    """Points in a training step."""
+    """Points per training step."""
     scale: float = 0.007
     """Standard deviation of the noise on x2 (the published code's sigma = 5e-5 is used as a variance)."""
     chains: int = 65_536
@@ -75,15 +74,15 @@ class Options:
     descent_steps: int = 2_000
     """Adam steps of each start."""
     descent_step_size: float = 0.01
-    """Adam's step."""
+    """Learning rate of Adam."""
     resolution: float = 1.0
-    """Quadrature halves its cells until x2 changes by less than this many noise scales across one."""
+    """Cells of the quadrature are halved until x2 changes by less than this number of noise scales across a cell."""
     training_seed: int = 0
     """Seed of weights, batches and latents of the GAN."""
     seed: int = 0
     """Seed of the inference. Settings were chosen on seeds from 100 on."""
     output: Path = Path("five_gaussians")
-    """Where to write: OUTPUT.json and OUTPUT.png."""
+    """Output path: writes OUTPUT.json and OUTPUT.png."""
 
 
 # ------------------------------------------------------------------------------------------------------- the model
@@ -117,10 +116,10 @@ def train(options: Options) -> dict[int, nn.Module]:
 
 
 def quadrature(generator: nn.Module, scale: float, resolution: float, radius: float = 6.0) -> tuple[float, np.ndarray]:
-    """log p(x2 = 0), and the posterior shares of the modes, by the midpoint rule on cells that are halved where needed.
+    """log p(x2 = 0), and the posterior shares of the modes, by the midpoint rule on adaptive cells.
 
-    Cells that may hold points with |x2| below eight noise scales are split until x2 changes by less than `resolution` noise
-    scales across one; the others hold nothing. |z| > 6 has prior mass 1.5e-8.
+    Cells that may contain points with |x2| below eight noise scales are halved until x2 changes by less than `resolution` noise
+    scales across a cell; the others are ignored. |z| > 6 has prior mass 1.5e-8.
     """
     generator = copy.deepcopy(generator).double()
     size = min(0.03, 0.05 * resolution)
@@ -145,7 +144,7 @@ def quadrature(generator: nn.Module, scale: float, resolution: float, radius: fl
 
 
 def shares(x1: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """The weight in each of the modes."""
+    """The weight of each mode."""
     return np.array([weight[(x1 >= low) & (x1 < high)].sum() for low, high in MODES.values()])
 
 
@@ -153,7 +152,7 @@ def shares(x1: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def look_at(generator: nn.Module, iteration: int, options: Options) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """One row of the table, and what the pictures show."""
+    """One row of the table, and the data for the figures."""
     model = CoGenerator(generator, latent_dim=2, views={"x2": views.Columns(["x2"], of=COLUMNS, scale=options.scale)})
     seen = model.condition(x2=np.zeros((1, 1), np.float32))
 
@@ -216,7 +215,7 @@ def look_at(generator: nn.Module, iteration: int, options: Options) -> tuple[dic
 
 
 def particles_on_the_way(seen: CoGenerator, options: Options, count: int = 256) -> dict[str, np.ndarray]:
-    """Where the particles are at every temperature, (temperature, chain, latent), by NumPyro's own MCMC."""
+    """Positions of the particles at every temperature, (temperature, chain, latent), by NumPyro's MCMC."""
     kernel = AnnealedHMC(seen.numpyro, num_leapfrog=options.leapfrog, resample_threshold=options.resample_threshold)
     mcmc = MCMC(
         kernel,
@@ -238,7 +237,7 @@ BLUE, ORANGE, GREY = "#1f5fa8", "#d9661f", "0.75"
 
 
 def loss_surface(axes: Any, generator: nn.Module, half_width: float = 3.2, points: int = 240) -> None:
-    """|x2(z) - 0| over the latent plane: darker is larger, and a black line where x2 = 0."""
+    """Draw |x2(z) - 0| over the latent plane: darker is larger, with a black line at x2 = 0."""
     line = torch.linspace(-half_width, half_width, points)
     with torch.no_grad():
         x2 = generator(torch.cartesian_prod(line, line))[:, 1].reshape(points, points).T.numpy()
@@ -249,7 +248,7 @@ def loss_surface(axes: Any, generator: nn.Module, half_width: float = 3.2, point
 
 
 def draw_picture(path: Path, snapshots: dict[int, nn.Module], shown: dict[int, dict], options: Options) -> None:
-    """Figures 1 to 3 of the paper, one below the other, a column for each snapshot (a temperature in Figure 3)."""
+    """Draw Figures 1 to 3 of the paper, with a column for each snapshot (in Figure 3, for each temperature)."""
     from matplotlib.figure import Figure
     from PIL import Image
 
@@ -261,7 +260,7 @@ def draw_picture(path: Path, snapshots: dict[int, nn.Module], shown: dict[int, d
     data = sample_data(500, options.variance).numpy()
     titles = [f"{iteration:,} iterations" for iteration in snapshots]
 
-    top.suptitle("1  Loss |x2(z)| over z (line: zero; dark: large) and 24 descents: blue arrive, orange do not", fontsize=11)
+    top.suptitle("1  Loss |x2(z)| over z (line: zero; dark: large) and 24 descents: blue converged, orange not", fontsize=11)
     for axes, title, (iteration, generator) in zip(
         np.ravel(top.subplots(1, columns, sharey=True)), titles, snapshots.items(), strict=True
     ):
@@ -274,7 +273,7 @@ def draw_picture(path: Path, snapshots: dict[int, nn.Module], shown: dict[int, d
         axes.set(title=title, xlabel="z1")
     top.axes[0].set_ylabel("z2")
 
-    middle.suptitle(f"2  x2 = 0 seen: {options.starts} answers each (grey: data of variance {options.variance:g})", fontsize=11)
+    middle.suptitle(f"2  x2 = 0 seen: {options.starts} draws each (grey: data of variance {options.variance:g})", fontsize=11)
     panels = np.reshape(middle.subplots(4, columns, sharey="row"), (4, columns))
     bins = np.linspace(0.0, 1.2, 13)
     for column, (iteration, generator) in enumerate(snapshots.items()):
@@ -289,7 +288,7 @@ def draw_picture(path: Path, snapshots: dict[int, nn.Module], shown: dict[int, d
         panels[3, column].hist(errors, bins=bins, color=[ORANGE, BLUE], label=["descent", "annealed HMC"])
         panels[3, column].set(xlabel="error |x2|", ylim=(0, options.starts), box_aspect=0.8)
         panels[0, column].set_title(titles[column])
-    for axes, label in zip(panels[:, 0], ("samples of G", "gradient descent", "annealed HMC", "answers"), strict=True):
+    for axes, label in zip(panels[:, 0], ("samples of G", "gradient descent", "annealed HMC", "draws"), strict=True):
         axes.set_ylabel(label)
     panels[3, 0].legend(fontsize=8)
 
@@ -320,7 +319,7 @@ def table(rows: dict[int, dict[str, Any]], options: Options) -> str:
     modes = "/".join(MODES)
     lines = [
         f"five Gaussians of variance {options.variance:g}, x2 = 0 seen with noise {options.scale:g}; modes {modes}",
-        "iterations  descent arrives (right)  |x2| descent  annealed   log evidence (se)  quadrature"
+        "iterations      converged (right)  |x2| descent  annealed   log evidence (se)  quadrature"
         "   shares, annealed   shares, quadrature  worst difference",
     ]
     for iteration, row in rows.items():
@@ -332,10 +331,10 @@ def table(rows: dict[int, dict[str, Any]], options: Options) -> str:
         )
     row = list(rows.values())[-1]
     lines += [
-        f"paper: about a quarter of its 100 descents arrives; ours, the last row: {row['descent_arrived']:.0%}"
-        " (differs: SiLU, not ReLU; Adam; to arrive is to have |x2| below three noise scales)",
-        f"paper: annealed HMC outperforms descent; ours, the last row: mean |x2| {row['annealed_error']:.4f} against"
-        f" {row['descent_error']:.4f} (differs: weighted draws of p(z | x2 = 0), the prior kept)",
+        f"paper: about a quarter of 100 descents converge; ours, last row: {row['descent_arrived']:.0%}"
+        " (differences: SiLU, not ReLU; Adam; converged means |x2| below three noise scales)",
+        f"paper: annealed HMC outperforms descent; ours, last row: mean |x2| {row['annealed_error']:.4f} against"
+        f" {row['descent_error']:.4f} (differences: weighted draws of p(z | x2 = 0), including the prior)",
     ]
     return "\n".join(lines)
 

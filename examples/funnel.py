@@ -1,19 +1,19 @@
-"""Neal's funnel with data: annealed HMC in the funnel's own coordinates, against quadrature, NUTS beside it.
+"""Neal's funnel with data: annealed HMC and NUTS in the funnel's own coordinates, compared with quadrature.
 
     python examples/funnel.py --output funnel
 
-Neal (2003), Slice sampling, section 8, takes ten variables, and we add a noisy look at nine of them:
+Neal (2003), Slice sampling, section 8, has ten variables; here nine of them are observed with noise:
 
     v ~ N(0, 3),   x_i ~ N(0, exp(v / 2)),   y_i ~ N(x_i, 1),        i = 1, ..., 9.
 
-The data say that x is not large, and nothing about how small it is: the posterior keeps the whole neck, in which the width of
-x falls by orders of magnitude. No one step size fits all of it, and a Markov chain with the step that fits the mouth never
-enters the neck. Annealed HMC starts with exact draws of the prior, which lie in it. x can be integrated by hand, so that v has
-a posterior on a line:
+The data exclude large x but not small x, so the posterior includes the whole neck, in which the scale of x falls by orders of
+magnitude. No single step size is right for the whole posterior, and a Markov chain with the step size of the mouth never enters
+the neck. Annealed HMC starts from exact draws of the prior, some of which are in the neck. x can be integrated analytically,
+which leaves one integral over v:
 
     p(y) = integral N(v; 0, 3) prod_i N(y_i; 0, sqrt(exp(v) + 1)) dv.
 
-A pilot records the step sizes, so that no adaptation biases the evidence. OUTPUT.json keeps the table and the command,
+A pilot run chooses the step sizes, so that adaptation does not bias the evidence. OUTPUT.json has the table and the command,
 OUTPUT.png the posterior of v and x_1.
 """
 
@@ -39,7 +39,7 @@ from cogen.inference import AnnealedHMC, infer
 
 SEEN = np.array([0.4, -1.1, 0.2, 1.5, -0.6, -0.1, 0.9, -1.3, 0.5], np.float32)
 NECK = -4.0
-"""Below this v, x is known to less than a seventh of what y tells."""
+"""Upper limit of v in the neck, where the prior sd of x is below a seventh of the noise of y."""
 
 
 @dataclass
@@ -55,15 +55,15 @@ class Options:
     draws: int = 10
     """Draws of each chain after the annealing."""
     pilot: int = 256
-    """Chains of the pilot that records the step sizes; 0: they adapt, which biases the evidence."""
+    """Chains of the pilot run that chooses the step sizes; 0 to adapt them during the run, which biases the evidence."""
     nuts_chains: int = 4
     """Chains of NUTS."""
     nuts_draws: int = 1_000
-    """Draws of each NUTS chain, after as many of warm-up."""
+    """Draws of each NUTS chain, after a warm-up of the same length."""
     seed: int = 0
     """Seed of the inference."""
     output: Path = Path("funnel")
-    """Where to write: OUTPUT.json and OUTPUT.png."""
+    """Output path: writes OUTPUT.json and OUTPUT.png."""
 
 
 def funnel() -> None:
@@ -74,7 +74,7 @@ def funnel() -> None:
 
 
 def quadrature(points: int = 4_000) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
-    """The answers, and the posterior density of v on a grid (v, density)."""
+    """The exact values, and the posterior density of v on a grid (v, density)."""
     v, step = np.linspace(-24.0, 16.0, points, retstep=True)
     seen = SEEN.astype(float)
     log_joint = stats.norm(0, 3).logpdf(v) + stats.norm(0, np.sqrt(np.exp(v) + 1)[:, None]).logpdf(seen).sum(axis=1)
@@ -92,7 +92,7 @@ def quadrature(points: int = 4_000) -> tuple[dict[str, float], np.ndarray, np.nd
 
 
 def moments(run: Any) -> dict[str, float]:
-    """Equal weights: the annealing ends with a resampling, and NUTS has none."""
+    """Posterior moments. Draws have equal weights: the annealing ends with resampling, and NUTS has no weights."""
     v, x = (run["posterior"][name].values.astype(float) for name in ("v", "x"))
     found = {"v_mean": v.mean(), "v_sd": v.std(), "neck": (v < NECK).mean(), "x_square": (x**2).mean()}
     return {name: float(value) for name, value in found.items()}

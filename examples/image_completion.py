@@ -1,32 +1,31 @@
-"""Completing images: annealed HMC against other inference, nearest neighbours and a network trained for it, by one scorer.
+"""Image completion: compare annealed HMC with other inference, nearest neighbours and a network trained for the task.
 
-Everybody answers the same question, what the rest of an image could be, with a distribution, and one scorer judges it
-(`cogen.diagnostics.score_completions`): fair CRPS and energy score of the hidden part, randomised PIT and coverage of the
-predictive over all hidden pixels, error of the mean, error of the seen part. The log score of a hidden pixel is that of the
-mixture of a method's draws with the noise, which grows with their number: compare methods of as many draws. The methods, by
-their names for ``--methods`` (`completion_methods.py`):
+Each method gives a distribution of the hidden part, which `cogen.diagnostics.score_completions` scores: fair CRPS and energy
+score of the hidden part, randomised PIT and coverage of the predictive distribution over all hidden pixels, error of the mean,
+error of the seen part. The log score of a hidden pixel is that of the mixture of a method's draws with the noise. It grows with
+the number of draws: compare methods with equal numbers. The methods, by their names for ``--methods``
+(`completion_methods.py`):
 
-* guided: annealed HMC from the guide that lies beside the generator, as `cogen tune` left it: what `cogen complete` runs;
-* annealed: annealed HMC from the prior, on the generator's own likelihood, learned or Gaussian, or on a power of it
+* guided: annealed HMC from the guide stored with the generator, with the settings of `cogen tune`, as in `cogen complete`;
+* annealed: annealed HMC from the prior, with the generator's likelihood, learned or Gaussian, or a power of it
   (`--exponents`);
-* descent: the ensemble of as many descents (`GradientDescent`), stopped after so many steps each: early stopping matters, so
-  their number is chosen on validation images; map: the same with the prior;
+* descent: an ensemble of descents (`GradientDescent`), one per chain, stopped after `--steps` steps; early stopping matters, so
+  the number is chosen on validation images; map: the same with the prior;
 * points: one descent with all the gradients, and the best of all starts by the error of the seen part (best-of-starts: of
-  very many starts), which are points: their CRPS is the absolute error (Fang and Schwing 2019, section 4.2);
-* randomised-map: descents on data moved by the noise, with the prior's mean moved by a draw of it; svi, langevin, nuts;
-* neighbours: the k nearest training images by the seen part, no model at all; k is chosen on validation images too. They are
-  scored as a sample of k, which is kind to a small k. kernel: nearest images by weights exp(-d / h), scored as a weighted
-  sample in the same way, and independent draws by such weights, which are a sample indeed; k and h of both are tuned by the
-  script on the last 128 images that training held out;
-* guide: draws of the guide alone, and such draws chosen by their importance weights;
-* direct: a network that was trained to complete images under any mask (`arbitrary_conditioning.py`);
-* prior: draws of the prior, which have not looked.
+  many more starts). They are point estimates, whose CRPS is the absolute error (Fang and Schwing 2019, section 4.2);
+* randomised-map: descents with noise added to the data, and a draw of the prior as the prior's mean; svi, langevin, nuts;
+* neighbours: the k nearest training images by the seen part, without a model, scored as a sample of size k, which favours small
+  k; k is chosen on validation images. kernel: nearest images with weights exp(-d / h), scored as a weighted sample in the same
+  way, and independent draws by these weights; k and h of both are tuned by the script on the last 128 held-out training images;
+* guide: draws of the guide alone, and draws of it picked by importance weights;
+* direct: a network trained to complete images with any mask (`arbitrary_conditioning.py`);
+* prior: draws of the prior, which ignore the data.
 
-The paper's finding: AIS-based HMC beats gradient descent from one start and from the best of 5,000 in MSE of the hidden part
-and MS-SSIM, most of all for well-trained generators (CelebA and LSUN, 64 to 256 pixels). What differs here: MNIST and
-Fashion-MNIST, 28 pixels, generators of 0.2 to 0.4 million weights.
+The paper finds that AIS-based HMC is better than gradient descent from one start and from the best of 5,000 in MSE of the
+hidden part and MS-SSIM, especially for well-trained generators (CelebA and LSUN, 64 to 256 pixels). Here the data are MNIST and
+Fashion-MNIST (28 pixels), and generators have 0.2 to 0.4 million weights.
 
-The choice, on the first 64 images that training held out, and then the figures, on the first test images:
+The first command chooses settings on the first 64 held-out training images, the others score the first test images:
 
     python examples/image_completion.py --generators digits --views half block --images data/mnist --part held-out --count 64 \
         --chains 8 --warmup 80 --samples 1 --leapfrog 10 --independent --exponents 0.3 1 0.1 --neighbours 2 3 4 6 8 16 32 \
@@ -39,17 +38,17 @@ The choice, on the first 64 images that training held out, and then the figures,
         --chains 8 --warmup 80 --samples 1 --leapfrog 10 --independent --steps 300 \
         --methods guided annealed descent map randomised-map svi langevin nuts --output examples/results/digits_others
 
-and the first of the two with fashion, data/fashion_mnist and direct_fashion. Simulated images, whose posterior is the right
-answer:
+and the second command with fashion, data/fashion_mnist and direct_fashion. For simulated images the posterior is the correct
+distribution:
 
     python examples/image_completion.py --generators digits --views half block --part simulated --count 24 \
         --chains 8 --warmup 80 --samples 1 --leapfrog 10 --independent --steps 300 \
         --methods guided annealed descent map randomised-map svi langevin nuts guide prior \
         --output examples/results/digits_simulated
 
-`benchmarks/tables.py` makes the tables of docs from the records.
+`benchmarks/tables.py` writes the tables of the documentation from the records.
 
-Earlier tables, of the generators with Gaussian noise:
+Commands of earlier tables, for generators with Gaussian noise:
 
     python examples/image_completion.py --points --output examples/results/image_completion
     python examples/image_completion.py --points --generators mnist_vae --views half \
@@ -61,7 +60,7 @@ Earlier tables, of the generators with Gaussian noise:
         --views block thumbnail --noise 0.75 --count 8 --chains 16 --warmup 100 --samples 10 --images data/fashion_mnist \
         --output examples/results/training_fashion
 
-where out/ holds the snapshots of ``train_mnist.py --iterations 16000 --snapshots 2000 4000 8000 --bf16 --threads 1`` and of
+where out/ has the snapshots of ``train_mnist.py --iterations 16000 --snapshots 2000 4000 8000 --bf16 --threads 1`` and of
 ``train_mnist.py --data data/fashion_mnist --output out/fashion --iterations 6000 --snapshots 500 1500 3000`` with the same.
 """
 
@@ -97,10 +96,10 @@ from cogen.models.data.datasets import from_bytes, held_out_split
 from cogen.models.storage.tunings import load_tuning
 
 TUNED_AS = {"half": "half", "left": "half", "block": "centre", "thumbnail": "thumbnail"}
-"""The views by the names of `cogen tune`; both halves take the tuning of the top."""
+"""The views by the names of `cogen tune`; both halves use the tuning of the top half."""
 
 TUNING = 128
-"""Images, the last of those that training held out, for choices that the script makes."""
+"""Number of held-out training images, the last ones, on which the script chooses settings."""
 
 REPORTED = {
     "hidden_crps": "crps",
@@ -119,7 +118,7 @@ REPORTED = {
     "seen_error": "seen_error",
     "ms_ssim_of_mean": "ms_ssim_of_mean",
 }
-"""Names in the recorded result, and those of the scores; means over the images for which every method has a CRPS."""
+"""Names in the record, and names of the scores; means over the images for which every method has a CRPS."""
 
 
 @dataclass
@@ -127,26 +126,25 @@ class Options(Settings):
     generators: tuple[str, ...] = ("mnist",)
     """Shipped names, or paths of .safetensors files (such as the snapshots of `train_mnist.py --snapshots`)."""
     views: tuple[str, ...] = ("half", "block", "thumbnail")
-    """What is seen: half, the top half; left, the left half; block, all but a central block of 14 pixels; thumbnail, a 7 x 7
+    """Seen parts: half, the top half; left, the left half; block, all but a central block of 14 pixels; thumbnail, a 7 x 7
     thumbnail."""
     methods: tuple[str, ...] = ("annealed", "descent", "prior")
-    """What is compared. Those that --points, --neighbours, --starts and --direct are about come with these."""
+    """Methods to compare; --points, --neighbours, --starts and --direct add theirs."""
     images: Path | None = None
-    """A data set, as `load_image_data` reads it: a folder of idx files, data/cifar10; the default is the sixteen test digits
-    that are shipped."""
+    """Data set for `load_image_data`: a folder of idx files, or data/cifar10; default the sixteen shipped test digits."""
     part: str = "test"
-    """Of that folder: test, or held-out, what `cogen train` keeps of the training images for choices. Or simulated: images that
-    the generator makes, with the view's noise, for which its posterior (of exponent 1) is the right answer."""
+    """Part of the data set: test, or held-out (training images that `cogen train` holds out); or simulated: images simulated by
+    the generator with the view's noise, for which the posterior with exponent 1 is the correct distribution."""
     count: int = 16
     points: bool = False
-    """Also the answers of one descent: after as many steps as annealed HMC makes transitions, with all its gradients, and the
-    best of all starts."""
+    """Also compare point estimates: one descent with as many steps as annealed HMC has transitions, one with all its gradients,
+    and the best of all starts."""
     starts_views: tuple[str, ...] | None = None
-    """The views in which --starts counts; default all."""
+    """Views for --starts; default all."""
     noise: float | None = None
-    """Scale of Gaussian noise; by default each generator's own, learned or Gaussian."""
+    """Scale of Gaussian noise; default each generator's own noise, learned or Gaussian."""
     output: Path = Path("image-completion")
-    """Folder-and-stem of the JSON and the PNG."""
+    """Output path: writes a JSON and a PNG file."""
 
 
 class Images(NamedTuple):
@@ -154,13 +152,13 @@ class Images(NamedTuple):
 
     judged: np.ndarray
     training: np.ndarray | None = None
-    """What a method may look at."""
+    """Images that a method may use."""
     tuning: np.ndarray | None = None
-    """What it may choose its settings by."""
+    """Images on which a method may choose its settings."""
 
 
 def view_of(name: str, shape: tuple[int, ...], scale: float, likelihood: Any = None) -> views.View:
-    """A view with a learned likelihood of its pixels if there is one, else with Gaussian noise."""
+    """A view with the learned likelihood of its pixels if there is one, or with Gaussian noise."""
     noise: dict[str, Any] = {"scale": scale} if likelihood is None else {"likelihood": likelihood}
     if name in ("half", "left"):
         return views.Mask(views.half(shape, "top" if name == "half" else name), **noise)
@@ -172,7 +170,7 @@ def view_of(name: str, shape: tuple[int, ...], scale: float, likelihood: Any = N
 
 
 def judge(seen: CoGenerator, images: np.ndarray, answer: Answer) -> xr.Dataset:
-    """Scores of every image; NaN for those of which there is no answer."""
+    """Scores of every image; NaN for images without an answer."""
     x, log_weight = answer.x, answer.log_weight
     answered = x.shape[2]
     view, entry = seen.views["seen"], {name: values[:answered] for name, values in seen.item_data["seen"].items()}
@@ -198,9 +196,9 @@ def judge(seen: CoGenerator, images: np.ndarray, answer: Answer) -> xr.Dataset:
 
 
 def log_score(answer: Answer, truth: np.ndarray, hidden: np.ndarray | None) -> np.ndarray:
-    """Mean over the hidden pixels of log sum_i w_i p(y | x_i), pixel by pixel, (item,); NaN where there is no noise.
+    """Mean over the hidden pixels of log sum_i w_i p(y | x_i), (item,); NaN without noise.
 
-    The draws are taken as they are: the score of the mixture of so few is lower than that of the distribution they are from.
+    This is the score of the mixture of the draws, which is lower than that of the distribution from which they come.
     """
     if answer.noise is None:
         return np.full(len(truth), np.nan)
@@ -215,8 +213,7 @@ def log_score(answer: Answer, truth: np.ndarray, hidden: np.ndarray | None) -> n
 
 
 def simulated(options: Options, generator: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images that the generator makes, and what the view shows of them, both (item, ...). A view of pixels has the noise of the
-    hidden ones too: then the images are what would be observed of all."""
+    """Simulated images and their views, both (item, ...). For views of pixels the images include noise at hidden pixels too."""
     learned = None if options.noise else pixel_noise_of(generator, 1.0)
     scale = options.noise or generator.config.noise_scale
     view = view_of(name, tuple(generator.config.event_shape), scale, learned)
@@ -228,7 +225,7 @@ def simulated(options: Options, generator: Any, name: str) -> tuple[np.ndarray, 
 
 
 def task_of(options: Options, generator_name: str, generator: Any, name: str, images: Images) -> tuple[Task, np.ndarray]:
-    """What the methods are given, and the images that are judged."""
+    """The task for the methods, and the images with which completions are compared."""
     shape = tuple(generator.config.event_shape)
     scale = options.noise or generator.config.noise_scale
     learned = None if options.noise else pixel_noise_of(generator)
@@ -253,20 +250,20 @@ def task_of(options: Options, generator_name: str, generator: Any, name: str, im
 
 
 def methods_of(options: Options) -> list[str]:
-    """Those that are asked for, in the order of the rows: the first is what the others are compared with."""
+    """The selected methods in the order of the rows; the others are compared with the first."""
     if unknown := [name for name in options.methods if name not in METHODS]:
         raise SystemExit(f"--methods {unknown[0]}: choose from {', '.join(METHODS)}")
     given = {"points": options.points, "neighbours": options.neighbours, "best-of-starts": options.starts}
     given["direct"] = options.direct
     asked = {*options.methods, *(name for name, value in given.items() if value)}
     remedies = {
-        "neighbours": ("give --neighbours, how many", not options.neighbours),
-        "kernel": ("its k and h are tuned on images that training held out: give --images", options.images is None),
-        "direct": ("give --direct, the weights that arbitrary_conditioning.py has written", options.direct is None),
+        "neighbours": ("give --neighbours, the numbers of neighbours", not options.neighbours),
+        "kernel": ("its k and h are tuned on held-out training images: give --images", options.images is None),
+        "direct": ("give --direct, the weights written by arbitrary_conditioning.py", options.direct is None),
         "best-of-starts": ("give --starts", not options.starts),
     }
     if options.neighbours and options.images is None:
-        raise SystemExit("--neighbours: they are training images, so give --images")
+        raise SystemExit("--neighbours: neighbours are training images, so give --images")
     for name, (remedy, missing) in remedies.items():
         if name in asked and missing:
             raise SystemExit(f"--methods {name}: {remedy}")
@@ -274,7 +271,7 @@ def methods_of(options: Options) -> list[str]:
 
 
 def compare(options: Options, name: str, view: str, images: Images) -> list[dict[str, Any]]:
-    """The rows of a generator and a view, as they are recorded."""
+    """The rows of the record for a generator and a view."""
     generator = load_generator(name)
     task, judged = task_of(options, name, generator, view, images)
     answers: dict[str, Answer] = {}
@@ -321,7 +318,7 @@ def compare(options: Options, name: str, view: str, images: Images) -> list[dict
 
 
 def _number(value: Any) -> float | None:
-    """As JSON has it: None for what is not finite."""
+    """The value for JSON: None if it is not finite."""
     return float(value) if np.isfinite(value) else None
 
 
@@ -330,7 +327,7 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 def figure_of(rows: list[dict[str, Any]]) -> Figure:
-    """Scores, a column per view: against training iterations (Figure 4 of the paper), or bars for one generator."""
+    """Draw scores, a column per view: against training iterations (Figure 4 of the paper), or as bars for one generator."""
     shown = [
         ("hidden_crps", "CRPS, hidden"),
         ("mse_of_mean", "error of the mean, hidden"),
@@ -345,10 +342,10 @@ def figure_of(rows: list[dict[str, Any]]) -> Figure:
             panel = axes[line, column]
             known = [row for row in rows if row["view"] == view and row[score] is not None]
             found = {(row["method"], row["iterations"] or 0): row[score] for row in known}
-            for place, method in enumerate(methods):
-                values = [found.get((method, iteration), np.nan) for iteration in iterations]  # a view has not all methods
+            for position, method in enumerate(methods):
+                values = [found.get((method, iteration), np.nan) for iteration in iterations]  # some views lack some methods
                 if len(iterations) == 1:
-                    panel.barh(place, values[0], color=f"C{place}")
+                    panel.barh(position, values[0], color=f"C{position}")
                 else:
                     panel.plot(range(len(values)), values, "o-", label=method)
             if len(iterations) == 1:
@@ -366,7 +363,7 @@ def figure_of(rows: list[dict[str, Any]]) -> Figure:
 
 
 def images_of(options: Options) -> Images:
-    """The images to complete, and those that a method may look at."""
+    """The images to complete, and those that a method may use."""
     if options.part not in ("test", "held-out", "simulated"):
         raise SystemExit(f"--part {options.part}: choose test, held-out or simulated")
     if options.images is None:
@@ -402,7 +399,7 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
 
 
 def main(options: Options) -> dict[str, Any]:
-    methods_of(options)  # what is missing is said before anything runs
+    methods_of(options)  # check the options before anything runs
     images = images_of(options)
     rows: list[dict[str, Any]] = []
     for name in options.generators:
@@ -411,8 +408,8 @@ def main(options: Options) -> dict[str, Any]:
             print_rows(found)
             if (compared := found[0]["images_compared"]) < options.count:
                 print(
-                    f"compared over {compared} of {options.count} images: for the others a method has all its weight on one"
-                    " draw or one population, and a fair score takes two (of annealed HMC: more chains or temperatures)"
+                    f"compared over {compared} of {options.count} images: for the others some method has all weight on one draw"
+                    " or one population, and a fair score needs two. For annealed HMC use more chains or temperatures"
                 )
     options.output.parent.mkdir(parents=True, exist_ok=True)
     record = {"command": " ".join(["python", "examples/image_completion.py", *sys.argv[1:]]), "rows": rows}

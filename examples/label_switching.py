@@ -1,20 +1,19 @@
-"""A mixture whose labels switch: annealed HMC visits all K! modes with equal shares, each NUTS chain stays in its own.
+"""Label switching in a mixture: annealed HMC visits all K! modes with equal shares, a NUTS chain stays in one of them.
 
     python examples/label_switching.py --output label_switching
 
-Three components of equal weight, and nothing tells which is called which:
+Three exchangeable components of equal weight:
 
     mu_k ~ N(0, 5),   c_n ~ Categorical(1/3, 1/3, 1/3),   y_n ~ N(mu_{c_n}, 1).
 
-Every permutation of the labels is as likely as every other, so that the posterior of mu has 3! = 6 modes of equal mass far
-apart from each other (Jasra, Holmes and Stephens 2005, MCMC methods and the label switching problem). The allocations c_n
-are summed out, by NumPyro's enumeration (with funsor) or within the model. The means are three numbers, so the evidence is
-known by quadrature on their grid:
+All permutations of the labels are equally probable, so that the posterior of mu has 3! = 6 well-separated modes of equal mass
+(Jasra, Holmes and Stephens 2005, MCMC methods and the label switching problem). The allocations c_n are summed out, by
+NumPyro's enumeration (with funsor) or in the model. The evidence is known by quadrature on a grid of the three means:
 
     p(y) = integral prod_k N(mu_k; 0, 5) prod_n 1/3 sum_k N(y_n; mu_k, 1) dmu.
 
-Annealed HMC runs through `infer`, where a pilot records the step sizes so that no adaptation biases the evidence, and through
-NumPyro's own MCMC. OUTPUT.json keeps the table and the command, OUTPUT.png the draws.
+Annealed HMC is run by `infer`, with step sizes from a pilot run so that adaptation does not bias the evidence, and by NumPyro's
+MCMC. OUTPUT.json has the table and the command, OUTPUT.png the draws.
 """
 
 import itertools
@@ -51,7 +50,7 @@ class Options:
     points: int = 30
     """Observations, a third from each of the clusters at -4, 0 and 4."""
     enumerate: bool = True
-    """Let NumPyro enumerate the allocations (needs funsor); otherwise the model sums them out itself."""
+    """Let NumPyro enumerate the allocations (requires funsor); otherwise the model sums them out."""
     chains: int = 4_096
     """Chains of annealed HMC, a multiple of 16."""
     temperatures: int = 200
@@ -59,19 +58,19 @@ class Options:
     leapfrog: int = 5
     """Gradient evaluations per transition."""
     pilot: int = 256
-    """Chains of the pilot that records the step sizes; 0: they adapt, which biases the evidence."""
+    """Chains of the pilot run that chooses the step sizes; 0 to adapt them during the run, which biases the evidence."""
     nuts_chains: int = 12
     """Chains of NUTS."""
     nuts_draws: int = 500
-    """Draws of each NUTS chain, after as many of warm-up."""
+    """Draws of each NUTS chain, after a warm-up of the same length."""
     grid: int = 160
-    """Points of the quadrature along each mean, from -12 to 12."""
+    """Grid points of the quadrature for each mean, from -12 to 12."""
     data_seed: int = 0
     """Seed of the observations."""
     seed: int = 0
     """Seed of the inference."""
     output: Path = Path("label_switching")
-    """Where to write: OUTPUT.json and OUTPUT.png."""
+    """Output path: writes OUTPUT.json and OUTPUT.png."""
 
 
 def mixture(y: np.ndarray, options: Options) -> Callable:
@@ -113,7 +112,7 @@ def shares(mu: np.ndarray) -> np.ndarray:
 
 
 def share_errors(mu: np.ndarray, ancestor: np.ndarray) -> np.ndarray:
-    """Standard errors of the shares: the initial chains (``ancestor``) are independent, their descendants are not."""
+    """Standard errors of the shares, clustered by ``ancestor``: initial chains are independent, their descendants are not."""
     order = np.argsort(mu.reshape(-1, COMPONENTS), axis=1)
     errors = []
     for o in ORDERS:
@@ -124,7 +123,7 @@ def share_errors(mu: np.ndarray, ancestor: np.ndarray) -> np.ndarray:
 
 
 def loyalty(mu: np.ndarray) -> np.ndarray:
-    """The share of a chain's draws that lie in its commonest order: (chain, draw, component) -> (chain,)."""
+    """The share of a chain's draws in its most frequent order: (chain, draw, component) -> (chain,)."""
     return np.array([shares(chain).max() for chain in mu])
 
 
@@ -152,7 +151,7 @@ def table(record: dict[str, Any]) -> str:
             lines.append(f"{'  standard errors':45} {'  '.join(f'{s:.3f}' for s in row['share_standard_errors'])}")
     stay = record["rows"]["NUTS"]["loyalty"]
     lines.append(
-        f"a NUTS chain has {min(stay):.0%} or more of its draws in one labelling, and none tells how likely the others are"
+        f"every NUTS chain has {min(stay):.0%} or more of its draws in one labelling, so NUTS does not estimate the shares"
     )
     return "\n".join(lines)
 

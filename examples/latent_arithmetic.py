@@ -1,18 +1,18 @@
-"""Latent arithmetic: add a feature to an image by adding to its latent (the lecture's feature manipulation), and measure it.
+"""Latent arithmetic: change a feature of an image by adding a direction to its latent, and measure the feature.
 
     cogen train aim --data mnist --latent-dim 32 --epochs 10 --precision bf16-mixed --output digits
     python examples/latent_arithmetic.py --generator digits --output latent_arithmetic
 
-A feature is a direction in the latent space: the mean of q(z | x) over images that have it minus the mean over images that
-have not (Radford, Metz and Chintala 2016, section 6.3.2). Two features of a digit can be measured on its pixels, so that one
-need not trust one's eyes:
+A feature is a direction in the latent space: the mean of q(z | x) over images with the feature minus the mean over images
+without (Radford, Metz and Chintala 2016, section 6.3.2). Two features of a digit can be measured on its pixels:
 
     weight    mean ink, pixels in [0, 1]
-    slant     covariance of column and row over the variance of rows, of the ink: how far the digit leans, in pixels a row
+    slant     covariance of column and row divided by the variance of rows, of the ink, in pixels per row
 
-For each, the tenth of the training images that has most of it stands against the tenth that has least. Test digits are moved by
--1 to 1 times the direction; the feature is measured on what the generator makes of them. OUTPUT.json keeps the table and the
-command; OUTPUT.png shows the moved digits, and interpolations along the sphere between pairs of test digits.
+The direction is computed from the tenth of the training images with the most and the tenth with the least of the feature.
+Latents of test digits are moved by -1 to 1 times the direction, and the feature is measured on the generated images.
+OUTPUT.json has the table and the command; OUTPUT.png shows the moved digits, and spherical interpolations between pairs of test
+digits.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ class Options:
     """Move digits along directions of features, and measure the features."""
 
     generator: Path = Path("digits")
-    """Files of `cogen train`, with their encoder (vae, ali, bigan, alice, veegan, aim)."""
+    """Generator of `cogen train` with an encoder (vae, ali, bigan, alice, veegan, aim)."""
     data: str = "mnist"
-    """A known data set's name, or a path."""
+    """Name of a known data set, or a path."""
     folder: Path | None = None
-    """Where the known data set lies; default data/NAME."""
+    """Folder of the known data set; default data/NAME."""
     examples: int = 20_000
-    """Training images of which a tenth has the feature and a tenth has not."""
+    """Training images, of which the tenths with the most and the least of the feature are used."""
     count: int = 1_000
     """Test images to move."""
     shown: int = 8
-    """Of them in the picture."""
+    """Test images in the figure."""
     amounts: tuple[float, ...] = (-1.0, -0.5, 0.0, 0.5, 1.0)
     """Multiples of the direction."""
     output: Path = Path("latent_arithmetic")
-    """Where to write: OUTPUT.json and OUTPUT.png."""
+    """Output path: writes OUTPUT.json and OUTPUT.png."""
 
 
 def weight(x: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def weight(x: Tensor) -> Tensor:
 
 
 def slant(x: Tensor) -> Tensor:
-    """Regression of the ink's columns on its rows, (item,): negative where the top leans to the right."""
+    """Regression slope of the ink's columns on its rows, (item,): negative if the top leans to the right."""
     ink = ((x.mean(1) + 1) / 2).clamp_min(0) + 1e-6
     ink = ink / ink.sum((1, 2), keepdim=True)
     row = torch.arange(ink.shape[1], dtype=x.dtype)[:, None]

@@ -1,25 +1,25 @@
-"""25 Gaussians on a grid: how many of them do six families of generators reach, and how well? (Li et al. 2018, AIM.)
+"""25 Gaussians on a grid: mode coverage and sample quality of six families of generators (Li et al. 2018, AIM).
 
     python examples/mixture_grid.py --output mixture_grid
 
-Means {-4, -2, 0, 2, 4}^2, standard deviation 0.05. A GAN, an unrolled GAN, ALI, VEEGAN, AIM- and AIM learn them from the same
-points, with the same networks, batches, steps, optimiser and penalty. All that reads a point, critic or encoder, reads it by
-Fourier features. Of 2,500 samples of each, two things are counted (Srivastava et al. 2017, section 5):
+The means are {-4, -2, 0, 2, 4}^2, the standard deviation is 0.05. A GAN, an unrolled GAN, ALI, VEEGAN, AIM- and AIM are trained
+on the same points, with the same networks, batches, steps, optimiser and penalty. Critics and encoders have Fourier features as
+inputs. Two measures are computed from 2,500 samples of each (Srivastava et al. 2017, section 5):
 
-    modes           Gaussians that are nearest to at least one sample of high quality, of 25
-    high quality    share of the samples within three standard deviations of the nearest mean; 0.989 for the data themselves
+    modes           Gaussians, out of 25, that are nearest to at least one sample of high quality
+    high quality    share of the samples within three standard deviations of the nearest mean; 0.989 for the data
 
-OUTPUT.json keeps the table with every seed, the command, and what differs from the paper; OUTPUT.png shows the samples of the
-first seed. OUTPUT-inference.png shows, of the families that infer, 10,000 points of the data, their latent codes, their
-reconstructions and as many samples, as the paper's Figure 3 has them of AIM and ALI.
+OUTPUT.json has the table with every seed, the command, and the differences from the paper; OUTPUT.png shows the samples of the
+first seed. OUTPUT-inference.png shows, for families with an encoder, 10,000 data points, their latent codes, their
+reconstructions and as many samples, as the paper's Figure 3 for AIM and ALI.
 
-Settings were chosen with a GAN, AIM- and AIM on seeds from 100 on, which are not reported; the penalty and AIM's
-lambda again after a look at the reported seeds (`docs/families.md`).
+Settings were chosen with a GAN, AIM- and AIM on seeds from 100 on, which are not reported; the penalty and AIM's lambda were
+chosen again after inspecting the reported seeds (`docs/families.md`).
 
-AIM's lambda is not the paper's 1 / latent_dim here: that widens the modes (`cogen.models.families.aim`).
+AIM's lambda is not the paper's 1 / latent_dim, which widens the modes (`cogen.models.families.aim`).
 
-The paper's Table 2 stands beside ours. Its baselines are those of Srivastava et al. (2017), from other code, networks and
-budgets: they say nothing of AIM against them at an equal budget, and the table here does.
+The paper's Table 2 is shown with ours. Its baselines are those of Srivastava et al. (2017), with other code, networks and
+budgets, so it is not a comparison at equal budgets, as the table here is.
 """
 
 import json
@@ -48,7 +48,7 @@ from cogen.models.training.trainer import train
 CENTRES = torch.cartesian_prod(*[torch.arange(-4.0, 5.0, 2.0)] * 2)  # (mode, 2)
 SD = 0.05
 CEILING = 1 - math.exp(-9 / 2)
-"""The share of a Gaussian in the plane within three standard deviations: what perfect samples have."""
+"""The probability of a two-dimensional Gaussian within three standard deviations, which perfect samples have."""
 PAPER = {
     "gan": {"modes": 3.3, "high_quality": 0.005},
     "unrolled-gan": {"modes": 23.6, "high_quality": 0.16},
@@ -56,11 +56,11 @@ PAPER = {
     "veegan": {"modes": 24.6, "high_quality": 0.40},
     "aim": {"modes": 25, "high_quality": 0.811},
 }
-"""Table 2."""
+"""The paper's Table 2."""
 DIFFERS = (
-    "ours: SiLU generators, leaky ReLU critics that read Fourier features, a penalty on the critic's gradient, a learning rate "
-    "that falls to zero over the second half, a lambda of AIM's that is given (AIM- has 1 / latent_dim); the paper's layers, "
-    "batches and steps for this experiment are not known to us"
+    "ours: SiLU generators, leaky ReLU critics with Fourier features, a penalty on the critic's gradient, a learning rate that "
+    "falls to zero over the second half, a given lambda of AIM (AIM- has 1 / latent_dim); the paper does not give its layers, "
+    "batches and steps for this experiment"
 )
 
 
@@ -69,40 +69,40 @@ class Options:
     """25 Gaussians on a grid: modes captured and share of good samples, for six families of generators."""
 
     families: tuple[str, ...] = ("gan", "unrolled-gan", "ali", "veegan", "aim-minus", "aim:0.003")
-    """What to train, of all that take points without labels (docs/families.md); NAME:WEIGHT gives the family's weight, as AIM's
+    """Families to train, any for points without labels (docs/families.md); NAME:WEIGHT sets the family's weight, such as AIM's
     lambda."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Seeds of points, weights, batches and samples; a training for each."""
+    """Seeds of points, weights, batches and samples; one training each."""
     steps: int = 12_000
-    """Generator steps, one critic step each."""
+    """Generator steps, with one critic step each."""
     batch: int = 256
-    """Points in a step."""
+    """Points per step."""
     hidden: tuple[int, ...] = (128, 128, 128, 128)
     """Widths of the generator's hidden layers."""
     critic_hidden: tuple[int, ...] = (128, 128)
-    """Widths of the layers behind the Fourier features, in critics and encoders."""
+    """Widths of the layers after the Fourier features, in critics and encoders."""
     bandwidth: float = 0.4
-    """Standard deviation of the frequencies, in radians for each unit of x: features change over distances of 1 / bandwidth."""
+    """Standard deviation of the frequencies, in radians per unit of x; features vary over distances of 1 / bandwidth."""
     latent_dim: int = 2
     """Size of z."""
     learning_rate: float = 2e-3
-    """Adam's step, for all networks; it falls linearly to zero over the second half."""
+    """Learning rate of Adam for all networks; it falls linearly to zero over the second half."""
     gamma: float = 0.1
     """Weight of the penalty on the critic's gradient (R1), at every step, for all families."""
     unroll: int = 5
-    """Critic steps that the unrolled GAN looks ahead."""
+    """Number of unrolled critic steps of the unrolled GAN."""
     unroll_rate: float = 0.003
-    """Rate of these steps."""
+    """Learning rate of these steps."""
     points: int = 100_000
     """Training points."""
     samples: int = 2_500
-    """Samples that are judged."""
+    """Samples for the measures."""
     inferred: int = 10_000
-    """Points that are encoded, and samples that are drawn."""
+    """Number of encoded points, and of samples, in OUTPUT-inference.png."""
     progress: bool = True
     """Show progress bars."""
     output: Path = Path("mixture_grid")
-    """Where to write: OUTPUT.json and OUTPUT.png."""
+    """Output path: writes OUTPUT.json, OUTPUT.png and OUTPUT-inference.png."""
 
 
 def sample_data(count: int) -> Tensor:
@@ -113,10 +113,13 @@ def sample_data(count: int) -> Tensor:
 
 
 def build(name: str, options: Options) -> Family:
-    """A family with the networks that all share. Raises ValueError for a name that cannot be trained here."""
+    """A family with the common networks.
+
+    :raises ValueError: for an unknown family, and for one that needs labels.
+    """
     made, settings = weighted(name, Kind.POINTS)
     if made.labelled:
-        raise ValueError(f"family {name!r} needs labels, and the points have none")
+        raise ValueError(f"family {name!r} needs labels, which the points do not have")
     sizes = Sizes(
         (2,),
         options.latent_dim,
@@ -135,18 +138,18 @@ def build(name: str, options: Options) -> Family:
 
 
 class Shown(NamedTuple):
-    """What is drawn of one training, (point, 2) each."""
+    """The points shown of one training, (point, 2) each."""
 
     samples: Tensor
     data: Tensor
     codes: Tensor | None
-    """Means of q(z | x) of the data, where the family infers and z has two dimensions."""
+    """Means of q(z | x) of the data, if the family has an encoder and z has two dimensions."""
     reconstructions: Tensor | None
-    """G of the means."""
+    """G of these means."""
 
 
 def run(name: str, seed: int, options: Options) -> tuple[dict[str, Any], Shown]:
-    """A row of the record, and what is drawn."""
+    """A row of the record, and the points to show."""
     torch.manual_seed(seed)
     points, family = sample_data(options.points), build(name, options)
     print(f"{name}, seed {seed}", flush=True)
@@ -175,7 +178,7 @@ def run(name: str, seed: int, options: Options) -> tuple[dict[str, Any], Shown]:
 
 
 def table(rows: dict[str, dict[int, dict[str, Any]]], options: Options) -> str:
-    """A line for each family: all seeds, their mean, and the paper's numbers where it has them."""
+    """A line for each family: all seeds, their mean, and the paper's numbers if it has them."""
     width = 6 * len(options.seeds)
     lines = [
         f"25 Gaussians, {options.samples:,} samples, seeds {' '.join(map(str, options.seeds))}",
@@ -190,12 +193,12 @@ def table(rows: dict[str, dict[int, dict[str, Any]]], options: Options) -> str:
             cells += ["".join(f"{value:6.{0 if scale == 1 else 1}f}" for value in values).ljust(width)]
             cells += [f" {mean(values):5.1f}  {paper} "]
         lines.append("  ".join(cells))
-    lines.append(f"the data themselves: 25 modes, {100 * CEILING:.1f} % within three standard deviations")
+    lines.append(f"the data: 25 modes, {100 * CEILING:.1f} % within three standard deviations")
     return "\n".join([*lines, DIFFERS])
 
 
 def draw_picture(path: Path, shown: dict[str, Shown], rows: dict[str, dict[int, dict[str, Any]]], options: Options) -> None:
-    """The data and the samples of each family, of the first seed."""
+    """Draw the data and the samples of each family, for the first seed."""
     from matplotlib.figure import Figure
 
     torch.manual_seed(options.seeds[0])
@@ -212,7 +215,7 @@ def draw_picture(path: Path, shown: dict[str, Shown], rows: dict[str, dict[int, 
 
 
 def draw_inference(path: Path, shown: dict[str, Shown]) -> None:
-    """Data, codes, reconstructions and samples of each family that infers, coloured by the nearest mean of the data point."""
+    """Draw data, codes, reconstructions and samples of families with an encoder, coloured by the data point's nearest mean."""
     from matplotlib.figure import Figure
 
     rows = {name: one for name, one in shown.items() if one.codes is not None and one.codes.shape[1] == 2}
@@ -222,18 +225,18 @@ def draw_inference(path: Path, shown: dict[str, Shown]) -> None:
     for axes, (name, one) in zip(picture.subplots(len(rows), 4, squeeze=False), rows.items(), strict=True):
         colours = (torch.cdist(one.data, CENTRES).argmin(1) % 20).numpy()
         panels = {"data": one.data, "latent codes": one.codes, "reconstructions": one.reconstructions, "samples": one.samples}
-        for place, (title, points) in zip(axes, panels.items(), strict=True):
+        for panel, (title, points) in zip(axes, panels.items(), strict=True):
             assert points is not None
             coloured: dict[str, Any] = {"color": "0.3"} if title == "samples" else {"c": colours, "cmap": "tab20"}
-            place.scatter(*points.T.numpy(), s=1, **coloured)
+            panel.scatter(*points.T.numpy(), s=1, **coloured)
             reach = 4 if title == "latent codes" else 5.5
-            place.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=f"{name}: {title}")
+            panel.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=f"{name}: {title}")
     picture.savefig(path, dpi=80)
     shrink(path)
 
 
 def shrink(path: Path) -> None:
-    """Give a PNG a palette: half the size."""
+    """Convert a PNG to a palette, which halves its size."""
     from PIL import Image
 
     with Image.open(path) as image:

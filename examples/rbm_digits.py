@@ -1,25 +1,25 @@
-"""Restricted Boltzmann machines of digits: what they learn, how probable they find test digits, how they complete halves.
+"""Restricted Boltzmann machines (RBMs) of digits: training, test log likelihood, and completion of halves.
 
     python examples/rbm_digits.py --data data/mnist --output examples/results/rbm_digits
 
-Two machines of 500 hidden units learn MNIST, its pixels drawn as 0 and 1 with the probability that their gray says: by CD-1,
-and by persistent contrastive divergence (PCD) with one sweep a step, with the same steps, batches and rates. Of each, with one
-fixed draw of the pixels of every judged digit:
+Two RBMs with 500 hidden units are trained on MNIST, with binary pixels drawn with probabilities given by their gray values: by
+CD-1, and by persistent contrastive divergence (PCD) with one sweep per step, with the same steps, batches and learning rates.
+The results for each, with one fixed draw of the pixels of every digit:
 
-* the free energy of training digits beside that of digits that training held out, along the training: where the second rises
-  away from the first, the machine has begun to know its training digits by heart;
-* log Z by annealed importance sampling (`BlockGibbs`, never resampled, an estimate for each chain), and with it the mean log
-  likelihood of the test digits, in nats. The standard error holds that of log Z and that of the mean over digits. AIS finds
-  log Z too low on average, and so the likelihood too high;
-* the lower half of test digits, completed by Gibbs sampling with the upper half clamped, and judged with the scores of
-  `image_completion.py` (fair CRPS and energy score, PSNR of the mean), beside the nearest training digits by the upper half,
-  and beside independent pixels with the base rates of the data.
+* the free energies of training digits and of held-out digits during training: if the second rises relative to the first, the
+  RBM overfits;
+* log Z by annealed importance sampling (`BlockGibbs` without resampling, one estimate per chain), and the mean log likelihood
+  of the test digits, in nats. The standard error includes that of log Z and that of the mean over digits. AIS underestimates
+  log Z on average, and so overestimates the likelihood;
+* the lower halves of test digits, completed by Gibbs sampling with the upper half clamped, and scored as in
+  `image_completion.py` (fair CRPS and energy score, PSNR of the mean), compared with the nearest training digits by the upper
+  half, and with independent pixels with the base rates of the data.
 
-OUTPUT.json keeps the numbers, the command, and what differs from the paper; OUTPUT.png shows the filters (the weights of single
-hidden units), draws, the curves of the free energy, and completions.
+OUTPUT.json has the numbers, the command, and the differences from the paper; OUTPUT.png shows the filters (the weights of
+single hidden units), draws, the curves of the free energy, and completions.
 
-Salakhutdinov and Murray (ICML 2008) give machines of 500 hidden units that were trained by CD-1, CD-3 and CD-25; their numbers,
-rounded, stand beside ours.
+Salakhutdinov and Murray (ICML 2008) report RBMs with 500 hidden units trained by CD-1, CD-3 and CD-25; their rounded numbers
+are shown with ours.
 """
 
 import json
@@ -48,64 +48,64 @@ from cogen.models.training.trainer import train
 SHAPE = (1, 28, 28)
 SEEN = views.half(SHAPE, "top")
 MACHINES = {"CD-1": 0, "PCD": 1}
-"""Persistent chains for each item of a batch."""
+"""Methods, with the number of persistent chains per item of a batch."""
 PAPER = {"CD-1": -125, "CD-3": -106, "CD-25": -86}
-"""Mean log likelihood of test digits, 500 hidden units."""
+"""The paper's mean log likelihoods of test digits, with 500 hidden units."""
 DIFFERS = (
-    "the paper's machines learned for longer, with settings of their own, and its test digits are another draw of the pixels;"
-    " ours, CD-1 and PCD, have the same budget"
+    "the paper's RBMs were trained for longer, with other settings, and its test digits are another draw of the pixels; ours,"
+    " CD-1 and PCD, have the same budget"
 )
 CURVE = 12
-"""Points of the free energy along a training."""
+"""Points of the curve of the free energy."""
 
 
 @dataclass
 class Options:
-    """Train two machines, measure them, and complete digits with them."""
+    """Train two RBMs, estimate their likelihoods, and complete digits with them."""
 
     data: Path = Path("data/mnist")
     """Folder of the four idx files, plain or gzipped."""
     output: Path = Path("rbm-digits")
-    """Folder-and-stem of the JSON and the PNG."""
+    """Output path: writes a JSON and a PNG file."""
     weights: Path | None = None
-    """Where to keep the machines too, as WEIGHTS-cd-1 and WEIGHTS-pcd."""
+    """Path for storing the RBMs, as WEIGHTS-cd-1 and WEIGHTS-pcd."""
     learning: tuple[Literal["CD-1", "PCD"], ...] = ("CD-1", "PCD")
-    """How the machines learn; completions are compared with those of the last."""
+    """Training methods; completions are compared with those of the last."""
     hidden: int = 500
     """Hidden units."""
     steps: int = 6_600
-    """Of training: 12 epochs."""
+    """Training steps (12 epochs)."""
     batch: int = 100
-    """Digits of a step, and persistent chains."""
+    """Digits per step, and persistent chains."""
     learning_rate: float = 0.05
-    """It falls linearly to zero over the second half."""
+    """Learning rate; it falls linearly to zero over the second half."""
     held_out: int = 5_000
-    """How many of the last training digits are held out."""
+    """Number of training digits, the last ones, that are held out."""
     temperatures: int = 10_000
-    """Of annealed importance sampling."""
+    """Temperatures of annealed importance sampling."""
     chains: int = 100
-    """Of the same."""
+    """Chains of annealed importance sampling."""
     count: int = 64
     """Test digits to complete."""
     sweeps: int = 200
-    """Temperatures of their annealing."""
+    """Temperatures of the annealing of completions."""
     completions: int = 32
-    """Of each digit."""
+    """Completions of each digit."""
     threads: int = 0
-    """Threads for torch; 0 leaves its choice."""
+    """Threads of torch; 0 for its default."""
     seed: int = 0
-    """Of everything that is drawn."""
+    """Seed of all random numbers."""
 
 
 def drawn(images: Tensor, seed: int) -> Tensor:
-    """One draw of the pixels as 0 and 1."""
+    """One draw of binary pixels."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return binarised(images)
 
 
 def learn(options: Options, name: str, images: Tensor, held_out: Tensor) -> tuple[BernoulliRBM, dict[str, Any]]:
-    """A machine, and its free energies along the training."""
+    """A trained RBM, and its free energies during training."""
     torch.manual_seed(options.seed)
     rbm = BernoulliRBM(SHAPE, options.hidden)
     family = ContrastiveDivergence(rbm, chains=options.batch * MACHINES[name], learning_rate=options.learning_rate)
@@ -132,7 +132,7 @@ def learn(options: Options, name: str, images: Tensor, held_out: Tensor) -> tupl
 
 
 def likelihoods(options: Options, rbm: BernoulliRBM, parts: dict[str, Tensor]) -> tuple[dict[str, Any], np.ndarray]:
-    """log Z, the mean log likelihood of digits with its standard error, and draws by their weights, (draw, *SHAPE)."""
+    """log Z, the mean log likelihood of digits with its standard error, and draws picked by weight, (draw, *SHAPE)."""
     started = time.perf_counter()
     kernel = BlockGibbs(resample_threshold=0.0, num_populations=options.chains)
     counts = {"num_warmup": options.temperatures, "num_samples": 1, "num_chains": options.chains, "seed": options.seed}
@@ -149,7 +149,7 @@ def likelihoods(options: Options, rbm: BernoulliRBM, parts: dict[str, Tensor]) -
 
 
 def completed(options: Options, rbm: BernoulliRBM, truth: np.ndarray) -> tuple[np.ndarray, Any]:
-    """The digits (chain, draw, item, *SHAPE) by clamped Gibbs, and which draws are independent."""
+    """Digits (chain, draw, item, *SHAPE) completed by clamped Gibbs sampling, and the labels of independent draws."""
     counts = {"num_warmup": options.sweeps, "num_samples": 1, "num_chains": options.completions, "seed": options.seed}
     posterior = infer(RBMModel(rbm).clamp(SEEN, truth), BlockGibbs(), **counts, keep_x=True)
     return posterior["posterior"]["x"].values, independent_groups(posterior).values
@@ -174,7 +174,7 @@ def table(rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
 
 
 def picture(machines: dict[str, dict[str, Any]], answers: dict[str, np.ndarray], truth: np.ndarray) -> Figure:
-    """Filters and draws of both machines, free energies, and completions."""
+    """Draw filters and samples of both RBMs, free energies, and completions."""
     figure = Figure(figsize=(12, 9), layout="constrained")
     axes = figure.subplots(2, 3)  # a line for each machine
     for line, (name, machine) in zip(axes, machines.items(), strict=False):
@@ -207,7 +207,7 @@ def picture(machines: dict[str, dict[str, Any]], answers: dict[str, np.ndarray],
 
 
 def mosaic(images: np.ndarray, columns: int) -> np.ndarray:
-    """Images (n, 28, 28) side by side with a line between them, rows filled up."""
+    """Images (n, 28, 28) side by side with lines between them; the last row is padded."""
     rows = -(-len(images) // columns)
     padded = np.full((rows * columns, 29, 29), np.nan)
     padded[: len(images), :28, :28] = images
@@ -224,7 +224,8 @@ def main(options: Options) -> dict[str, Any]:
     images, test = (torch.tensor(files[k]).unsqueeze(1) for k in (0, 2))
     if images.shape[1:] != SHAPE or not 0 < options.held_out < len(images):
         sys.exit(
-            f"rbm_digits: {len(images)} images of shape {tuple(images.shape[1:])}: more than {options.held_out} of {SHAPE}"
+            f"rbm_digits: {len(images)} images of shape {tuple(images.shape[1:])}; needed are more than {options.held_out}"
+            f" (--held-out) of shape {SHAPE}"
         )
     images, held_out = images[: -options.held_out], images[-options.held_out :]
     parts = {"test": drawn(test, options.seed + 2), "training": drawn(images[: len(test)], options.seed)}

@@ -1,21 +1,22 @@
-"""Score matching in the plane: energies against known mixtures, normalised on a grid.
+"""Score matching in two dimensions: learned energies compared with known mixtures on a grid.
 
     python examples/score_matching_2d.py --output examples/results/score_matching_2d
 
-Mixtures of Gaussians whose density is known: eight on a ring, 25 on a grid and two moons, all of which overlap, and two that
-are far apart. An energy f beside a Gaussian reference is learned by each method from the same points, with the same network,
-batches and steps. What is learned is summed on a grid, which gives its partition function and its divergence from the truth:
+The data are mixtures of Gaussians with known density: eight on a ring, 25 on a grid and two moons, which overlap, and two
+well-separated ones ("apart"). Each method learns an energy f, relative to a Gaussian reference distribution, from the same
+points, with the same network, batches and steps. Sums over a grid give the partition function and the divergence from the
+truth:
 
-    KL            KL(truth || model), in nats, of every seed
-    log Z         where modes overlap, for the first seed: the error of log Z by AnnealedHMC, from the reference to the energy,
-                  against that of the grid
-    left          of the two that are far apart: the model's share of the left one, truly 0.7
+    KL            KL(truth || model), in nats, for every seed
+    log Z         for overlapping modes and the first seed: the error of log Z by AnnealedHMC, from the reference distribution
+                  to the energy, relative to the grid
+    left          for the two separated Gaussians: the model's share of the left one, which is 0.7
 
-Where modes are far apart, score matching leaves their weights open: a score that is wrong where no data are costs nothing. A
-score that is conditioned on the noise (NCSN) sees both modes at the large levels; its share of the left one is counted among
-draws of annealed Langevin. It has no density, and so no KL.
+If modes are well separated, score matching does not determine their weights, since errors of the score in regions without data
+have no cost. A noise-conditional score (NCSN) connects the modes at high noise levels; its share of the left one is counted
+among draws of annealed Langevin dynamics. It has no density, and so no KL.
 
-OUTPUT.json keeps the table with every seed and the command; OUTPUT.png shows the densities of the first seed beside the truth.
+OUTPUT.json has the table with every seed and the command; OUTPUT.png shows the densities of the first seed and the truth.
 """
 
 import json
@@ -42,41 +43,41 @@ from cogen.models.training.learning_rates import Falling
 
 @dataclass
 class Options:
-    """Score matching in the plane: the divergence of learned energies from known mixtures."""
+    """Score matching in two dimensions: the divergence of learned energies from known mixtures."""
 
     mixtures: tuple[str, ...] = ("ring", "grid", "moons", "apart")
-    """Which, of these four."""
+    """Mixtures: any of ring, grid, moons, apart."""
     methods: tuple[str, ...] = ("explicit", "sliced", "denoising")
-    """How energies are learned, of these three."""
+    """Methods: any of explicit, sliced, denoising."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of points, weights, batches and noise; a training for each."""
+    """Seeds of points, weights, batches and noise; one training each."""
     steps: int = 500
     """Steps of Adam."""
     batch: int = 256
-    """Points in a step."""
+    """Points per step."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers."""
     learning_rate: float = 1e-2
-    """Adam's; it falls linearly to zero over the second half."""
+    """Learning rate of Adam; it falls linearly to zero over the second half."""
     sigma: float = 0.1
     """Noise of the denoising method."""
     reference_scale: float = 3.0
-    """Standard deviation of the reference."""
+    """Standard deviation of the reference distribution."""
     points: int = 50_000
     """Training points."""
     temperatures: int = 100
-    """Of AnnealedHMC, and five times as many levels of annealed Langevin."""
+    """Temperatures of AnnealedHMC; annealed Langevin dynamics has five times as many levels."""
     chains: int = 2_048
-    """Of both."""
+    """Chains of both."""
     output: Path = Path("score_matching_2d")
-    """Where to write: OUTPUT.json and OUTPUT.png."""
+    """Output path: writes OUTPUT.json and OUTPUT.png."""
 
 
 # ------------------------------------------------------------------------------------------------------- the mixtures
 
 
 class Mixture(NamedTuple):
-    """Of round Gaussians."""
+    """A mixture of isotropic Gaussians."""
 
     means: Tensor  # (component, 2)
     sd: float
@@ -152,14 +153,14 @@ METHODS: dict[str, Callable[[Tensor, int, Options], nn.Module]] = {
     "sliced": lambda points, seed, options: by_score(Sliced(), points, seed, options),
     "denoising": lambda points, seed, options: by_score(Denoising(options.sigma), points, seed, options),
 }
-"""From points (point, 2), a seed and the options to f."""
+"""Functions from points (point, 2), a seed and the options to f."""
 
 
 # ------------------------------------------------------------------------------------------------------- how they do
 
 
 def judge(network: nn.Module, truth: Mixture, options: Options) -> tuple[dict[str, float], Tensor]:
-    """The numbers of a learned energy, and its log density on the grid (point,), not normalised."""
+    """The scores of a learned energy, and its unnormalised log density on the grid, (point,)."""
     with torch.no_grad():
         value = network(GRID) - 0.5 * (GRID / options.reference_scale).square().sum(1)
         log_model, log_truth = value - log_z(value), truth.log_density(GRID)
@@ -169,7 +170,7 @@ def judge(network: nn.Module, truth: Mixture, options: Options) -> tuple[dict[st
 
 
 def log_z(value: Tensor) -> float:
-    """Of a log density on the grid."""
+    """log Z of an unnormalised log density on the grid."""
     return float(value.logsumexp(0)) + LOG_CELL
 
 
@@ -183,7 +184,7 @@ def annealed_log_z(network: nn.Module, value: Tensor, seed: int, options: Option
 
 
 def share_by_noise(points: Tensor, seed: int, options: Options) -> float:
-    """The share of draws at the left, of a score that is conditioned on the noise."""
+    """The share of draws at the left, for a noise-conditional score."""
     levels = (0.1, 10.0)
     network = trained(
         NCSN(DenseScore((2,), options.hidden, data_scale=float(points.std())), levels, learning_rate=options.learning_rate),
@@ -208,22 +209,24 @@ def table(rows: list[dict[str, Any]]) -> str:
         error = f"{row['log_z_error'][0]:+.3f} ({row['log_z_se'][0]:.3f})" if "log_z_error" in row else ""
         left = " ".join(f"{value:.2f}" for value in row["left"]) if row["mixture"] == APART else ""
         lines.append(f"{row['mixture']:8} {row['method']:20} {kl:28} {error:22} {left}")
-    return "\n".join([*lines, "left: the share of the left of two modes that are far apart, truly 0.70"])
+    return "\n".join([*lines, "left: the share of the left one of two separated modes; the true share is 0.70"])
 
 
 def draw_picture(path: Path, panels: dict[str, dict[str, Tensor]]) -> None:
-    """Densities on the grid, a mixture a row, the truth first; one scale of colours a row."""
+    """Draw densities on the grid, with a row per mixture, the truth first, and one colour scale per row."""
     from matplotlib.figure import Figure
 
     columns = max(map(len, panels.values()))
     picture = Figure(figsize=(2.4 * columns, 2.5 * len(panels)), layout="constrained")
-    for places, (mixture, shown) in zip(picture.subplots(len(panels), columns, squeeze=False), panels.items(), strict=True):
+    for panels_of_row, (mixture, shown) in zip(
+        picture.subplots(len(panels), columns, squeeze=False), panels.items(), strict=True
+    ):
         reach = 5 if mixture in ("grid", APART) else 4
         highest = float(shown["truth"].max().exp())
-        for place, (name, log_density) in zip(places, shown.items(), strict=True):
+        for panel, (name, log_density) in zip(panels_of_row, shown.items(), strict=True):
             density = log_density.exp().reshape(len(LINE), len(LINE)).T
-            place.imshow(density.numpy(), origin="lower", extent=(-7, 7, -7, 7), vmin=0, vmax=highest, cmap="magma")
-            place.set(xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[], title=f"{mixture}: {name}")
+            panel.imshow(density.numpy(), origin="lower", extent=(-7, 7, -7, 7), vmin=0, vmax=highest, cmap="magma")
+            panel.set(xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[], title=f"{mixture}: {name}")
     picture.savefig(path, dpi=80)
 
 

@@ -1,4 +1,4 @@
-"""What a training step of each of several families costs, so that trainings can have equal time."""
+"""The cost of a training step of several families, for trainings of equal time."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 def step_costs(families: Mapping[Name, tuple[Family, Batch]], steps: int = 8, rounds: int = 5) -> dict[Name, float]:
-    """Processor seconds of a step of each family on its batch, measured in turns: the median of the rounds after the first.
+    """Processor seconds per step of each family on its batch, measured in alternation: the median of all rounds but the first.
 
-    :param steps: of a family in each round. They change it.
+    :param steps: training steps of each family per round; they change its weights.
     """
     running = {
         name: (family.train(), Updates(family, family.optimizers()), batch) for name, (family, batch) in families.items()

@@ -1,26 +1,26 @@
-"""Style and class taken apart: section 4.1.4 of the CCoopNets paper, and which way of inferring an unknown class is right.
+"""Separation of style and class (section 4.1.4 of the CCoopNets paper), with several ways to infer an unknown class.
 
     cogen train ccoopnets --data mnist --output digits10
     python examples/style_and_class.py --generator digits10 --output style_and_class
 
-    python examples/style_and_class.py --colour coloured.npz        MNIST in colours, for cogen train ccoopnets --data
+    python examples/style_and_class.py --colour coloured.npz        write coloured MNIST, for cogen train ccoopnets --data
 
-A conditional generator makes x = G(z, c). Of a test image z is inferred, and c where it is not known; then the class is changed
-and z kept. The ways to infer:
+The generator is conditional, x = G(z, c). For a test image z is inferred, and c if it is unknown; then the class is changed
+with the same z. The ways to infer:
 
     known         c is given; z by annealed HMC
-    exact         one annealed run a class, and its evidence (`Classes(unknown="exact")`)
-    relaxed       c = softmax(a), a ~ Normal(0, I), as one more latent; annealed HMC on both
-    published     the same relaxation; by turns so many Langevin steps on z (Eq. 20) and on a (Eq. 21), from random starts
-    by turns      Langevin steps on z, and c drawn from its ten exact probabilities given z
+    exact         one annealed run per class, and its evidence (`Classes(unknown="exact")`)
+    relaxed       c = softmax(a), a ~ Normal(0, I), as a further latent; annealed HMC on both
+    published     the same relaxation, with alternating Langevin steps on z (Eq. 20) and on a (Eq. 21), from random starts
+    by turns      alternating Langevin steps on z, and draws of c from its ten exact probabilities given z
 
-The named class is the one of the greatest mean weight. Measures, of test images that are seen as a whole:
+The inferred class is the one with the largest mean weight. Measures, for completely observed test images:
 
-    named         share of the images whose class is named
-    changed       share of the transfers, to the nine other classes, that the classifier reads as the class asked for
+    named         share of the images whose class is inferred correctly
+    changed       share of the transfers to the nine other classes that the classifier assigns to the target class
     weight, slant correlation over images, within a target class, of the stroke's weight (mean ink) and slant in the image
-                  and in its transfers; beside it the same with z of the next image ("shuffled"), which keeps the class and no
-                  style, and how many standard errors (of the paired differences of products, over images) lie between
+                  and in its transfers; the same with z of the next image ("shuffled"), which keeps the class but not the
+                  style; and their difference in standard errors (of paired differences of products, over images)
 
 References:
     Xie, Zheng, Fang, Zhu, Wu. Cooperative training of fast thinking initializer and slow thinking solver for conditional
@@ -55,36 +55,36 @@ FEATURES = {"weight": weight, "slant": slant}
 @dataclass
 class Options:
     generator: str = "digits10"
-    """A conditional generator that `cogen train` stored."""
+    """A conditional generator of `cogen train`."""
     data: str = "mnist"
     folder: Path | None = None
-    """Where its files lie; default data/NAME."""
+    """Folder of the data set; default data/NAME."""
     classifier: str = "mnist_classifier"
-    """Reads the transfers."""
+    """Classifier of the transfers."""
     ways: tuple[str, ...] = WAYS
     count: int = 100
     """Test images."""
     chains: int = 8
     temperatures: int = 40
     leapfrog: int = 5
-    """Of annealed HMC, which takes temperatures times leapfrog gradients a chain; the Langevin ways take as many."""
+    """Leapfrog steps of annealed HMC, which has temperatures x leapfrog gradients per chain, as do the Langevin methods."""
     inner: int = 10
-    """Langevin steps of one turn."""
+    """Langevin steps per alternation."""
     noise: float | None = None
-    """Standard deviation of a pixel's noise (sigma); default the generator's own."""
+    """Standard deviation of the pixel noise (sigma); default the generator's own."""
     step: float = 0.1
     """s of Eqs. 20 and 21, in units of the noise."""
     shown: int = 8
-    """Images in the picture."""
+    """Images in the figure."""
     seed: int = 0
     colour: Path | None = None
-    """Write coloured images here, for training, and end."""
+    """Write coloured training images to this file, and exit."""
     output: Path = Path("style_and_class")
-    """Writes OUTPUT.json and OUTPUT.png."""
+    """Output path: writes OUTPUT.json and OUTPUT.png."""
 
 
 def coloured(images: np.ndarray, seed: int) -> np.ndarray:
-    """Bytes (item, 1, height, width) as bytes (item, 3, height, width): a colour of ink and one of ground for each image."""
+    """Colour bytes (item, 1, height, width): bytes (item, 3, height, width), with random ink and ground colours per image."""
     rng = np.random.default_rng(seed)
     ink, ground = rng.uniform(0.5, 1.0, (len(images), 3, 1, 1)), rng.uniform(0.0, 0.4, (len(images), 3, 1, 1))
     share = images / 255.0
@@ -95,7 +95,7 @@ def coloured(images: np.ndarray, seed: int) -> np.ndarray:
 
 
 class Seen:
-    """Test images, seen as a whole through a generator with noise."""
+    """Completely observed test images and their models."""
 
     def __init__(self, options: Options, generator: Any, images: np.ndarray, labels: np.ndarray) -> None:
         self.options, self.generator, self.images, self.labels = options, generator, images, labels
@@ -130,7 +130,7 @@ class Seen:
         return self.by_turns(relaxed=way == "published")
 
     def by_turns(self, relaxed: bool) -> tuple[Tensor, np.ndarray]:
-        """Langevin steps on z and steps on the class, in turns: of its relaxation, or a draw of the class itself."""
+        """Alternate Langevin steps on z with steps on the class: Langevin steps of its relaxation, or exact draws."""
         options, chains, items = self.options, self.options.chains, len(self.images)
         torch.manual_seed(options.seed)
         x = torch.from_numpy(self.images).repeat(chains, 1, 1, 1)
@@ -162,7 +162,7 @@ class Seen:
 
 
 def _latents(posterior: Any) -> Tensor:
-    """Of the last draw, (chain, item, latent); chains that were weighted are drawn by their weights."""
+    """Latents of the last draw, (chain, item, latent); weighted chains are resampled."""
     from cogen.diagnostics import resample
 
     return torch.from_numpy(resample(posterior, seed=0)["posterior"]["z"].values[:, -1].astype(np.float32))
@@ -179,9 +179,9 @@ def transferred(generator: Any, z: Tensor, classes: int) -> Tensor:
 
 
 def of_style(x: Tensor, images: Tensor, shuffled: Tensor, others: Tensor) -> dict[str, float]:
-    """How the features of transfers x (class, item, ...) go with those of their images, against those of shuffled ones.
+    """Correlations of the features of transfers x (class, item, ...) with those of their images, and for shuffled transfers.
 
-    ``others`` (class, item) says which transfers are to another class.
+    :param others: True for transfers to another class, (class, item).
     """
     found: dict[str, float] = {}
     for name, feature in FEATURES.items():
@@ -216,7 +216,7 @@ def judged(seen: Seen, judge: Any, z: Tensor, probability: np.ndarray) -> tuple[
 
 
 def draw(seen: Seen, x: Tensor, path: Path, shown: int) -> None:
-    """Test images, and beside each its transfers to every class."""
+    """Draw test images, each with its transfers to every class."""
     from matplotlib.figure import Figure
 
     rows = torch.cat([torch.from_numpy(seen.images)[:shown, None], x[:, :shown].transpose(0, 1)], 1)  # (item, 1 + class, ...)
@@ -240,7 +240,7 @@ def main(options: Options) -> dict[str, Any]:
             print(f"written: {options.colour}")
             return {}
         if strange := [way for way in options.ways if way not in WAYS]:
-            raise ValueError(f"--ways {strange[0]}: the ways are {', '.join(WAYS)}")
+            raise ValueError(f"--ways {strange[0]}: choose from {', '.join(WAYS)}")
         generator: Any = load_generator(options.generator)
         if "label" not in generator.config.contexts:
             raise ValueError(f"--generator {options.generator}: it is not conditional on a class")

@@ -1,21 +1,21 @@
-"""Train a small classifier of images, for scores of samples that need class probabilities or features.
+"""Train a small image classifier, for scores of samples that need class probabilities or features.
 
     python examples/train_classifier.py --data mnist --output mnist_classifier --bf16
     python examples/train_classifier.py --data fashion-mnist --network residual --mirror --output fashion_classifier
     python examples/train_classifier.py --data cifar10 --network residual --mirror --output cifar10_classifier
 
-It turns, zooms and shifts the training images a little, steps with AdamW along one cycle of the learning rate
-(`cogen.models.training.learning_rates.OneCycle`), and writes OUTPUT.safetensors and OUTPUT.json (configuration, command,
-accuracy, SHA-256 of the weights). Options are chosen by the last training images; the test set is looked at once, at the end.
+Training images are rotated, zoomed and shifted slightly, and AdamW has a one-cycle learning-rate schedule
+(`cogen.models.training.learning_rates.OneCycle`). The script writes OUTPUT.safetensors and OUTPUT.json (configuration, command,
+accuracy, SHA-256 of the weights). Options were chosen on the last training images; the test set is used once, at the end.
 
-With `--score` it trains nothing, and measures samples of generators by the classifier OUTPUT, a shipped one or a file:
+With `--score` it does not train, but scores samples of generators by the classifier OUTPUT, a shipped one or a file:
 
     python examples/train_classifier.py --data mnist --output mnist_classifier --score digits mnist mnist_dcgan mnist_vae \
         --record examples/results/samples_mnist.json
 
-The squared Frechet distance to the test images in the classifier's features, and the inception score, of as many samples as
-there are validation images, and of these: what a perfect generator would get. The classifier saw neither validation nor test
-images.
+The scores are the squared Frechet distance to the test images in the classifier's features, and the inception score, of as many
+samples as there are validation images, and of the validation images, which is the score of a perfect generator. The classifier
+was trained on neither validation nor test images.
 """
 
 import functools
@@ -52,58 +52,58 @@ CHANNELS = {"convolutional": (16, 32), "residual": (32, 64)}
 
 @dataclass
 class Options:
-    """Train a small classifier of images and save it with its accuracy."""
+    """Train a small image classifier and save it with its accuracy."""
 
     data: str = "mnist"
-    """A known data set's name, or the path of images with labels, whose sides divide by four."""
+    """Name of a known data set, or path of labelled images whose sides are divisible by four."""
     folder: Path | None = None
-    """Where the known data set lies; default data/NAME."""
+    """Folder of the known data set; default data/NAME."""
     download: bool = False
-    """Fetch missing files of the known data set first."""
+    """Download missing files of the known data set first."""
     output: Path = Path("mnist_classifier")
-    """Where to write: OUTPUT.safetensors and OUTPUT.json."""
+    """Output path: writes OUTPUT.safetensors and OUTPUT.json."""
     network: Literal["convolutional", "residual"] = "convolutional"
     """Two strided convolutions and a dense layer (`ConvolutionalCritic`), or a residual network (`ResidualClassifier`)."""
     channels: tuple[int, int] | None = None
-    """Feature maps of the two convolutions, 16 32; of a residual network 32 64."""
+    """Feature maps of the two convolutions; default 16 32, for a residual network 32 64."""
     width: int = 64
     """Number of features."""
     epochs: int = 50
     """Passes over the training images."""
     batch: int = 128
-    """Images in a step."""
+    """Images per step."""
     learning_rate: float = 3e-3
-    """AdamW's largest step."""
+    """Largest learning rate of AdamW."""
     weight_decay: float = 0.01
-    """AdamW's decoupled decay."""
+    """Decoupled weight decay of AdamW."""
     turn: float = 12.0
-    """Training images are turned by up to so many degrees,"""
+    """Largest rotation of training images, in degrees."""
     zoom: float = 0.1
-    """zoomed by up to this share,"""
+    """Largest relative zoom of training images."""
     shift: float = 2.0
-    """and shifted by up to so many pixels along either axis."""
+    """Largest shift of training images along either axis, in pixels."""
     mirror: bool = False
-    """Half of the training images are mirrored, left to right."""
+    """Mirror half of the training images horizontally."""
     bf16: bool = False
-    """Train under bfloat16 autocast: faster on CPUs with AMX."""
+    """Train with bfloat16 autocast: faster on CPUs with AMX."""
     validation: int = 5_000
-    """How many of the last training images are held out."""
+    """Number of training images, the last ones, that are held out."""
     half: bool = False
-    """Write the weights in half precision: half the bytes. The accuracies are those of the written weights."""
+    """Write the weights in half precision. Accuracies are those of the written weights."""
     accelerator: Literal["cpu", "cuda", "auto"] = "cpu"
-    """Where it runs."""
+    """Device."""
     threads: int = 0
-    """Threads for torch; 0 leaves its choice."""
+    """Threads of torch; 0 for its default."""
     seed: int = 0
     """Seed of weights, order and augmentation, or of samples."""
     score: tuple[str, ...] = ()
-    """Generators, shipped or files, whose samples are measured by the classifier OUTPUT; nothing is trained."""
+    """Generators, shipped or files, whose samples are scored by the classifier OUTPUT, without training."""
     record: Path | None = None
-    """With --score: a JSON file of the scores."""
+    """JSON file for the scores of --score."""
 
 
 def moved(images: Tensor, options: Options) -> Tensor:
-    """Every image (item, channel, height, width) turned, zoomed and shifted by amounts of its own, uniformly."""
+    """Images (item, channel, height, width), each rotated, zoomed and shifted by uniform random amounts."""
     amount = 2 * torch.rand(4, len(images), device=images.device) - 1
     angle, zoom = math.radians(options.turn) * amount[0], 1 + options.zoom * amount[1]
     across, along = zoom * angle.cos(), zoom * angle.sin()
@@ -125,7 +125,7 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def score(options: Options, data: ImageData) -> list[dict[str, Any]]:
-    """Rows of scores: of validation images, and of samples of each generator."""
+    """The scores of validation images, and of samples of each generator."""
     name = str(options.output)
     classifier = load_classifier(name if options.output.name == name else options.output)
     real = as_floats(torch.from_numpy(data.train[-options.validation :]))
@@ -166,11 +166,11 @@ def main(options: Options) -> ClassifierConfig | list[dict[str, Any]]:
     try:
         data = load_image_data(options.data, folder=options.folder, download=options.download)
         if data.train_labels is None or data.test_labels is None:
-            raise ValueError(f"{options.data} has no labels: a classifier learns from them")
+            raise ValueError(f"{options.data} has no labels: a classifier needs labelled images")
         if not 0 < options.validation <= len(data.train) - options.batch:
             raise ValueError(
-                f"{options.data} holds {len(data.train)} training images; needed are a batch of {options.batch} more than the "
-                f"{options.validation} held out"
+                f"{options.data} has {len(data.train)} training images; at least a batch of {options.batch} more than the "
+                f"{options.validation} held-out ones is needed"
             )
         if options.score:
             return score(options, data)

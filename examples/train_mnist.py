@@ -2,19 +2,19 @@
 
     python examples/train_mnist.py --data data/mnist --output mnist
 
-It keeps an exponential moving average of the generator (Karras et al. 2018, section A.1), measures that average on the
-last 5,000 training images (never on the test set), and writes OUTPUT.safetensors, OUTPUT.json (configuration, command,
-curve, figures) and OUTPUT.png (samples). `cogen complete --generator OUTPUT.safetensors` then completes images with it.
+An exponential moving average of the generator (Karras et al. 2018, section A.1) is evaluated on the last 5,000 training images
+(never on the test set). The script writes OUTPUT.safetensors, OUTPUT.json (configuration, command, curve, figures) and
+OUTPUT.png (samples). `cogen complete --generator OUTPUT.safetensors` then completes images with the generator.
 
 The measures, on held-out validation images:
-    rms_whole       root mean square residual per pixel after latent descent (Adam on the log joint) that saw the whole
-                    image, the best of several starts: how far real images lie off the generator; the noise scale.
-    rms_seen_half   the same residual on the top half, when only the top half was seen.
+    rms_whole       root mean square residual per pixel after latent descent (Adam on the log joint) with the whole image
+                    observed, the best of several starts: the distance of real images from the generator; the noise scale.
+    rms_seen_half   the same residual on the top half, with only the top half observed.
     frechet         squared Frechet distance between samples and validation images, Gaussian in the features of a small
-                    classifier (Heusel et al. 2017, equation 6; our features, so compare with rows here, not papers).
-    smallest_class  share of the samples in the class that gets fewest, by the same classifier (0.1 at best).
+                    classifier (Heusel et al. 2017, equation 6; with our features, so not comparable with published values).
+    smallest_class  share of the samples in the least frequent class, by the same classifier (0.1 at best).
     confident       share of the samples with a class probability above 0.9.
-The row "real" holds the last three for training images: what a perfect generator would get.
+The row "real" has the last three for training images, which are the values of a perfect generator.
 """
 
 import math
@@ -61,43 +61,43 @@ class Options:
     data: Path = Path("data/mnist")
     """Folder of the four idx files, plain or gzipped: MNIST, Fashion-MNIST, or your own."""
     download: Literal["mnist", "fashion_mnist"] | None = None
-    """Fetch missing files of this data set into the folder first."""
+    """Download missing files of this data set into the folder first."""
     output: Path = Path("mnist")
-    """Where to write: OUTPUT.safetensors, OUTPUT.json and OUTPUT.png."""
+    """Output path: writes OUTPUT.safetensors, OUTPUT.json and OUTPUT.png."""
     family: str = "gan"
-    """A family that takes images without labels, such as gan (with R1) or vae: see docs/families.md."""
+    """A family for images without labels, such as gan (with R1) or vae: see docs/families.md."""
     network: Literal["dense", "dcgan"] = "dense"
-    """The generator: a multilayer perceptron, or transposed convolutions."""
+    """Generator network: a multilayer perceptron (dense), or transposed convolutions (dcgan)."""
     latent_dim: int = 64
     """Size of the latent z."""
     widths: tuple[int, ...] | None = None
-    """Hidden widths of the dense generator (256 160), or the two channel counts of the convolutional one (64 32)."""
+    """Hidden widths of the dense generator (default 256 160), or channel counts of the convolutional one (default 64 32)."""
     iterations: int = 20_000
     """Generator steps."""
     batch: int = 64
-    """Images in a step."""
+    """Images per step."""
     learning_rate: float = 5e-4
-    """Adam's step; it falls linearly to zero over the second half."""
+    """Learning rate of Adam; it falls linearly to zero over the second half."""
     gamma: float = 1.0
-    """Weight of the R1 penalty, where the family has one."""
+    """Weight of the R1 penalty, if the family has one."""
     ema: float = 0.999
     """Decay of the generator's moving average, per step."""
     bf16: bool = False
-    """Train under bfloat16 autocast: faster on CPUs with AMX."""
+    """Train with bfloat16 autocast: faster on CPUs with AMX."""
     snapshots: tuple[int, ...] = ()
-    """Iterations at which the generator is saved as well, as OUTPUT-ITERATION.safetensors."""
+    """Iterations at which the generator is also saved, as OUTPUT-ITERATION.safetensors."""
     measure_every: int = 2_000
     """Iterations between two points of the recorded curve."""
     validation: int = 5_000
-    """How many of the last training images are held out."""
+    """Number of training images, the last ones, that are held out."""
     reconstructions: int = 256
-    """Validation images in the final reconstruction figures (a quarter of them along the curve)."""
+    """Validation images for the final reconstruction figures (a quarter of them for the curve)."""
     descent_steps: int = 500
-    """Adam steps of a latent descent in the final figures (200, and half the starts, along the curve)."""
+    """Adam steps of a latent descent for the final figures (for the curve 200, and half the starts)."""
     classifier_steps: int = 1_000
-    """Training steps of the classifier behind the measures."""
+    """Training steps of the classifier for the measures."""
     threads: int = 0
-    """Threads for torch; 0 leaves its choice."""
+    """Threads of torch; 0 for its default."""
     seed: int = 0
     """Seed of weights, batches and latents."""
 
@@ -125,7 +125,7 @@ def train_classifier(images: Tensor, labels: Tensor, steps: int, precision: Prec
 
 
 class Measures:
-    """What is measured of a generator, all against held-out validation images and with latents of its own."""
+    """Measures of a generator on held-out validation images, always with the same latents."""
 
     def __init__(self, images: Tensor, classifier: ConvolutionalCritic, latent_dim: int) -> None:
         self.images, self.classifier, self.latent_dim = images, classifier, latent_dim
@@ -142,7 +142,7 @@ class Measures:
         }
 
     def __call__(self, generator: nn.Module, count: int, starts: int, steps: int) -> dict[str, float]:
-        """All of them; `count` images are reconstructed. The same latents and starts at every call."""
+        """All measures; `count` images are reconstructed. Latents and starts are the same at every call."""
         with torch.random.fork_rng():
             torch.manual_seed(1)
             with torch.no_grad():
@@ -177,7 +177,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 @dataclass(frozen=True)
 class MnistSizes(Sizes):
-    """A convolutional critic beside either generator, and batch norm in the dense one, to be folded into its layers."""
+    """A convolutional critic for both generators, and batch norm in the dense one, which is folded into its layers."""
 
     def generator(self) -> nn.Module:
         if self.convolutional:
@@ -200,19 +200,19 @@ def main(options: Options) -> GeneratorConfig:
     try:
         made = recipe(options.family, Kind.IMAGES)
         if made.labelled:
-            raise ValueError(f"{options.family} needs labels, and this script trains without them")
+            raise ValueError(f"{options.family} needs labels: give a family for images without labels")
         files = load_idx_folder(options.data, options.download)
     except (OSError, ValueError) as error:
         sys.exit(f"train_mnist: {error}")
     images, labels = torch.tensor(files[0]).unsqueeze(1), torch.tensor(files[1]).long()
     if images.shape[1:] != EVENT_SHAPE or not 0 < options.validation < len(images):
         sys.exit(
-            f"train_mnist: {options.data} holds {len(images)} images of shape {tuple(images.shape[1:])}; needed are "
-            f"{EVENT_SHAPE}, and more than the {options.validation} held out"
+            f"train_mnist: {options.data} has {len(images)} images of shape {tuple(images.shape[1:])}; needed are images of "
+            f"shape {EVENT_SHAPE}, and more than the {options.validation} held-out ones"
         )
     images, held_out = images[: -options.validation], as_floats(images[-options.validation :])
 
-    # Every choice by name is made here, once.
+    # All choices by name are made here.
     sizes = MnistSizes(
         EVENT_SHAPE,
         options.latent_dim,
@@ -225,7 +225,7 @@ def main(options: Options) -> GeneratorConfig:
     architecture = made.generator(sizes)
 
     def usable(module: nn.Module) -> nn.Module:
-        """The averaged generator as it is used afterwards."""
+        """The averaged generator as it is used after training."""
         return module.folded() if isinstance(module, DenseGenerator) else module
 
     def save(path: Path, module: nn.Module, figures: dict) -> GeneratorConfig:
@@ -252,7 +252,7 @@ def main(options: Options) -> GeneratorConfig:
     precision: Precision = "bf16-mixed" if options.bf16 else "32-true"
     classifier = train_classifier(images, labels[: len(images)], options.classifier_steps, precision)
     measures = Measures(held_out, classifier, family.latent_dim)
-    few, short = max(1, options.reconstructions // 4), min(200, options.descent_steps)  # along the curve
+    few, short = max(1, options.reconstructions // 4), min(200, options.descent_steps)  # for the curve
     curve: list[dict] = [{"iteration": "real", **measures.samples(as_floats(images[: options.validation]))}]
     started = time.perf_counter()
 

@@ -1,22 +1,22 @@
-"""Two routes to the same completion: through the latent of a generator, or by the energy of the image itself.
+"""Compare two kinds of completion: by the latent of a generator, and by an energy of the image.
 
     cogen train coopnets --data mnist --output pair
     python examples/two_routes.py --pair pair --output two_routes
 
-Of test images the top half is seen. Every route gives so many draws of the rest (`--chains`):
+The top half of test images is seen. Every route gives `--chains` draws of the hidden part:
 
     initializer          z of the pair's initializer given the seen half, by annealed HMC
-    initializer, refined the same draws, their hidden pixels moved by the solver's Langevin steps, the seen ones in their places
-    draws, refined       prior draws of the initializer instead, whose hidden pixels the solver moves: fast thinking, then slow
-    energy               the solver alone: hidden pixels that begin as noise
-    density              an energy that is one (`cogen train ebm-density`): hidden pixels given the seen ones, by annealed HMC
-    density, denoised    the same: such a density is of images with noise, and each draw gives way to the mean of what it was
-                         without (Tweedie's formula)
-    NAME                 z of a shipped generator, by annealed HMC from its guide where it has one
+    initializer, refined the same draws, with hidden pixels moved by the solver's Langevin steps and seen pixels fixed
+    draws, refined       prior draws of the initializer, with hidden pixels moved by the solver
+    energy               the solver alone: hidden pixels start as noise
+    density              an energy that is a density (`cogen train ebm-density`): hidden pixels by annealed HMC
+    density, denoised    the same; since the density is of images with noise, each draw is replaced by the mean of the image
+                         without noise (Tweedie's formula)
+    NAME                 z of a shipped generator, by annealed HMC from its guide if it has one
 
-The first four are one training, the density another. The solver has as many steps as it has in `--rounds` times its training
-run. All draws are scored as they are, without a view's noise (`cogen.diagnostics.score_completions`), over the hidden pixels,
-with standard errors of the paired differences from the first row.
+The first four are of one trained pair. The solver makes `--rounds` times the steps of its training run. All draws are scored
+without a view's noise (`cogen.diagnostics.score_completions`), over the hidden pixels, with standard errors of the paired
+differences from the first row.
 
 References:
     Xie, Zheng, Fang, Zhu, Wu. Cooperative training of fast thinking initializer and slow thinking solver for conditional
@@ -63,14 +63,14 @@ SCORES = ("crps", "energy_score", "coverage_50", "coverage_90", "psnr", "mse_of_
 @dataclass
 class Options:
     pair: str = "pair"
-    """An initializer without classes that `cogen train coopnets` stored, with its solver beside it."""
+    """Initializer and solver without classes, as `cogen train coopnets` stores them."""
     density: str | None = None
-    """An energy of `cogen train ebm-density`; without it there are no such rows."""
+    """An energy of `cogen train ebm-density`, for the rows "density"."""
     shipped: tuple[str, ...] = ("digits", "mnist")
     """Other generators of the same images."""
     data: str = "mnist"
     folder: Path | None = None
-    """Where its files lie; default data/NAME."""
+    """Folder of the data set; default data/NAME."""
     count: int = 64
     """Test images."""
     chains: int = 16
@@ -79,17 +79,17 @@ class Options:
     """Temperatures of the density."""
     leapfrog: int = 10
     rounds: tuple[int, ...] = (1, 10)
-    """How many of its training runs the solver makes; a row for each."""
+    """Steps of the solver, in multiples of its training run; one row each."""
     shown: int = 8
-    """Images in the picture."""
+    """Images in the figure."""
     seed: int = 0
     output: Path = Path("two_routes")
-    """Writes OUTPUT.json and OUTPUT.png."""
+    """Output path: writes OUTPUT.json and OUTPUT.png."""
 
 
 @dataclass
 class Answer:
-    """Draws (chain, draw, item, *event), chain by chain independent, and what they cost."""
+    """Draws (chain, draw, item, *event) with independent chains, and their cost."""
 
     x: np.ndarray
     seconds: float
@@ -102,7 +102,7 @@ def through_latent(name: str, generator: Any, images: np.ndarray, options: Optio
     model = model.condition(seen=images)
     flow = load_guide(name)
     initial = None if flow is None else FlowGuide(flow, model).start()
-    # As in `cogen complete`: every chain counts the same, the annealing is a warm-up.
+    # As in `cogen complete`: chains are equally weighted, and the annealing is a warm-up.
     kernel = AnnealedHMC(num_leapfrog=options.leapfrog, initial=initial, weighted=False, resample_threshold=0.0)
     counts = {"num_warmup": options.temperatures, "num_samples": 1, "num_chains": options.chains, "seed": options.seed}
     posterior = infer(model, kernel, **counts, progress=False)
@@ -112,7 +112,7 @@ def through_latent(name: str, generator: Any, images: np.ndarray, options: Optio
 
 
 def by_density(options: Options, images: np.ndarray, seen: Tensor) -> tuple[Answer, Answer]:
-    """Draws of the hidden pixels, and these without the noise that the density has."""
+    """Draws of the hidden pixels, and the same without the density's noise."""
     assert options.density is not None
     begun = time.perf_counter()
     energy: Any = load_energy(options.density)
@@ -131,7 +131,7 @@ def by_density(options: Options, images: np.ndarray, seen: Tensor) -> tuple[Answ
 
 
 def refined(start: np.ndarray, energy: Any, images: np.ndarray, seen: Tensor, rounds: int, seed: int) -> np.ndarray:
-    """Where the solver's steps lead the hidden pixels of images (chain, draw, item, *event), the seen ones in their places."""
+    """Images (chain, draw, item, *event) after the solver's steps on the hidden pixels, with the seen pixels fixed."""
     x = torch.where(seen, torch.from_numpy(images), torch.from_numpy(start.astype(np.float32)))
     run = replace(energy.config.run, steps=rounds * energy.config.run.steps)
     torch.manual_seed(seed)
@@ -143,9 +143,7 @@ def routes(options: Options, images: np.ndarray, seen: Tensor) -> Iterator[tuple
     initializer: Any = load_generator(options.pair)
     energy: Any = load_solver(options.pair)
     if energy is None or energy.config.contexts:
-        raise ValueError(
-            f"--pair {options.pair}: a solver without classes beside it is needed, as `cogen train coopnets` writes"
-        )
+        raise ValueError(f"--pair {options.pair}: it needs a solver without classes, as `cogen train coopnets` stores it")
     latent = through_latent(options.pair, initializer, images, options)
     yield "initializer", latent
     torch.manual_seed(options.seed)
@@ -179,7 +177,7 @@ def scored(answer: Answer, images: np.ndarray, seen: Tensor, seed: int) -> dict[
 
 
 def draw(rows: dict[str, np.ndarray], images: np.ndarray, seen: Tensor, path: Path, shown: int) -> None:
-    """The images, what is seen, and two draws of every route."""
+    """Draw the images, their seen parts, and two draws of every route."""
     from matplotlib.figure import Figure
 
     grey = np.where(seen.numpy(), images, 0.0)

@@ -1,12 +1,12 @@
-"""When the generator is wrong: what is done about it, measured on held-out images, and once more on test images.
+"""Remedies for model misspecification, chosen on held-out images and evaluated on test images.
 
-A posterior is the right answer for images that the generator makes. Real ones it makes only nearly, and then a posterior can be
-too sure. Three remedies, by the fair CRPS of the hidden pixels (`image_completion.py` has a fourth, a power likelihood,
-``--exponents``):
+A posterior is the correct distribution for images that the generator produces. It produces real images only approximately, and
+then a posterior can be overconfident. Three remedies are compared by the fair CRPS of the hidden pixels (`image_completion.py`
+has a fourth, a power likelihood, ``--exponents``):
 
-* noise: the scale of Gaussian noise as a latent with a prior, item by item, in place of the scale that was tuned;
-* hidden: latents of a hidden layer, x = tail(head(z) + s e), e ~ Normal(0, I): the generator may leave its range a little,
-  where intermediate-layer optimisation leaves it without a price; s is chosen on held-out images, in units of the layer's sd;
+* noise: the scale of Gaussian noise as a latent with a prior, for each item, instead of the tuned scale;
+* hidden: latents of a hidden layer, x = tail(head(z) + s e), e ~ Normal(0, I): the generator may leave its range slightly,
+  which intermediate-layer optimisation does without a penalty; s is chosen on held-out images, in units of the layer's sd;
 * stack: draws of several generators, and of the nearest training images, by weights chosen on held-out images
   (`cogen.diagnostics.Stacking`).
 
@@ -14,11 +14,11 @@ too sure. Three remedies, by the fair CRPS of the hidden pixels (`image_completi
     python examples/wrong_model.py --images data/fashion_mnist --parts hidden stack --hidden fashion:decoder.project \
         --stack fashion --output examples/results/wrong_model_fashion
 
-8 independent chains, 80 temperatures of 10 gradients from the prior, or as tuned from a guide where one was.
+Runs have 8 independent chains and 80 temperatures of 10 gradients from the prior, or the tuned settings from a guide.
 
 Reference:
     Daras, Dean, Jalal, Dimakis. Intermediate layer optimization for inverse problems using deep generative models. ICML 2021
-        (section 2). Departure: a posterior with a Gaussian prior of e, in place of descents in a ball.
+        (section 2). Departure: a posterior with a Gaussian prior of e, instead of descents in a ball.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ from cogen.models import CoGenerator, load_generator, pixel_noise_of, views
 @dataclass
 class Options:
     images: Path
-    """A folder of idx files (MNIST, Fashion-MNIST)."""
+    """Folder of idx files (MNIST, Fashion-MNIST)."""
     parts: tuple[str, ...] = ("noise", "hidden", "stack")
     views: tuple[str, ...] = ("half", "block")
-    """For noise and hidden layers."""
+    """Views for noise and hidden layers."""
     stack_views: tuple[str, ...] = ("half", "left", "block", "thumbnail")
     noise: tuple[str, ...] = ("mnist",)
     """Generators with Gaussian noise."""
     noise_widths: tuple[float, ...] = (0.25, 0.5)
-    """Standard deviations of the log scale around the log of the tuned one."""
+    """Prior standard deviations of the log scale around the log of the tuned scale."""
     hidden: tuple[str, ...] = ("mnist:layers.0", "digits:decoder.project")
-    """Generators, each with a layer after a colon."""
+    """Generators with their layer, GENERATOR:LAYER."""
     hidden_scales: tuple[float, ...] = (0.1, 0.3)
     """s, in units of the layer's standard deviation."""
     stack: tuple[str, ...] = ("digits", "mnist", "mnist_vae")
     neighbours: bool = True
-    """Whether draws of the nearest training images, by a tuned kernel, are in the stack."""
+    """Include draws of the nearest training images, by a tuned kernel, in the stack."""
     held_out: int = 64
     test: int = 64
     chains: int = 8
@@ -70,11 +70,12 @@ class Options:
     leapfrog: int = 10
     seed: int = 0
     output: Path = Path("wrong-model")
-    """Stem of the JSON."""
+    """Output path: writes a JSON file."""
 
 
 class HiddenLatents(nn.Module):
-    """x = tail(head(z) + s e) of a latent (z, e): ``layer`` is the submodule that makes head(z), s in units of its mean sd."""
+    """x = tail(head(z) + s e) of a latent (z, e); head(z) is the output of the submodule ``layer``, and s is in units of its
+    mean sd."""
 
     def __init__(self, generator: nn.Module, layer: str, scale: float, latent_dim: int, seed: int) -> None:
         super().__init__()
@@ -100,13 +101,13 @@ class HiddenLatents(nn.Module):
 
 
 def settings_of(options: Options) -> Completion:
-    """Of the methods of `completion_methods.py`."""
+    """Settings of the methods of `completion_methods.py`."""
     counts = {"chains": options.chains, "warmup": options.warmup, "samples": 1, "leapfrog": options.leapfrog}
     return Completion(**counts, independent=True, seed=options.seed, images=options.images)
 
 
 def crps_of(options: Options, model: CoGenerator, images: np.ndarray) -> np.ndarray:
-    """Fair CRPS (item,) of the hidden pixels, by annealed HMC from the prior on what the model's one view shows."""
+    """Fair CRPS (item,) of the hidden pixels, by annealed HMC from the prior given the model's single view."""
     view = model.views["seen"]
     seen = model.condition(seen=view(torch.from_numpy(images)).numpy())
     _, answer = next(METHODS["annealed"](Task(seen, settings_of(options))))
@@ -114,7 +115,7 @@ def crps_of(options: Options, model: CoGenerator, images: np.ndarray) -> np.ndar
 
 
 def models_of(options: Options, part: str, spec: str, name: str) -> dict[str, CoGenerator]:
-    """The model as it is, under "", and with each setting of a remedy."""
+    """The unchanged model, with the key "", and the model with each setting of a remedy."""
     generator_name, _, layer = spec.partition(":")
     generator = load_generator(generator_name)
     shape, scale = tuple(generator.config.event_shape), generator.config.noise_scale
@@ -134,7 +135,7 @@ def models_of(options: Options, part: str, spec: str, name: str) -> dict[str, Co
 
 
 def remedy(options: Options, part: str, spec: str, name: str, held_out: np.ndarray, test: np.ndarray) -> list[dict[str, Any]]:
-    """Rows of every setting on held-out images, and of the best one on test images, beside the model as it is."""
+    """Rows of every setting on held-out images, and of the best setting and the unchanged model on test images."""
     models = models_of(options, part, spec, name)
     scores = {setting: crps_of(options, model, held_out) for setting, model in models.items()}
     rows = [row(part, spec, name, "held-out", setting, found, scores[""]) for setting, found in scores.items()]
@@ -162,7 +163,7 @@ def row(
 
 
 def draws_of(options: Options, name: str, images: Images) -> dict[str, np.ndarray]:
-    """Draws (chain, 1, item, *event) by each member of the stack: from its guide where it was tuned with one."""
+    """Draws (chain, 1, item, *event) of each member of the stack, from its guide if it was tuned with one."""
     found: dict[str, np.ndarray] = {}
     for member in options.stack:
         task, _ = task_of(settings_of(options), member, load_generator(member), name, images)
@@ -176,7 +177,7 @@ def draws_of(options: Options, name: str, images: Images) -> dict[str, np.ndarra
 
 
 def stack(options: Options, name: str, held_out: Images, test: Images) -> list[dict[str, Any]]:
-    """Rows of every member and of two stacks, of the generators alone and with the neighbours, on both parts."""
+    """Rows of every member and of the stacks of the generators without and with neighbours, on held-out and test images."""
     hidden = view_of(name, held_out.judged.shape[1:], 1.0).mask
     mask = None if hidden is None else ~hidden.numpy()
     groups = {"all": [*options.stack, *(["neighbours"] if options.neighbours else [])]}

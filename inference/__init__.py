@@ -1,4 +1,4 @@
-"""How do we compute the posterior? Kernels, schedules, step sizes, and `Run` with its short form `infer`."""
+"""Posterior inference: kernels, schedules, step sizes, and `Run` with its short form `infer`."""
 
 import lazy_loader
 

@@ -1,10 +1,9 @@
-"""Items run in blocks of one fixed, padded shape.
+"""Compiled runs of items in blocks of one fixed, padded shape.
 
-What is compiled is one block: so many items, all their chains, one chunk of transitions. A run of any number of items goes
-through it block after block, the last filled up with repetitions, so that an item's draws are bitwise the same alone
-and among a thousand, and memory on the device does not grow with their number. The chunk is reused for the
-warm-up and for the draws. On the CPU, a density with convolutions is not looped over in compiled code: the host
-dispatches one transition at a time (see `loops`).
+The compiled program covers one block: a fixed number of items, all their chains, one chunk of transitions. A run processes its
+items block by block, the last one padded by repetition, so that an item's draws are bitwise the same alone and among a
+thousand, and device memory does not grow with the number of items. Warm-up and draws use the same chunk. On the CPU, a density
+with convolutions is not looped over in compiled code: the host dispatches one transition at a time (see `loops`).
 """
 
 from __future__ import annotations
@@ -28,32 +27,33 @@ from cogen.inference.loops import compiled_loop, has_convolutions
 from cogen.inference.program import Started
 from cogen.inference.records import Records, facts_of, statistics_of
 from cogen.inference.seeds import item_key, run_key
+from cogen.inference.signatures import Model
 from cogen.inference.targets.numpyro_target import constrained_sites
 from cogen.inference.targets.target import Target
 
 Array = jax.Array
 
 LANES, LANES_OF_AN_ACCELERATOR = 128, 4096
-"""Chains times items of a block, at most: fewer waste a dense generator's matrix products (measured per gradient and chain on
-two cores: 15 microseconds at 16 lanes, 9.1 at 128, 7.1 at 512)."""
+"""The maximum of chains times items of a block. Fewer use matrix products inefficiently (a dense generator on two cores, per
+gradient and chain: 15 microseconds at 16 lanes, 9.1 at 128, 7.1 at 512)."""
 
 MOST_ITEMS, MOST_ITEMS_ON_AN_ACCELERATOR = 8, 256
-"""More waste the time of a lone item, which costs as much as a block."""
+"""The maximum number of items of a block: a single item costs as much as a block."""
 
 
 def items_per_block(num_chains: int) -> int:
-    """How many items run together: a function of the number of chains alone, or results would depend on the others."""
+    """The number of items of a block. It depends on the number of chains only, so that results do not depend on other items."""
     on_cpu = jax.default_backend() == "cpu"
     lanes, most = (LANES, MOST_ITEMS) if on_cpu else (LANES_OF_AN_ACCELERATOR, MOST_ITEMS_ON_AN_ACCELERATOR)
     return min(most, max(1, lanes // num_chains))
 
 
 _ONCE = {"xla_backend_optimization_level": 0}
-"""For what runs once a block, so that it is not worth the compiler's optimisation."""
+"""Compiler options for functions that run once per block, for which optimisation does not pay."""
 
 
 class Carried(NamedTuple):
-    """What a block of items carries from chunk to chunk, all with a leading item axis but the state's iteration."""
+    """The state of a block of items between chunks; all arrays but the state's iteration have a leading item axis."""
 
     state: Any
     key: Array
@@ -62,14 +62,14 @@ class Carried(NamedTuple):
 class JaxProgram:
     """The start and the transitions of one block of items, compiled for the shape of ``first``.
 
-    ``recipe`` is a kernel of ours or of NumPyro after its look at the model (`EnsembleKernel.for_model`). With ``devices`` a
-    block is one of ``first``'s shape on each of them, and what every device runs is the program of one.
+    :param recipe: a kernel of cogen or NumPyro bound to the model (`EnsembleKernel.for_model`).
+    :param devices: with several, a block has the shape of ``first`` on each device, which runs the single-device program.
     """
 
     def __init__(
         self,
         recipe: Any,
-        model: Callable,
+        model: Model,
         first: Items,
         *,
         num_warmup: int,
@@ -86,7 +86,7 @@ class JaxProgram:
         if self.by_host:
             self.kernel = self.kernel.unrolled()
         self.chunk_size = 1 if self.by_host else int(np.clip((num_warmup or 100) // 20, 1, 50))
-        self._compiled: tuple | None = None
+        self._compiled: tuple[Any, ...] | None = None
 
     @property
     def ladder_statistics(self) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ class JaxProgram:
     def facts(self) -> dict[str, Any]:
         return facts_of(self.kernel.facts, self._shape.start is None)
 
-    # --- what a run asks for -----------------------------------------------------------------------------------
+    # --- the `Program` interface -------------------------------------------------------------------------------
 
     def compile(self) -> None:
         if self._compiled is not None:
@@ -106,16 +106,16 @@ class JaxProgram:
             return
         with nullcontext() if self.by_host else compiled_loop(), ThreadPoolExecutor(1) as beside:
             start = jax.jit(self._starts).lower(self._shape, self._key)
-            started = beside.submit(compiled, start, _ONCE)  # XLA leaves Python free to trace the chunk meanwhile
+            started = beside.submit(compiled, start, _ONCE)  # XLA releases the GIL, so the chunk is traced meanwhile
             carried = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), start.out_info[0])
             chunk = jax.jit(self._one if self.by_host else self._loop(carried), donate_argnums=0)
             advance = compiled(chunk.lower(carried, self._shape, 1, False))
             self._compiled = started.result(), advance
 
-    def _compile_on(self, mesh: Mesh) -> tuple:
-        """The two programs, sharded over the item axis."""
+    def _compile_on(self, mesh: Mesh) -> tuple[Any, ...]:
+        """Compile both programs, sharded over the item axis."""
 
-        def sharded(function: Callable, takes: tuple, gives: tuple) -> Any:
+        def sharded(function: Callable[..., Any], takes: tuple[Any, ...], gives: tuple[Any, ...]) -> Any:
             def placed(spec: PartitionSpec) -> NamedSharding:
                 return NamedSharding(mesh, spec)
 
@@ -136,7 +136,7 @@ class JaxProgram:
             return start.compile(_ONCE), sharded(advance, takes, gives).lower(carried, shape, 1, False).compile()
 
     def announce(self, items: Items, num_items: int, num_samples: int) -> None:
-        """Nothing: a progress bar says how long a compiled run takes."""
+        """Do nothing: the progress bar of a compiled run shows its duration."""
 
     def start(self, items: Items) -> Started:
         assert self._compiled is not None
@@ -145,19 +145,22 @@ class JaxProgram:
         return Started(carried, None if density is None else np.asarray(density), gradients)
 
     def advance(self, carried: Carried, items: Items, count: int, warming: bool) -> tuple[Carried, Records, int, bool]:
-        """Up to ``count`` <= ``chunk_size`` transitions: what is carried on, records (transition, item, ...), how many were
-        made (fewer where every item is done with its warm-up), and whether all of them are."""
+        """Make up to ``count`` <= ``chunk_size`` transitions.
+
+        :returns: the carried state, the records (transition, item, ...), the number of transitions made (fewer if every item
+            completed its warm-up), and whether all items completed it.
+        """
         assert self._compiled is not None
         carried, records, made, done = self._compiled[1](carried, items, count, warming)
         made = int(made)
         return carried, jax.tree.map(lambda a: np.asarray(a)[:made], records), made, bool(done)
 
     def warmed_up(self, carried: Carried) -> bool:
-        """Whether no item of the block needs more of the warm-up."""
+        """Whether all items of the block completed their warm-up."""
         return bool(self._all_warmed_up(carried))
 
     def end_warmup(self, carried: Carried) -> Carried:
-        """Go on to the draws, where the warm-up ended before its limit."""
+        """Switch to the draws when the warm-up ended before its limit."""
         state = carried.state
         return carried._replace(state=state._replace(iteration=jnp.full_like(state.iteration, self.kernel.num_warmup)))
 
@@ -168,7 +171,7 @@ class JaxProgram:
         return tree_from_arrays(carried, arrays)
 
     def identity(self, items: Items) -> dict[str, str]:
-        """What tells this program and its data from others: hashes."""
+        """Hashes and versions that identify this program and its data."""
 
         def both(items: Items, key: Array) -> Any:
             return self._transitions(self._starts(items, key)[0], items)
@@ -195,10 +198,10 @@ class JaxProgram:
         one_block = jax.jit(mapped)
         return _joined([(one_block(carried, items), count) for carried, items, count in parts])
 
-    # --- what is traced ----------------------------------------------------------------------------------------
+    # --- traced functions --------------------------------------------------------------------------------------
 
-    def _arguments(self, item: Items) -> tuple:
-        """The model's: of an `ItemModel` the data of a plate with one item."""
+    def _arguments(self, item: Items) -> tuple[Any, ...]:
+        """The arguments of the model: for an `ItemModel` the data of a plate with one item."""
         return () if item.data is None else (jax.tree.map(lambda a: a[None], item.data),)
 
     def _target(self, item: Items) -> Target:
@@ -227,8 +230,8 @@ class JaxProgram:
         return carried._replace(state=state), records
 
     def _record(self, target: Target, item: Items, state: Any, info: Any) -> Records:
-        """What is kept of one item's transition: its draws and statistics per chain, and its path."""
-        # What an `ItemModel` makes of its latents is large, and comes from `decode`.
+        """The records of one item's transition: draws and statistics per chain, and its path."""
+        # The deterministic sites of an `ItemModel` are large; `decode` computes them.
         args, alone = self._arguments(item), item.data is None
         sites = jax.vmap(target.sites)(state.position)
         if target.layers is None:
@@ -243,25 +246,25 @@ class JaxProgram:
         return jax.vmap(self.kernel.warmed_up, in_axes=(_axes(carried.state),), axis_size=len(carried.key))(carried.state).all()
 
     def _everywhere_warmed_up(self, carried: Carried) -> Array:
-        """Inside the program: devices go on together."""
+        """Whether the items of all devices completed their warm-up; called inside the compiled program."""
         done = self._all_warmed_up(carried)
         return done if self._mesh is None else jax.lax.pmin(done.astype(jnp.int32), "item") == 1
 
-    def _one(self, carried: Carried, items: Items, count: Array, warming: Array) -> tuple:
+    def _one(self, carried: Carried, items: Items, count: Array, warming: Array) -> tuple[Any, ...]:
         """A chunk of one transition, without a loop."""
         carried, records = self._transitions(carried, items)
         return carried, jax.tree.map(lambda a: a[None], records), jnp.int32(1), self._everywhere_warmed_up(carried)
 
-    def _loop(self, carried: Any) -> Callable:
+    def _loop(self, carried: Any) -> Callable[..., Any]:
         traced = jax.jit(self._transitions)  # traced once, for the shapes of its records and in the chunk
         shapes = jax.eval_shape(traced, carried, self._shape)[1]
 
-        def chunk(carried: Carried, items: Items, count: Array, warming: Array) -> tuple:
-            def go_on(carry: tuple) -> Array:
+        def chunk(carried: Carried, items: Items, count: Array, warming: Array) -> tuple[Any, ...]:
+            def go_on(carry: tuple[Any, ...]) -> Array:
                 k, _, _, done = carry
                 return (k < count) & ~(warming & done)
 
-            def body(carry: tuple) -> tuple:
+            def body(carry: tuple[Any, ...]) -> tuple[Any, ...]:
                 k, carried, buffer, _ = carry
                 carried, records = traced(carried, items)
                 buffer = jax.tree.map(lambda b, r: b.at[k].set(r), buffer, records)
@@ -284,7 +287,7 @@ class JaxProgram:
 
 
 def _joined(parts: list[tuple[Any, int]]) -> Any:
-    """Trees of blocks with so many items each as one; what has no item axis is common to all."""
+    """Concatenate the trees of blocks, each with its number of items; leaves without an item axis are taken from the first."""
     cut = [jax.tree.map(lambda a, n=count: a[:n] if jnp.ndim(a) else a, tree) for tree, count in parts]
     return jax.tree.map(lambda first, *rest: jnp.concatenate([first, *rest]) if jnp.ndim(first) else first, *cut)
 

@@ -1,9 +1,9 @@
-"""Long runs survive being killed: what a run has done is written to a folder, and the same call goes on from there.
+"""Checkpoints: the state of a run is written to a folder, from which the same call resumes after an interruption.
 
-A block of items is one file, replaced whole and at once, so that at any moment the folder holds a complete earlier state.
-Beside them stands the identity of the run (kernel, model and data, counts, seed, versions), so that a folder of another
-run is refused and says what differs. Going on repeats the same compiled transitions on the same numbers: on
-the same machine the result is the one of a run that was not interrupted, bit for bit.
+Each block of items is one file, replaced atomically, so that the folder always holds a complete earlier state. The folder also
+holds the identity of the run (kernel, model and data, counts, seed, versions); the folder of another run is refused with an
+error that states the difference. A resumed run repeats the same compiled transitions on the same numbers: on the same machine
+its results are bitwise those of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote, unquote
 
 import jax
@@ -25,42 +25,45 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from cogen.inference.signatures import JSON
 from cogen.inference.whole_files import write_whole
 
 _IDENTITY = "run.json"
+
+Arrays: TypeAlias = "Mapping[str, np.ndarray | Arrays]"
+"""A nested mapping of arrays."""
 
 
 class Checkpoint:
     """A folder with the state of one run.
 
-    :param folder: made if it does not exist.
-    :param every: seconds between writes of the running block; 0 writes after every chunk of transitions.
-
-    Raises ValueError for a folder that holds something else or another run.
+    :param folder: created if it does not exist.
+    :param every: seconds between writes of the current block; 0 writes after every chunk of transitions.
+    :raises ValueError: for a folder with other files or of another run.
     """
 
-    def __init__(self, folder: str | os.PathLike, *, every: float = 30.0) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *, every: float = 30.0) -> None:
         if not every >= 0:
-            raise ValueError(f"every={every}: seconds between checkpoints, not negative")
+            raise ValueError(f"every={every}: the seconds between checkpoints must not be negative")
         self.folder, self.every = Path(folder), every
         self._written = time.monotonic()
 
     def part(self, name: str) -> Checkpoint:
-        """A checkpoint of its own inside this folder (a pilot's)."""
+        """A separate checkpoint inside this folder (for a pilot)."""
         return Checkpoint(self.folder / name, every=self.every)
 
-    def open(self, identity: Mapping[str, Any]) -> None:
-        """Begin, or go on if the folder is this run's."""
+    def open(self, identity: Mapping[str, JSON]) -> None:
+        """Create the checkpoint, or resume it if the folder belongs to this run."""
         identity = json.loads(json.dumps(identity))
         path = self.folder / _IDENTITY
         if self.folder.exists() and not self.folder.is_dir():
-            raise ValueError(f"checkpoint {self.folder}: there is a file of that name")
+            raise ValueError(f"checkpoint {self.folder} is a file: give a folder")
         if not path.exists():
-            strangers = [p.name for p in self.folder.iterdir() if not p.name.startswith(".")] if self.folder.exists() else []
-            strangers = [name for name in strangers if name != "pilot"]
-            if strangers:
+            others = [p.name for p in self.folder.iterdir() if not p.name.startswith(".")] if self.folder.exists() else []
+            others = [name for name in others if name != "pilot"]
+            if others:
                 raise ValueError(
-                    f"checkpoint {self.folder}: the folder holds {strangers[0]!r} but no {_IDENTITY}; give an empty one"
+                    f"checkpoint {self.folder}: the folder holds {others[0]!r} but no {_IDENTITY}; give an empty one"
                 )
             self.folder.mkdir(parents=True, exist_ok=True)
             write_whole(path, json.dumps(identity, indent=1).encode())
@@ -68,7 +71,7 @@ class Checkpoint:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(found, dict):
-                raise ValueError("it holds no mapping")
+                raise ValueError("not a JSON object")
         except ValueError as error:
             raise ValueError(f"checkpoint {self.folder}: {_IDENTITY} cannot be read ({error}); remove the folder") from None
         for name in {**identity, **found}:
@@ -80,22 +83,25 @@ class Checkpoint:
                 )
 
     def due(self) -> bool:
-        """Whether it is time to write."""
+        """Whether the next write is due."""
         return time.monotonic() - self._written >= self.every
 
     def has(self, block: int) -> bool:
-        """Whether something was saved of a block."""
+        """Whether a state of a block was saved."""
         return self._path(block).exists()
 
-    def save(self, block: int, tree: Mapping[str, Any]) -> None:
+    def save(self, block: int, tree: Arrays) -> None:
         """Write a nested mapping of arrays."""
         stream = io.BytesIO()
         np.savez(stream, **flat(tree))  # type: ignore[arg-type]
         write_whole(self._path(block), stream.getvalue())
         self._written = time.monotonic()
 
-    def load(self, block: int) -> dict[str, Any] | None:
-        """What was saved of a block, or None. Raises ValueError for a file that is damaged."""
+    def load(self, block: int) -> Arrays | None:
+        """The saved state of a block, or None.
+
+        :raises ValueError: for a damaged file.
+        """
         path = self._path(block)
         if not path.exists():
             return None
@@ -112,7 +118,7 @@ class Checkpoint:
 
 
 def flat(tree: Mapping[str, Any], lead: str = "") -> dict[str, np.ndarray]:
-    """A nested mapping of arrays as one mapping, its keys paths of quoted names."""
+    """Flatten a nested mapping of arrays; the keys are paths of quoted names."""
     found: dict[str, np.ndarray] = {}
     for name, value in tree.items():
         path = lead + quote(name, safe="")
@@ -121,7 +127,7 @@ def flat(tree: Mapping[str, Any], lead: str = "") -> dict[str, np.ndarray]:
 
 
 def nested(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The nested mapping of which `flat` made these; mappings that were empty are not there."""
+    """The inverse of `flat`, without empty mappings."""
     tree: dict[str, Any] = {}
     for path, value in arrays.items():
         *folders, name = map(unquote, path.split("/"))
@@ -133,13 +139,13 @@ def nested(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def tree_to_arrays(tree: Any) -> dict[str, np.ndarray]:
-    """The leaves of a pytree of arrays, by number; random keys as their data."""
+    """The leaves of a pytree of arrays by number; random keys are stored as their data."""
     leaves = jax.tree.leaves(tree)
     return {str(k): np.asarray(jax.random.key_data(a) if _is_key(a) else a) for k, a in enumerate(leaves)}
 
 
 def tree_from_arrays(template: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """The pytree of the shape ``template`` that `tree_to_arrays` took apart."""
+    """The inverse of `tree_to_arrays`, for a pytree with the structure of ``template``."""
     leaves, structure = jax.tree.flatten(template)
     found = [jnp.asarray(arrays[str(k)]) for k in range(len(leaves))]
     restored = [jax.random.wrap_key_data(v) if _is_key(t) else v for t, v in zip(leaves, found, strict=True)]
@@ -147,7 +153,7 @@ def tree_from_arrays(template: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 
 
 def fingerprint(jaxpr: ClosedJaxpr, data: Any) -> dict[str, str]:
-    """Hashes of what a transition computes, with the constants in it (a generator's weights), and of its data."""
+    """Hashes of a transition's program, including its constants (a generator's weights), and of its data."""
     program, observed = hashlib.sha256(), hashlib.sha256()
     program.update(re.sub(r" at 0x[0-9a-f]+", "", str(jaxpr.jaxpr)).encode())
     _add_constants(jaxpr, program)
@@ -157,7 +163,7 @@ def fingerprint(jaxpr: ClosedJaxpr, data: Any) -> dict[str, str]:
 
 
 def digest(array: np.ndarray) -> str:
-    """A hash of an array's values."""
+    """The hash of an array's values."""
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
 
 
@@ -177,4 +183,4 @@ def _add_constants(jaxpr: Any, digest: Any) -> None:
 
 
 def _is_key(value: Any) -> bool:
-    return hasattr(value, "dtype") and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)

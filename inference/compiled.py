@@ -1,7 +1,8 @@
-"""Executables that are compiled once a process: the same program on other data, or with another seed, is not compiled again.
+"""A cache of compiled executables: the same program on other data, or with another seed, is compiled once per process.
 
-JAX remembers what it compiled of a function, and every run makes new ones. What XLA is given says it all: the program with its
-constants (a generator's weights), and the shapes of its arguments. So this text is what an executable is found by.
+JAX caches executables by function object, and every run creates new functions. The lowered text contains everything that
+determines an executable: the program with its constants (a generator's weights) and the shapes of its arguments. It is the
+cache key here.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from typing import Any
 import jax
 
 KEPT = 8
-"""Executables in memory, at most; the least recently used goes."""
+"""The maximum number of cached executables; the least recently used one is evicted."""
 
 _executables: OrderedDict[str, Any] = OrderedDict()
 
 
 def compiled(lowered: Any, options: dict[str, Any] | None = None) -> Any:
-    """The executable of a lowered function (`jax.stages.Lowered`), with these options of the compiler."""
+    """The executable of a lowered function (`jax.stages.Lowered`), with these compiler options."""
     text = lowered.as_text()
     if "callback" in text or getattr(jax.config, "jax_use_simplified_jaxpr_constants", False):
-        return lowered.compile(options)  # such a text does not say what a callback or a constant is
+        return lowered.compile(options)  # the text does not contain the callback or the constants
     identity = "\0".join((text, str(lowered.in_tree), str(lowered.out_tree), repr(options), str(jax.devices())))
     key = hashlib.sha256(identity.encode()).hexdigest()
     if key not in _executables:

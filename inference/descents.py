@@ -1,34 +1,37 @@
-"""Descents as a function: where Adam ends, item by item, as values from which chains can start."""
+"""Gradient descent as a function: the end points of Adam for every item, from which chains can start."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from cogen.inference.kernels.gradient_descent import GradientDescent
+from cogen.inference.kernels.gradient_descent import DescentState, GradientDescent
+from cogen.inference.results import dataset
 from cogen.inference.run import Run
+from cogen.inference.signatures import Model
+from cogen.inference.targets.target import Sites, Target
 
 
 def descend(
-    model: Callable,
+    model: Model,
     *,
     num_steps: int,
     seed: int,
     num_chains: int = 16,
     progress: bool = True,
     items_at_once: int | None = None,
-    **settings: Any,
+    **settings: object,
 ) -> dict[str, np.ndarray]:
-    """Follow Adam from draws of the prior, for every item of a conditioned NumPyro model.
+    """Run Adam from draws of the prior, for every item of a conditioned NumPyro model.
+
+    The other parameters are those of `Run`.
 
     :param num_steps: steps of Adam, >= 1.
-    :param settings: those of `GradientDescent`: step_size, best_of, prior.
-    :returns: the end points of the descents, values of the latent sites by name: (chain, item, *shape), without the item
-        axis for a model that is one item; what ``start=`` of `infer` and `Run` takes.
-
-    Raises ValueError for counts and settings out of range. The other parameters are those of `Run`.
+    :param settings: the settings of `GradientDescent`: step_size, best_of, prior.
+    :returns: the end points as values of the latent sites by name, (chain, item, *shape), without the item axis for a model
+        that is one item; the form of ``start=`` of `infer` and `Run`.
+    :raises ValueError: for counts and settings out of range.
 
     >>> import numpyro, numpyro.distributions as dist
     >>> from cogen.inference import Langevin, descend, infer
@@ -43,7 +46,11 @@ def descend(
     if num_steps < 1:
         raise ValueError(f"num_steps={num_steps}: it must be at least 1")
     options: dict[str, Any] = {"num_chains": num_chains, "seed": seed, "progress": progress, "items_at_once": items_at_once}
-    run = Run(model, GradientDescent(**settings), num_warmup=num_steps - 1, **options)
-    ends = run.draw(1)["posterior"]
-    latent = run.over_items(lambda target, state: target.sites(state.position[0]))
+    run = Run(model, GradientDescent(None, **settings), num_warmup=num_steps - 1, **options)
+    ends = dataset(run.draw(1), "posterior")
+
+    def first_end(target: Target, state: DescentState) -> Sites:
+        return target.sites(state.position[0])
+
+    latent = run.over_items(first_end)
     return {name: ends[name].values[:, 0] for name in latent}

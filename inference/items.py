@@ -1,16 +1,16 @@
-"""Finding the items of a conditioned model.
+"""The items of a conditioned model.
 
-A model of independent items (sixteen images, a thousand rows) is not one posterior: a plate over items inside HMC would
-share one accept decision among them. A model that knows its items says so by the `ItemModel` protocol, and `infer` runs it
-item by item, vectorised. Handlers that condition such a model (``pyro.condition``, ``numpyro.handlers.condition``) and a
-``functools.partial`` without arguments are opened to find it. Any other model is one item; one that runs an `ItemModel` of
-several items inside a handler or a function that cannot be opened is refused.
+A model of independent items (sixteen images, a thousand rows) is not one posterior: in HMC a plate over items would share one
+accept decision among them. A model declares its items by the `ItemModel` protocol, and `infer` runs it item by item,
+vectorised. Handlers that condition such a model (``pyro.condition``, ``numpyro.handlers.condition``) and a
+``functools.partial`` without arguments are unwrapped. Any other model is one item; it raises an error if it runs an `ItemModel`
+of several items inside another handler or function.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -18,71 +18,75 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from cogen.inference.results import variable_name
+from cogen.inference.signatures import ArrayLike, Attribute, Model
 
 CONTEXT = "context"
-"""Where an item's contexts stand in its data, beside its views."""
+"""The key of an item's contexts in its data, next to its views."""
 
-_apart: ContextVar[bool] = ContextVar("cogen_items_apart", default=False)
+_separate: ContextVar[bool] = ContextVar("cogen_items_apart", default=False)
 
 
 @contextmanager
 def items_apart() -> Iterator[None]:
-    """Conditioned models of several items may run inside: whoever runs them keeps the items apart, or adds them on purpose, as
-    the training of one guide for all does."""
-    token = _apart.set(True)
+    """Allow conditioned models of several items to run inside this context.
+
+    The caller keeps the items separate, or sums over them on purpose, as in training one guide for all.
+    """
+    token = _separate.set(True)
     try:
         yield
     finally:
-        _apart.reset(token)
+        _separate.reset(token)
 
 
 def meet_items(count: int) -> None:
-    """To be called by a conditioned `ItemModel` whenever it runs, with the number of its items.
+    """Check the number of items of a conditioned `ItemModel`, which calls this function whenever it runs.
 
-    Raises ValueError for more than one outside of `items_apart`: they would be one posterior.
+    :raises ValueError: for more than one item outside of `items_apart`, since they would share one posterior.
     """
-    if count > 1 and not _apart.get():
+    if count > 1 and not _separate.get():
         raise ValueError(
-            f"{count} items would share one posterior and one accept decision here: give the conditioned model itself to"
-            " cogen.inference.infer, which runs its items side by side, and not inside a handler or a function (temper, scale,"
-            " a lambda), nor to another sampler. Where the items are kept apart, or added on purpose:"
-            " `with cogen.inference.items_apart():`"
+            f"{count} items would share one posterior and one accept decision here: pass the conditioned model itself to"
+            " cogen.inference.infer, not inside a handler or a function (temper, scale, a lambda), and not to another sampler."
+            " If the items are kept separate, or summed on purpose, use `with cogen.inference.items_apart():`"
         )
 
 
 class Items(NamedTuple):
-    """Items as one value, which goes whole through target, kernel and results: every array has a leading item axis; one item
-    is the same without it."""
+    """Items as one value for target, kernel and results. Every array has a leading item axis; a single item lacks it."""
 
     id: Any
-    """(item, 2): the upper and lower 32 bits of the ids, on which random numbers depend (with the seed and the chain)."""
+    """The upper and lower 32 bits of the ids, (item, 2). With the seed and the chain they determine the random numbers."""
     data: Any = None
-    """What is observed and given of it, the argument of an `ItemModel`; None for a model that is one item."""
+    """The observed views and given contexts, the argument of an `ItemModel`; None for a model that is one item."""
     own: Any = None
-    """What a kernel's settings hold of it alone."""
+    """The item's own values in the kernel's settings (see `Own`)."""
     start: Any = None
-    """Where its chains start, if that is given: unconstrained coordinates (item, chain, dim), with Pyro's library the values of
-    the latent sites by name, (item, chain, *shape)."""
+    """The given starting positions, if any: unconstrained coordinates (item, chain, dim); for Pyro models the values of the
+    latent sites by name, (item, chain, *shape)."""
 
     def take(self, index: np.ndarray | slice) -> Items:
-        """The items of these indices, as NumPy arrays."""
+        """The items with these indices, as NumPy arrays."""
         return Items(*(take_items(part, index) for part in self))
 
 
 @runtime_checkable
 class ItemModel(Protocol):
-    """A conditioned model whose items are independent. ``data`` arguments carry the item axis first. Its programs call
-    `meet_items`. A model that is also `Judged` says how well its items are fitted."""
+    """A conditioned model of independent items.
+
+    The arrays of ``data`` arguments have a leading item axis. Its Pyro and NumPyro models call `meet_items`. A model that is
+    also `Judged` reports how well its items are fitted.
+    """
 
     @property
     def item_data(self) -> Mapping[str, Any]:
-        """What is known: a mapping of arrays with a leading item axis, filled where hidden. Contexts by name under
+        """The known data: a mapping of arrays with a leading item axis, hidden entries filled in. Contexts by name under
         `CONTEXT`."""
         ...
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
-        """Names of the dimensions of a site's value for one item, as {"z": ("latent",)}."""
+        """The names of the dimensions of each site's value for one item, as in {"z": ("latent",)}."""
         ...
 
     @property
@@ -91,75 +95,84 @@ class ItemModel(Protocol):
         ...
 
     @property
-    def attributes(self) -> Mapping[str, Any]:
-        """What the results should remember about the model (numbers, strings, lists of numbers)."""
+    def attributes(self) -> Mapping[str, Attribute]:
+        """Attributes of the model stored in the results (numbers, strings, lists of numbers)."""
         ...
 
-    def condition(self, **data: Any) -> ItemModel: ...
+    def condition(self, **data: ArrayLike) -> ItemModel: ...
 
-    def __call__(self, data: Mapping[str, Any] | None = None) -> Any:
+    def __call__(self, data: Mapping[str, Any] | None = None) -> object:
         """The Pyro model of the items in ``data``."""
         ...
 
-    def numpyro(self, data: Mapping[str, Any] | None = None) -> Any:
+    def numpyro(self, data: Mapping[str, Any] | None = None) -> object:
         """The NumPyro model of the items in ``data``."""
         ...
 
     def decode(self, z: np.ndarray, **context: np.ndarray) -> np.ndarray:
-        """The whole x of latents (batch, latent), with each row's contexts (batch, ...) by name where the model has any, in
-        what form its ``item_data`` and `Contextual.latent_contexts` hold them: (batch, *event)."""
+        """Decode latents (batch, latent) to x (batch, *event).
+
+        :param context: each row's contexts (batch, ...) by name, if the model has any, in the form of ``item_data`` and
+            `Contextual.latent_contexts`.
+        """
         ...
 
     def simulate(self, x: np.ndarray, sites: Mapping[str, np.ndarray], *, seed: int) -> dict[str, np.ndarray]:
-        """One draw of every view for each x: (batch, *event) -> {view: (batch, ...)}; ``sites`` are the rows' latents and
-        contexts."""
+        """Draw every view once for each x: (batch, *event) -> {view: (batch, ...)}.
+
+        :param sites: the rows' latents and contexts.
+        """
         ...
 
     def result_groups(self) -> Mapping[str, Mapping[str, tuple[tuple[str, ...], np.ndarray]]]:
-        """Groups of the results that only the model knows: observed_data and constant_data, as (dims, values)."""
+        """Result groups that the model supplies: observed_data and constant_data, as (dims, values)."""
         ...
 
 
 @runtime_checkable
 class Judged(Protocol):
-    """A model that knows how far its data lie from an x."""
+    """A model that measures the misfit of an x to its data."""
 
     def misfit(self, x: np.ndarray, sites: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The root mean square, over what is seen, of the residual of each x (..., item, *event) in units of the noise scale:
-        {view: (..., item)}, for the views that have such a scale."""
+        """The root mean square over the seen part of the residual of each x (..., item, *event), in units of the noise scale:
+        {view: (..., item)}, for the views with a noise scale."""
         ...
 
 
 @runtime_checkable
 class Contextual(Protocol):
-    """A model some of whose contexts follow from its latents."""
+    """A model with contexts that are functions of its latents."""
 
     def latent_contexts(self, sites: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """These contexts by name, (..., *shape), of the values of the latent sites (..., *shape): draws keep them."""
+        """These contexts by name, (..., *shape), from the values of the latent sites (..., *shape). They are stored with the
+        draws."""
         ...
 
 
 def latent_contexts(items: ItemModel, sites: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The contexts that follow from the latents, for any `ItemModel`."""
+    """The contexts that are functions of the latents, for any `ItemModel`."""
     return items.latent_contexts(sites) if isinstance(items, Contextual) else {}
 
 
 def context_rows(items: ItemModel, sites: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
-    """The contexts of rows that belong to the items of these indices, ``sites`` being the rows' latents: what `decode`
-    takes."""
+    """The contexts of rows, as arguments of `decode`.
+
+    :param sites: the rows' latents.
+    :param rows: the index of each row's item.
+    """
     return {**take_items(items.item_data.get(CONTEXT, {}), rows), **latent_contexts(items, sites)}
 
 
 @runtime_checkable
 class Divisible(Protocol):
-    """A model whose items can run in parts, elsewhere."""
+    """A model whose items can be divided among several runs."""
 
     def of_items(self, data: Mapping[str, Any]) -> ItemModel:
-        """This model of other items: ``data`` has the form of `ItemModel.item_data`."""
+        """This model with other items; ``data`` has the form of `ItemModel.item_data`."""
         ...
 
 
-def find_items(model: Callable) -> ItemModel | None:
+def find_items(model: Model) -> ItemModel | None:
     """The conditioned `ItemModel` inside handlers that condition it, or None for any other model."""
     data: dict[str, Any] = {}
     inner: Any = model
@@ -188,7 +201,7 @@ def count_items(data: Any) -> int:
 
 
 def take_items(data: Any, index: np.ndarray | slice) -> Any:
-    """The items of these indices, as NumPy arrays."""
+    """The items with these indices, as NumPy arrays."""
     if data is None:
         return None
     if isinstance(data, Mapping):
@@ -200,7 +213,7 @@ def take_items(data: Any, index: np.ndarray | slice) -> Any:
 
 
 def item_ids(items: ItemModel | None) -> np.ndarray:
-    """The ids of a model's items, (item,): its own, or their positions."""
+    """The ids of a model's items, (item,): its own ids, or their positions."""
     if items is None:
         return np.zeros(1, np.int64)
     own = getattr(items, "ids", None)

@@ -1,10 +1,9 @@
-"""Where a function is traced: inside a compiled loop or not.
+"""Detection of compiled loops and convolutions during tracing.
 
-On the CPU XLA loses its fast convolutions inside ``scan``, ``fori_loop`` and ``while_loop`` (measured: thirty times
-slower and more). Two answers follow. Where the loop is ours, a density with convolutions is not looped over in compiled
-code at all: the host dispatches one unrolled transition at a time (`has_convolutions` decides). Where the loop belongs to
-a library (a NUTS tree), whoever lowers the convolutions asks `in_compiled_loop` while it is traced and writes them as
-matrix products instead.
+On the CPU XLA does not use its fast convolutions inside ``scan``, ``fori_loop`` and ``while_loop`` (measured: at least thirty
+times slower). There are two remedies. In a loop of cogen, a density with convolutions is not looped over in compiled code:
+the host dispatches one unrolled transition at a time (`has_convolutions` decides). In a library's loop (a NUTS tree), the
+code that lowers the convolutions calls `in_compiled_loop` during tracing and writes them as matrix products.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
@@ -20,13 +20,13 @@ _in_loop: ContextVar[bool] = ContextVar("cogen_in_compiled_loop", default=False)
 
 
 def in_compiled_loop() -> bool:
-    """Whether the function being traced will run inside a compiled loop that is not ours."""
+    """Whether the function being traced will run inside a compiled loop of a library."""
     return _in_loop.get()
 
 
 @contextmanager
 def compiled_loop() -> Iterator[None]:
-    """Everything traced inside this block runs in a compiled loop."""
+    """Mark everything traced inside this context as running in a compiled loop."""
     token = _in_loop.set(True)
     try:
         yield
@@ -34,8 +34,8 @@ def compiled_loop() -> Iterator[None]:
         _in_loop.reset(token)
 
 
-def has_convolutions(function: Callable, *args: object) -> bool:
-    """Whether tracing ``function(*args)`` (arrays or shapes) meets a convolution, at any depth."""
+def has_convolutions(function: Callable[..., Any], *args: object) -> bool:
+    """Whether the trace of ``function(*args)`` (arrays or shapes) contains a convolution, at any depth."""
     return _contains(jax.make_jaxpr(function)(*args).jaxpr, "conv_general_dilated")
 
 

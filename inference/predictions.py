@@ -1,8 +1,8 @@
-"""From draws of the latent to what they say about x.
+"""Predictions of x from draws of the latent.
 
-Without ``keep_x`` only the weighted mean and standard deviation of x per item are kept, accumulated in float64, so that memory
-does not grow with the number of draws, and of every draw how far what is seen lies from it. With it, every x
-and one predictive draw of every view are kept.
+Without ``keep_x`` only the weighted mean and standard deviation of x per item are kept, accumulated in float64, and the misfit
+of every draw to what is seen, so that memory does not grow with x times the number of draws. With ``keep_x`` every x and one
+predictive draw of every view are kept too.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from cogen.inference.items import Divisible, ItemModel, Judged, context_rows, it
 from cogen.inference.results import Group
 
 _AT_ONCE = 4096
-"""How many latents are decoded at once."""
+"""The number of latents decoded in one batch."""
 
 
 def predictive_groups(
     items: ItemModel, groups: Mapping[str, Group], *, keep_x: bool, seed: int
 ) -> dict[str, dict[str, tuple[tuple[str, ...], np.ndarray]]]:
     """The groups ``predictions`` (x_mean, x_sd per item) and ``sample_stats`` (with <view>_misfit), with ``keep_x`` also x and
-    ``posterior_predictive``; ``posterior`` with the contexts that follow from the latents, where there are any.
+    ``posterior_predictive``; ``posterior`` with the contexts that follow from the latents, if there are any.
 
-    ``groups["posterior"]["z"]`` is (chain, draw, item, latent). Items are decoded one after the other, so that what is found of
-    one does not depend on which others there are.
+    ``groups["posterior"]["z"]`` is (chain, draw, item, latent). Items are decoded one after the other, so that the results of
+    one item do not depend on the others.
     """
     posterior = {name: values for name, (_, values) in groups["posterior"].items()}
     inferred = latent_contexts(items, posterior)
@@ -38,7 +38,7 @@ def predictive_groups(
         own = np.random.SeedSequence([seed, number]).generate_state(1)[0] if keep_x else None
         found.append(_of_item(items, item, sites, np.repeat(weight[:, item], draws) / draws, own))
     event, lead = items.dims["x"], ("chain", "draw", "item")
-    result: dict[str, dict] = {
+    result: dict[str, dict[str, Any]] = {
         "predictions": {n: (("item", *event), np.stack([each[n] for each in found])) for n in ("x_mean", "x_sd")}
     }
 
@@ -61,8 +61,8 @@ def predictive_groups(
 def _of_item(
     items: ItemModel, item: int, sites: Mapping[str, np.ndarray], weight: np.ndarray, seed: int | None
 ) -> dict[str, Any]:
-    """What the draws of one item say, from its sites (row, ...) and the weights (row,) of the rows: mean and standard deviation
-    of x, its misfit, and with a seed every x with one draw of every view."""
+    """The predictions of one item from its sites (row, ...) and row weights (row,): mean and standard deviation of x, its
+    misfit, and with a seed every x with one draw of every view."""
     alone = items.of_items(take_items(items.item_data, np.array([item]))) if isinstance(items, Divisible) else None
     kept: dict[str, list[dict[str, np.ndarray]]] = {"misfit": [], "x": [], "views": []}
     total: Any = 0.0

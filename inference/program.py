@@ -1,13 +1,15 @@
-"""What a `Run` asks of whatever runs blocks of items: a program starts them and advances them."""
+"""The interface between a `Run` and the program that starts and advances blocks of items."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from cogen.inference.items import Items
 from cogen.inference.records import Records
+from cogen.inference.signatures import JSON
 
 
 class Started(NamedTuple):
@@ -15,45 +17,55 @@ class Started(NamedTuple):
 
     carried: Any
     log_density: np.ndarray | None
-    """(item, chain), of where the chains start; None where they need not start where it is finite."""
+    """The log density of the starting positions, (item, chain); None if it need not be finite."""
     gradients: Any
-    """(item,): evaluations over all chains so far."""
+    """Gradient evaluations over all chains so far, (item,)."""
 
 
 class Program(Protocol):
-    """How blocks of items run. What is carried from chunk to chunk is the program's own."""
+    """Runs blocks of items. The state carried from chunk to chunk is private to the program."""
 
     library: str
     name: str
-    """Of the kernel."""
-    facts: dict[str, Any]
-    """What the results should remember of the kernel."""
+    """The name of the kernel."""
     chunk_size: int
-    ladder_statistics: tuple[str, ...]
 
-    def identity(self, items: Items) -> dict[str, Any]:
-        """What tells this program, with the data of all items, from others."""
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Attributes of the kernel stored in the results."""
+        ...
+
+    @property
+    def ladder_statistics(self) -> tuple[str, ...]:
+        """The path statistics recorded at every transition."""
+        ...
+
+    def identity(self, items: Items) -> Mapping[str, JSON]:
+        """Values that identify this program and the data of all items."""
         ...
 
     def compile(self) -> None: ...
 
     def announce(self, items: Items, num_items: int, num_samples: int) -> None:
-        """Say how long a run will take, where its progress bar cannot; ``items`` are those of the first block."""
+        """Announce the expected duration of a run if its progress bar cannot; ``items`` are those of the first block."""
         ...
 
     def start(self, items: Items) -> Started: ...
 
     def advance(self, carried: Any, items: Items, count: int, warming: bool) -> tuple[Any, Records, int, bool]:
-        """Up to ``count`` <= ``chunk_size`` transitions: what is carried on, records, how many were made (fewer where every
-        item is done with its warm-up), and whether all of them are."""
+        """Make up to ``count`` <= ``chunk_size`` transitions.
+
+        :returns: the carried state, the records, the number of transitions made (fewer if every item completed its warm-up),
+            and whether all items completed it.
+        """
         ...
 
     def warmed_up(self, carried: Any) -> bool:
-        """Whether no item of the block needs more of the warm-up."""
+        """Whether all items of the block completed their warm-up."""
         ...
 
     def end_warmup(self, carried: Any) -> Any:
-        """Go on to the draws, where the warm-up ended before its limit."""
+        """Switch to the draws when the warm-up ended before its limit."""
         ...
 
     def to_arrays(self, carried: Any) -> dict[str, np.ndarray]: ...
@@ -61,5 +73,5 @@ class Program(Protocol):
     def from_arrays(self, carried: Any, arrays: dict[str, np.ndarray]) -> Any: ...
 
     def state(self, parts: list[tuple[Any, int]]) -> Any:
-        """The kernel's state of all items, from what each block carries and how many items it has."""
+        """The kernel's state of all items, from the carried state and the number of items of each block."""
         ...

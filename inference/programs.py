@@ -1,7 +1,7 @@
-"""Which program runs a kernel: what `Run` is given becomes a recipe, a program, and blocks of items.
+"""Choice of the program that runs a kernel: the arguments of `Run` become a recipe, a program, and blocks of items.
 
-Ours and NumPyro's kernels are compiled (`blocks`); ours for Pyro models hold all items as one block (`torch.program`); those of
-Pyro take the items one by one (`adapters.pyro_chains`).
+NumPyro's kernels and cogen's for NumPyro models are compiled (`blocks`); cogen's for Pyro models run all items as one block
+(`torch.program`); Pyro's run the items one by one (`adapters.pyro_chains`).
 """
 
 from __future__ import annotations
@@ -9,41 +9,58 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from cogen.inference.items import ItemModel, Items
+from cogen.inference.program import Program
 from cogen.inference.seeds import id_halves
+from cogen.inference.signatures import ArrayLike, Model
+
+if TYPE_CHECKING:
+    import jax
+    from numpyro.infer.mcmc import MCMCKernel as NumPyroKernel
+    from pyro.infer.mcmc.mcmc_kernel import MCMCKernel as PyroKernel
+
+    from cogen.inference.adapters.numpyro_chains import NumPyroRecipe
+    from cogen.inference.adapters.recipe import Recipe
+
+
+Sampler: TypeAlias = "Recipe | NumPyroRecipe | Callable[..., NumPyroKernel | PyroKernel]"
+"""A kernel of cogen constructed without a model, a kernel class of NumPyro or Pyro, or a ``functools.partial`` of one."""
 
 
 class Blocks(NamedTuple):
-    recipe: Any
-    program: Any
+    recipe: Sampler
+    program: Program
     all_items: Items
     block_size: int
-    """Items."""
+    """The number of items of a block."""
 
 
 def blocks_for(
-    model: Callable,
+    model: Model,
     items: ItemModel | None,
     ids: np.ndarray,
-    kernel: Any,
+    kernel: Sampler,
     *,
     num_warmup: int,
     num_chains: int,
     seed: int,
     items_at_once: int | None,
-    start: Mapping[str, Any] | None = None,
+    start: Mapping[str, ArrayLike] | None = None,
     whole: Items | None = None,
-    devices: Sequence[Any] | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Blocks:
-    """``start`` are values of the latent sites, (chain, [item,] *shape), where the chains do not start from exact draws;
-    ``whole`` the items as a value, where that was made before; ``devices`` the ones that share a block, each of which has
-    ``items_at_once`` of its items.
+    """Choose the program for a kernel and divide the items into blocks.
 
-    Raises TypeError for what is no kernel, ValueError for a model or settings that cannot run."""
+    :param start: values of the latent sites, (chain, [item,] *shape), if the chains do not start from exact draws.
+    :param whole: the items as a value, if already made.
+    :param devices: the devices that share a block, each with ``items_at_once`` of its items.
+    :raises TypeError: for an unsupported kernel.
+    :raises ValueError: for a model or settings that cannot run.
+    """
     counts = {"num_warmup": num_warmup, "num_chains": num_chains, "seed": seed}
     if start is not None:
         start = _checked(start, (num_chains,) if items is None else (num_chains, len(ids)))
@@ -53,15 +70,15 @@ def blocks_for(
 
 
 def _compiled(
-    model: Callable,
+    model: Model,
     items: ItemModel | None,
     ids: np.ndarray,
     kernel: Any,
     counts: dict[str, int],
     items_at_once: int | None,
-    start: Mapping[str, Any] | None,
+    start: Mapping[str, np.ndarray] | None,
     whole: Items | None,
-    devices: Sequence[Any] | None,
+    devices: Sequence[jax.Device] | None,
 ) -> Blocks:
     import jax
     import jax.numpy as jnp
@@ -73,14 +90,14 @@ def _compiled(
     recipe = _recipe(kernel)
     if items is None:
         check_numpyro_model(model, (), {})
-    program_model: Callable = ProperUnobserved(model) if items is None else items.numpyro
+    program_model: Callable[..., Any] = ProperUnobserved(model) if items is None else items.numpyro
     if whole is None:
         data = None if items is None else jax.tree.map(lambda a: np.asarray(jnp.asarray(a)), dict(items.item_data))
         whole = Items(id_halves(ids), data, own=recipe.own(counts["num_warmup"], ids))
     args = () if items is None else (jax.tree.map(lambda a: a[:1], whole.data),)
     bound = recipe.for_model(program_model, args, {})
     own = jax.tree.map(lambda a: a[0], whole.own)
-    jax.eval_shape(lambda: jnp.zeros(bound.target(args, model=program_model, own=own).dim))  # what is wrong is raised here
+    jax.eval_shape(lambda: jnp.zeros(bound.target(args, model=program_model, own=own).dim))  # raises the model's errors early
     if start is not None:
         whole = whole._replace(start=_positions(recipe, program_model, whole, start))
         check_supports(start, [whole.start])
@@ -91,25 +108,28 @@ def _compiled(
 
 
 def blocks_of(num_items: int, size: int) -> list[tuple[np.ndarray, int]]:
-    """Of each block of so many items their indices, the last one's repeated to fill it up, and how many are not filling."""
+    """For each block of ``size`` items, their indices, padded by repeating the last item, and the count without padding."""
     firsts = range(0, num_items, size)
     return [(np.minimum(np.arange(k, k + size), num_items - 1), min(size, num_items - k)) for k in firsts]
 
 
-def _checked(start: Mapping[str, Any], lead: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Starting values as arrays. Raises ValueError unless they are finite and their first axes are chains (and items)."""
+def _checked(start: Mapping[str, ArrayLike], lead: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Starting values as arrays.
+
+    :raises ValueError: unless they are finite and their first axes are chains (and items).
+    """
     values = {name: np.asarray(value) for name, value in start.items()}
     for name, value in values.items():
         if value.shape[: len(lead)] != lead:
             axes = "(chain, ...)" if len(lead) == 1 else "(chain, item, ...)"
-            raise ValueError(f"start of site {name!r} has shape {value.shape}: {axes} with {lead} is needed")
+            raise ValueError(f"start of site {name!r} has shape {value.shape}: it must be {axes}, beginning with {lead}")
         if not np.isfinite(value).all():
-            raise ValueError(f"start of site {name!r} holds values that are not finite")
+            raise ValueError(f"start of site {name!r} has non-finite values")
     return values
 
 
-def _positions(recipe: Any, model: Callable, whole: Items, start: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Starting values as the coordinates of the kernel's target, (item, chain, dim)."""
+def _positions(recipe: Any, model: Model, whole: Items, start: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Starting values in the coordinates of the kernel's target, (item, chain, dim)."""
     import jax
     import jax.numpy as jnp
 
@@ -126,7 +146,7 @@ def _positions(recipe: Any, model: Callable, whole: Items, start: Mapping[str, n
 
 
 def _with_pyro(
-    model: Callable,
+    model: Model,
     items: ItemModel | None,
     ids: np.ndarray,
     kernel: Any,
@@ -168,21 +188,21 @@ def _recipe(kernel: Any) -> Any:
         return kernel
     if isinstance(kernel, EnsembleKernel):
         if kernel.model is not None:
-            raise ValueError(f"{type(kernel).__name__} was made with a model of its own: make it without one for infer")
+            raise ValueError(f"this {type(kernel).__name__} was constructed with a model: construct it without one for infer")
         return kernel
     if isinstance(kernel, MCMCKernel):
         raise TypeError(_made_with_a_model(type(kernel).__name__))
     if inspect.isclass(factory) and issubclass(factory, MCMCKernel):
         return NumPyroRecipe(kernel)
     raise TypeError(
-        f"{kernel!r} is no kernel: pass a NumPyro or Pyro kernel class, a functools.partial of one, or one of ours, such as"
-        " AnnealedHMC(num_leapfrog=10)"
+        f"{kernel!r} is not a kernel: pass a NumPyro or Pyro kernel class, a functools.partial of one, or a kernel of cogen,"
+        " such as AnnealedHMC(num_leapfrog=10)"
     )
 
 
 def _made_with_a_model(name: str) -> str:
     return (
-        f"this {name} was made with a model of its own: pass the class, or functools.partial({name}, ...), and infer gives it"
+        f"this {name} was constructed with a model: pass the class, or functools.partial({name}, ...), to which infer passes"
         " the model"
     )
 

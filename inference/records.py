@@ -1,4 +1,4 @@
-"""What a run keeps of its transitions, and the groups of results that are made of it."""
+"""What a run records of its transitions, and the result groups made from the records."""
 
 from __future__ import annotations
 
@@ -15,40 +15,47 @@ Groups = dict[str, dict[str, tuple[tuple[str, ...], np.ndarray]]]
 
 
 class Records(NamedTuple):
-    """Of transitions, each array (transition, item, ...); of one transition of one item, without these axes."""
+    """Records of transitions: arrays (transition, item, ...). Those of a single transition of one item lack these axes."""
 
     sites: dict[str, Any]
     """Constrained values of the latent sites, (chain, *shape)."""
     statistics: dict[str, Any]
-    """By their ArviZ names, (chain,)."""
+    """Sample statistics by their ArviZ names, (chain,)."""
     path: dict[str, Any]
-    """Scalars that tell how the warm-up goes."""
+    """Scalars that describe the progress of the warm-up."""
     n_steps: Any
-    """Gradient evaluations of all chains."""
+    """Gradient evaluations over all chains."""
 
 
 def statistics_of(info: Any, exact: bool, weighted: bool = True) -> dict[str, Any]:
-    """What is kept of the info of a transition. Of draws beta is one; chains that did not start from exact draws have neither
-    weights nor evidence, and those that all count the same no populations either."""
+    """The recorded fields of a transition's info.
+
+    At draws beta is one. Chains that did not start from exact draws have neither weights nor evidence; chains with equal
+    weights have no populations either.
+    """
     left_out = {"beta"} if exact and weighted else {"beta", "log_weight", "population_log_evidence"}
     left_out |= set() if weighted else {"population", "ancestor"}
     return {name: value for name, value in info._asdict().items() if value is not None and name not in left_out}
 
 
 def facts_of(facts: dict[str, Any], exact: bool) -> dict[str, Any]:
-    """What the results remember of a kernel: of chains that did not start from exact draws, no kind of evidence."""
+    """Kernel attributes stored in the results; without exact starting draws the evidence kind is empty."""
     return facts if exact else {**facts, "evidence_kind": ""}
 
 
 @dataclass
 class BlockRecords:
-    """What is kept of a block of items."""
+    """The records of a block of items."""
 
     path: WarmupPath
+    keep_warmup: int = 0
+    """Chains whose positions during the warm-up are kept."""
+    positions: WarmupPath = field(default_factory=WarmupPath)
+    """The positions of these chains at the transitions of ``path``: sites (item, chain, *shape)."""
     draws: list[dict[str, dict[str, np.ndarray]]] = field(default_factory=list)
-    """Chunk by chunk: sites and statistics, (draw, item, chain, ...) each."""
+    """The sites and statistics of each chunk, arrays (draw, item, chain, ...)."""
     gradients: Any = 0
-    """(item,): evaluations since the first transition."""
+    """Gradient evaluations since the first transition, (item,)."""
 
     @property
     def num_draws(self) -> int:
@@ -58,21 +65,26 @@ class BlockRecords:
         self.gradients = self.gradients + np.asarray(records.n_steps[:made], np.int64).sum(axis=0)
         if warming:
             self.path.extend(records.path, made)
+            if self.keep_warmup:
+                self.positions.extend({name: value[:, :, : self.keep_warmup] for name, value in records.sites.items()}, made)
         elif made:
             self.draws.append({"sites": dict(records.sites), "statistics": dict(records.statistics)})
 
     def to_arrays(self) -> dict[str, Any]:
-        """As a nested mapping of arrays, for a checkpoint."""
+        """The records as a nested mapping of arrays, for a checkpoint."""
         drawn = self.drawn() if self.draws else {}
-        return {"path": self.path.to_arrays(), "drawn": drawn, "gradients": np.asarray(self.gradients)}
+        kept = {"positions": self.positions.to_arrays()} if self.keep_warmup else {}
+        return {"path": self.path.to_arrays(), "drawn": drawn, "gradients": np.asarray(self.gradients), **kept}
 
     def restore(self, stored: dict[str, Any]) -> None:
-        """Take what `to_arrays` gave."""
+        """Restore the records from the output of `to_arrays`."""
         self.path.restore(stored["path"])
+        if self.keep_warmup:
+            self.positions.restore(stored["positions"])
         self.draws, self.gradients = [stored["drawn"]] if stored.get("drawn") else [], stored["gradients"]
 
     def drawn(self) -> dict[str, dict[str, np.ndarray]]:
-        """All draws, (draw, item, chain, ...) each."""
+        """The concatenated draws of all chunks, arrays (draw, item, chain, ...)."""
         first = self.draws[0]
         return {
             kind: {name: np.concatenate([chunk[kind][name] for chunk in self.draws]) for name in first[kind]} for kind in first
@@ -80,10 +92,13 @@ class BlockRecords:
 
 
 def groups_of(blocks: Sequence[BlockRecords], counts: Sequence[int], items: ItemModel | None) -> Groups:
-    """The groups of results of blocks with so many items each (the rest is filling)."""
+    """Assemble the result groups of all blocks.
+
+    :param counts: the number of items of each block; the rest is padding.
+    """
     item = () if items is None else ("item",)
     lead = ("chain", "draw", *item)
-    groups: Groups = {"posterior": {}, "sample_stats": {}, "warmup_sample_stats": {}}
+    groups: Groups = {"posterior": {}, "sample_stats": {}, "warmup_sample_stats": {}, "warmup_posterior": {}}
 
     def own(values: np.ndarray, axis: int) -> np.ndarray:
         return values if item else values.take(0, axis)
@@ -101,6 +116,13 @@ def groups_of(blocks: Sequence[BlockRecords], counts: Sequence[int], items: Item
     for name in paths[0][0].keys() - {"transition"} if transitions.size else ():
         stacked = [np.stack([point[name] for point in path])[:, :n] for path, n in zip(paths, counts, strict=True)]
         groups["warmup_sample_stats"][name] = (("draw", *item), own(np.concatenate(stacked, axis=1), 1))
+    transitions, paths = common_points([block.positions for block in blocks])
+    if transitions.size:
+        groups["warmup_posterior"]["transition"] = (("draw",), transitions)
+    for name in paths[0][0].keys() - {"transition"} if transitions.size else ():
+        stacked = [np.stack([point[name] for point in path])[:, :n] for path, n in zip(paths, counts, strict=True)]
+        value = own(np.moveaxis(np.concatenate(stacked, axis=1), 2, 0), 2)  # (chain, draw, [item,] ...)
+        groups["warmup_posterior"][name] = ((*lead, *site_dims(items, name, value.ndim - len(lead))), value)
     for name, value in kept_whole(blocks, counts).items():
         groups["warmup_sample_stats"][f"ladder_{name}"] = (("warmup_transition", *item), own(value, 1))
     if items is not None:
@@ -109,7 +131,7 @@ def groups_of(blocks: Sequence[BlockRecords], counts: Sequence[int], items: Item
 
 
 def kept_whole(blocks: Sequence[BlockRecords], counts: Sequence[int]) -> dict[str, np.ndarray]:
-    """What is kept of every transition of the warm-up, (transition, item) each."""
+    """The statistics recorded at every warm-up transition, arrays (transition, item)."""
     parts = [
         {name: value[:, :n] for name, value in block.path.ladder().items()} for block, n in zip(blocks, counts, strict=True)
     ]

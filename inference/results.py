@@ -1,27 +1,36 @@
-"""Results: one nested dictionary becomes one ArviZ object, whatever ran.
+"""Results: conversion of a nested dictionary to an ArviZ object, for every kernel.
 
-Groups are made of xarray Datasets, so that nothing is dropped and every dimension has its name; the only difference between
-ArviZ 0.23 (InferenceData) and 1.x (xarray's DataTree) is the container.
+Groups are xarray Datasets, so that nothing is dropped and every dimension is named; the only difference between ArviZ 0.23
+(InferenceData) and 1.x (xarray's DataTree) is the container.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from cogen.inference.signatures import ArvizObject
+
+if TYPE_CHECKING:
+    import xarray
 
 Group = Mapping[str, tuple[tuple[str, ...], np.ndarray]]
 
 
 def variable_name(site: str) -> str:
-    """What a site is called in the results: a slash (of a scope or a network's parameter) would be a path in a file."""
+    """The name of a site in the results, without slashes (of a scope or a network's parameter), which netCDF reads as paths."""
     return site.replace("/", ".")
 
 
 def check_names(dims: Mapping[str, Sequence[str]], lead: Sequence[str]) -> None:
-    """Raises ValueError for sites, with the names of their dimensions after the leading ones, that one result cannot hold."""
+    """Check that the sites can be stored in one result.
+
+    :param dims: the names of each site's dimensions after the leading ones.
+    :raises ValueError: for names that conflict.
+    """
     taken = dict.fromkeys(lead, "every result")
     names: dict[str, str] = {}
     for site, own in dims.items():
@@ -35,9 +44,12 @@ def check_names(dims: Mapping[str, Sequence[str]], lead: Sequence[str]) -> None:
             raise ValueError(f"site {site!r} has the name of a dimension of {taken[name]}, which ArviZ cannot hold: rename it")
 
 
-def to_arviz(groups: Mapping[str, Group], attributes: Mapping[str, Any], *, first_draw: int = 0) -> Any:
-    """An ArviZ object of groups, each a mapping from variable to (dims, values); attributes go to the posterior. Draws are
-    numbered from ``first_draw`` on."""
+def to_arviz(groups: Mapping[str, Group], attributes: Mapping[str, object], *, first_draw: int = 0) -> ArvizObject:
+    """An ArviZ object of groups, each a mapping from variable to (dims, values).
+
+    :param attributes: stored with the posterior.
+    :param first_draw: the number of the first draw.
+    """
     import xarray
 
     datasets = {}
@@ -53,29 +65,46 @@ def to_arviz(groups: Mapping[str, Group], attributes: Mapping[str, Any], *, firs
     return as_arviz(datasets)
 
 
-def as_arviz(datasets: Mapping[str, Any]) -> Any:
-    """An ArviZ object of xarray Datasets, by group."""
+def as_arviz(datasets: Mapping[str, xarray.Dataset]) -> ArvizObject:
+    """An ArviZ object of xarray Datasets by group."""
     import xarray
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # ArviZ 0.x announces 1.0 when it is imported
+        warnings.simplefilter("ignore", FutureWarning)  # importing ArviZ 0.x announces 1.0
         import arviz
     if arviz.__version__.startswith("0."):
         return arviz.InferenceData(**datasets)  # type: ignore[arg-type]
     return xarray.DataTree.from_dict(dict(datasets))
 
 
+def dataset(posterior: ArvizObject, name: str) -> xarray.Dataset:
+    """The group of this name, of either generation of ArviZ, as a Dataset.
+
+    :raises KeyError: if there is no such group.
+    :raises ValueError: if the name is that of a variable.
+    """
+    import xarray
+
+    found = posterior[name]
+    if isinstance(found, xarray.DataArray):
+        raise ValueError(f"{name!r} is a variable of the object, not a group")
+    return found.to_dataset() if isinstance(found, xarray.DataTree) else found
+
+
 def _first(group: str, dim: str, first_draw: int) -> int:
-    return first_draw if dim == "draw" and group != "warmup_sample_stats" else 0
+    return first_draw if dim == "draw" and not group.startswith("warmup_") else 0
 
 
 def warn_of_nonfinite(counts: np.ndarray, items: bool, *, first_item: int, stacklevel: int) -> None:
-    """Warn of the items (item,) that met non-finite gradients, and how often; the first is the item ``first_item``."""
+    """Warn of items with non-finite gradients.
+
+    :param counts: rejected trajectories, (item,); the first is item ``first_item``.
+    """
     suffered = np.flatnonzero(counts)
     if suffered.size:
         shown = ", ".join(f"{first_item + k} ({counts[k]})" for k in suffered[:8]) + (", ..." if suffered.size > 8 else "")
         where = f"item{'s' if suffered.size > 1 else ''} {shown}" if items else "the run"
         warnings.warn(
-            f"{int(counts.sum())} trajectories met a non-finite gradient or density and were rejected: {where}",
+            f"{int(counts.sum())} trajectories had a non-finite gradient or log density and were rejected: {where}",
             stacklevel=stacklevel,
         )

@@ -1,8 +1,8 @@
 """`Run`: a model, a kernel, counts and a seed.
 
-One loop serves every kernel. What differs between libraries is a *program*: how a block of items starts and advances. Kernels
-of ours and of NumPyro are compiled, with items and chains as vectorised axes (`blocks`); ours for Pyro models hold all items as
-one block (`torch.program`); those of Pyro run item by item and chain by chain (`adapters.pyro_chains`).
+All kernels share one loop. A *program*, which differs between libraries, starts and advances a block of items. Kernels for
+NumPyro models (cogen's and NumPyro's) are compiled, with items and chains as vectorised axes (`blocks`); cogen's for Pyro
+models run all items as one block (`torch.program`); Pyro's run item by item and chain by chain (`adapters.pyro_chains`).
 """
 
 from __future__ import annotations
@@ -11,42 +11,56 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from cogen.inference.adapters.recipe import Recipe
 from cogen.inference.annealing.tuning import Tuning
 from cogen.inference.checkpoint import Checkpoint, digest
 from cogen.inference.items import Divisible, Items, find_items, item_ids
 from cogen.inference.predictions import predictive_groups
-from cogen.inference.program import Started
-from cogen.inference.programs import blocks_for, blocks_of
+from cogen.inference.program import Program, Started
+from cogen.inference.programs import Sampler, blocks_for, blocks_of
 from cogen.inference.records import BlockRecords, groups_of, kept_whole
 from cogen.inference.results import check_names, to_arviz, warn_of_nonfinite
 from cogen.inference.seeds import check_seed, ids_of
+from cogen.inference.signatures import JSON, ArrayLike, ArvizObject, Model
 from cogen.inference.targets.model_checks import check_starts
 from cogen.inference.warmup_path import WarmupPath
+
+if TYPE_CHECKING:
+    import jax
+    import torch
+
+    from cogen.inference.targets.target import Target
+
+
+State = TypeVar("State")
+Found = TypeVar("Found")
 
 
 @dataclass
 class Block:
-    """Where one block of items is in its run."""
+    """The progress of one block of items."""
 
     index: int
     where: np.ndarray
-    """The indices of its items, filled up with the last one."""
+    """The indices of its items, padded by repeating the last one."""
     count: int
-    """How many of them are not filling."""
+    """The number of items without padding."""
     kept: BlockRecords
     started: Started | None = None
-    """Until its first transition."""
+    """The starting state, until the first transition."""
     carried: Any = None
     warmed: bool = False
 
 
 class Run:
-    """A model, a kernel, counts and a seed: piloted, drawn from as often as one likes, continued.
+    """A model, a kernel, counts and a seed; can be tuned by a pilot, drawn from repeatedly and continued.
+
+    Warns of items with non-finite gradients.
 
     >>> import numpyro, numpyro.distributions as dist
     >>> from cogen.inference import AnnealedHMC, Run
@@ -54,53 +68,61 @@ class Run:
     ...     z = numpyro.sample("z", dist.Normal(0, 1))
     ...     numpyro.sample("y", dist.Normal(z, 1), obs=2.0)
     >>> run = Run(model, AnnealedHMC(), num_warmup=50, num_samples=10, num_chains=64, seed=0, progress=False)
-    >>> tuning = run.pilot(16)  # step sizes are learnt, and frozen
+    >>> tuning = run.pilot(16)  # learns the step sizes and freezes them
     >>> first = run.draw()
-    >>> more = run.draw(20)  # from where the first ended
+    >>> more = run.draw(20)  # continues where the first ended
     >>> more["posterior"]["draw"].values[[0, -1]]
     array([10, 29])
 
     :param model: a conditioned ``CoGenerator`` (also inside ``pyro.condition`` or ``numpyro.handlers.condition``), or any
         NumPyro model (with a NumPyro kernel) or Pyro model (with a Pyro kernel), which counts as one item.
-    :param kernel: a kernel class (``numpyro.infer.NUTS``, ``pyro.infer.HMC``), a ``functools.partial`` of one, or one of our
-        kernels made without a model (``AnnealedHMC(num_leapfrog=10)``).
+    :param kernel: a kernel class (``numpyro.infer.NUTS``, ``pyro.infer.HMC``), a ``functools.partial`` of one, or a cogen
+        kernel constructed without a model (``AnnealedHMC(num_leapfrog=10)``).
     :param num_warmup: transitions of adaptation, annealing or descent, >= 0 (>= 1 for `AnnealedHMC`).
-    :param num_samples: draws per chain of a call of `draw` that names no number, >= 1.
+    :param num_samples: default number of draws per chain of a call of `draw`, >= 1.
     :param num_chains: chains per item, >= 1.
     :param seed: in [0, 2^63); every draw is a function of (seed, item id, chain).
     :param progress: show a progress bar.
-    :param start: where the chains start: values of the latent sites by name, (chain, item, *shape), (chain, *shape) for a
-        model that is one item. Such a run has no evidence and no weights. Default: with kernels of ours exact draws of the
-        prior, or of the kernel's ``initial``; with a library's where its own settings say.
-    :param items_at_once: the size of the blocks in which items run, >= 1; a last block is filled up, and a lone item costs as
-        much as a block. Results are the same bit for bit for one size, and but for rounding for another. Default: at most
-        128 chains and 8 items a block on a CPU, 4,096 and 256 elsewhere. Pyro kernels do not use it: ours takes all items as
-        one batch, Pyro's take one after the other.
-
-    Raises ValueError for counts out of range, for a model without anything latent or observed, and for a checkpoint of another
-    run; TypeError for a kernel that is none of the above. Warns of items that met gradients that are not finite.
+    :param start: starting positions: values of the latent sites by name, (chain, item, *shape), or (chain, *shape) for a
+        model that is one item. Such a run has no evidence and no weights. Default: cogen kernels start from exact draws of the
+        prior, or of the kernel's ``initial``; library kernels use their own initialization.
+    :param items_at_once: the number of items per block, >= 1. The last block is padded, so a single item costs as much as a
+        block. Results are bitwise reproducible for the same size and agree up to rounding for different sizes. Default: at
+        most 128 chains and 8 items per block on a CPU, 4,096 and 256 elsewhere. Not used with Pyro models: cogen's kernels
+        take all items as one batch, Pyro's take one after the other.
+    :param keep_warmup: chains per item, >= 0, whose positions during the warm-up are kept, at most 200 of them: group
+        ``warmup_posterior``, at the transitions of ``warmup_sample_stats``. 0: none.
+    :raises ValueError: for counts out of range, for a model without latent or observed sites, and for a checkpoint of another
+        run.
+    :raises TypeError: for an unsupported kernel.
     """
 
-    kernel: Any
-    program: Any
+    kernel: Sampler
+    program: Program
     all_items: Items
-    """The items as a value."""
+    """All items as one value."""
     blocks: list[Block]
 
     def __init__(
         self,
-        model: Callable,
-        kernel: Any,
+        model: Model,
+        kernel: Sampler,
         *,
         num_warmup: int = 500,
         num_samples: int = 100,
         num_chains: int = 16,
         seed: int,
         progress: bool = True,
-        start: Mapping[str, Any] | None = None,
+        start: Mapping[str, ArrayLike] | None = None,
         items_at_once: int | None = None,
+        keep_warmup: int = 0,
     ) -> None:
-        counts = (("num_warmup", num_warmup, 0), ("num_samples", num_samples, 1), ("num_chains", num_chains, 1))
+        counts = (
+            ("num_warmup", num_warmup, 0),
+            ("num_samples", num_samples, 1),
+            ("num_chains", num_chains, 1),
+            ("keep_warmup", keep_warmup, 0),
+        )
         for name, value, least in counts:
             if value < least:
                 raise ValueError(f"{name}={value}: it must be at least {least}")
@@ -108,6 +130,7 @@ class Run:
             raise ValueError(f"items_at_once={items_at_once}: a block has at least one item")
         self.num_warmup, self.num_samples, self.num_chains = num_warmup, num_samples, num_chains
         self.seed, self.progress, self.items_at_once = check_seed(seed), progress, items_at_once
+        self.keep_warmup = keep_warmup
         self.items = find_items(model)
         self.model = model if self.items is None else self.items
         if self.items is not None:
@@ -116,7 +139,7 @@ class Run:
             check_names(self.items.dims, ("chain", "draw", "item"))
         self.ids = item_ids(self.items)
         self.first_item = 0
-        """Where the first of its items stands among those of a larger run (see `over`)."""
+        """The index of the first item in the larger run that contains it (see `over`)."""
         self._pilot_gradients: Any = 0
         self.seconds = self.compile_seconds = 0.0
         self._start, self._devices = start, None
@@ -125,33 +148,36 @@ class Run:
         self._use(kernel)
 
     @property
-    def last_state(self) -> Any:
-        """The kernel's state after the last transition, its arrays with a leading item axis; None before the first."""
+    def last_state(self) -> NamedTuple | list[list[dict[str, torch.Tensor]]] | None:
+        """The kernel's state after the last transition, with a leading item axis; None before the first transition."""
         if any(block.carried is None for block in self.blocks):
             return None
         return self.program.state([(block.carried, block.count) for block in self.blocks])
 
     @property
     def gradient_evaluations(self) -> np.ndarray:
-        """(item,), over all chains, those of a pilot included."""
+        """Gradient evaluations over all chains, including those of a pilot, (item,)."""
         made = [np.broadcast_to(block.kept.gradients, len(block.where))[: block.count] for block in self.blocks]
         return np.concatenate(made).astype(np.int64) + self._pilot_gradients
 
-    def over_items(self, function: Callable) -> Any:
-        """``function(target, state)`` of every item after the last transition, stacked, for kernels that are compiled.
+    def over_items(self, function: Callable[[Target, State], Found]) -> Found:
+        """``function(target, state)`` of every item after the last transition, stacked; for compiled kernels only.
 
-        Raises ValueError before the first transition.
+        :raises ValueError: before the first transition.
         """
         if self.last_state is None:
             raise ValueError("this run has made no transition yet: draw from it first")
+        if not hasattr(self.program, "over_items"):
+            raise TypeError(f"{self.program.name} is not compiled: over_items requires a NumPyro model")
         return self.program.over_items(function, [(b.carried, self.all_items.take(b.where), b.count) for b in self.blocks])
 
     def pilot(self, num_chains: int, *, checkpoint: Checkpoint | None = None, like: Run | None = None) -> Tuning:
-        """A first run of so many chains, which adapts: what it learnt is used by this run from now on, and returned.
+        """Make a first run that adapts, and freeze its tuning for this run.
 
-        ``like`` is the same run of other items (see `over`) after its pilot: what was compiled for it is used again.
-
-        Raises ValueError where this run has begun, and for a kernel that has nothing to learn.
+        :param num_chains: chains of the pilot.
+        :param like: the same run of other items (see `over`) after its pilot, whose compiled programs are reused.
+        :returns: the tuning.
+        :raises ValueError: after the first draw of this run, and for a kernel that does not adapt.
         """
         if self._begun:
             raise ValueError("this run has begun: a pilot comes before the first draw")
@@ -161,15 +187,15 @@ class Run:
                 first = like._pilot.over(self.all_items._replace(start=None))
             else:
                 seed = int(np.random.SeedSequence([self.seed, num_chains]).generate_state(1)[0])
-                first = self._fresh(num_chains=num_chains, seed=seed, _start=None)
+                first = self._fresh(num_chains=num_chains, seed=seed, keep_warmup=0, _start=None)
                 first._use(self.kernel, self.all_items._replace(start=None))
             for block in first.blocks:
                 block.kept.path.whole = ("beta", "step_size")
             first._advance(1, checkpoint)
         tuning, self._pilot_gradients = first.tuning(), first.gradient_evaluations
-        first.blocks = []  # what it has drawn is of no use any more
+        first.blocks = []  # its draws are no longer needed
         self._pilot = first
-        frozen = self.kernel.frozen(tuning)
+        frozen = self._tunable().frozen(tuning)
         if like is None:
             self._use(frozen)
         else:
@@ -179,30 +205,42 @@ class Run:
         return tuning
 
     def check_pilot(self) -> None:
-        """Raises ValueError for a kernel with nothing that a pilot could learn."""
-        if not getattr(self.kernel, "tunable", False):
-            raise ValueError("a pilot needs one of our kernels that adapts, such as AnnealedHMC() or PyroAnnealedHMC()")
+        """Check that a pilot can tune the kernel.
+
+        :raises ValueError: for a kernel that does not adapt.
+        """
+        self._tunable()
+
+    def _tunable(self) -> Recipe:
+        if not isinstance(self.kernel, Recipe) or not self.kernel.tunable:
+            raise ValueError("a pilot requires a kernel of cogen that adapts, such as AnnealedHMC() or PyroAnnealedHMC()")
+        return self.kernel
 
     def tuning(self) -> Tuning:
-        """The step sizes and inverse temperatures of the warm-up. Raises ValueError for a run that has not kept them."""
+        """The step sizes and inverse temperatures of the warm-up.
+
+        :raises ValueError: for a run that did not record them.
+        """
         kept = kept_whole([block.kept for block in self.blocks], [block.count for block in self.blocks])
         if "step_size" not in kept:
-            raise ValueError(f"this run of {self.program.name} has kept no path of step sizes: make a pilot")
+            raise ValueError(f"this run of {self.program.name} recorded no step sizes: call pilot, which records them")
         if "beta" not in kept:  # no annealing: the last step size is for beta = 1
             beta, step_size = np.ones((len(self.ids), 1)), kept["step_size"][-1:].T
         else:
-            # Of one shape however soon the items arrived: what is compiled for it serves other items.
+            # The same shape however soon the items reach beta = 1, so that compiled programs serve other items.
             missing = self.num_warmup - len(kept["beta"])
             beta, step_size = (np.pad(kept[n], ((0, missing), (0, 0)), mode="edge").T for n in ("beta", "step_size"))
-        metric = self.program.kernel.metric(self.last_state)
+        metric = self.program.kernel.metric(self.last_state) if hasattr(self.program, "kernel") else None
         variance = None if metric is None else np.asarray(metric)
         return Tuning(self.ids, beta, step_size, self.program.facts["moves_per_temperature"], variance)
 
-    def draw(self, num_samples: int | None = None, *, keep_x: bool = False, checkpoint: Checkpoint | None = None) -> Any:
-        """``num_samples`` more draws per chain, after the warm-up if it has not run, as an ArviZ object whose draws are
-        numbered from where the last ones ended.
+    def draw(
+        self, num_samples: int | None = None, *, keep_x: bool = False, checkpoint: Checkpoint | None = None
+    ) -> ArvizObject:
+        """Make ``num_samples`` more draws per chain, after the warm-up if it has not run.
 
-        ``checkpoint`` is for the first call: a run that was killed in it goes on from there.
+        :param checkpoint: for the first call only: an interrupted run resumes from it.
+        :returns: an ArviZ object whose draws are numbered consecutively over calls.
         """
         count = self.num_samples if num_samples is None else num_samples
         if count < 1:
@@ -223,13 +261,13 @@ class Run:
     # --- the same run elsewhere --------------------------------------------------------------------------------
 
     def over(self, items: Items, *, first_item: int = 0) -> Run:
-        """The same run of other items, not begun. It shares the program, so that nothing is compiled again, and its draws are
-        those that a run of all items makes of them, bit for bit.
+        """The same run of other items, before its first transition.
+
+        It shares the program, so that nothing is compiled again, and its draws are bitwise those of a run of all items.
 
         :param items: rows of `all_items`.
-        :param first_item: where the first of them stands among all.
-
-        Raises TypeError for a model that cannot be given other items (see `Divisible`).
+        :param first_item: the index of the first of them among all.
+        :raises TypeError: for a model that does not support other items (see `Divisible`).
         """
         model = self.model
         if self.items is not None:
@@ -241,21 +279,24 @@ class Run:
         other._lay_out()
         return other
 
-    def on(self, devices: Sequence[Any]) -> Run:
-        """The same run, not begun, whose blocks have ``items_at_once`` items on each of these JAX devices."""
+    def on(self, devices: Sequence[jax.Device]) -> Run:
+        """The same run, before its first transition, with blocks of ``items_at_once`` items on each of these JAX devices."""
         other = self._fresh(_devices=tuple(devices), _start=None)
         other._use(self.kernel, self.all_items)
         return other
 
     def _fresh(self, **changes: Any) -> Run:
-        """This run with these changes, not begun."""
-        other = Run.__new__(Run)  # copy.copy would go through the pickled form, which is without the program
+        """A copy of this run with these changes, before its first transition."""
+        other = Run.__new__(Run)  # copy.copy would use the pickled form, which lacks the program
         vars(other).update(vars(self), seconds=0.0, compile_seconds=0.0, _drawn=0, _begun=False)
         vars(other).update(_pilot=None, _pilot_gradients=0, **changes)
         return other
 
     def __getstate__(self) -> dict[str, Any]:
-        """What the run is made of. Raises TypeError for one that has begun: what it has drawn is in its results."""
+        """The definition of the run.
+
+        :raises TypeError: after the first transition: draws are pickled with the results.
+        """
         if self._begun:
             raise TypeError("a run that has begun cannot be pickled: pickle its results, or give infer a checkpoint")
         return {name: value for name, value in vars(self).items() if name not in ("program", "blocks", "_pilot", "_start")}
@@ -266,8 +307,8 @@ class Run:
 
     # --- transitions -------------------------------------------------------------------------------------------
 
-    def _use(self, kernel: Any, whole: Items | None = None) -> None:
-        """Lay out the blocks for this kernel, and for the items as a value if that was made before."""
+    def _use(self, kernel: Sampler, whole: Items | None = None) -> None:
+        """Make the program and the blocks for this kernel, with the items as a value (``whole``) if already made."""
         self.kernel, self.program, self.all_items, self.block_size = blocks_for(
             self.model,
             self.items,
@@ -285,10 +326,12 @@ class Run:
 
     def _lay_out(self) -> None:
         kept, parts = self.program.ladder_statistics, blocks_of(len(self.ids), self.block_size)
-        self.blocks = [Block(k, where, count, BlockRecords(WarmupPath(kept))) for k, (where, count) in enumerate(parts)]
+        self.blocks = [
+            Block(k, where, count, BlockRecords(WarmupPath(kept), self.keep_warmup)) for k, (where, count) in enumerate(parts)
+        ]
 
     def _advance(self, num_samples: int, checkpoint: Checkpoint | None) -> None:
-        """The warm-up, if it has not run, and ``num_samples`` draws of every block."""
+        """Run the warm-up, if it has not run, and ``num_samples`` draws of every block."""
         if checkpoint is not None:
             if self._begun:
                 raise ValueError("a checkpoint covers the first call of draw: this run has drawn already")
@@ -311,7 +354,7 @@ class Run:
         kept.draws = []
         if block.carried is None:
             self._begin(block, items)
-            stored = None if checkpoint is None else checkpoint.load(block.index)
+            stored: Mapping[str, Any] | None = None if checkpoint is None else checkpoint.load(block.index)
             if stored is not None:
                 block.carried = program.from_arrays(block.carried, stored["carried"])
                 block.warmed = bool(stored["warmed"])
@@ -341,12 +384,15 @@ class Run:
                 checkpoint.save(block.index, {"carried": carried, "warmed": warmed, "kept": kept.to_arrays()})
 
     def _begin(self, block: Block, items: Items) -> None:
-        """The block's chains where they start."""
+        """Set the block's chains to their starting positions."""
         started = block.started or self.program.start(items)
         block.started, block.carried, block.kept.gradients = None, started.carried, started.gradients
 
     def _check_starts(self, checkpoint: Checkpoint | None) -> None:
-        """Raises ValueError for items none of whose chains starts where the density is finite, before any block runs."""
+        """Check the starting positions before any block runs.
+
+        :raises ValueError: for items without a chain whose starting log density is finite.
+        """
         lost = []
         for block in self.blocks:
             if block.carried is None and (checkpoint is None or not checkpoint.has(block.index)):
@@ -354,14 +400,14 @@ class Run:
                 if started.log_density is not None:
                     dead = ~np.isfinite(started.log_density[: block.count]).any(axis=1)
                     lost.append(self.ids[block.where[np.flatnonzero(dead)]])
-                if len(self.blocks) == 1:  # of several, memory would grow with the items
+                if len(self.blocks) == 1:  # storing several would need memory for all items
                     block.started = started
         check_starts(np.concatenate([*lost, np.zeros(0, int)]).astype(int), self.num_chains, self.items is not None)
 
     # --- results -----------------------------------------------------------------------------------------------
 
-    def identity(self, num_samples: int) -> dict[str, Any]:
-        """What tells this run from others."""
+    def identity(self, num_samples: int) -> dict[str, JSON]:
+        """Values that identify this run."""
         return {
             "kernel": self.program.name,
             "seed": self.seed,
@@ -369,6 +415,7 @@ class Run:
             "num_samples": num_samples,
             "num_chains": self.num_chains,
             "num_items": len(self.ids),
+            **({"keep_warmup": self.keep_warmup} if self.keep_warmup else {}),
             "ids": digest(self.ids),
             **self.program.identity(self.all_items),
         }
@@ -389,8 +436,8 @@ class Run:
 
 @contextmanager
 def _of_the_pilot(num_chains: int) -> Iterator[None]:
-    """Says of an error that it is the pilot's."""
+    """Mark errors as errors of the pilot run."""
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"in the pilot run of pilot={num_chains} chains: {error}") from error
+        raise ValueError(f"in the pilot run (pilot={num_chains}): {error}") from error

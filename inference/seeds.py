@@ -1,6 +1,6 @@
-"""Seeds: integers in [0, 2^63), of which every bit counts.
+"""Seeds: integers in [0, 2^63), all bits of which are used.
 
-JAX makes a key of the lower half of a seed unless 64 bits are enabled, and torch's generator reads the lower half alone.
+Without 64-bit mode JAX makes a key from the lower 32 bits of a seed, and torch's generator reads only the lower 32 bits.
 """
 
 from __future__ import annotations
@@ -11,9 +11,15 @@ from typing import SupportsIndex
 import jax
 import numpy as np
 
+from cogen.inference.signatures import ArrayLike
+
 
 def check_seed(seed: SupportsIndex) -> int:
-    """The seed as a Python integer. Raises TypeError for what is no integer, ValueError for one out of range."""
+    """The seed as a Python integer.
+
+    :raises TypeError: for a value that is not an integer.
+    :raises ValueError: for an integer out of range.
+    """
     try:
         number = operator.index(seed)
     except TypeError:
@@ -24,13 +30,16 @@ def check_seed(seed: SupportsIndex) -> int:
 
 
 def run_key(seed: int) -> jax.Array:
-    """JAX's key, with the upper half folded in."""
+    """The JAX key of a seed, with its upper 32 bits folded in."""
     key = jax.random.key(seed & 0xFFFFFFFF)
     return jax.random.fold_in(key, seed >> 32) if seed >> 32 else key
 
 
 def id_halves(ids: np.ndarray) -> np.ndarray:
-    """Integers in [0, 2^63) as their upper and lower 32 bits: (n,) -> (n, 2). Raises ValueError for others."""
+    """Split integers in [0, 2^63) into their upper and lower 32 bits: (n,) -> (n, 2).
+
+    :raises ValueError: for other values.
+    """
     numbers = np.asarray(ids)
     if numbers.ndim != 1 or not (np.issubdtype(numbers.dtype, np.integer) and (numbers >= 0).all()):
         raise ValueError(f"ids of shape {numbers.shape} and type {numbers.dtype}: one integer in [0, 2^63) for each item")
@@ -40,16 +49,20 @@ def id_halves(ids: np.ndarray) -> np.ndarray:
     return np.stack([wide >> np.uint64(32), wide & np.uint64(0xFFFFFFFF)], axis=1).astype(np.uint32)
 
 
-def check_ids(ids: np.ndarray) -> np.ndarray:
-    """The ids of items as an array. Raises ValueError for ids out of range, and for one that two items have."""
-    id_halves(ids)
-    if len(np.unique(ids)) != len(ids):
+def check_ids(ids: ArrayLike) -> np.ndarray:
+    """The ids of items as an array.
+
+    :raises ValueError: for ids out of range and duplicate ids.
+    """
+    found = np.asarray(ids)
+    id_halves(found)
+    if len(np.unique(found)) != len(found):
         raise ValueError("ids: two items have the same id, and would have the same random numbers")
-    return np.asarray(ids)
+    return found
 
 
 def ids_of(halves: np.ndarray) -> np.ndarray:
-    """The integers of which `id_halves` made these, (n, 2) -> (n,)."""
+    """The inverse of `id_halves`: (n, 2) -> (n,)."""
     wide = np.asarray(halves, np.uint64)
     return (wide[:, 0] << np.uint64(32) | wide[:, 1]).astype(np.int64)
 
@@ -60,5 +73,5 @@ def item_key(key: jax.Array, halves: jax.Array) -> jax.Array:
 
 
 def torch_seed(seed: int) -> int:
-    """What to give ``torch.manual_seed``: 32 bits, the seed itself where it has no more."""
+    """The argument of ``torch.manual_seed``: the seed itself if it has at most 32 bits, otherwise a 32-bit hash."""
     return seed if seed < 2**32 else int(np.random.SeedSequence(seed).generate_state(1)[0])

@@ -1,20 +1,20 @@
-"""Stochastic variational inference as a kernel: the warm-up fits a guide, the draws come from it.
+"""Stochastic variational inference as a kernel: the warm-up fits a guide and the draws are draws from it.
 
     maximise  E_{z ~ q} [log p(z, y) - log q(z)],                                       one guide per item,
 
 by NumPyro's `SVI` with any of its autoguides or a guide function (Hoffman, Blei, Wang and Paisley 2013). After the fit
-every transition draws each chain anew from q, with its log ratio log p(z, y) - log q(z); the mean of the ratios estimates
-the evidence (importance sampling). The draws themselves are q's, biased as q is. `GuideStart.of` starts an annealing from
-what was fitted.
+every transition draws each chain independently from q, with its log ratio log p(z, y) - log q(z); the mean of the ratios
+estimates the evidence (importance sampling). The draws follow q and have its bias. `GuideStart.of` starts an annealing from
+the fitted guide.
 
-For `AutoLaplaceApproximation` the fit is the mode, and q the normal with the Hessian there.
+For `AutoLaplaceApproximation` the fit finds the mode, and q is the normal distribution with the Hessian there as precision.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Self
@@ -33,6 +33,7 @@ from cogen.inference.annealing.guide_start import GuideStart, coordinate_order
 from cogen.inference.annealing.populations import population_count
 from cogen.inference.kernels.kernel import Kernel, Start, chain_keys
 from cogen.inference.run import Run
+from cogen.inference.signatures import Model
 from cogen.inference.targets.numpyro_target import numpyro_target
 from cogen.inference.targets.sums import real
 from cogen.inference.targets.target import Program, Target
@@ -41,13 +42,13 @@ Array = jax.Array
 
 
 class VariationalState(NamedTuple):
-    """The guide of one item and, after the warm-up, draws of it."""
+    """The guide of one item and, after the warm-up, draws from it."""
 
     iteration: Array
     u: Array
     """(chain, dim)"""
     log_sum: Array
-    """The log of the sum of the chain's ratios."""
+    """The log of the sum of the chain's ratios, (chain,)."""
     fit: Any
     elbo: Array
 
@@ -57,13 +58,13 @@ class VariationalState(NamedTuple):
 
 
 class VariationalInfo(NamedTuple):
-    """A step of the fit or, after the warm-up, a draw of every chain."""
+    """Statistics of a fit step or, after the warm-up, of one draw per chain."""
 
     lp: Array
     log_ratio: Array
     """log p(z, y) - log q(z) of the draw; zero during the warm-up."""
     n_steps: Array
-    """Gradient evaluations; those of the fit are counted on the first chain."""
+    """Gradient evaluations; those of the fit are attributed to the first chain."""
     population: Array
     population_log_evidence: Array
     """The log mean ratio of the population's draws so far."""
@@ -74,10 +75,9 @@ class VariationalSettings:
     """Settings of variational inference.
 
     :param optimizer: a NumPyro or optax optimiser; default Adam with step size 0.01.
-    :param num_particles: draws of the guide per step of the fit, >= 1.
-    :param num_populations: groups of chains for the evidence's standard error; default four.
-
-    Raises ValueError for a count below one.
+    :param num_particles: draws from the guide per fit step, >= 1.
+    :param num_populations: groups of chains for the standard error of the evidence; default four.
+    :raises ValueError: for a count below one.
     """
 
     optimizer: Any = None
@@ -88,17 +88,17 @@ class VariationalSettings:
         if self.num_particles < 1:
             raise ValueError(f"num_particles={self.num_particles}: at least one is needed")
         if self.optimizer is None:
-            object.__setattr__(self, "optimizer", numpyro.optim.Adam(0.01))  # a frozen dataclass is filled so
+            object.__setattr__(self, "optimizer", numpyro.optim.Adam(0.01))  # the dataclass is frozen
 
 
 @dataclass(frozen=True, eq=False)
 class VariationalKernel(Kernel):
-    """Steps of the fit, then draws of the guide."""
+    """Fit steps during the warm-up, then draws from the guide."""
 
     settings: VariationalSettings
     num_warmup: int
     num_chains: int
-    guide: Callable
+    guide: Callable[..., Any]
     laplace: bool
 
     evidence_kind = "importance"
@@ -112,16 +112,16 @@ class VariationalKernel(Kernel):
 
     @property
     def density(self) -> Any:
-        """What `parameters` belong to: the guide, or the normal of a Laplace approximation."""
+        """The density with these `parameters`: the guide, or the normal distribution of a Laplace approximation."""
         return dist.MultivariateNormal if self.laplace else self.guide
 
     def parameters(self, target: Target, state: VariationalState) -> dict[str, Array]:
-        """Of the guide; of the mean and the precision of a Laplace approximation."""
+        """The parameters of the guide, or mean and precision of a Laplace approximation."""
         params = self._svi(target).get_params(state.fit)
         if not self.laplace:
             return params
         (loc,) = (value for name, value in params.items() if name.endswith("_loc"))
-        loc = loc[coordinate_order(self.guide)]  # type: ignore[arg-type]
+        loc = loc[coordinate_order(self.guide)]
         hessian = jax.hessian(lambda u: -(target.reference(u).sum() + target.increment(u).sum()))(loc)
         return {"loc": loc, "precision_matrix": hessian}
 
@@ -142,7 +142,7 @@ class VariationalKernel(Kernel):
         loss = numpyro.infer.Trace_ELBO(num_particles=self.settings.num_particles)
         svi = numpyro.infer.SVI(_program(target).model, self.guide, self.settings.optimizer, loss)
         _, args, kwargs = _program(target)
-        svi.init(jax.random.key(0), *args, **kwargs)  # for its transforms alone
+        svi.init(jax.random.key(0), *args, **kwargs)  # sets its transforms
         return svi
 
     def _fit(self, target: Target, state: VariationalState) -> tuple[VariationalState, VariationalInfo]:
@@ -181,11 +181,12 @@ class SVI(EnsembleKernel, settings=VariationalSettings, kernel=VariationalKernel
 
     :param guide: a NumPyro autoguide class (or a ``functools.partial`` of one), or a guide function with the model's
         arguments and latent sites.
-
-    Raises ValueError for a guide without a density (`AutoDelta`) and for one that has a model already.
+    :raises ValueError: for a guide without a density (`AutoDelta`) and for one that already has a model.
     """
 
-    def __init__(self, guide: Any, model: Callable | None = None, **settings: Any) -> None:
+    settings: VariationalSettings
+
+    def __init__(self, guide: Model, model: Model | None = None, **settings: object) -> None:
         super().__init__(model, **settings)
         factory = guide.func if isinstance(guide, functools.partial) else guide
         if inspect.isclass(factory) and issubclass(factory, AutoDelta):
@@ -196,11 +197,12 @@ class SVI(EnsembleKernel, settings=VariationalSettings, kernel=VariationalKernel
         self._auto = inspect.isclass(factory) and issubclass(factory, AutoGuide)
         self._laplace = inspect.isclass(factory) and issubclass(factory, AutoLaplaceApproximation)
 
-    def for_model(self, model: Callable, args: tuple, kwargs: dict) -> Self:
+    def for_model(self, model: Model, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Self:
         if not self._auto:
             return self
-        guide = self.guide(model)
-        # An autoguide looks at the model once and keeps what it saw, which must not be a trace's.
+        make: Callable[[Model], AutoGuide] = self.guide
+        guide = make(model)
+        # An autoguide runs the model once and stores its values, which must not be tracers.
         with jax.ensure_compile_time_eval(), handlers.seed(rng_seed=0):
             guide(*args, **kwargs)
         fitted = self.replace()
@@ -209,27 +211,28 @@ class SVI(EnsembleKernel, settings=VariationalSettings, kernel=VariationalKernel
 
     def kernel(self, num_warmup: int, num_chains: int) -> VariationalKernel:
         if num_warmup < 1:
-            raise ValueError(f"num_warmup={num_warmup}: the fit is the warm-up")
+            raise ValueError(f"num_warmup={num_warmup}: the warm-up fits the guide and needs at least one step")
         return VariationalKernel(self.settings, num_warmup, num_chains, self.guide, self._laplace)
 
 
 def fit_guide(
-    model: Callable,
-    guide: Any,
+    model: Model,
+    guide: Model,
     *,
     num_steps: int,
     seed: int,
     prior_share: float = 0.1,
     progress: bool = True,
     items_at_once: int | None = None,
-    **settings: Any,
+    **settings: object,
 ) -> GuideStart:
-    """Fit a guide to every item of a conditioned NumPyro model, as the ``initial`` of a kernel.
+    """Fit a guide to every item of a conditioned NumPyro model, for use as the ``initial`` of a kernel.
 
-    :param guide: as for `SVI`, whose other ``settings`` (optimizer, num_particles) may follow.
-    :param num_steps: steps of the fit, >= 1.
-    :param prior_share: the share of the prior in the start, in [0, 1].
+    :param guide: as for `SVI`.
+    :param num_steps: fit steps, >= 1.
+    :param prior_share: the mixture weight of the prior in the start, in [0, 1].
     :param items_at_once: as for `Run`.
+    :param settings: the other settings of `SVI` (optimizer, num_particles).
 
     >>> import numpyro, numpyro.distributions as dist
     >>> from numpyro.infer.autoguide import AutoNormal
@@ -240,12 +243,12 @@ def fit_guide(
     >>> kernel = AnnealedHMC(initial=fit_guide(model, AutoNormal, num_steps=100, seed=0, progress=False))
     """
     options: dict[str, Any] = {"progress": progress, "items_at_once": items_at_once}
-    run = Run(model, SVI(guide, **settings), num_warmup=num_steps, num_chains=4, seed=seed, **options)
+    run = Run(model, SVI(guide, None, **settings), num_warmup=num_steps, num_chains=4, seed=seed, **options)
     run.draw(1)
     return GuideStart.of(run, prior_share=prior_share)
 
 
 def _program(target: Target) -> Program:
     if target.program is None:
-        raise ValueError("a guide is fitted to a PPL model, and this target is none")
+        raise ValueError("the target has no NumPyro model, to which a guide is fitted")
     return target.program

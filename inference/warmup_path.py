@@ -1,5 +1,7 @@
-"""The path of a warm-up: scalars of every item after a transition, at most 200 points however long it is; whole, what a
-pilot has chosen and a second run repeats."""
+"""The path of a warm-up: scalars of every item after a transition, thinned to at most 200 points.
+
+Statistics that a pilot chooses and a second run repeats are recorded at every transition.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +16,24 @@ POINTS = 200
 
 @dataclass
 class WarmupPath:
-    """Every n-th point and the last; where there are too many, n doubles."""
+    """Every n-th point and the last; n doubles when there are too many points."""
 
     whole: Sequence[str] = ()
-    """What is kept of every transition, where the records have it."""
+    """The names of the statistics recorded at every transition, if present."""
     asked: int = 0
     """Transitions of the warm-up so far."""
     every: int = 1
     points: list[dict[str, np.ndarray]] = field(default_factory=list)
-    """Each with its ``transition``."""
+    """The recorded points, each with its ``transition``."""
     chunks: list[dict[str, np.ndarray]] = field(default_factory=list)
-    """Of ``whole``, (transition, item) each."""
+    """The statistics in ``whole``, arrays (transition, item)."""
 
     def extend(self, records: Mapping[str, np.ndarray], made: int) -> None:
-        """Add ``made`` transitions; ``records`` have them as their leading axis."""
+        """Add ``made`` transitions from ``records``, whose leading axis is the transition."""
         if self.whole and made:
             self.chunks.append({name: records[name][:made].copy() for name in self.whole if name in records})
         if self.points and (self.asked % self.every):
-            self.points.pop()  # it was the last of those before, and out of step
+            self.points.pop()  # it was the last point before, and not an n-th one
         for k in range(made):
             self.asked += 1
             if self.asked % self.every == 0 or k == made - 1:
@@ -44,33 +46,33 @@ class WarmupPath:
             self.points = kept + self.points[-1:]
 
     def to_arrays(self) -> dict[str, Any]:
-        """As a nested mapping of arrays, for a checkpoint."""
+        """The path as a nested mapping of arrays, for a checkpoint."""
         names = self.points[0] if self.points else ()
         points = {name: np.stack([point[name] for point in self.points]) for name in names}
         return {"points": points, "whole": self.ladder(), "progress": np.array([self.asked, self.every, len(self.points)])}
 
     def restore(self, stored: Mapping[str, Any]) -> None:
-        """Take what `to_arrays` gave."""
+        """Restore the path from the output of `to_arrays`."""
         self.asked, self.every, count = stored["progress"].tolist()
         self.points = [{name: value[k] for name, value in stored["points"].items()} for k in range(count)]
         self.chunks = [stored["whole"]] if stored.get("whole") else []
 
     def ladder(self) -> dict[str, np.ndarray]:
-        """What is kept whole, (transition, item) each."""
+        """The statistics recorded at every transition, arrays (transition, item)."""
         if not self.chunks:
             return {}
         return {name: np.concatenate([chunk[name] for chunk in self.chunks]) for name in self.chunks[0]}
 
 
 def side_by_side(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Arrays (transition, item) as one; one that is shorter stands where it ended."""
+    """Concatenate arrays (transition, item) over items, padding shorter ones with their last values."""
     longest = max(map(len, parts))
     return np.concatenate([np.pad(part, ((0, longest - len(part)), (0, 0)), mode="edge") for part in parts], axis=1)
 
 
 def common_points(paths: list[WarmupPath]) -> tuple[np.ndarray, list[list[dict[str, np.ndarray]]]]:
-    """The points of several paths at the same transitions; one that was done earlier stands where it ended."""
+    """The points of several paths at the same transitions; a path that ended earlier repeats its last point."""
     numbers = [np.array([point["transition"] for point in path.points], dtype=np.int64) for path in paths]
     common = max(numbers, key=lambda n: n[-1] if n.size else -1)  # the longest is thinned the most
-    places = [np.maximum(np.searchsorted(n, common, side="right") - 1, 0) for n in numbers]
-    return common, [[path.points[k] for k in place] for path, place in zip(paths, places, strict=True)]
+    indices = [np.maximum(np.searchsorted(n, common, side="right") - 1, 0) for n in numbers]
+    return common, [[path.points[k] for k in index] for path, index in zip(paths, indices, strict=True)]

@@ -1,7 +1,7 @@
-"""Files that appear whole or not at all, also where the process is killed or the machine loses its power.
+"""Atomic file writes, safe if the process is killed or the machine loses power.
 
-The content goes to a file beside the target, is forced to the disk, and takes the target's place in one step. Until then the
-target is what it was.
+The content is written to a temporary file next to the target, synced to the disk and renamed to the target. Until then the
+target is unchanged.
 """
 
 import os
@@ -9,7 +9,10 @@ from pathlib import Path
 
 
 def write_whole(target: Path, content: bytes) -> None:
-    """Write a file. Raises OSError where it cannot be written; the file that was there then stays."""
+    """Write a file atomically.
+
+    :raises OSError: if it cannot be written; an existing file is then unchanged.
+    """
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         part.write_bytes(content)
@@ -19,10 +22,10 @@ def write_whole(target: Path, content: bytes) -> None:
 
 
 def move_whole(written: Path, target: Path) -> None:
-    """Put a file that was written elsewhere on the same file system in the place of the target."""
+    """Replace the target by a file written elsewhere on the same file system."""
     _to_disk(written)
     os.replace(written, target)
-    if os.name == "posix":  # elsewhere a folder cannot be opened
+    if os.name == "posix":  # other systems cannot open a folder
         _to_disk(target.parent)
 
 

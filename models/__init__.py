@@ -1,4 +1,4 @@
-"""What do we believe? Generators, views of what they make, and their training."""
+"""Generators, views of their output, and their training."""
 
 import lazy_loader
 

@@ -3,6 +3,7 @@ from .boltzmann import RBMModel as RBMModel
 from .cogenerator import CoGenerator as CoGenerator
 from .contexts import Array as Array
 from .contexts import Classes as Classes
+from .data.columns import Column as Column
 from .data.datasets import ImageData as ImageData
 from .data.datasets import load_idx_folder as load_idx_folder
 from .data.datasets import load_image_data as load_image_data
@@ -10,7 +11,6 @@ from .data.datasets import load_images as load_images
 from .data.pairs import PairData as PairData
 from .data.pairs import load_pairs as load_pairs
 from .data.pairs import paired as paired
-from .data.tables import Column as Column
 from .data.tables import Schema as Schema
 from .data.tables import Table as Table
 from .data.tables import read_csv as read_csv

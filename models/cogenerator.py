@@ -1,18 +1,18 @@
-"""`CoGenerator`: a generator and views of what it makes, as one probabilistic program in Pyro and in NumPyro.
+"""`CoGenerator`: a generator and views of its output, as one probabilistic program in Pyro and in NumPyro.
 
     z ~ prior (standard normal),    x = G(z, c),    y_v ~ likelihood_v(A_v(x))  for every view v.
 
-Its sites are ``z``, the deterministic ``x`` and one site per view, in a plate over items. Any subset of views may be
-conditioned, chosen at inference time; a conditioned model emits only those, since a view that nobody saw would only add
-noise dimensions to the posterior. The contexts c (`cogen.models.contexts`) are inputs of the generator, given item by item;
-a relaxed class adds the latent site ``<name>_logits`` and the deterministic ``<name>``.
+Its sites are ``z``, the deterministic ``x`` and one site per view, in a plate over items. Any subset of the views can be
+conditioned at inference time. A conditioned model has only these views, because an unobserved view would only add noise
+dimensions to the posterior. The contexts c (`cogen.models.contexts`) are inputs of the generator, given for each item; a
+relaxed class adds the latent site ``<name>_logits`` and the deterministic site ``<name>``.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from cogen.inference.items import CONTEXT, count_items, meet_items, take_items
 from cogen.inference.seeds import check_ids
+from cogen.inference.signatures import ArrayLike, Attribute
 from cogen.inference.unknown_contexts import Expansion
 from cogen.models.contexts import Classes, Context, contexts_of, taken_by
 from cogen.models.frozen import frozen
@@ -29,40 +30,46 @@ from cogen.models.likelihoods import Bernoulli, Categorical, Normal, need_pyro, 
 from cogen.models.observations import observe
 from cogen.models.views import View
 
-Data = Mapping[str, Mapping[str, Any]]
-"""What is observed, by view: {"value": (item, *shape), "mask": (item, *shape) where the view hides any}; and under "context"
-the given contexts by name, (item, *shape)."""
+if TYPE_CHECKING:
+    import jax
+
+ItemData: TypeAlias = Mapping[str, Mapping[str, np.ndarray]]
+"""The data of all items: `Data` of NumPy arrays."""
+
+Data: TypeAlias = "Mapping[str, Mapping[str, np.ndarray | jax.Array]]"
+"""Data by view: {"value": (item, *shape), "mask": (item, *shape) if the view hides entries}; and under "context" the given
+contexts by name, (item, *shape)."""
 
 _TAKEN = ("z", "x", "item", CONTEXT)
 
 
 class CoGenerator:
-    """A generator with views, to be conditioned and inferred.
+    """A generator with views, as a model for posterior inference.
 
-    :param generator: a torch module (batch, latent_dim) -> (batch, *event_shape), or a scripted or exported one; or, for
+    Modules are copied, and the copies are frozen, in evaluation mode: later training of the originals does not change this
+    model. An exported program computes what was exported.
+
+    Generator and views are probed (`cogen.models.item_by_item`): each must be a deterministic function of one item, without
+    batch statistics, whose gradient is the gradient of its value. The probes test a few points, and prove nothing.
+
+    :param generator: a torch module (batch, latent_dim) -> (batch, *event_shape), possibly scripted or exported; or, for
         NumPyro only, a JAX function of the same kind.
     :param views: the views by name; names become sample sites.
-    :param contexts: further inputs of the generator by name, `Classes` or `Array`: it is then called as ``generator(z,
-        label=weights, ...)``, and a view whose ``forward`` names a context gets it too. Read off ``generator.config`` where it
-        has them.
-    :param latent_dim: size of z; read off ``generator.config`` where it has one.
+    :param contexts: further inputs of the generator by name, `Classes` or `Array`. The generator is called as ``generator(z,
+        label=weights, ...)``, and a view receives the contexts that its ``forward`` names. Default those of
+        ``generator.config``.
+    :param latent_dim: size of z; default that of ``generator.config``.
     :param prior: a Pyro distribution with event shape (latent_dim,); default standard normal.
-
-    Modules are copied as they are now, and the copies are frozen, in evaluation mode: those given stay as they are and may be
-    trained on, which this model does not follow (make another one then). An exported program computes what was exported.
-
-    Generator and views are probed (`cogen.models.item_by_item`): each must be a function of one item, without random numbers
-    or batch statistics, and with the gradient of its value. Such faults are detected on a few points, not excluded.
-
-    Raises ValueError for a generator or a view that is no such function, a missing latent size, a view that does not fit x, a
-    mask of another shape or one that shows everything, a noise scale of another shape, a prior that is discrete or of another
-    shape, and a name that is taken ("z", "x", "context", and "<view>_scale" where the scale of that view is sampled); TypeError
-    for a prior that is not Pyro's, for a generator that cannot be called, and for views that are not `View` by name.
+    :raises TypeError: for a prior that is not a Pyro distribution, a generator that is not callable, and views that are not a
+        mapping of names to `View` instances.
+    :raises ValueError: for a generator or view that fails the probes, a missing latent size, a view that does not fit x, a mask
+        of another shape or one that shows everything, a noise scale of another shape, a prior that is discrete or of another
+        shape, and a reserved name ("z", "x", "item", "context", and "<view>_scale" if the scale of that view is sampled).
     """
 
     def __init__(
         self,
-        generator: nn.Module | Callable,
+        generator: nn.Module | Callable[..., jax.Array],
         *,
         views: Mapping[str, View],
         contexts: Mapping[str, Context] | None = None,
@@ -70,24 +77,24 @@ class CoGenerator:
         prior: torch.distributions.Distribution | None = None,
     ) -> None:
         if isinstance(generator, type) or not callable(generator):
-            raise TypeError(f"the generator is {generator!r}: give a torch module, an instance, or a JAX function")
+            raise TypeError(f"the generator is {generator!r}: give an instance of a torch module, or a JAX function")
         config = getattr(generator, "config", None)
         latent_dim = latent_dim if latent_dim is not None else getattr(config, "latent_dim", None)
         if latent_dim is None:
-            raise ValueError("this generator carries no config: give CoGenerator(latent_dim=...)")
+            raise ValueError("the generator has no config: give CoGenerator(latent_dim=...)")
         if latent_dim < 1:
-            hint = "; a generator of its contexts alone has none to infer: train one with a z, as by --latent-dim 8"
-            raise ValueError(f"latent_dim={latent_dim}: a latent has at least one dimension{'' if latent_dim else hint}")
+            hint = "; a generator without z has nothing to infer: train one with --latent-dim 8, for example"
+            raise ValueError(f"latent_dim={latent_dim}: the latent needs at least one dimension{'' if latent_dim else hint}")
         if prior is not None:
             need_pyro("prior", prior)
             if tuple(prior.batch_shape + prior.event_shape) != (latent_dim,):
                 raise ValueError(f"the prior has shape {tuple(prior.batch_shape + prior.event_shape)}, z has ({latent_dim},)")
             if prior.batch_shape:
-                raise ValueError("the prior is a batch of distributions over numbers; z is one event: use prior.to_event(1)")
+                raise ValueError("the prior has a batch shape, but z is one event: use prior.to_event(1)")
             if prior.support is not None and prior.support.is_discrete:
-                raise ValueError(f"the prior is discrete ({prior}): samplers follow gradients, so z is continuous")
+                raise ValueError(f"the prior is discrete ({prior}): samplers use gradients, so z must be continuous")
         if not views:
-            raise ValueError("a CoGenerator has at least one view: there would be nothing to condition on")
+            raise ValueError("a CoGenerator needs at least one view to condition on")
         _check_views(views)
         self._contexts = GivenContexts(contexts_of(getattr(config, "contexts", {}) if contexts is None else contexts))
         self._contexts.check_names((*_TAKEN, *views, *(f"{view}_{part}" for view in views for part in ("scale", "mask"))))
@@ -96,54 +103,53 @@ class CoGenerator:
         self.prior = prior
         self.value_range = getattr(config, "value_range", None)
         self.name = getattr(config, "name", "") or type(generator).__name__
-        self._jax: dict[str, Callable] = {}
+        self._jax: dict[str, Callable[..., jax.Array]] = {}
         x = self._probe()
         self._event_shape = tuple(x.shape[1:])
         self.views = {name: frozen(view) for name, view in views.items()}
         self._takes = {name: taken_by(view, self.contexts) for name, view in self.views.items()}
         self.shapes = {name: self._check_view(name, view, x) for name, view in self.views.items()}
-        self._data: dict[str, Mapping[str, Any]] = {}
+        self._data: dict[str, Mapping[str, np.ndarray]] = {}
         self._ids: np.ndarray | None = None
 
     # --- conditioning ------------------------------------------------------------------------------------------
 
-    def condition(self, **data: Any) -> Self:
-        """This model given the data of some views, each an array (item, *shape) with the item axis first.
+    def condition(self, **data: ArrayLike) -> Self:
+        """This model conditioned on the data of some views; the result has only its conditioned views.
 
-        Entries that a mask hides may hold anything, NaN included. Returns a model that emits only its conditioned
-        views. Warns where a mask hides everything of an item (its posterior is the prior), and where the data of a view that
-        keeps the range of x look like another range than the generator's (all in its upper half, as [0, 1] is of [-1, 1]).
+        Warns if a mask hides all of an item (its posterior is the prior), and if the data of a view that keeps the range of x
+        appear to be in another range than the generator's (all in its upper half, like [0, 1] in [-1, 1]).
 
-        Raises ValueError for an unknown view, a context (`given` takes those), a wrong shape, a different number of items,
-        values that are not finite where they are seen, and values far outside of the generator's ``value_range``.
+        :param data: by view, (item, *shape); entries that a mask hides may have any value, including NaN.
+        :raises ValueError: for an unknown view, a context (use `given`), a wrong shape, a different number of items, non-finite
+            values where they are seen, and values far outside the generator's ``value_range``.
         """
         conditioned = copy.copy(self)
         conditioned._data = dict(self._data)
         for name, value in data.items():
             if name in self.contexts:
-                raise ValueError(
-                    f"{name!r} is a context, and only views are conditioned: give it, as in model.given({name}=...)"
-                )
+                raise ValueError(f"{name!r} is a context, and only views can be conditioned: use model.given({name}=...)")
             if name not in self.views:
                 raise ValueError(f"there is no view {name!r}; this model has {', '.join(self.views)}")
             conditioned._data[name] = observe(name, value, self.views[name], self.shapes[name], self.value_range)
         conditioned._check_counts()
         return conditioned
 
-    def with_ids(self, ids: Any) -> Self:
-        """This model whose items have these ids, (item,) different integers in [0, 2^63), on which random numbers depend (with
-        the seed and the chain): some items of a larger set, run with their ids, give the draws that they give there.
-        Default: 0 to n - 1.
+    def with_ids(self, ids: ArrayLike) -> Self:
+        """This model with these item ids, which determine the random numbers of an item together with the seed and the chain.
 
-        Raises ValueError for ids out of range, repeated, or of another number of items.
+        A subset of the items, run with their ids, has the same draws as in the whole set.
+
+        :param ids: (item,), different integers in [0, 2^63); without them the ids are 0 to n - 1.
+        :raises ValueError: for ids that are out of range or repeated, and for another number of items.
         """
         copied = copy.copy(self)
         copied._ids = check_ids(ids)
         copied._check_counts()
         return copied
 
-    def of_items(self, data: Data) -> Self:
-        """This model of other items, given what `item_data` would hold of them."""
+    def of_items(self, data: ItemData) -> Self:
+        """This model for other items, given their `item_data`."""
         other = copy.copy(self)
         other._data = {name: seen for name, seen in data.items() if name != CONTEXT}
         other._contexts = GivenContexts(self.contexts, dict(data.get(CONTEXT, {})))
@@ -151,35 +157,36 @@ class CoGenerator:
         return other
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the compiled functions, which no pickle holds: they are made again when they are needed."""
+        """The state without the compiled functions, which cannot be pickled and are rebuilt when needed."""
         return {**vars(self), "_jax": {}}
 
     @property
     def ids(self) -> np.ndarray:
-        """(item,)"""
+        """The ids of the items, (item,)."""
         return np.arange(self.num_items) if self._ids is None else self._ids
 
-    def given(self, **contexts: Any) -> Self:
-        """This model given some of its contexts, item by item: the classes (item,) of a `Classes`, integers from 0 on or names;
-        the values (item, *shape) of an `Array`. Returns a copy; what was given before and is not named here stays.
+    def given(self, **contexts: ArrayLike) -> Self:
+        """A copy of this model with values for some of its contexts; contexts given before are kept.
 
-        A context that may be unknown and is given is known.
+        A context with a method for unknown classes is not inferred if it is given.
 
-        Raises ValueError for an unknown context, a view (`condition` takes those), a wrong shape or dtype, a class out of
-        range, values that are not finite or outside of their range, and a number of items that is not that of the views.
+        :param contexts: by name; for `Classes` the class of each item, (item,), integers from 0 or names; for an `Array` the
+            values (item, *shape).
+        :raises ValueError: for an unknown context, a view (use `condition`), a wrong shape or dtype, a class out of range,
+            values that are non-finite or out of range, and a number of items that differs from that of the views.
         """
         if views := [name for name in contexts if name in self.views]:
-            raise ValueError(f"{views[0]!r} is a view, and only contexts are given: fix it as model.condition({views[0]}=...)")
+            raise ValueError(f"{views[0]!r} is a view, and only contexts are given: use model.condition({views[0]}=...)")
         copied = copy.copy(self)
         copied._contexts = self._contexts.give(contexts)
         copied._check_counts()
         return copied
 
     def expand_unknown(self) -> Expansion | None:
-        """This model once for every combination of the classes that are unknown and declared "exact"; None where there are
-        none, or nothing is observed.
+        """This model with each item repeated for every combination of the unknown classes declared "exact"; None if there are
+        no such classes, or nothing is observed.
 
-        Raises ValueError for ids of which a combination would have an id beyond 2^63.
+        :raises ValueError: for ids so large that the ids of the combinations would exceed 2^63.
         """
         unknown = self._contexts.unknown("exact")
         if not unknown or not self._data:
@@ -188,8 +195,8 @@ class CoGenerator:
         combinations = len(next(iter(classes.values())))
         if (largest := int(self.ids.max())) >= (limit := 2**63 // combinations):
             raise ValueError(
-                f"id {largest}: every combination of unknown classes has an id of its own in [0, 2^63), and there are"
-                f" {combinations} of an item, so ids lie below {limit}: give smaller ones, as in model.with_ids(range(n))"
+                f"id {largest}: each of the {combinations} combinations of unknown classes of an item gets its own id, so ids"
+                f" must be below {limit}: give smaller ones, as in model.with_ids(range(n))"
             )
         rows = np.repeat(np.arange(self.num_items), combinations)
         expanded = copy.copy(self)
@@ -202,37 +209,37 @@ class CoGenerator:
 
     @property
     def contexts(self) -> Mapping[str, Context]:
-        """The contexts that the generator takes, as they were declared."""
+        """The declared contexts of the generator, by name."""
         return self._contexts.declared
 
     @property
-    def item_data(self) -> Data:
+    def item_data(self) -> ItemData:
         """The data of the conditioned views, and under "context" the given contexts."""
         return {**self._data, CONTEXT: self._contexts.given} if self._contexts.given else self._data
 
     @property
-    def observed(self) -> Data:
+    def observed(self) -> ItemData:
         """The data of the conditioned views alone."""
         return self._data
 
     @property
     def num_items(self) -> int:
-        """Items conditioned on or given contexts; 0 for a model without either."""
+        """The number of items of the data and contexts; 0 for a model without either."""
         return count_items(self.item_data) if self.item_data else 0
 
     # --- the two models ----------------------------------------------------------------------------------------
 
     def __call__(self, data: Data | None = None, *, num_items: int = 1) -> Tensor:
-        """The Pyro model. ``data`` defaults to what the model is conditioned on; without any, ``num_items`` are drawn."""
+        """The Pyro model; ``data`` defaults to `item_data`, and without data ``num_items`` items are drawn."""
         import pyro
         import pyro.distributions as dist
 
-        self._need_torch("as a Pyro model")
+        generator = self._need_torch("as a Pyro model")
         data = self.item_data if data is None else data
         known = data.get(CONTEXT, {})
         relaxed = self._contexts.split(known)
         items = count_items(data) if data else num_items
-        meet_items(items if set(data) - {CONTEXT} else 1)  # of what is not observed, many may be drawn
+        meet_items(items if set(data) - {CONTEXT} else 1)  # without observations any number may be drawn
         prior: Any = self.prior
         if prior is None:
             prior = dist.Normal(torch.zeros(self.latent_dim), 1.0).to_event(1)
@@ -242,11 +249,11 @@ class CoGenerator:
             context = {name: torch.as_tensor(np.asarray(values)) for name, values in known.items()}
             for name, values in context.items():
                 if pyro.deterministic(name, values, event_dim=values.ndim - 1) is not values:
-                    raise ValueError(f"{name!r} is a context, and pyro.condition fixes views: use model.given({name}=...)")
+                    raise ValueError(f"{name!r} is a context, and pyro.condition is for views: use model.given({name}=...)")
             for name, count in relaxed.items():
                 logits = pyro.sample(name + LOGITS, dist.Normal(torch.zeros(count), 1.0).to_event(1))
                 context[name] = pyro.deterministic(name, logits.softmax(-1), event_dim=1)
-            x = pyro.deterministic("x", self.generator(z, **context), event_dim=len(self.event_shape))
+            x = pyro.deterministic("x", generator(z, **context), event_dim=len(self.event_shape))
             for name in [n for n in data if n != CONTEXT] or self.views:
                 view, seen = self.views[name], data.get(name, {})
                 scale = view.likelihood.scale
@@ -261,7 +268,7 @@ class CoGenerator:
                 _check_items(name, pyro.sample(name, noise.to_event(len(self.shapes[name])), obs=obs), items)
         return x
 
-    def numpyro(self, data: Data | None = None, *, num_items: int = 1) -> Any:
+    def numpyro(self, data: Data | None = None, *, num_items: int = 1) -> jax.Array:
         """The NumPyro model: the same sites and densities."""
         import jax
         import jax.numpy as jnp
@@ -272,7 +279,7 @@ class CoGenerator:
         known = data.get(CONTEXT, {})
         relaxed = self._contexts.split(known)
         items = count_items(data) if data else num_items
-        meet_items(items if set(data) - {CONTEXT} else 1)  # of what is not observed, many may be drawn
+        meet_items(items if set(data) - {CONTEXT} else 1)  # without observations any number may be drawn
         prior = dist.Normal(jnp.zeros(self.latent_dim), 1.0).to_event(1) if self.prior is None else to_numpyro(self.prior)
         with numpyro.plate("item", items, dim=-1):
             z = numpyro.sample("z", prior)
@@ -298,7 +305,7 @@ class CoGenerator:
                 _check_items(name, numpyro.sample(name, noise.to_event(len(self.shapes[name])), obs=obs), items)
         return x
 
-    # --- what the results need ---------------------------------------------------------------------------------
+    # --- results -----------------------------------------------------------------------------------------------
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -313,9 +320,9 @@ class CoGenerator:
         return {"z": ("latent",), "x": event_dims(self.event_shape), **shown, **self._contexts.dims()}
 
     @property
-    def attributes(self) -> dict[str, Any]:
-        """What results remember of the model: generator, conditioned views, contexts and value range."""
-        described: dict[str, Any] = {
+    def attributes(self) -> dict[str, Attribute]:
+        """Attributes of the results: generator, conditioned views, contexts and value range."""
+        described: dict[str, Attribute] = {
             "generator": self.name,
             "views": ", ".join(f"{n}: {type(self.views[n]).__name__}" for n in self._data),
         }
@@ -326,7 +333,7 @@ class CoGenerator:
         return {**described, "value_range": list(self.value_range)} if self.value_range is not None else described
 
     def result_groups(self) -> dict[str, dict[str, tuple[tuple[str, ...], np.ndarray]]]:
-        """``observed_data`` (NaN where hidden) and ``constant_data`` (masks, and what contexts were given) of the items."""
+        """The groups ``observed_data`` (NaN where hidden) and ``constant_data`` (masks and given contexts) of the items."""
         observed, constant = {}, {}
         for name, seen in self._data.items():
             dims = ("item", *self.dims[name])
@@ -338,10 +345,12 @@ class CoGenerator:
         return {"observed_data": observed, "constant_data": constant}
 
     def decode(self, z: np.ndarray, **context: np.ndarray) -> np.ndarray:
-        """x = G(z, c), (batch, *event_shape), of latents (batch, latent_dim) and contexts (batch, *shape) by name, as the
-        generator takes them. A context that is left out is the given one, the model's items in turn, again and again.
+        """x = G(z, c), (batch, *event_shape).
 
-        Raises ValueError for a context that is neither, and for rows that are no whole number of such rounds.
+        :param z: latents, (batch, latent_dim).
+        :param context: inputs of the generator by name, (batch, *shape); default the given ones of the items, cyclically.
+        :raises ValueError: for a context that is neither passed nor given, and a batch that is not a multiple of the number of
+            items.
         """
         if unknown := [name for name in context if name not in self.contexts]:
             raise ValueError(f"there is no context {unknown[0]!r}; this model has {', '.join(self.contexts) or 'none'}")
@@ -353,13 +362,16 @@ class CoGenerator:
         return np.asarray(self.generator(z, **rows))
 
     def latent_contexts(self, sites: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The contexts that are inferred, of the values of the sites: weights (..., class), of a relaxed class from its logits,
-        of another from the class that ``sites`` hold."""
+        """The weights (..., class) of the inferred contexts, given the values of the sites: from the logits of a relaxed class,
+        and from the class itself if it is inferred exactly."""
         return self._contexts.of_sites(sites)
 
     def simulate(self, x: np.ndarray, sites: Mapping[str, np.ndarray], *, seed: int) -> dict[str, np.ndarray]:
-        """One draw of every view of each x (batch, *event): {view: (batch, *shape)}, nothing masked. ``sites`` are the rows'
-        latents, and their contexts; without those, the given ones as in `decode`."""
+        """One draw of every view for each x, without masks: {view: (batch, *shape)}.
+
+        :param x: (batch, *event).
+        :param sites: latents and contexts of the rows; contexts default to the given ones as in `decode`.
+        """
         x_torch = torch.from_numpy(np.array(x, dtype=np.float32))
         drawn = {}
         with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -375,8 +387,8 @@ class CoGenerator:
         return drawn
 
     def misfit(self, x: np.ndarray, sites: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """How far what is seen lies from A(x) for every x (..., item, *event): the root mean square of the residual in units of
-        the noise scale, {view: (..., item)}, for the views with such a scale."""
+        """The root mean square of the residuals between the seen data and A(x), in units of the noise scale, for every x
+        (..., item, *event) and every conditioned view with such a scale: {view: (..., item)}."""
         lead = x.shape[: x.ndim - len(self.event_shape)]
         x_torch = torch.from_numpy(np.array(x, dtype=np.float32)).flatten(0, len(lead) - 1)
         found = {}
@@ -399,10 +411,14 @@ class CoGenerator:
         return found
 
     def log_likelihood(self, x: np.ndarray, sites: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """log p(y_i | x) of every entry that is seen, of a model of one item, for every x (row, *event): {view: (row, entry)}.
-        ``sites`` are the rows' latents, and their contexts; without those, the given ones as in `decode`."""
+        """The pointwise log likelihood log p(y_i | x) of the seen entries of a model with one item: {view: (row, entry)}.
+
+        :param x: (row, *event).
+        :param sites: latents and contexts of the rows; contexts default to the given ones as in `decode`.
+        :raises ValueError: for a model with another number of items.
+        """
         if self.num_items != 1:
-            raise ValueError(f"this model has {self.num_items} items; take one, as by of_items")
+            raise ValueError(f"this model has {self.num_items} items; select one with of_items")
         x_torch = torch.from_numpy(np.array(x, dtype=np.float32))
         found = {}
         for name, seen in self._data.items():
@@ -427,10 +443,10 @@ class CoGenerator:
             counts["ids"] = len(self._ids)
         if len(set(counts.values())) > 1:
             what = "the views and contexts" if self._contexts.given else "the views"
-            raise ValueError(f"{what} differ in their number of items: {counts}")
+            raise ValueError(f"{what} have different numbers of items: {counts}")
 
     def _probe(self) -> Tensor:
-        """x of a few z of the prior, (batch, *event_shape), if the generator makes them item by item."""
+        """Probe the generator on a few draws of z from the prior, and return their x, (batch, *event_shape)."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             z = torch.randn(POINTS, self.latent_dim) if self.prior is None else self.prior.sample((POINTS,))
@@ -440,18 +456,19 @@ class CoGenerator:
         given = {name: values.numpy() for name, values in context.items()}
         return torch.from_numpy(check_function(function, points.numpy(), "the generator", called, given)).float()
 
-    def _need_torch(self, use: str) -> None:
+    def _need_torch(self, use: str) -> nn.Module:
         if not isinstance(self.generator, nn.Module):
             raise TypeError(f"this generator is a JAX function: it cannot run {use}; use a NumPyro kernel")
+        return self.generator
 
-    def _in_jax(self, view: str) -> Callable:
-        """The generator ("") or a view as a JAX function, translated once."""
+    def _in_jax(self, view: str) -> Callable[..., jax.Array]:
+        """The generator ("") or a view as a JAX function, converted once."""
         import jax
 
         from cogen.models.jax_bridge.torch_to_jax import as_jax
 
         if view not in self._jax:
-            with jax.ensure_compile_time_eval():  # the model may be met inside a trace
+            with jax.ensure_compile_time_eval():  # the model may be called inside a trace
                 shapes = {name: context.shape for name, context in self.contexts.items()}
                 if view:
                     of_view = {name: shapes[name] for name in self._takes[view]}
@@ -477,11 +494,11 @@ class CoGenerator:
         self._check_noise(name, view, shape)
         if view.mask is not None:
             if tuple(view.mask.shape) != shape and tuple(view.mask.shape[1:]) != shape:
-                raise ValueError(f"view {name!r}: mask has shape {tuple(view.mask.shape)}, the generator makes {shape}")
+                raise ValueError(f"view {name!r}: the mask has shape {tuple(view.mask.shape)}, expected {shape}")
             if not view.holes and bool(view.mask.reshape(-1, int(np.prod(shape))).all(dim=1).any()):
                 raise ValueError(
-                    f"view {name!r}: the mask shows everything, so nothing is left to complete; to reconstruct a whole x"
-                    " use views.Identity"
+                    f"view {name!r}: the mask shows everything, so there is nothing to complete; to reconstruct all of x use"
+                    " views.Identity"
                 )
         return shape
 
@@ -491,15 +508,15 @@ class CoGenerator:
             given = tuple(noise.scale.shape)
             if len(given) > len(shape) or any(a not in (1, b) for a, b in zip(given[::-1], shape[::-1], strict=False)):
                 raise ValueError(
-                    f"view {name!r}: the noise scale has shape {given}, the view shows {shape} of an item: give a number, or a"
-                    " tensor that broadcasts to this shape"
+                    f"view {name!r}: the noise scale has shape {given}, the view of an item {shape}: give a number, or a tensor"
+                    " that broadcasts to this shape"
                 )
         if isinstance(noise, Bernoulli) and view.keeps_range and self.value_range is not None:
             (low, high), (least, greatest) = noise.value_range, self.value_range
             if least < low or greatest > high:
                 raise ValueError(
-                    f"view {name!r}: Bernoulli maps A(x) from [{low:g}, {high:g}] to probabilities, and the generator makes"
-                    f" values in [{least:g}, {greatest:g}]: give Bernoulli(value_range=({least:g}, {greatest:g}))"
+                    f"view {name!r}: Bernoulli maps A(x) from [{low:g}, {high:g}] to probabilities, but the generator's values"
+                    f" are in [{least:g}, {greatest:g}]: give Bernoulli(value_range=({least:g}, {greatest:g}))"
                 )
 
 
@@ -513,18 +530,18 @@ def event_dims(shape: tuple[int, ...], prefix: str = "") -> tuple[str, ...]:
 def _check_views(views: Any) -> None:
     if not isinstance(views, Mapping):
         kind = type(views).__name__
-        raise TypeError(f"views is of type {kind}: give them by name, as in views={{'seen': views.Identity(scale=0.1)}}")
+        raise TypeError(f"views is a {kind}: give a mapping of names, as in views={{'seen': views.Identity(scale=0.1)}}")
     for name, view in views.items():
         if not isinstance(view, View):
             raise TypeError(
-                f"view {name!r} is of {type(view)}: give an instance of cogen.models.views.View, such as"
+                f"view {name!r} is a {type(view)}: give an instance of cogen.models.views.View, such as"
                 " views.Identity(scale=0.1)"
             )
     scales = {n: view.likelihood.scale for n, view in views.items()}
     sampled = [f"{n}_scale" for n, scale in scales.items() if isinstance(scale, torch.distributions.Distribution)]
     for name in views:
         if name in (*_TAKEN, *sampled):
-            raise ValueError(f"view {name!r}: this name is taken by the model's own site: rename the view")
+            raise ValueError(f"view {name!r}: this name is reserved by the model: rename the view")
 
 
 def _tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
@@ -534,7 +551,6 @@ def _tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
 def _check_items(name: str, value: Any, items: int) -> None:
     if value.shape[0] != items:
         raise ValueError(
-            f"view {name!r} is conditioned on {value.shape[0]} items while the model draws {items}: under a handler alone they"
-            f" would be observations of the same latent. Use model.condition({name}=...), and give the conditioned model to"
-            " cogen.inference.infer"
+            f"view {name!r} is conditioned on {value.shape[0]} items, but the model has {items}. Use"
+            f" model.condition({name}=...) instead of a handler, and pass the conditioned model to cogen.inference.infer"
         )

@@ -1,22 +1,22 @@
-"""Contexts: inputs of the generator that are known, item by item, or latent with a prior of their own, x = G(z, c).
+"""Contexts: inputs c of the generator x = G(z, c) that are known for each item, or latent with their own prior.
 
-`Classes` is one of K classes, which networks take as weights (batch, K): one-hot where the class is known. `Array` is anything
-else: an image, a vector of attributes. A `CoGenerator` declares its contexts by name, and calls its generator as
-``generator(z, label=..., photo=...)``, every context (batch, *shape).
+`Classes` is one of K classes, passed to networks as weights (batch, K), one-hot if the class is known. `Array` is any other
+input: an image, a vector of attributes. A `CoGenerator` declares its contexts by name and calls its generator as
+``generator(z, label=..., photo=...)``, with every context (batch, *shape).
 
-A class that is not known is inferred in one of two ways:
+An unknown class is inferred in one of two ways:
 
-* exactly, by one run a class, p(c | y) proportional to p(c) Z_c with the evidence Z_c = p(y | c)
+* exactly, with one run per class: p(c | y) is proportional to p(c) Z_c with the evidence Z_c = p(y | c)
   (`cogen.inference.unknown_contexts`);
-* relaxed, with weights that are the softmax of K standard normal variables a, one more latent site:
+* relaxed: the weights are the softmax of K standard normal variables a, a further latent site:
 
       c_k = exp(a_k) / sum_j exp(a_j),      a ~ N(0, I).
 
     Xie, Zheng, Fang, Zhu and Wu, Cooperative training of fast thinking initializer and slow thinking solver for conditional
         learning, IEEE TPAMI 2022, section 4.1 and equation 21.
 
-Weights between the classes are no mixture of them: G(z, c) with such a c is what the network makes of an input that it was not
-trained on, and the mean weights are no probabilities of the classes.
+Relaxed weights are not a mixture of the classes: for such a c the network was not trained, and the mean weights are not
+probabilities of the classes.
 """
 
 from __future__ import annotations
@@ -33,18 +33,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cogen.inference.signatures import ArrayLike
+
 
 @dataclass(frozen=True)
 class Classes:
-    """One of ``count`` classes; networks see weights (batch, count), one-hot where the class is known.
+    """One of ``count`` classes; networks receive weights (batch, count), one-hot if the class is known.
 
-    :param count: how many classes, >= 2.
-    :param names: one for each class, all different; then data may name classes.
-    :param unknown: how a class is inferred that is not given: "exact" (one run a class, needs a kernel with evidence) or
+    :param count: number of classes, >= 2.
+    :param names: one for each class, all different; data may then contain names.
+    :param unknown: how to infer a class that is not given: "exact" (one run per class, requires a kernel with evidence) or
         "relaxed" (the softmax of normal variables). None: a class that is not given is an error.
-    :param prior: the probabilities of the classes, positive with sum one, for ``unknown="exact"``; default equal ones.
-
-    Raises ValueError for what is none of these.
+    :param prior: probabilities of the classes, positive with sum one, for ``unknown="exact"``; default uniform.
+    :raises ValueError: for invalid values of any of these.
 
     >>> Classes(3, names=("cat", "dog", "bird")).observe("label", ["dog", "cat"])
     array([[0., 1., 0.],
@@ -59,7 +60,7 @@ class Classes:
     def __post_init__(self) -> None:
         count = _integer(self.count)
         if count is None or count < 2:
-            raise ValueError(f"Classes({self.count!r}): the number of classes is an integer, at least 2")
+            raise ValueError(f"Classes({self.count!r}): the number of classes must be an integer, at least 2")
         object.__setattr__(self, "count", count)
         if self.names is not None:
             names = tuple(self.names) if np.iterable(self.names) else ()
@@ -67,32 +68,31 @@ class Classes:
                 raise ValueError(f"Classes: names={self.names!r} must be {count} different strings, one for each class")
             object.__setattr__(self, "names", names)
         if self.unknown not in (None, "exact", "relaxed"):
-            raise ValueError(f"Classes: unknown={self.unknown!r}; it is 'exact' (one run a class), 'relaxed' (softmax) or None")
+            raise ValueError(f"Classes: unknown={self.unknown!r}; it must be 'exact', 'relaxed' or None")
         if self.prior is not None:
             if self.unknown != "exact":
-                why = (
-                    "the relaxed class has the prior N(0, I) of its logits"
-                    if self.unknown
-                    else "a class that is given has none"
-                )
+                why = "the logits of a relaxed class have the prior N(0, I)" if self.unknown else "a known class has no prior"
                 raise ValueError(f"Classes: prior= is for unknown='exact'; {why}")
             prior = _floats(self.prior)
             if prior.shape != (self.count,) or not (prior > 0).all() or not math.isclose(prior.sum(), 1.0, abs_tol=1e-6):
-                raise ValueError(f"Classes: prior={self.prior!r} must be {self.count} positive probabilities with the sum 1")
+                raise ValueError(f"Classes: prior={self.prior!r} must be {self.count} positive probabilities that sum to 1")
             object.__setattr__(self, "prior", tuple(prior.tolist()))
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the weights of one item."""
+        """The shape of the weights of one item."""
         return (self.count,)
 
     @property
     def log_prior(self) -> np.ndarray:
-        """(count,)"""
+        """The log prior probabilities of the classes, (count,)."""
         return np.log(np.full(self.count, 1.0 / self.count) if self.prior is None else np.asarray(self.prior))
 
-    def observe(self, name: str, value: Any) -> np.ndarray:
-        """Classes (item,) as one-hot weights (item, count). Raises ValueError for what is no class."""
+    def observe(self, name: str, value: ArrayLike) -> np.ndarray:
+        """Convert classes (item,) to one-hot weights (item, count).
+
+        :raises ValueError: for invalid classes.
+        """
         classes = _array(value)
         if classes.dtype.kind in "UO" and self.names is not None and classes.ndim == 1:
             classes = np.array([self._index(name, item, label) for item, label in enumerate(classes.tolist())], dtype=int)
@@ -100,22 +100,22 @@ class Classes:
             a_class = f"0 to {self.count - 1}" + (f" ({', '.join(self.names)})" if self.names else "")
             hint = ""
             if classes.ndim == 0:
-                hint = "; the item axis comes first: [3] for one item, np.full(16, 3) for sixteen of one class"
+                hint = "; the item axis comes first: [3] for one item, np.full(16, 3) for sixteen items of one class"
             elif classes.ndim == 2 and classes.shape[1] == self.count:
-                hint = "; of one-hot rows give rows.argmax(1)"
+                hint = "; for one-hot rows give rows.argmax(1)"
             elif classes.dtype.kind == "f":
                 hint = "; convert them, as in labels.astype(int)"
             raise ValueError(
-                f"context {name!r}: the classes are {classes.dtype} of shape {classes.shape}, and must be integers (item,) from"
-                f" {a_class}{hint}"
+                f"context {name!r}: the classes are {classes.dtype} of shape {classes.shape}; they must be integers (item,)"
+                f" from {a_class}{hint}"
             )
         _check_count(name, classes)
         wrong = (classes < 0) | (classes >= self.count)
         if wrong.any():
             item = int(np.argmax(wrong))
             raise ValueError(
-                f"context {name!r}: item {item} has the class {classes[item]}, and there are classes 0 to {self.count - 1}"
-                f" ({int(wrong.sum())} such items); classes count from 0"
+                f"context {name!r}: item {item} has the class {classes[item]}, but the classes are 0 to {self.count - 1}"
+                f" ({int(wrong.sum())} such items)"
             )
         return np.eye(self.count, dtype=np.float32)[classes]
 
@@ -126,7 +126,7 @@ class Classes:
         return self.names.index(label)
 
     def recorded(self, weights: np.ndarray) -> np.ndarray:
-        """What results hold of given weights (item, count): the class, (item,)."""
+        """The class (item,) of given weights (item, count), as stored in the results."""
         return weights.argmax(axis=1)
 
     def points(self, count: int) -> Tensor:
@@ -141,10 +141,9 @@ class Classes:
 class Array:
     """An array of floats for each item: an image (channel, height, width), a vector of attributes.
 
-    :param shape: of one item.
-    :param value_range: least and greatest value, as of an image in [-1, 1]; data beyond it are refused. None: any values.
-
-    Raises ValueError for a shape that is none, and for a range that is not two finite numbers, the lower first.
+    :param shape: shape of one item.
+    :param value_range: least and greatest value, such as (-1, 1) for images; values outside are rejected. None: any values.
+    :raises ValueError: for an invalid shape, and a range that is not two finite numbers, the lower first.
 
     >>> Array((3, 64, 64), value_range=(-1, 1)).shape
     (3, 64, 64)
@@ -157,7 +156,7 @@ class Array:
         shape = tuple(map(_integer, self.shape)) if np.iterable(self.shape) else (None,)
         if not all(size is not None and size > 0 for size in shape):
             raise ValueError(
-                f"Array(shape={self.shape!r}): a shape is positive integers, as in Array((3, 64, 64)) or Array((5,))"
+                f"Array(shape={self.shape!r}): a shape is a tuple of positive integers, as in Array((3, 64, 64)) or Array((5,))"
             )
         object.__setattr__(self, "shape", shape)
         if self.value_range is not None:
@@ -168,42 +167,43 @@ class Array:
 
     @property
     def unknown(self) -> None:
-        """Only a class can be inferred."""
+        """None: only classes can be inferred."""
 
-    def observe(self, name: str, value: Any) -> np.ndarray:
-        """Values (item, *shape) as float32. Raises ValueError for another shape, and for values that are not finite or outside
-        of the range."""
+    def observe(self, name: str, value: ArrayLike) -> np.ndarray:
+        """Convert values (item, *shape) to float32.
+
+        :raises ValueError: for another shape, and values that are non-finite or out of range.
+        """
         values = _array(value)
         if values.dtype.kind not in "iufb":
-            raise ValueError(f"context {name!r}: the values are {values.dtype}, and must be numbers (item, *{self.shape})")
+            raise ValueError(f"context {name!r}: the values are {values.dtype}; they must be numbers (item, *{self.shape})")
         if values.ndim == 0 or values.shape[1:] != self.shape:
             hint = " (the item axis comes first: use values[None] for one item)" if values.shape == self.shape else ""
             listed = ", ".join(map(str, self.shape))
-            raise ValueError(f"context {name!r}: the values have shape {values.shape}, and must have (item, {listed}){hint}")
+            raise ValueError(f"context {name!r}: the values have shape {values.shape}, expected (item, {listed}){hint}")
         _check_count(name, values)
         values = values.astype(np.float32)
         wrong = ~np.isfinite(values)
         if wrong.any():
-            item, *place = np.argwhere(wrong)[0].tolist()
+            item, *index = np.argwhere(wrong)[0].tolist()
             raise ValueError(
-                f"context {name!r}: item {item} holds {values[(item, *place)]} at {tuple(place)} ({int(wrong.sum())} such"
-                " values): fill what is missing; a mask can be one more context"
+                f"context {name!r}: item {item} is {values[(item, *index)]} at {tuple(index)} ({int(wrong.sum())} such"
+                " values): fill missing values; a mask can be a further context"
             )
         if self.value_range is not None:
             low, high = self.value_range
-            slack = 1e-4 * (high - low)  # of rounding
+            slack = 1e-4 * (high - low)  # for rounding
             beyond = np.maximum(low - values, values - high)
             if beyond.max() > slack:
-                item, *place = np.unravel_index(int(beyond.argmax()), beyond.shape)
+                item, *index = np.unravel_index(int(beyond.argmax()), beyond.shape)
                 raise ValueError(
-                    f"context {name!r}: item {int(item)} holds {values[(item, *place)]:g} at {tuple(map(int, place))}, outside"
-                    f" of its range [{low:g}, {high:g}]: bring the values into it, bytes by {low:g} + {high - low:g} *"
-                    " bytes / 255"
+                    f"context {name!r}: item {int(item)} is {values[(item, *index)]:g} at {tuple(map(int, index))}, outside the"
+                    f" range [{low:g}, {high:g}]: rescale the values, bytes by {low:g} + {high - low:g} * bytes / 255"
                 )
         return values
 
     def recorded(self, values: np.ndarray) -> np.ndarray:
-        """What results hold of given values (item, *shape): these."""
+        """The given values (item, *shape), as stored in the results."""
         return values
 
     def points(self, count: int) -> Tensor:
@@ -220,9 +220,10 @@ Context = Classes | Array
 
 
 def contexts_of(stored: Any) -> dict[str, Context]:
-    """Contexts by name, each as it is or as a mapping of its arguments, as a configuration stores it.
+    """Contexts by name.
 
-    Raises ValueError for what is no context, and for a name that is no Python name, or a keyword of Python.
+    :param stored: a mapping of names to contexts, or to mappings of their arguments as configurations store them.
+    :raises ValueError: for an invalid context, and a name that is not a Python identifier or is a keyword.
     """
     if not isinstance(stored, Mapping):
         raise ValueError(f"contexts is {stored!r}; it must be a mapping of names, as in {{'label': Classes(10)}}")
@@ -230,8 +231,8 @@ def contexts_of(stored: Any) -> dict[str, Context]:
     for name, context in stored.items():
         if not isinstance(name, str) or not name.isidentifier() or iskeyword(name):
             raise ValueError(
-                f"context {name!r}: the generator takes it as a keyword argument, so its name must be a Python name, and none"
-                " that Python has reserved"
+                f"context {name!r}: the generator takes it as a keyword argument, so its name must be a Python identifier and"
+                " not a keyword"
             )
         if isinstance(context, Mapping):
             kind = Classes if "count" in context else Array
@@ -246,8 +247,8 @@ def contexts_of(stored: Any) -> dict[str, Context]:
 
 
 def taken_by(module: nn.Module, names: Iterable[str]) -> list[str]:
-    """Which of these contexts a module's ``forward`` names among its parameters, or its own `takes`: a view or an encoder is
-    given those."""
+    """The contexts among ``names`` that a view or an encoder takes: the parameters of its ``forward``, or what its own `takes`
+    returns."""
     takes = getattr(module, "takes", None)
     if takes is not None:
         return takes(names)
@@ -256,7 +257,7 @@ def taken_by(module: nn.Module, names: Iterable[str]) -> list[str]:
 
 
 def _integer(value: Any) -> int | None:
-    """The value as Python's integer, NumPy's too; None for what is no integer."""
+    """A Python or NumPy integer as an int; None for anything else."""
     try:
         return None if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -264,7 +265,7 @@ def _integer(value: Any) -> int | None:
 
 
 def _floats(values: Any) -> np.ndarray:
-    """The values as an array of floats; a single NaN where they are not numbers."""
+    """The values as an array of floats; a single NaN if they are not numbers."""
     try:
         return np.asarray(values, dtype=float)
     except (TypeError, ValueError):

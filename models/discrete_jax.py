@@ -1,4 +1,4 @@
-"""Levels and counts as distributions of NumPyro; `discrete_torch` has the counts for Pyro. Data are floats, as of all views."""
+"""Distributions of levels and counts for NumPyro, whose data are floats; `discrete_torch` has the counts for Pyro."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from jax.scipy.special import gammaln
 from numpyro.distributions import CategoricalLogits, Poisson
 
 LINEAR = -15.0
-"""Below it log softplus is the identity, up to rounding in 32 bits."""
+"""Below this value log softplus equals the identity in float32."""
 
 
 class Levels(CategoricalLogits):
-    """Categorical over levels 0, 1, ..., which may be given as floats."""
+    """Categorical distribution over levels 0, 1, ... that accepts floats."""
 
     def log_prob(self, value: Any) -> jax.Array:
         return super().log_prob(jnp.asarray(value).astype(jnp.int32))
 
 
 class SoftplusPoisson(Poisson):
-    """Poisson of rate softplus(location), whose log density is finite where the rate is too small for a float."""
+    """Poisson distribution of rate softplus(location), with a finite log density where the rate underflows."""
 
     pytree_data_fields = ("location",)
 

@@ -1,4 +1,4 @@
-"""Counts as a distribution of Pyro; `discrete_jax` is the same for NumPyro."""
+"""The distribution of counts for Pyro; `discrete_jax` has the one for NumPyro."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 LINEAR = -15.0
-"""Below it log softplus is the identity, up to rounding in 32 bits."""
+"""Below this value log softplus equals the identity in float32."""
 
 
 class SoftplusPoisson(Poisson):
-    """Poisson of rate softplus(location), whose log density is finite where the rate is too small for a float."""
+    """Poisson distribution of rate softplus(location), with a finite log density where the rate underflows."""
 
     def __init__(self, location: Tensor, validate_args: bool | None = None) -> None:
         self.location = location

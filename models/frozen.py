@@ -1,4 +1,4 @@
-"""Networks as inference uses them, without a change to the caller's: a frozen copy, or evaluation mode for a while."""
+"""Use of a network without changing the caller's: a frozen copy, or temporary evaluation mode."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def frozen(module: Module) -> Module:
-    """A copy of a module as it is now, in evaluation mode and without gradients to its weights; the module stays as it is.
+    """A copy of a module in evaluation mode, without gradients of its weights; the module itself is not changed.
 
-    Hooks, and attributes as ``config``, are copied too. An exported program (`torch.export`) has no modes: its copy computes
-    what was exported. Raises ValueError for a module that cannot be copied.
+    Hooks and attributes such as ``config`` are copied too. An exported program (`torch.export`) has no modes: its copy computes
+    what was exported.
+
+    :raises ValueError: for a module that cannot be copied.
     """
-    # What a forward left behind (activations kept as attributes, the weight of torch.nn.utils.weight_norm) is part of a graph.
+    # Tensors kept as attributes by a forward (activations, the weight of torch.nn.utils.weight_norm) are part of a graph.
     attributes = [value for part in module.modules() for value in vars(part).values()]
     memo: dict[int, object] = {id(v): v.detach().clone() for v in attributes if isinstance(v, Tensor) and not v.is_leaf}
     try:
-        with warnings.catch_warnings(), torch.no_grad():  # with gradients, a script's weights were computed from the caller's
-            warnings.simplefilter("ignore", FutureWarning)  # torch's exported programs hold what torch has deprecated
+        with warnings.catch_warnings(), torch.no_grad():  # with gradients, a script's copy would be computed from its weights
+            warnings.simplefilter("ignore", FutureWarning)  # torch's exported programs use deprecated parts of torch
             copied = copy.deepcopy(module, memo)
-    except Exception as error:  # whatever an attribute raises: a lock, an open file, a tensor inside a list
+    except Exception as error:  # any error of an attribute: a lock, an open file, a tensor inside a list
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"{type(module).__name__} cannot be copied ({reason}): a frozen copy is taken, so that the network itself is left"
-            " alone; give a copy of your own, or remove the attribute that cannot be copied"
+            f"{type(module).__name__} cannot be copied ({reason}): inference uses a frozen copy of the network; remove the"
+            " attribute that cannot be copied"
         ) from None
     if hasattr(module, "config") and not hasattr(copied, "config"):  # exported and scripted modules lose it
         copied.config = module.config
@@ -40,14 +42,14 @@ def frozen(module: Module) -> Module:
     except NotImplementedError:  # an exported program, or a module that holds one
         for part in copied.modules():
             part.training = False
-    for parameter in copied.parameters():  # nn.Module.requires_grad_ refuses scripted modules
+    for parameter in copied.parameters():  # nn.Module.requires_grad_ rejects scripted modules
         parameter.requires_grad_(False)
     return copied
 
 
 @contextmanager
 def evaluation(module: nn.Module) -> Iterator[None]:
-    """The module in evaluation mode for a while; each of its parts gets back the mode that it had."""
+    """Put a module in evaluation mode within a ``with`` block; the mode of each submodule is restored."""
     flags = {part: part.training for part in module.modules()}
     with suppress(NotImplementedError):  # an exported program has no modes
         module.eval()

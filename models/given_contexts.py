@@ -1,4 +1,4 @@
-"""The contexts of a model: which it declares, what was given of them item by item, and what follows for the others."""
+"""The contexts of a model: those declared, the values given for each item, and the inference of the others."""
 
 from __future__ import annotations
 
@@ -11,22 +11,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cogen.inference.signatures import ArrayLike, Attribute
 from cogen.models.contexts import Classes, Context
 from cogen.models.item_by_item import POINTS
 
 LOGITS = "_logits"
-"""What the latent site of a relaxed class is called, after the context's name."""
+"""Suffix of the latent site of a relaxed class, after the context's name."""
 
 
 @dataclass(frozen=True)
 class GivenContexts:
-    """Contexts by name: as ``declared``, and as ``given``, (item, *shape) each."""
+    """Contexts by name: the ``declared`` ones, and the values ``given``, (item, *shape) each."""
 
     declared: Mapping[str, Context]
     given: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def give(self, values: Mapping[str, Any]) -> GivenContexts:
-        """With these values as well. Raises ValueError for a name that is not declared, and for values that are not right."""
+    def give(self, values: Mapping[str, ArrayLike]) -> GivenContexts:
+        """A copy with these values as well.
+
+        :raises ValueError: for a name that is not declared, and for invalid values.
+        """
         given = dict(self.given)
         for name, value in values.items():
             if name not in self.declared:
@@ -38,14 +42,14 @@ class GivenContexts:
         return replace(self, given=given)
 
     def unknown(self, how: str) -> dict[str, Classes]:
-        """The classes that are not given and inferred in this way."""
+        """The classes that are not given and are inferred by the method ``how``, "exact" or "relaxed"."""
         contexts = self.declared.items()
         return {n: c for n, c in contexts if isinstance(c, Classes) and c.unknown == how and n not in self.given}
 
-    def split(self, given: Mapping[str, Any]) -> dict[str, int]:
-        """The relaxed classes that are not among the ``given`` contexts, with how many classes they have.
+    def split(self, given: Mapping[str, object]) -> dict[str, int]:
+        """The number of classes of each relaxed class that is not among the ``given`` contexts, by name.
 
-        Raises ValueError where another context is missing.
+        :raises ValueError: if another context is missing.
         """
         relaxed = {}
         for name, context in self.declared.items():
@@ -56,22 +60,23 @@ class GivenContexts:
                 continue
             remedy = f"use model.given({name}=...)"
             if context.unknown == "exact":
-                remedy = f"conditioned on a view, cogen.inference.infer runs the model once a class; for one class {remedy}"
+                remedy = f"condition on a view, and cogen.inference.infer runs the model once per class; for one class {remedy}"
             elif isinstance(context, Classes):
                 remedy += f", or declare it unknown, as in Classes({context.count}, unknown='exact')"
             raise ValueError(f"context {name!r} ({context}) is not given: {remedy}")
         return relaxed
 
     def combinations(self) -> dict[str, np.ndarray]:
-        """Every combination of the classes that are unknown and inferred exactly, (combination,) by name; none without any."""
+        """All combinations of the unknown classes that are inferred exactly, (combination,) by name."""
         unknown = self.unknown("exact")
         found = np.array(list(product(*(range(context.count) for context in unknown.values()))))
         return dict(zip(unknown, found.T, strict=True))
 
     def rows(self, count: int, passed: Mapping[str, Any], names: Iterable[str]) -> dict[str, np.ndarray]:
-        """These contexts for ``count`` rows, (row, *shape): as ``passed``, or the given ones, the items in turn.
+        """These contexts for ``count`` rows, (row, *shape): as ``passed``, otherwise the given ones, repeated cyclically.
 
-        Raises ValueError for a context that is neither, and for rows that are no whole number of rounds over the items.
+        :raises ValueError: for a context that is neither passed nor given, and a ``count`` that is not a multiple of the number
+            of items.
         """
         found = {}
         for name in names:
@@ -80,23 +85,23 @@ class GivenContexts:
                 found[name] = np.array(passed[name], dtype=np.float32)
                 if found[name].shape != (count, *shape):
                     listed = ", ".join(map(str, (count, *shape)))
-                    raise ValueError(f"context {name!r} has shape {found[name].shape}; of these rows it must have ({listed})")
+                    raise ValueError(f"context {name!r} has shape {found[name].shape}, expected ({listed})")
             elif name not in self.given:
                 raise ValueError(
                     f"context {name!r} is not given: use model.given({name}=...), or pass {name}= (batch, *{shape})"
                 )
             elif count % (items := len(self.given[name])):
                 raise ValueError(
-                    f"context {name!r} is given for {items} items, and {count} rows are no whole number of rounds over them:"
-                    f" pass {name}= (batch, *{shape}), the context of each row"
+                    f"context {name!r} is given for {items} items, and {count} rows are not a multiple of {items}: pass"
+                    f" {name}= (batch, *{shape}), the context of each row"
                 )
             else:
                 found[name] = self.given[name][np.arange(count) % items]
         return found
 
     def of_sites(self, sites: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The contexts that are inferred, of the values of the sites: weights (..., class), of a relaxed class from its logits,
-        of another from the class that ``sites`` hold."""
+        """The weights (..., class) of the inferred contexts, given the values of the sites: from the logits of a relaxed class,
+        and from the class itself if it is inferred exactly."""
         found = {}
         for name, context in self.unknown("exact").items():
             if name in sites:
@@ -108,21 +113,24 @@ class GivenContexts:
         return found
 
     def dims(self) -> dict[str, tuple[str, ...]]:
-        """Names of the dimensions of a class for one item, and of a relaxed one's weights and logits."""
+        """Names of the dimensions of each class for one item, and of the weights and logits of a relaxed class."""
         classes = [name for name, context in self.declared.items() if isinstance(context, Classes)]
         named: dict[str, tuple[str, ...]] = dict.fromkeys(classes, ())
         for name in self.unknown("relaxed"):
             named[name] = named[name + LOGITS] = ("class",) if len(classes) == 1 else (f"{name}_class",)
         return named
 
-    def attributes(self) -> dict[str, Any]:
-        """What results remember of the declarations."""
+    def attributes(self) -> dict[str, Attribute]:
+        """The declarations, as attributes of the results."""
         described = ", ".join(f"{name}: {context}" for name, context in self.declared.items())
         names = {f"{n}_names": list(c.names) for n, c in self.declared.items() if isinstance(c, Classes) and c.names}
         return {"contexts": described, **names} if self.declared else {}
 
     def check_names(self, taken: Iterable[str]) -> None:
-        """Raises ValueError for a context with the name of something else in the model."""
+        """Check that no context has a name used elsewhere in the model.
+
+        :raises ValueError: for a name that is taken.
+        """
         taken = set(taken)
         for name in self.declared:
             if name in taken:
@@ -133,10 +141,8 @@ class GivenContexts:
                 )
 
     def probe(self, generator: Any, z: Tensor) -> tuple[Any, Tensor, str, dict[str, Tensor]]:
-        """What to probe of a generator at z (point, latent_dim): a function, its points, what they are called, and the
-        contexts.
-
-        Samplers follow the gradient to the logits of relaxed classes too, so these are part of the points.
+        """The function to probe for a generator at z (point, latent_dim), with its points, their name in messages, and the
+        contexts. Samplers also use the gradient of the logits of relaxed classes, so the points include these.
         """
         context = {name: context.points(POINTS) for name, context in self.declared.items()}
         relaxed = {name: each.count for name, each in self.unknown("relaxed").items()}
@@ -149,7 +155,7 @@ class GivenContexts:
 
 
 class _OfLogits(nn.Module):
-    """A generator as a function of z and the logits of its relaxed classes side by side, (batch, latent_dim + classes)."""
+    """A generator as a function of z and the logits of its relaxed classes, concatenated, (batch, latent_dim + classes)."""
 
     def __init__(self, generator: Any, latent_dim: int, relaxed: Mapping[str, int]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Noise models of a view: how the data scatter around A(x). Each is the same distribution in Pyro and in NumPyro."""
+"""Noise models of a view, the distribution of the data given A(x). Each is the same distribution in Pyro and in NumPyro."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 Scale = float | Tensor | torch.distributions.Distribution
-"""A positive number, positive numbers that broadcast to the view's shape (a tensor or an array), or a Pyro distribution over
+"""A positive number, a tensor or array of positive numbers that broadcasts to the view's shape, or a Pyro distribution over
 one positive number (then the scale is sampled, one per item)."""
 
 
@@ -24,24 +24,28 @@ class Likelihood(Protocol):
     def numpyro(self, location: Any, scale: Any) -> Any: ...
 
     def check(self, values: np.ndarray) -> str | None:
-        """What is wrong with these data, or None."""
+        """A description of the first invalid value, or None if all are valid."""
         ...
 
 
 def _checked_scale(name: str, scale: Any) -> Scale:
-    """The scale, numbers in an array as a float tensor. Raises ValueError or TypeError for what no noise can have."""
+    """Validate a noise scale; an array becomes a float tensor.
+
+    :raises TypeError: for a scale that is not a number, an array or a Pyro distribution.
+    :raises ValueError: for numbers that are not positive and finite, and a prior that is not over one positive number.
+    """
     if hasattr(scale, "log_prob") and not isinstance(scale, type):
         need_pyro(name, scale)
         if scale.batch_shape + scale.event_shape != torch.Size([]):
             given = tuple(scale.batch_shape + scale.event_shape)
             raise ValueError(
-                f"{name}: the prior of the noise scale is over numbers of shape {given}, and one is drawn for each item: give a"
-                " distribution over one number, as HalfNormal(0.1)"
+                f"{name}: the prior of the noise scale has shape {given}, but one number is drawn per item: give a distribution"
+                " over one number, such as HalfNormal(0.1)"
             )
         if scale.support.is_discrete or bool(scale.support.check(_NEGATIVE).any()):
             raise ValueError(
-                f"{name}: the prior of the noise scale is {type(scale).__name__} with support {scale.support}, and a scale is a"
-                " positive number: use HalfNormal, LogNormal, Gamma or another distribution over positive numbers"
+                f"{name}: the prior of the noise scale is {type(scale).__name__} with support {scale.support}, but a scale is"
+                " positive: use HalfNormal, LogNormal, Gamma or another distribution over positive numbers"
             )
         return scale
     try:
@@ -49,7 +53,7 @@ def _checked_scale(name: str, scale: Any) -> Scale:
         good = bool(torch.all(torch.isfinite(values) & (values > 0)))
     except (TypeError, ValueError):
         raise TypeError(
-            f"{name}: a noise scale is a positive number, a tensor of them, or a pyro.distributions object, not {scale!r}"
+            f"{name}: a noise scale is a positive number, a tensor of positive numbers, or a Pyro distribution, not {scale!r}"
         ) from None
     if not good:
         shown = f"{float(values):g}" if values.ndim == 0 else f"of shape {tuple(values.shape)}, least {float(values.min()):g},"
@@ -68,7 +72,7 @@ class Normal:
     family: ClassVar[str] = "Normal"
 
     def __post_init__(self) -> None:
-        # Frozen dataclasses are filled through object.__setattr__.
+        # A frozen dataclass is set through object.__setattr__.
         object.__setattr__(self, "scale", _checked_scale(self.family, self.scale))
 
     def pyro(self, location: Tensor, scale: Any) -> Any:
@@ -87,19 +91,18 @@ class Normal:
 
 @dataclass(frozen=True, eq=False)
 class Laplace(Normal):
-    """Laplace noise of scale ``scale`` (standard deviation sqrt(2) times that): outliers weigh less."""
+    """Laplace noise of scale ``scale`` (standard deviation sqrt(2) times that), more robust to outliers than `Normal`."""
 
     family: ClassVar[str] = "Laplace"
 
 
 @dataclass(frozen=True, eq=False)
 class StudentT(Normal):
-    """Student's t noise of scale ``scale`` with ``df`` degrees of freedom: outliers weigh less than under `Laplace`.
+    """Student's t noise of scale ``scale`` with ``df`` degrees of freedom, more robust to outliers than `Laplace`.
 
-    :param df: a positive number; the standard deviation is ``scale`` sqrt(df / (df - 2)) for df > 2, and infinite or undefined
-        otherwise.
-
-    Raises ValueError for a df that is not positive and finite.
+    :param df: degrees of freedom, positive; the standard deviation is ``scale`` sqrt(df / (df - 2)) for df > 2, and infinite or
+        undefined otherwise.
+    :raises ValueError: for a df that is not positive and finite.
     """
 
     df: float = 4.0
@@ -108,7 +111,7 @@ class StudentT(Normal):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (math.isfinite(self.df) and self.df > 0):
-            raise ValueError(f"StudentT: df={self.df}: the degrees of freedom are positive and finite")
+            raise ValueError(f"StudentT: df={self.df}: the degrees of freedom must be positive and finite")
 
     def pyro(self, location: Tensor, scale: Any) -> Any:
         import pyro.distributions as dist
@@ -144,15 +147,15 @@ class Bernoulli:
 
     def check(self, values: np.ndarray) -> str | None:
         wrong = values[(values != 0) & (values != 1)]
-        return f"Bernoulli data are 0 or 1, and there is a {wrong[0]:g}" if wrong.size else None
+        return f"Bernoulli data must be 0 or 1, found {wrong[0]:g}" if wrong.size else None
 
 
 @dataclass(frozen=True)
 class Poisson:
-    """Counts: log(1 + exp(A(x))) is the expected count. Data are whole numbers from 0 on.
+    """Counts with mean log(1 + exp(A(x))). Data are non-negative integers.
 
-    This softplus is that of Nazabal et al. (Pattern Recognition 2020, section 3). Its gradient is bounded, while that of exp
-    makes trajectories of HMC diverge.
+    The softplus link is that of Nazabal et al. (Pattern Recognition 2020, section 3). Its gradient is bounded, while the
+    gradient of exp makes HMC trajectories diverge.
     """
 
     scale: ClassVar[None] = None
@@ -169,17 +172,15 @@ class Poisson:
 
     def check(self, values: np.ndarray) -> str | None:
         wrong = values[(values < 0) | (values != np.rint(values))]
-        return f"Poisson data are whole numbers from 0 on, and there is a {wrong[0]:g}" if wrong.size else None
+        return f"Poisson data must be non-negative integers, found {wrong[0]:g}" if wrong.size else None
 
 
 @dataclass(frozen=True)
 class Categorical:
-    """Levels: A(x) are their logits, along its last axis. Data are numbers of levels, 0 to ``num_levels`` - 1, of the shape of
-    A(x) without that axis.
+    """Levels with the logits A(x), along its last axis. Data are the indices of levels, of the shape of A(x) without that axis.
 
-    :param num_levels: how many levels there are, at least 2.
-
-    Raises ValueError for less than two levels.
+    :param num_levels: number of levels, at least 2.
+    :raises ValueError: for fewer than two levels.
     """
 
     num_levels: int
@@ -187,13 +188,16 @@ class Categorical:
 
     def __post_init__(self) -> None:
         if self.num_levels < 2:
-            raise ValueError(f"Categorical: num_levels={self.num_levels}: there are at least two levels")
+            raise ValueError(f"Categorical: num_levels={self.num_levels}: at least two levels are required")
 
     def data_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of the data of one item, given that of A(x). Raises ValueError where the last axis is not the levels."""
+        """The shape of the data of one item, given the shape of A(x).
+
+        :raises ValueError: if the last axis does not have one logit per level.
+        """
         if shape[-1:] != (self.num_levels,):
             raise ValueError(
-                f"Categorical(num_levels={self.num_levels}) takes as many logits on the last axis of A(x), {shape}"
+                f"Categorical(num_levels={self.num_levels}) requires {self.num_levels} logits on the last axis of A(x), {shape}"
             )
         return shape[:-1]
 
@@ -209,31 +213,34 @@ class Categorical:
 
     def check(self, values: np.ndarray) -> str | None:
         wrong = values[~np.isin(values, np.arange(self.num_levels))]
-        said = f"Categorical data are numbers of levels, 0 to {self.num_levels - 1}"
-        return f"{said}, and there is a {wrong[0]:g}" if wrong.size else None
+        return f"Categorical data must be integers 0 to {self.num_levels - 1}, found {wrong[0]:g}" if wrong.size else None
 
 
 def need_pyro(name: str, distribution: Any) -> None:
-    """Raise TypeError for what cannot be a sample site of Pyro's: another library's distribution, or none at all."""
+    """Check that an object is a Pyro distribution.
+
+    :raises TypeError: for a distribution of another library, and anything else.
+    """
     from pyro.distributions.torch_distribution import TorchDistributionMixin
 
     if isinstance(distribution, TorchDistributionMixin):
         return
     kind = type(distribution).__name__
     if isinstance(distribution, torch.distributions.Distribution):
-        raise TypeError(f"{name}: {kind} is torch's own distribution; a sample site takes pyro.distributions.{kind}")
+        raise TypeError(f"{name}: {kind} is a torch distribution; use pyro.distributions.{kind}")
     if hasattr(distribution, "log_prob") and not isinstance(distribution, type):
         library = type(distribution).__module__.partition(".")[0]
         raise TypeError(
-            f"{name}: this {kind} is {library}'s; give the one of pyro.distributions, which the NumPyro model translates"
+            f"{name}: this {kind} is a distribution of {library}; use pyro.distributions, which the NumPyro model translates"
         )
-    raise TypeError(f"{name}: {distribution!r} is not a distribution; give one of pyro.distributions")
+    raise TypeError(f"{name}: {distribution!r} is not a distribution; use one of pyro.distributions")
 
 
 def to_numpyro(distribution: torch.distributions.Distribution) -> Any:
     """The NumPyro distribution with the same name and parameters.
 
-    Raises ValueError where there is none, and TypeError for what is not torch's or Pyro's.
+    :raises TypeError: for an object that is not a distribution of torch or Pyro.
+    :raises ValueError: if NumPyro has no distribution of that name.
     """
     import jax.numpy as jnp
     import numpyro.distributions as dist
@@ -249,6 +256,6 @@ def to_numpyro(distribution: torch.distributions.Distribution) -> Any:
         return getattr(dist, kind)(**parameters)
     except (AttributeError, TypeError, KeyError) as error:
         raise ValueError(
-            f"the distribution {kind} has no counterpart in NumPyro under that name ({error}): use Normal, Uniform, Laplace,"
-            " LogNormal, HalfNormal, Gamma or another that both libraries have, or the Pyro backend"
+            f"NumPyro has no equivalent of the distribution {kind} ({error}): use Normal, Uniform, Laplace, LogNormal,"
+            " HalfNormal, Gamma or another distribution of both libraries, or the Pyro backend"
         ) from None

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+
+from cogen.inference.signatures import ArrayLike
 
 Shape = tuple[int, ...]
 
 
 def half(shape: Shape, side: str) -> np.ndarray:
-    """See one half of an image: ``side`` is "top", "bottom", "left" or "right"; ``shape`` ends in (height, width).
+    """A mask that shows one half of an image.
+
+    :param shape: ends in (height, width).
+    :param side: "top", "bottom", "left" or "right".
+    :raises ValueError: for another side, and a shape without height and width.
 
     >>> half((1, 2, 2), "top")[0].tolist()
     [[True, True], [False, False]]
@@ -24,35 +28,40 @@ def half(shape: Shape, side: str) -> np.ndarray:
         "right": np.s_[..., width // 2 :],
     }
     if side not in sides:
-        raise ValueError(f"side {side!r} is none of {', '.join(sides)}")
+        raise ValueError(f"side {side!r} is not one of {', '.join(sides)}")
     mask[sides[side]] = True
     return mask
 
 
 def box(shape: Shape, top: int, left: int, height: int, width: int) -> np.ndarray:
-    """Hide a box of ``height`` x ``width`` pixels whose upper left pixel is (top, left); see the rest.
+    """A mask that hides a box of ``height`` x ``width`` pixels whose upper left pixel is (top, left).
 
     >>> box((1, 2, 3), 0, 1, 2, 1)[0].tolist()
     [[True, False, True], [True, False, True]]
     """
     rows, columns = _image(shape)
     if height < 1 or width < 1 or top < 0 or left < 0 or top + height > rows or left + width > columns:
-        raise ValueError(f"a box of {height} x {width} at ({top}, {left}) does not lie in an image of {rows} x {columns}")
+        raise ValueError(f"a box of {height} x {width} at ({top}, {left}) is not inside an image of {rows} x {columns}")
     mask = np.ones(shape, dtype=bool)
     mask[..., top : top + height, left : left + width] = False
     return mask
 
 
 def centre(shape: Shape, size: int) -> np.ndarray:
-    """Hide the central ``size`` x ``size`` pixels."""
+    """A mask that hides the central ``size`` x ``size`` pixels."""
     height, width = _image(shape)
     return box(shape, (height - size) // 2, (width - size) // 2, size, size)
 
 
 def random(shape: Shape, seen: float, *, seed: int, items: int | None = None) -> np.ndarray:
-    """See each pixel with probability ``seen`` in (0, 1), the same for all channels; one mask per item if asked for."""
+    """A mask that shows each pixel with probability ``seen``, the same for all channels.
+
+    :param seen: in (0, 1).
+    :param items: draw this many masks, (item, *shape); default one, (*shape).
+    :raises ValueError: for another probability.
+    """
     if not 0.0 < seen < 1.0:
-        raise ValueError(f"seen={seen}: the share of seen pixels lies between 0 and 1")
+        raise ValueError(f"seen={seen}: the fraction of seen pixels must lie between 0 and 1")
     height, width = _image(shape)
     lead = () if items is None else (items,)
     pixels = np.random.default_rng(seed).random((*lead, *(1,) * (len(shape) - 2), height, width)) < seen
@@ -60,12 +69,16 @@ def random(shape: Shape, seen: float, *, seed: int, items: int | None = None) ->
 
 
 def free_form(shape: Shape, *, strokes: int = 3, thickness: int = 4, seed: int, items: int | None = None) -> np.ndarray:
-    """Hide brush strokes: each a random walk of a round brush (the masks of free-form inpainting, Yu et al. 2019).
+    """A mask that hides brush strokes, random walks of a round brush (free-form inpainting, Yu et al. 2019).
 
-    ``thickness`` is the brush's diameter in pixels; each stroke has four to eight segments of up to a quarter of the side.
+    Each stroke has four to eight segments of up to a quarter of the side.
+
+    :param thickness: diameter of the brush in pixels.
+    :param items: draw this many masks, (item, *shape); default one, (*shape).
+    :raises ValueError: for strokes or a thickness below one.
     """
     if strokes < 1 or thickness < 1:
-        raise ValueError(f"strokes={strokes}, thickness={thickness}: at least one stroke of at least one pixel")
+        raise ValueError(f"strokes={strokes}, thickness={thickness}: both must be at least 1")
     height, width = _image(shape)
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:height, :width]
@@ -87,8 +100,10 @@ def free_form(shape: Shape, *, strokes: int = 3, thickness: int = 4, seed: int, 
 
 
 def assorted(shape: Shape, count: int, *, seed: int) -> np.ndarray:
-    """Masks of every kind, (count, *shape), to train a network that is to take any: in turn a half, a box hidden, a box seen,
-    random pixels (5 to 95 % seen) and brush strokes hidden; sides, sizes, places and shares at random.
+    """Masks of every kind, (count, *shape), to train a network on arbitrary masks.
+
+    They cycle through a seen half, a hidden box, a seen box, random pixels (5 to 95 % seen) and hidden brush strokes, with
+    random sides, sizes, positions and fractions.
 
     :param shape: at least four pixels high and wide.
     """
@@ -109,23 +124,23 @@ def assorted(shape: Shape, count: int, *, seed: int) -> np.ndarray:
     return np.stack([kinds[k % len(kinds)]() for k in range(count)])
 
 
-def clamping(mask: Any, shape: Shape) -> np.ndarray:
-    """A mask that says which entries of an event of this shape stay where they are, checked.
+def clamping(mask: ArrayLike, shape: Shape) -> np.ndarray:
+    """Check a mask of the entries of an event that are clamped.
 
-    Raises TypeError for a mask that is not boolean, ValueError for another shape, and for one that leaves nothing free or
-    clamps nothing.
+    :raises TypeError: for a mask that is not boolean.
+    :raises ValueError: for another shape than ``shape``, and a mask that clamps all or no entries.
     """
     found = np.asarray(mask)
     if found.dtype != bool:
-        raise TypeError(f"a mask is boolean, True = stays; this one is {found.dtype}")
+        raise TypeError(f"clamp: the mask must be boolean, True = fixed; this one is {found.dtype}")
     if found.shape != shape:
-        raise ValueError(f"clamp: the mask has shape {found.shape}, an event has {shape}")
+        raise ValueError(f"clamp: the mask has shape {found.shape}, expected {shape}")
     if found.all() or not found.any():
-        raise ValueError(f"clamp: the mask keeps {found.sum()} of {found.size} entries; some stay, and some are free")
+        raise ValueError(f"clamp: the mask fixes {found.sum()} of {found.size} entries; it must fix some and leave some free")
     return found
 
 
 def _image(shape: Shape) -> tuple[int, int]:
     if len(shape) < 2:
-        raise ValueError(f"shape {shape} is not an image's: it must end in (height, width)")
+        raise ValueError(f"shape {shape} is not the shape of an image: it must end in (height, width)")
     return shape[-2], shape[-1]

@@ -1,4 +1,4 @@
-"""The noise scale of a view, fitted to how far the data lie off the generator."""
+"""Estimation of the noise scale of a view from the residuals between data and generator."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from cogen.models.contexts import taken_by
 from cogen.models.likelihoods import Normal
 
 NOISE_PER_RESIDUAL = 5.0
-"""The noise scale to condition with, over the residual (RMS) of held-out reconstructions. Residuals of neighbouring pixels go
-together, so that independent noise of their size would count the same misfit many times over. The factor was chosen on
+"""Ratio of the noise scale used for conditioning to the RMS residual of held-out reconstructions. Residuals of neighbouring
+pixels are correlated, so independent noise of their size would count the same misfit many times. The factor was chosen on
 validation digits, by CRPS and by the coverage of intervals over pixels that are not saturated (docs/inference.md)."""
 
 
@@ -32,14 +32,15 @@ def residuals(
     num_steps: int = 500,
     progress: bool = False,
 ) -> Tensor:
-    """What is left, (image, *event_shape), of the best of ``starts`` descents on the log joint of the seen pixels.
+    """Residuals (image, *event_shape) of the best of ``starts`` optimizations of the log joint density of the seen pixels.
 
-    ``seen`` is boolean and broadcasts over an event. The joint has noise scale 0.1, so that z stays where the prior has mass;
-    Adam, step 0.1 falling to zero. After a fifth of the steps the best quarter of an image's descents goes on. In torch,
-    without a compilation. `fit_scale` is the same for a conditioned model.
+    The joint density has noise scale 0.1, which keeps z where the prior has mass. The optimizer is Adam with a step size that
+    falls from 0.1 to zero. After a fifth of the steps the best quarter of the runs of each image is continued. It runs in
+    torch, without compilation. `fit_scale` is the same for a conditioned model.
 
     :param generator: (z, *contexts) -> x.
-    :param contexts: of the images, (image, ...) each.
+    :param seen: boolean, broadcasts over an event.
+    :param contexts: contexts of the images, (image, ...) each.
     :param progress: show a progress bar.
     """
     z, done = torch.randn(len(images), starts, latent_dim), 0
@@ -66,18 +67,21 @@ def residuals(
 
 
 def fit_scale(seen: CoGenerator, *, num_steps: int = 500, best_of: int = 8, seed: int = 0) -> float:
-    """The standard deviation of what is left of the seen part after the best of ``best_of`` descents, over all items.
+    """Estimate the noise scale from the residuals of the seen part after the best of ``best_of`` optimizations, over all items.
 
-    Only what is seen is used, never the hidden part. A descent spends one degree of freedom per latent, so with n seen
-    values in all and a latent of size d per item, scale^2 = residual sum of squares / (n - items x d), with at most half of
-    n spent. Meant for held-out data: a generator lies closer to its training set.
+    The hidden part is never used. The fit of z takes one degree of freedom per latent dimension: with n seen values in total
+    and a latent of size d per item, scale^2 = residual sum of squares / (n - items x d), where at most n / 2 is subtracted. Use
+    held-out data: a generator fits its training set more closely.
 
-    Raises ValueError for a model that is not conditioned on exactly one view with Gaussian noise.
+    :param num_steps: steps of each optimization.
+    :raises ValueError: for a model that is not conditioned on exactly one view with Gaussian noise.
     """
     from cogen.inference import GradientDescent, infer
 
     if len(seen.observed) != 1 or type(next(seen.views[n].likelihood for n in seen.observed)) is not Normal:
-        raise ValueError(f"a noise scale is fitted to one view with Gaussian noise; conditioned are {list(seen.observed)}")
+        raise ValueError(
+            f"fit_scale requires a model conditioned on one view with Gaussian noise, not on {list(seen.observed)}"
+        )
     ((name, entry),) = seen.observed.items()
     view = seen.views[name]
     descent = infer(

@@ -1,4 +1,4 @@
-"""The data of a view as a model takes them: whole, finite where they are seen, and in the generator's own range."""
+"""Validation of the data of a view: their shape, finite values where they are seen, and the generator's value range."""
 
 from __future__ import annotations
 
@@ -10,31 +10,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cogen.inference.signatures import ArrayLike
 from cogen.models.likelihoods import Normal
 from cogen.models.pixels.censored import Censored
 from cogen.models.views import View
 
 FAR = 20.0
-"""Data are far outside of a range where they are beyond its ends by more than its width and this many noise scales."""
+"""Data beyond an end of the range by more than its width plus this many noise scales are rejected."""
 
 FEW = 10
-"""Of so few seen values all may well lie in one half of the range."""
+"""Up to this many seen values may by chance all lie in one half of the range: no warning is given."""
 
 
 def observe(
-    name: str, value: Any, view: View, shape: tuple[int, ...], value_range: tuple[float, float] | None
+    name: str, value: ArrayLike, view: View, shape: tuple[int, ...], value_range: tuple[float, float] | None
 ) -> Mapping[str, np.ndarray]:
-    """Data (item, *shape) of a view: {"value": filled where hidden, "mask": where it is seen, for a view that hides any}.
+    """Check the data (item, *shape) of a view.
 
-    Raises ValueError for a wrong shape, values that are not finite where they are seen, values that the noise model cannot
-    have, and values far outside of the generator's range. Warns of values that look like another range's, and of a mask that
-    hides all of an item.
+    Warns of values that appear to be in another range than the generator's, and of a mask that hides all of an item.
+
+    :returns: ``value``, zero where hidden, and for a view that hides entries ``mask``, True = seen.
+    :raises ValueError: for a wrong shape, non-finite values where they are seen, values outside the support of the noise
+        model, and values far outside the generator's range.
     """
     value = np.array(value.detach().numpy() if isinstance(value, Tensor) else value, dtype=np.float32)
     if value.shape[1:] != shape or value.ndim != len(shape) + 1:
         hint = " (the item axis comes first: use pixels[None] for one item)" if value.shape == shape else ""
         listed = ", ".join(map(str, shape))
-        raise ValueError(f"view {name!r}: the data have shape {value.shape}, the view shows (item, {listed}){hint}")
+        raise ValueError(f"view {name!r}: the data have shape {value.shape}, expected (item, {listed}){hint}")
     if len(value) == 0:
         raise ValueError(f"view {name!r}: the data hold no items")
     if view.mask is None:
@@ -47,14 +50,14 @@ def observe(
         mask &= ~np.isnan(value)
     wrong = mask & ~np.isfinite(value)
     if wrong.any():
-        item, *place = np.argwhere(wrong)[0].tolist()
+        item, *index = np.argwhere(wrong)[0].tolist()
         raise ValueError(
-            f"view {name!r}: item {item} holds {value[(item, *place)]} at {tuple(place)}, where it is seen"
-            f" ({int(wrong.sum())} such values); what is seen must be finite"
+            f"view {name!r}: item {item} is {value[(item, *index)]} at {tuple(index)}, a seen entry"
+            f" ({int(wrong.sum())} such values): seen entries must be finite"
         )
-    complaint = view.check(value, mask)
-    if complaint:
-        raise ValueError(f"view {name!r}: {complaint}")
+    problem = view.check(value, mask)
+    if problem:
+        raise ValueError(f"view {name!r}: {problem}")
     if value_range is not None and view.keeps_range and isinstance(view.likelihood, Normal | Censored):
         _check_range(name, value, mask, value_range, view.likelihood.scale)
     blind = np.flatnonzero(~mask.reshape(len(mask), -1).any(axis=1)).tolist()
@@ -65,13 +68,13 @@ def observe(
 
 
 def _check_range(name: str, value: np.ndarray, mask: np.ndarray, value_range: tuple[float, float], scale: Any) -> None:
-    """Refuse data far outside of the range of x, and warn of data that look like another range's.
+    """Reject data far outside the range of x, and warn of data that appear to be in another range.
 
-    Honest data are A(x) and noise: a little outside, and in both halves unless there are few of them.
+    Valid data are A(x) plus noise: slightly outside the range, and in both halves of it unless they are few.
     """
     low, high = value_range
     width, seen = high - low, value[mask]
-    noise: Any = 0.0  # of a noise that is learned, which stays within the range
+    noise: Any = 0.0  # learned noise (`Censored`) has no scale, and stays within the range
     if scale is not None:
         noise = width if isinstance(scale, torch.distributions.Distribution) else torch.as_tensor(scale).numpy()
     noise = np.broadcast_to(noise, value.shape)
@@ -79,23 +82,23 @@ def _check_range(name: str, value: np.ndarray, mask: np.ndarray, value_range: tu
     own = f"the generator's range [{low:g}, {high:g}]"
     far = beyond - (width + FAR * noise)
     if far.max() > 0:
-        item, *place = np.unravel_index(int(far.argmax()), far.shape)
+        item, *index = np.unravel_index(int(far.argmax()), far.shape)
         raise ValueError(
-            f"view {name!r}: item {int(item)} holds {value[(item, *place)]:g} at {tuple(map(int, place))}, far outside of"
-            f" {own}: bring the data into it ({low:g} + {width:g} * bytes / 255), and mask codes that stand for missing values"
+            f"view {name!r}: item {int(item)} is {value[(item, *index)]:g} at {tuple(map(int, index))}, far outside"
+            f" {own}: rescale the data ({low:g} + {width:g} * bytes / 255), and mask codes that stand for missing values"
         )
     if seen.size <= FEW:
         return
     outside = (beyond > np.maximum(width / 4, 5 * noise))[mask].mean()
     if outside > 0.1:
         warnings.warn(
-            f"view {name!r}: {outside:.0%} of the seen data, which go from {seen.min():g} to {seen.max():g}, lie further out of"
-            f" {own} than noise takes them: bring the data into it",
+            f"view {name!r}: {outside:.0%} of the seen data, from {seen.min():g} to {seen.max():g}, are further outside"
+            f" {own} than the noise explains: rescale the data",
             stacklevel=4,
         )
     elif seen.min() >= (low + high) / 2 < seen.max():
         unit = low < 0 and seen.max() <= 1
-        remedy = f"data in [0, 1] must be brought into it, {low:g} + {width:g} * data" if unit else "look at their range"
+        remedy = f"rescale data in [0, 1] by {low:g} + {width:g} * data" if unit else "check their range"
         where = f"between {seen.min():g} and {seen.max():g}, all in the upper half of {own}"
         warnings.warn(
             f"view {name!r}: the seen data lie {where}: {remedy}",

@@ -1,24 +1,24 @@
-"""A prior over y that is known by its score at every level of noise, conditioned by views.
+"""A prior over y defined by its score at every noise level, conditioned by views.
 
-A noise-conditional score s(y, sigma) = grad log p_sigma(y) has no density, so that no kernel that weighs, accepts or rejects
-can use it. `cogen.inference.AnnealedLangevin` asks for gradients alone, those of
+A noise-conditional score s(y, sigma) = grad log p_sigma(y) has no density, so kernels with weights or a Metropolis correction
+cannot use it. `cogen.inference.AnnealedLangevin` requires only the gradient of
 
-    log p_sigma(y) + sum over the views of log p_sigma(seen | y),
+    log p_sigma(y) + sum over the views of log p_sigma(seen | y).
 
-and the second is an approximation: the likelihood of a noisy y is an integral over what y was without its noise. Of a linear
-view with Gaussian noise, seen = A x + Normal(0, v^2) of an x with y = x + sigma e, it is taken to be
+The second term is an approximation, because the likelihood of a noisy y is an integral over the noise-free y. For a linear
+view with Gaussian noise, seen = A x + Normal(0, v^2) with y = x + sigma e, it is approximated by
 
     Normal(A y, max(v^2 - a^2 sigma^2, a^2 sigma^2)),      a^2 the diagonal of A A'.
 
-* While a sigma < v / sqrt 2 the noise of y counts as a part of the view's noise, v^2 = (v^2 - a^2 sigma^2) + a^2 sigma^2
-  (Kawar et al. 2021). The path is then exact: y is a draw x of the posterior and noise, correlated with it; the weights of
-  modes are those of the posterior at every such level. It asks for orthogonal rows of A, as masks, thumbnails, the luma and
-  columns have them, also those of several views together; otherwise the error is of order sigma^2.
-* Above, the noise of y is all that counts. Modes that fall apart at such a level get weights that are not exact.
+* For a sigma < v / sqrt 2 the noise of y is a part of the view's noise, v^2 = (v^2 - a^2 sigma^2) + a^2 sigma^2 (Kawar et al.
+  2021). The path is then exact: y is a draw x of the posterior plus correlated noise, and modes have their posterior weights
+  at every such level. This requires that the rows of A are orthogonal, also across views, as those of masks, thumbnails, the
+  luma and columns are; otherwise the error is of order sigma^2.
+* Above, only the noise of y counts. Modes that separate at such a level get approximate weights.
 
-With the variance v^2 + sigma^2 at every level (Jalal et al. 2021) modes that fall apart at a small level get other weights too,
-which the tests of this module show; with v^2, the likelihood as it is, steps that grow with sigma are unstable. Any other view
-has its likelihood as it is: where this is narrower than sigma, it needs smaller steps.
+With the variance v^2 + sigma^2 at every level (Jalal et al. 2021), modes that separate at a small level get wrong weights too,
+as the tests of this module show; with the unchanged likelihood, v^2, steps that grow with sigma are unstable. All other views
+keep their likelihood: if it is narrower than sigma, it requires smaller steps.
 
 References:
     Song, Ermon. Generative modeling by estimating gradients of the data distribution. NeurIPS 2019.
@@ -30,11 +30,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from cogen.inference.signatures import Attribute
 from cogen.models.cogenerator import Data
 from cogen.models.contexts import Context, taken_by
 from cogen.models.energy import ENERGY, EnergyModel
@@ -44,26 +45,27 @@ from cogen.models.item_by_item import POINTS, check_module
 from cogen.models.likelihoods import Normal
 from cogen.models.views import View
 
+if TYPE_CHECKING:
+    import jax
+
 AT_ONCE = 64
-"""Rows of a view's matrix that are computed together."""
+"""Number of rows of a view's matrix that are computed at once."""
 
 
 class ScorePrior(EnergyModel):
-    """A prior that is known by its score, to be sampled, conditioned and clamped; for `cogen.inference.AnnealedLangevin`.
+    """A prior defined by its score, to sample, condition and clamp with `cogen.inference.AnnealedLangevin`.
 
-    :param network: s, from y (batch, *event) and ``sigma`` (batch,) to (batch, *event), each item's from itself alone. Where
-        its ``forward`` names contexts of the model, it is given them.
-    :param noise_levels: the least and the greatest sigma. Chains start from Normal(0, greatest^2), and end with noise of the
-        least.
-    :param event_shape: of one y.
-    :param contexts: c by name, `Classes` or `Array`, all of them given.
-    :param views: what may be observed of y, by name, with noise of known scale.
+    It has the methods of an `EnergyModel`: ``model.items(n)``, ``model.condition(view=values)``. Clamped entries have no noise
+    at any level; the free entries do.
 
-    The model is conditioned, given and clamped as an `EnergyModel` is: ``model.items(n)``, ``model.condition(view=values)``.
-    What is clamped has no noise at any level, while the free entries have.
-
-    Raises ValueError for levels that are not positive, the lesser first, for a network that does not make a y of each y, or
-    fails `CoGenerator`'s probes, and for a noise scale or a context that would be latent.
+    :param network: s, from y (batch, *event) and ``sigma`` (batch,) to (batch, *event), each item from itself only. It receives
+        the contexts of the model that its ``forward`` names.
+    :param noise_levels: the least and the greatest sigma. Chains start from Normal(0, greatest^2) and end with the least noise.
+    :param event_shape: shape of one y.
+    :param contexts: c by name, `Classes` or `Array`; all must be given.
+    :param views: views of y, by name, with a known noise scale.
+    :raises ValueError: for levels that are not positive and in ascending order, a network whose output does not have the shape
+        of y or that fails the probes of `CoGenerator`, and a noise scale or a context that would be latent.
     """
 
     def __init__(
@@ -84,12 +86,12 @@ class ScorePrior(EnergyModel):
         self.name = type(network).__name__
         self._check_score()
 
-    def _make(self, whole: nn.Module, size: int, contexts: Mapping[str, Context], views: Mapping[str, View]) -> None:
-        super()._make(whole, size, contexts, views)
+    def _make(self, decoder: nn.Module, size: int, contexts: Mapping[str, Context], views: Mapping[str, View]) -> None:
+        super()._make(decoder, size, contexts, views)
         latent = [f"the noise scale of view {name!r}" for name, view in self.views.items() if _is_sampled(view)]
         latent += [f"context {name!r}" for name in self._contexts.unknown("relaxed")]
         if latent:
-            raise ValueError(f"{latent[0]} would be latent, and annealed Langevin moves y alone: give a known one")
+            raise ValueError(f"{latent[0]} would be latent, but annealed Langevin samples only y: give a known value")
         for name, view in self.views.items():
             known = type(view.likelihood) is Normal and not self._takes[name]
             if known and (rows := _square_rows(view, self.event_shape)) is not None:
@@ -101,14 +103,16 @@ class ScorePrior(EnergyModel):
         known = {name: self.contexts[name].points(POINTS) for name in taken_by(self.score, self.contexts)}
         made = check_module(self.score, points, "the score", "y", {"sigma": torch.full((POINTS,), greatest), **known})
         if made.shape != points.shape:
-            raise ValueError(f"the score makes {tuple(made.shape[1:])} of a y of shape {self.event_shape}: it is a gradient")
+            raise ValueError(
+                f"the score returns shape {tuple(made.shape[1:])} for a y of shape {self.event_shape}: both must be equal"
+            )
 
     # --- the model ---------------------------------------------------------------------------------------------
 
     def __call__(self, data: Data | None = None, *, num_items: int = 1) -> Tensor:
-        raise TypeError("a score is no density, and no Pyro kernel runs without one: use cogen.inference.AnnealedLangevin")
+        raise TypeError("a score has no density, which Pyro kernels require: use cogen.inference.AnnealedLangevin")
 
-    def _in_jax(self, view: str) -> Callable:
+    def _in_jax(self, view: str) -> Callable[..., jax.Array]:
         if view != ENERGY or view in self._jax:
             return super()._in_jax(view)
         import jax
@@ -122,7 +126,7 @@ class ScorePrior(EnergyModel):
         variance = self.reference_scale**2
 
         def factor(x: Any, **context: Any) -> Any:
-            """NaN, whose gradient is the score but for that of the reference."""
+            """NaN, with the gradient of the score minus that of the reference."""
             level = jnp.log(_level(self.noise_levels))
             gradient = score(x, log_sigma=jnp.broadcast_to(level, x.shape[:1]), **context) + x / variance
             axes = tuple(range(1, x.ndim))
@@ -131,16 +135,16 @@ class ScorePrior(EnergyModel):
         self._jax[view] = factor
         return factor
 
-    # --- what the results need ---------------------------------------------------------------------------------
+    # --- results -----------------------------------------------------------------------------------------------
 
     @property
-    def attributes(self) -> dict[str, Any]:
-        """As of a `CoGenerator`; and the levels."""
+    def attributes(self) -> dict[str, Attribute]:
+        """The attributes of a `CoGenerator`, and the noise levels."""
         return {**super(EnergyModel, self).attributes, "noise_levels": list(self.noise_levels)}
 
 
 class _Unknown(nn.Module):
-    """In the place of an energy, which is not known: it takes the contexts that the score takes."""
+    """Placeholder for the unknown energy, which takes the same contexts as the score."""
 
     def __init__(self, score: nn.Module) -> None:
         super().__init__()
@@ -154,7 +158,7 @@ class _Unknown(nn.Module):
 
 
 class _OfLogLevel(nn.Module):
-    """A score of log sigma, any number: the translation to JAX is compared at normal ones."""
+    """A score as a function of log sigma, which is unbounded: the conversion to JAX is tested at normal inputs."""
 
     def __init__(self, score: nn.Module) -> None:
         super().__init__()
@@ -166,10 +170,10 @@ class _OfLogLevel(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class _Noisy(Normal):
-    """The noise of a linear view of a y that has noise itself, as the module describes it."""
+    """The noise of a linear view of a noisy y (see the module)."""
 
     rows: Tensor
-    """a^2, of the view's shape."""
+    """a^2, in the shape of the view."""
     noise_levels: tuple[float, float]
 
     def numpyro(self, location: Any, scale: Any) -> Any:
@@ -180,7 +184,7 @@ class _Noisy(Normal):
 
 
 def _level(noise_levels: tuple[float, float]) -> Any:
-    """The model's parameter, which a kernel sets; otherwise the least."""
+    """The noise level as a parameter that the kernel sets; default the least."""
     import numpyro
     from numpyro.distributions import constraints
 
@@ -194,7 +198,7 @@ def _is_sampled(view: View) -> bool:
 
 
 def _square_rows(view: View, event_shape: tuple[int, ...]) -> Tensor | None:
-    """The diagonal of A A' of a linear view (up to a constant), of the view's shape; None for one that is not linear."""
+    """The diagonal of A A' for a linear view (up to a constant), in the shape of the view; None if the view is not linear."""
     points = torch.randn(2, *event_shape, generator=torch.Generator().manual_seed(0))
     zero, a, b, c = view(torch.stack([torch.zeros(event_shape), *points, points[0] + points[1]]))
     if not torch.allclose(a + b, c + zero, atol=1e-4 * float(c.abs().max() + 1)):

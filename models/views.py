@@ -1,7 +1,7 @@
-"""Views: what was observed of x. A view is an observation operator A and a noise model, y = A(x) + noise.
+"""Views of x. A view is an observation operator A and a noise model, y = A(x) + noise.
 
-A view is a small torch module without parameters of its own to train, so that the bridge to JAX carries generator and view
-together. ``scale=0.1`` means Gaussian noise of that standard deviation; any other noise model is given as ``likelihood``.
+A view is a small torch module without trainable parameters, so that it is converted to JAX like the generator. ``scale=0.1``
+is the standard deviation of Gaussian noise; any other noise model is given as ``likelihood``.
 
 >>> view = Mask(half((1, 28, 28), "top"), scale=0.1)
 >>> view.shape((1, 28, 28))
@@ -57,56 +57,58 @@ __all__ = [
 
 
 class View(nn.Module):
-    """The base of all views: `forward` is the operator A, from (batch, *event) to (batch, *shape).
+    """Base class of all views; `forward` is the operator A, (batch, *event) -> (batch, *shape).
 
-    A view of one's own must compute every item from itself alone, without random numbers and with a gradient; `CoGenerator`
-    probes it as it does the generator, in evaluation mode. Where `forward` names contexts of the model among its parameters, as
-    in ``forward(self, x, label)``, it is given them.
+    A subclass must compute every item from itself only, without random numbers and with a gradient; `CoGenerator` probes it
+    like the generator, in evaluation mode. It receives the contexts of the model that its `forward` names, as in
+    ``forward(self, x, label)``.
 
     :param scale: standard deviation of Gaussian noise: a positive number, a tensor that broadcasts to the view's shape, or a
         Pyro distribution over one positive number (then it is sampled with z as the site ``<view>_scale``).
     :param likelihood: a noise model, instead of ``scale``.
-
-    Raises ValueError when both are given, a scale is not positive, or its prior reaches below zero; TypeError for a prior
-    that is not Pyro's.
+    :raises TypeError: for a prior that is not a Pyro distribution.
+    :raises ValueError: if both are given, and for a scale that is not positive or whose prior has negative support.
     """
 
     mask: Tensor | None = None
-    """Which entries are seen, (*shape) or (item, *shape); None where all are."""
+    """Which entries are seen, (*shape) or (item, *shape); None if all are."""
     holes: ClassVar[bool] = False
-    """Whether NaN in the data is an entry that is not seen, item by item; elsewhere what is not masked must be finite."""
+    """Whether NaN in the data marks a hidden entry; otherwise all entries that are not masked must be finite."""
     keeps_range: bool = False
-    """Whether A(x) has the range of x, as means of pixels have: then data far outside of the generator's range are refused."""
+    """Whether A(x) has the range of x, as means of pixels do: data far outside the generator's range are then rejected."""
 
     def __init__(self, *, scale: Scale | None = None, likelihood: Likelihood | None = None) -> None:
         super().__init__()
         if scale is not None and likelihood is not None:
-            raise ValueError("give a view a scale (of Gaussian noise) or a likelihood, not both")
+            raise ValueError("give scale (of Gaussian noise) or likelihood, not both")
         self._likelihood: Likelihood | None = Normal(scale) if scale is not None else likelihood
 
     @property
     def likelihood(self) -> Likelihood:
         if self._likelihood is None:
-            raise ValueError(f"this {type(self).__name__} has no noise model: give it scale=... or likelihood=...")
+            raise ValueError(f"this {type(self).__name__} has no noise model: give scale=... or likelihood=...")
         return self._likelihood
 
     def check(self, values: np.ndarray, seen: np.ndarray) -> str | None:
-        """What is wrong with data (item, *shape) where they are seen, or None."""
+        """A description of the first invalid seen value of the data (item, *shape), or None if all are valid."""
         return self.likelihood.check(values[seen])
 
     def shown(self, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What data say of x in the shape of x, for a network that is to look at them: (item, *event_shape), and as much a
-        weight in [0, 1], 0 where they say nothing of a number of x, 1 where they say all but noise of it.
+        """The data mapped to the shape of x, as input of a network.
 
         :param value: (item, *shape).
-        :param mask: of the same shape, True = seen; None where all are.
-
-        Raises ValueError for a view that has no such picture.
+        :param mask: of the same shape, True = seen; None if all are.
+        :returns: values, (item, *event_shape), and weights of the same shape, from 0 for entries of x without information to 1
+            for entries observed up to noise.
+        :raises ValueError: for a view without such a map.
         """
-        raise ValueError(f"{type(self).__name__} has no picture in the shape of x")
+        raise ValueError(f"{type(self).__name__} cannot be mapped to the shape of x")
 
     def shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of one item's view of an x of this shape. Raises ValueError where the view does not fit x."""
+        """The shape of the view of one x of this shape.
+
+        :raises ValueError: if the view does not fit x.
+        """
         try:
             with torch.no_grad():
                 return tuple(self(torch.zeros(1, *event_shape)).shape[1:])
@@ -128,28 +130,29 @@ class Identity(View):
 
 
 class Mask(Identity):
-    """The part of x where ``mask`` is True. Data keep the full shape; what they hold where hidden is ignored.
+    """The part of x where ``mask`` is True. Data keep the full shape; hidden entries are ignored.
 
     :param mask: boolean, of the event's shape, or with a leading item axis for one mask per item.
+    :raises TypeError: for a mask that is not boolean.
     """
 
     def __init__(self, mask: np.ndarray | Tensor, *, scale: Scale | None = None, likelihood: Likelihood | None = None) -> None:
         super().__init__(scale=scale, likelihood=likelihood)
         mask = torch.as_tensor(mask)
         if mask.dtype != torch.bool:
-            raise TypeError(f"a mask is boolean, True = seen; this one is {mask.dtype}")
+            raise TypeError(f"a mask must be boolean, True = seen; this one is {mask.dtype}")
         self.mask = mask
 
 
 class Thumbnail(View):
-    """The mean of every ``factor`` x ``factor`` block (super-resolution observes this)."""
+    """The mean of every ``factor`` x ``factor`` block, as for super-resolution."""
 
     keeps_range = True
 
     def __init__(self, factor: int, *, scale: Scale | None = None, likelihood: Likelihood | None = None) -> None:
         super().__init__(scale=scale, likelihood=likelihood)
         if factor < 2:
-            raise ValueError(f"factor={factor}: a thumbnail is at least two times smaller")
+            raise ValueError(f"factor={factor}: the factor of a thumbnail must be at least 2")
         self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:
@@ -161,12 +164,12 @@ class Thumbnail(View):
 
     def shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(event_shape) != 3 or event_shape[1] % self.factor or event_shape[2] % self.factor:
-            raise ValueError(f"a thumbnail by {self.factor} does not divide an x of shape {event_shape}")
+            raise ValueError(f"Thumbnail: the factor {self.factor} does not divide an x of shape {event_shape}")
         return super().shape(event_shape)
 
 
 class Grayscale(View):
-    """The luma of an RGB image, 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601); a gray image as it is. Keeps one channel."""
+    """The luma of an RGB image, 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), in one channel; gray images are not changed."""
 
     keeps_range = True
 
@@ -178,12 +181,12 @@ class Grayscale(View):
 
     def shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(event_shape) != 3 or event_shape[0] not in (1, 3):
-            raise ValueError(f"grayscale takes images of one or three channels, and x has the shape {event_shape}")
+            raise ValueError(f"Grayscale takes images with one or three channels, but x has the shape {event_shape}")
         return super().shape(event_shape)
 
 
 class Columns(View):
-    """Some columns of a row, by name.
+    """Some columns of the rows of a table, by name.
 
     >>> Columns(["age", "income"], of=["income", "height", "age"], scale=0.1)(torch.tensor([[1.0, 2.0, 3.0]])).tolist()
     [[3.0, 1.0]]
@@ -203,7 +206,7 @@ class Columns(View):
         super().__init__(scale=scale, likelihood=likelihood)
         unknown = [name for name in names if name not in of]
         if unknown or not names:
-            raise ValueError(f"columns {unknown or list(names)} are none of the table's: {', '.join(of)}")
+            raise ValueError(f"columns {unknown or list(names)} are not in the table: {', '.join(of)}")
         self.names, self.of = tuple(names), tuple(of)
         self.register_buffer("index", torch.tensor([list(of).index(name) for name in names]))
 
@@ -212,12 +215,12 @@ class Columns(View):
 
     def shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         if event_shape != (len(self.of),):
-            raise ValueError(f"the table has {len(self.of)} columns, the generator makes an x of shape {event_shape}")
+            raise ValueError(f"the table has {len(self.of)} columns, but x has the shape {event_shape}")
         return super().shape(event_shape)
 
 
 class Linear(View):
-    """A linear map of the flattened x: y = M x, M of shape (outputs, size of x) (compressed sensing, blur, tomography)."""
+    """A linear map of the flattened x, y = M x, with M (outputs, size of x), as in compressed sensing, blur and tomography."""
 
     matrix: Tensor
 
@@ -227,7 +230,7 @@ class Linear(View):
         super().__init__(scale=scale, likelihood=likelihood)
         matrix = torch.as_tensor(matrix, dtype=torch.float32)
         if matrix.ndim != 2:
-            raise ValueError(f"a linear map is a matrix (outputs, size of x); this has shape {tuple(matrix.shape)}")
+            raise ValueError(f"Linear requires a matrix (outputs, size of x), not an array of shape {tuple(matrix.shape)}")
         self.register_buffer("matrix", matrix)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -235,14 +238,14 @@ class Linear(View):
 
 
 class Compose(View):
-    """Views one after the other: y = A_n(... A_1(x)). The noise is the composition's own; a mask may only come last."""
+    """The composition of views, y = A_n(... A_1(x)), with its own noise model; only the last view may have a mask."""
 
     def __init__(self, *views: View, scale: Scale | None = None, likelihood: Likelihood | None = None) -> None:
         super().__init__(scale=scale, likelihood=likelihood)
         if not views:
             raise ValueError("Compose needs at least one view")
         if any(view.mask is not None for view in views[:-1]):
-            raise ValueError("in a composition a mask can only come last: what follows would mix seen and hidden pixels")
+            raise ValueError("Compose: a mask must come last, because later views would mix seen and hidden pixels")
         self.views = nn.ModuleList(views)
         self.mask = views[-1].mask
         self.keeps_range = all(view.keeps_range for view in views)

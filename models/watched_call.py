@@ -1,4 +1,4 @@
-"""One call of a torch module, watched: the numbers that are made of what depends on its input, and the random numbers drawn."""
+"""Detection of Python numbers made from the input, and of random draws, in one call of a torch module."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ _TORCH = str(Path(torch.__file__).parent)
 
 
 class WatchedCall(TorchFunctionMode):
-    """Follows what depends on the ``sources`` through the calls of torch's functions. Inside a script nothing is seen."""
+    """Tracks the tensors that depend on ``sources`` through torch's functions. Calls inside a script are not tracked."""
 
     number: str
-    """The first call that makes a Python number of a dependent tensor, and its place; empty if none does."""
+    """The first call that converts a dependent tensor to a Python number, and its location; empty if there is none."""
     random: str
-    """The first call that draws from, or seeds, torch's global random numbers, and its place."""
+    """The first call that draws from, or seeds, torch's global generator, and its location; empty if there is none."""
     half: bool
-    """Whether a dependent tensor is of half precision."""
+    """Whether a dependent tensor has half precision."""
 
     def __init__(self, *sources: Tensor) -> None:
         super().__init__()
         self.number, self.random, self.half = "", "", False
-        self._dependent = {id(source): source for source in sources}  # the tensors are kept: an id may be given again
+        self._dependent = {id(source): source for source in sources}  # keeps the tensors alive: ids are reused
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         state = torch.random.get_rng_state()
         result = function(*args, **(kwargs or {}))
         if not self.random and not torch.equal(state, torch.random.get_rng_state()):
-            self.random = _place(function)
+            self.random = _location(function)
         if any(id(tensor) in self._dependent for tensor in _tensors((args, kwargs))):
             name = getattr(function, "__name__", "")
             if name in _TO_PYTHON and not self.number and not _is_validation():
-                self.number = _place(function)
+                self.number = _location(function)
             in_place = name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
             for tensor in _tensors((result, args[0] if in_place else None)):
                 self._dependent[id(tensor)] = tensor
@@ -53,11 +53,11 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def _is_validation() -> bool:
-    """Whether torch.distributions asks: it only validates its arguments."""
+    """Whether the caller is torch.distributions, which only validates its arguments."""
     return "distributions" in Path(sys._getframe(2).f_code.co_filename).parts
 
 
-def _place(function: Any) -> str:
+def _location(function: Any) -> str:
     """``torch.Tensor.__bool__, decoder.py:12``"""
     frame: Any = sys._getframe(2)
     while frame is not None and frame.f_code.co_filename.startswith(_TORCH):

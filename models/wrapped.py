@@ -1,8 +1,8 @@
-"""Networks that are nearly generators: z of shape (batch, d, 1, 1), several outputs, further inputs, weights of float64.
+"""Adapters for networks that are almost generators: z (batch, d, 1, 1), several outputs, further inputs, float64 weights.
 
-A generator maps z (batch, latent_dim) to one tensor x (batch, *event_shape). `adapted` wraps what differs from that in a way
-that leaves no choice, and says so; where there is a choice (which of two images, which class) it raises `NeedsWrapper`, with
-the Python lines that make it.
+A generator maps z (batch, latent_dim) to one tensor x (batch, *event_shape). `adapted` wraps a network if there is only one
+way to do it, and reports what it did; if there is a choice (which of two images, which class) it raises `NeedsWrapper`, with
+the code of a wrapper.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from cogen.models.frozen import frozen
 
 
 class NeedsWrapper(ValueError):
-    """A network that is no generator until somebody chooses.
+    """A network that needs a wrapper written by the user, because there is more than one way to use it as a generator.
 
-    :param reason: in words.
-    :param call: what ``forward(self, z)`` of the wrapper returns, with the network as ``self.network``.
+    :param reason: why, for the message.
+    :param call: the expression that ``forward(self, z)`` of the wrapper returns, with the network as ``self.network``.
     """
 
     def __init__(self, reason: str, call: str) -> None:
@@ -39,7 +39,7 @@ class NeedsWrapper(ValueError):
 
 
 class OneOutput(nn.Module):
-    """A network that returns a tuple, list or mapping with one tensor of floats in it, as a module that returns this one."""
+    """Wraps a network that returns a tuple, list or mapping with one tensor of floats; returns that tensor."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -51,13 +51,14 @@ class OneOutput(nn.Module):
 
 
 def adapted(network: nn.Module, latent_dim: int, context: Mapping[str, Tensor]) -> tuple[nn.Module, list[str]]:
-    """A frozen network as a generator, and what was done to it, in words.
+    """Turn a frozen network into a generator.
 
-    :param network: is changed where its weights are not float32.
+    :param network: modified in place if its weights are not float32.
     :param latent_dim: size of z.
-    :param context: of two items, by name.
-
-    Raises `NeedsWrapper` where several outputs, or inputs besides z, leave a choice; ValueError where it does not run.
+    :param context: contexts of two items, by name.
+    :returns: the generator, and notes on the changes made.
+    :raises NeedsWrapper: if several outputs, or inputs besides z, leave a choice.
+    :raises ValueError: if the network does not run.
     """
     notes = []
     tensors = [*network.parameters(), *network.buffers()]
@@ -76,7 +77,7 @@ def adapted(network: nn.Module, latent_dim: int, context: Mapping[str, Tensor]) 
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ValueError(f"{name} does not take z of shape (batch, {latent_dim}): {reason}") from None
         network = _unflattening(network, latent_dim)
-        notes.append(f"it takes z of shape (batch, {latent_dim}, 1, 1): {unflattened(latent_dim)}")
+        notes.append(f"z of shape (batch, {latent_dim}, 1, 1): wrapped as {unflattened(latent_dim)}")
         given = "z[:, :, None, None]"
         output = _run(network, z, context)
     if isinstance(output, Tensor):
@@ -84,12 +85,12 @@ def adapted(network: nn.Module, latent_dim: int, context: Mapping[str, Tensor]) 
     if len(found := _tensors(output)) != 1:
         call = f"self.network({given})[{next(iter(found), 0)!r}]"
         raise NeedsWrapper(f"{name} returns {kind_of(output)}, not one tensor", call)
-    notes.append(f"it returns {kind_of(output)}, of which the one tensor is taken: network({given})[{next(iter(found))!r}]")
+    notes.append(f"output {kind_of(output)}: its only tensor is used, network({given})[{next(iter(found))!r}]")
     return OneOutput(network), notes
 
 
 def further_inputs(network: nn.Module) -> list[str]:
-    """The inputs of a network's ``forward`` besides the first that have no default; none of a network that does not say."""
+    """The inputs of a network's ``forward`` after the first that have no default; empty if it has no signature."""
     try:
         parameters = list(inspect.signature(network.forward).parameters.values())
     except (TypeError, ValueError):
@@ -99,18 +100,18 @@ def further_inputs(network: nn.Module) -> list[str]:
 
 
 def as_image(network: nn.Module, z: Tensor, context: Mapping[str, Tensor]) -> bool:
-    """Whether a network takes z (batch, d) as (batch, d, 1, 1), as those of transposed convolutions do."""
+    """Whether a network takes z (batch, d) in the shape (batch, d, 1, 1), as networks of transposed convolutions do."""
     if z.ndim != 2:
         return False
     try:
         output = _run(network, z[:, :, None, None], context)
-    except Exception:  # a module raises what it likes
+    except Exception:  # a module can raise any error
         return False
     return not isinstance(output, Tensor) or output.shape[:1] == z.shape[:1]
 
 
 def unflattened(latent_dim: int) -> str:
-    """The Python expression that gives such a network its z."""
+    """The Python expression of a wrapper that passes z as (batch, latent_dim, 1, 1)."""
     return f"nn.Sequential(nn.Unflatten(1, ({latent_dim}, 1, 1)), network)"
 
 
@@ -118,7 +119,7 @@ def _unflattening(network: nn.Module, latent_dim: int) -> nn.Module:
     wrapper = nn.Sequential(nn.Unflatten(1, (latent_dim, 1, 1)), network)
     if not isinstance(network, torch.jit.ScriptModule):
         return wrapper
-    with warnings.catch_warnings():  # torch would rather export; a script inside a module cannot be
+    with warnings.catch_warnings():  # torch recommends export, which does not support a script inside a module
         warnings.simplefilter("ignore", DeprecationWarning)
         return frozen(torch.jit.script(wrapper))
 
@@ -136,7 +137,7 @@ def _run(network: nn.Module, z: Tensor, context: Mapping[str, Tensor]) -> Any:
 
 
 def _tensors(output: Any) -> dict[Any, Tensor]:
-    """The tensors of floats among several outputs, by their index or key."""
+    """The tensors of floats with a batch axis among several outputs, by their index or key."""
     parts = output.items() if isinstance(output, Mapping) else enumerate(output) if isinstance(output, tuple | list) else ()
     return {key: value for key, value in parts if isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 1}
 
@@ -144,6 +145,6 @@ def _tensors(output: Any) -> dict[Any, Tensor]:
 def _needs_inputs(network: nn.Module, missing: list[str]) -> NeedsWrapper:
     label = "torch.zeros(len(z), dtype=torch.long)"
     return NeedsWrapper(
-        f"{type(network).__name__} takes {' and '.join(missing)} besides z, as a class",
+        f"{type(network).__name__} takes {' and '.join(missing)} besides z, for example a class",
         f"self.network(z, {', '.join(f'{name}={label}' for name in missing)})",
     )

@@ -1,33 +1,33 @@
-"""BlackJAX's samplers in `infer`: one adapter rather than copies of them.
+"""An adapter for BlackJAX's samplers in `infer`.
 
 An algorithm of BlackJAX is a pair of functions over one chain, made from a log density and its parameters,
 
     state = init(u),        state, info = step(key, state);
 
-the adapter gives it the target's log density in unconstrained coordinates, maps it over chains that start from exact draws
-of q0 at beta = 1, and puts what its state and info tell under ArviZ's names. A parameter is a number, an array or a function,
-under BlackJAX's own name; or the step size and the inverse mass matrix are learnt in the warm-up, chain by chain, by Stan's
-windows with BlackJAX's own pieces (``build_schedule``, dual averaging, Welford's variance).
+the adapter passes the target's log density in unconstrained coordinates, maps the functions over chains that start from exact
+draws of q0 at beta = 1, and stores the statistics of state and info under ArviZ's names. Parameters are numbers, arrays or
+functions, under BlackJAX's names; the step size and the inverse mass matrix can also be adapted in the warm-up, chain by chain,
+by Stan's windows with BlackJAX's components (``build_schedule``, dual averaging, Welford's variance).
 
-``blackjax.adaptive_tempered_smc`` is an ensemble: chains are particles, warm-up transitions are its steps until the inverse
-temperature is 1, after which an item waits for the draws; a draw is one step more, there. With weights W of N particles,
+``blackjax.adaptive_tempered_smc`` is an ensemble: chains are particles, and warm-up transitions are its steps until the inverse
+temperature is 1, after which an item waits for the draws; every draw is a further step at 1. With weights W of N particles,
 
-    log evidence = sum of the steps' log likelihood increments,        log w = log evidence + log(N W).
+    log evidence = sum of the steps' log-likelihood increments,        log w = log evidence + log(N W).
 
-The next inverse temperature looks at the particles that it weighs, so that this evidence is not quite unbiased; they form one
-population, so that it has no standard error: run several seeds. A last step of the warm-up takes all that is left.
+The next inverse temperature depends on the particles that it weights, so that this evidence is not quite unbiased. The
+particles form one population, so that it has no standard error: run several seeds. The last step of the warm-up rises to 1.
 
     Cabezas et al. (2024), BlackJAX: composable Bayesian inference in JAX;
     Del Moral, Doucet and Jasra (2012), An adaptive sequential Monte Carlo method for approximate Bayesian computation.
 
-The density is a plain sum, as BlackJAX's users have it (`AnnealedHMC` compensates), and a generator's convolutions are
-lowered as matrix products, since the loops are BlackJAX's. A sampler that is not exact there (``blackjax.mclmc``) is not here.
+The density is a plain sum, as usual with BlackJAX (`AnnealedHMC` uses compensated sums), and a generator's convolutions are
+lowered as matrix products, since the loops are BlackJAX's. Inexact samplers (``blackjax.mclmc``) are not supported.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -40,6 +40,7 @@ from cogen.inference.adapters.ensemble_kernel import EnsembleKernel
 from cogen.inference.annealing.populations import distinct, effective_fraction
 from cogen.inference.kernels.kernel import Kernel, Start, chain_keys
 from cogen.inference.loops import compiled_loop
+from cogen.inference.signatures import Model
 from cogen.inference.targets.sums import real
 from cogen.inference.targets.target import Target
 
@@ -53,25 +54,25 @@ _STATISTICS = {
 }
 _ADAPTED = ("step_size", "inverse_mass_matrix")
 _ARRIVED = 1.0 - 1e-6
-"""An inverse temperature that is one but for the rounding of its rises."""
+"""The smallest inverse temperature that counts as one, given the rounding of its rises."""
 
 
 class BlackJAXState(NamedTuple):
-    """What the next step of an item's chains needs."""
+    """The input of the next step of an item's chains."""
 
     iteration: Array
-    """Steps asked for."""
+    """Steps requested."""
     inner: Any
-    """BlackJAX's state: of every chain, or of all particles."""
+    """BlackJAX's state, of every chain or of all particles."""
     adaptation: Any
     arrived: Array
-    """Whether the particles have arrived at beta = 1; other chains are there from the start."""
+    """Whether the particles have reached beta = 1; other chains start there."""
     beta: Array
     ancestor: Array
-    """The initial particle from which each descends."""
+    """The initial particle from which each particle descends."""
     log_evidence: Array
     waiting: BlackJAXInfo | None
-    """What was reported last, where particles wait at beta = 1."""
+    """The last info, if particles wait at beta = 1."""
 
     @property
     def position(self) -> Array:
@@ -79,12 +80,12 @@ class BlackJAXState(NamedTuple):
 
 
 class BlackJAXInfo(NamedTuple):
-    """A step, chain by chain; None is what an algorithm does not report."""
+    """Statistics of a step for every chain; None if an algorithm does not report them."""
 
     lp: Array
-    """Log density, unnormalised, in unconstrained coordinates."""
+    """The unnormalised log density, in unconstrained coordinates."""
     n_steps: Array
-    """Gradient evaluations: integration steps, or one, or none where there is no gradient."""
+    """Gradient evaluations: integration steps, one, or none without gradients."""
     acceptance_rate: Array | None = None
     step_size: Array | None = None
     diverging: Array | None = None
@@ -97,7 +98,7 @@ class BlackJAXInfo(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class BlackJAXSettings:
-    """An algorithm of BlackJAX with its parameters, and what is learnt of them in the warm-up."""
+    """An algorithm of BlackJAX with its parameters, and the names of those adapted in the warm-up."""
 
     algorithm: Any
     name: str
@@ -110,7 +111,7 @@ class BlackJAXSettings:
         return self.name == "adaptive_tempered_smc"
 
     def make(self, target: Target, learnt: dict[str, Array], last: Array | bool = False) -> Any:
-        """BlackJAX's pair of functions for this target; ``last``: all that is left of the inverse temperature is taken."""
+        """BlackJAX's pair of functions for this target; with ``last`` the inverse temperature rises to 1."""
         parameters = {**self.parameters, **learnt}
         if self.tempers:
             solver = parameters.pop("root_solver", None) or _dichotomy()
@@ -123,14 +124,14 @@ class BlackJAXSettings:
         return self.algorithm(lambda u: log_density(target, u) - self.divisor(u), **parameters)
 
     def divisor(self, u: Array) -> Any:
-        """The log density of the Gaussian by which an elliptical slice divides the posterior."""
+        """The log density of the Gaussian by which elliptical slice sampling divides the posterior."""
         if self.name != "elliptical_slice":
             return real(0.0)
         mean, cov = (jnp.asarray(self.parameters[name]) for name in ("mean", "cov"))
         return multivariate_normal.logpdf(u, mean, jnp.diag(cov) if cov.ndim == 1 else cov)
 
     def step_size(self, learnt: dict[str, Array]) -> Any:
-        """The step size, where the algorithm has one number for it."""
+        """The step size, if the algorithm has a scalar one."""
         if "step_size" in self.learnt:
             return learnt.get("step_size", 1.0)
         step = (self.parameters.get("mcmc_parameters", {}) if self.tempers else self.parameters).get("step_size")
@@ -139,15 +140,15 @@ class BlackJAXSettings:
 
 @dataclass(frozen=True, eq=False)
 class BlackJAXKernel(Kernel):
-    """One step of every chain on its own, or of all particles."""
+    """Steps of independent chains, or of all particles."""
 
     settings: BlackJAXSettings
     num_warmup: int
     num_chains: int
     reported: tuple[str, ...]
-    """Statistics that the algorithm reports."""
+    """The statistics that the algorithm reports."""
     gradient: bool
-    """Whether it asks for gradients."""
+    """Whether it uses gradients."""
 
     @property
     def needs_gradient(self) -> bool:
@@ -216,7 +217,7 @@ class BlackJAXKernel(Kernel):
         )
 
     def step(self, target: Target, key: Array, state: BlackJAXState) -> tuple[BlackJAXState, BlackJAXInfo]:
-        with compiled_loop():  # the loops inside a step are BlackJAX's, whoever dispatches the steps
+        with compiled_loop():  # a step contains BlackJAX's loops, even if the host dispatches the steps
             new, info = (self._tempered if self.settings.tempers else self._moved)(target, key, state)
         new = new._replace(inner=jax.tree.map(lambda now, then: strongly_typed(now, then.dtype), new.inner, state.inner))
         if state.waiting is not None:
@@ -227,10 +228,10 @@ class BlackJAXKernel(Kernel):
         return new._replace(iteration=state.iteration + 1), info
 
     def _moved(self, target: Target, key: Array, state: BlackJAXState) -> tuple[BlackJAXState, BlackJAXInfo]:
-        """Every chain by one step of its own."""
+        """Make one step of every chain."""
         warming = state.iteration < self.num_warmup
 
-        def one(chain_key: Array, inner: Any, adaptation: Any) -> tuple:
+        def one(chain_key: Array, inner: Any, adaptation: Any) -> tuple[Any, ...]:
             learnt = self._learnt(adaptation, warming) if self.settings.learnt else {}
             inner, info = self.settings.make(target, learnt).step(chain_key, inner)
             if self.settings.learnt:
@@ -246,7 +247,7 @@ class BlackJAXKernel(Kernel):
         return new, self._info(density, found, learnt)
 
     def _tempered(self, target: Target, key: Array, state: BlackJAXState) -> tuple[BlackJAXState, BlackJAXInfo]:
-        """One step of all particles: resampled, moved, and weighed for the next rise of the inverse temperature."""
+        """Make one step of all particles: resample, move, and weight for the next rise of the inverse temperature."""
         last = state.iteration >= self.num_warmup - 1
         inner, info = self.settings.make(target, {}, last=last).step(key, state.inner)
         evidence = state.log_evidence + info.log_likelihood_increment
@@ -295,32 +296,33 @@ class BlackJAX(EnsembleKernel, settings=BlackJAXSettings, kernel=BlackJAXKernel)
 
     :param algorithm: a Markov chain of BlackJAX (``blackjax.nuts``, ``hmc``, ``mala``, ``barker``, ``rmh``,
         ``elliptical_slice``, ...) or ``blackjax.adaptive_tempered_smc``.
-    :param adapt: learn ``step_size`` and, where the algorithm has one and none is given, the diagonal
-        ``inverse_mass_matrix`` during the warm-up. ``step_size`` then is where it starts (1 if it is not given).
-    :param target_acceptance: what the step size is led to, in (0, 1); 0.574 is the better for ``mala``.
-    :param parameters: the algorithm's parameters under BlackJAX's names, all but its densities. ``elliptical_slice`` takes
+    :param adapt: adapt ``step_size`` and, if the algorithm has one and none is given, the diagonal ``inverse_mass_matrix``
+        during the warm-up. ``step_size`` is then the initial value (default 1).
+    :param target_acceptance: target of the step-size adaptation, in (0, 1); 0.574 is better for ``mala``.
+    :param parameters: the algorithm's parameters under BlackJAX's names, except its densities. ``elliptical_slice`` takes
         the ``mean`` and ``cov`` of any Gaussian; the posterior is divided by it.
-
-    Raises TypeError for what is no sampling algorithm of BlackJAX, ValueError for parameters that are missing (it says
-    which), unknown or of another size than the model, for an algorithm that has no step size to adapt, and where BlackJAX is
-    not installed.
+    :raises TypeError: for an object that is not a sampling algorithm of BlackJAX.
+    :raises ValueError: for parameters that are missing, unknown or of another size than the model, for ``adapt`` with an
+        algorithm without a step size, and if BlackJAX is not installed.
     """
+
+    settings: BlackJAXSettings
 
     def __init__(
         self,
-        algorithm: Any,
-        model: Callable | None = None,
+        algorithm: Callable[..., object],
+        model: Model | None = None,
         *,
         adapt: bool = False,
         target_acceptance: float = 0.8,
-        **parameters: Any,
+        **parameters: object,
     ) -> None:
         if not 0.0 < target_acceptance < 1.0:
-            raise ValueError(f"target_acceptance={target_acceptance}: it lies between 0 and 1")
+            raise ValueError(f"target_acceptance={target_acceptance}: it must be between 0 and 1")
         name, signature = _recognise(algorithm)
         learnt = tuple(each for each in _ADAPTED if adapt and each in signature.parameters)
         if adapt and "step_size" not in learnt:
-            raise ValueError(f"blackjax.{name} has no step_size: it runs without adapt=True")
+            raise ValueError(f"blackjax.{name} has no step_size to adapt: use adapt=False")
         if "inverse_mass_matrix" in parameters:
             learnt = learnt[:1]
         super().__init__(
@@ -335,8 +337,11 @@ class BlackJAX(EnsembleKernel, settings=BlackJAXSettings, kernel=BlackJAXKernel)
         self._reported: tuple[str, ...] = ()
         self._gradient = True
 
-    def for_model(self, model: Callable, args: tuple, kwargs: dict) -> Self:
-        """Raises ValueError for parameters of another size than the model's."""
+    def for_model(self, model: Model, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Self:
+        """Check the parameters against the model.
+
+        :raises ValueError: for parameters of another size than the model.
+        """
         shapes = jax.eval_shape(lambda: jnp.zeros(self.target(args, kwargs, model=model).dim))
         seen = self.replace()
         seen._reported, seen._gradient = self._look(len(shapes))
@@ -345,9 +350,9 @@ class BlackJAX(EnsembleKernel, settings=BlackJAXSettings, kernel=BlackJAXKernel)
     def kernel(self, num_warmup: int, num_chains: int) -> BlackJAXKernel:
         settings = self.settings
         if (settings.learnt or settings.tempers) and num_warmup < 1:
-            raise ValueError(f"num_warmup={num_warmup}: blackjax.{settings.name} adapts in the warm-up, so it has one")
+            raise ValueError(f"num_warmup={num_warmup}: blackjax.{settings.name} adapts in the warm-up, give at least 1")
         if settings.tempers and num_chains < 2:
-            raise ValueError(f"num_chains={num_chains}: one particle alone cannot be resampled")
+            raise ValueError(f"num_chains={num_chains}: resampling requires at least 2 particles")
         return BlackJAXKernel(settings, num_warmup, num_chains, self._reported, self._gradient)
 
     def _check_parameters(self, signature: inspect.Signature) -> None:
@@ -364,11 +369,11 @@ class BlackJAX(EnsembleKernel, settings=BlackJAXSettings, kernel=BlackJAXKernel)
             example = ", ".join(f"{name}=..." for name in missing)
             remedy = " or adapt=True" if set(missing) & set(_ADAPTED) else ""
             raise ValueError(
-                f"blackjax.{settings.name} needs {_listed(missing)}: BlackJAX(blackjax.{settings.name}, {example}){remedy}"
+                f"blackjax.{settings.name} requires {_listed(missing)}: BlackJAX(blackjax.{settings.name}, {example}){remedy}"
             )
 
     def _look(self, dim: int) -> tuple[tuple[str, ...], bool]:
-        """What the algorithm reports of a step, and whether it asks for gradients, from its shapes on such a density."""
+        """The statistics that the algorithm reports, and whether it uses gradients, from its output for a plain target."""
         settings = self.settings
         mass = settings.parameters.get("inverse_mass_matrix")
         if mass is not None and not callable(mass) and jnp.shape(mass) not in ((dim,), (dim, dim)):
@@ -383,22 +388,22 @@ class BlackJAX(EnsembleKernel, settings=BlackJAXSettings, kernel=BlackJAXKernel)
 
         state, info = jax.eval_shape(once, jax.random.key(0))
         if not settings.tempers and not {"position", "logdensity"} <= set(getattr(state, "_fields", ())):
-            raise ValueError(f"blackjax.{settings.name} keeps no single position with its density, so its draws cannot be read")
+            raise ValueError(f"blackjax.{settings.name} is not supported: its state has no position with a log density")
         of_step = info.update_info if settings.tempers else info
         fields = set(getattr(of_step, "_fields", ()))
         reported = tuple(name for name, theirs in _STATISTICS.items() if theirs in fields)
         if settings.learnt and "acceptance_rate" not in reported:
-            raise ValueError(f"blackjax.{settings.name} reports no acceptance rate from which a step size could be learnt")
+            raise ValueError(f"blackjax.{settings.name} reports no acceptance rate, which adapting the step size requires")
         return reported, "n_steps" in reported or hasattr(state, "logdensity_grad")
 
 
 def log_density(target: Target, u: Array) -> Array:
-    """At beta = 1, a plain sum."""
+    """The log density at beta = 1, a plain sum."""
     return target.reference(u).sum() + target.increment(u).sum()
 
 
 def _recognise(algorithm: Any) -> tuple[str, inspect.Signature]:
-    """The name of an algorithm of BlackJAX, and its parameters."""
+    """The name and the signature of an algorithm of BlackJAX."""
     try:
         import blackjax
     except ImportError:
@@ -406,22 +411,22 @@ def _recognise(algorithm: Any) -> tuple[str, inspect.Signature]:
     build = getattr(algorithm, "differentiable", None)
     if not isinstance(algorithm, blackjax.GenerateSamplingAPI) or build is None:
         raise TypeError(
-            f"{algorithm!r} is no sampling algorithm of BlackJAX: pass one such as blackjax.nuts, not what it makes"
+            f"{algorithm!r} is not a sampling algorithm of BlackJAX: pass one such as blackjax.nuts, not its result"
         )
     name = next((n for n in vars(blackjax) if getattr(blackjax, n) is algorithm), repr(algorithm))
     signature = inspect.signature(build)
     density = next(iter(signature.parameters))
     known = density == "logdensity_fn" or name in ("elliptical_slice", "adaptive_tempered_smc")
-    # Of these two one does not take the posterior's density, the other leaves another one invariant.
+    # mgrad_gaussian does not take the posterior's density; mclmc leaves another density invariant.
     if not known or name in ("mgrad_gaussian", "mclmc"):
         raise ValueError(
-            f"blackjax.{name} is no Markov chain that keeps a posterior from its density: take one such as blackjax.nuts, hmc,"
-            " mala, barker, rmh, elliptical_slice, or blackjax.adaptive_tempered_smc"
+            f"blackjax.{name} does not sample exactly from a given log density: use one such as blackjax.nuts, hmc, mala,"
+            " barker, rmh, elliptical_slice, or blackjax.adaptive_tempered_smc"
         )
     return name, signature
 
 
-def _dichotomy() -> Callable:
+def _dichotomy() -> Callable[..., Any]:
     from blackjax.smc.solver import dichotomy
 
     return dichotomy

@@ -1,13 +1,13 @@
-"""Stan's warm-up of one chain, made of BlackJAX's pieces.
+"""Stan's warm-up of one chain, from BlackJAX's components.
 
-The step size x = log e follows the acceptance by Nesterov's dual averaging, towards a target; in windows of doubling length the
-variances of the chain are estimated (Welford), and at the end of each become the diagonal of the inverse mass matrix, when the
-dual averaging starts afresh from its average. A first and a last window adapt the step size alone.
+The log step size is adapted to a target acceptance by Nesterov's dual averaging. In windows of doubling length the variances of
+the chain are estimated (Welford); at the end of each window they become the diagonal of the inverse mass matrix, and dual
+averaging restarts from its average. The first and the last window adapt the step size only.
 
     Hoffman and Gelman (2014), The No-U-Turn Sampler, section 3.2 (dual averaging);
     Stan Development Team, Reference manual, section on automatic parameter tuning (windows).
 
-``blackjax.window_adaptation`` makes the same in one call; here it goes by transitions, so that `infer` can stop and go on.
+``blackjax.window_adaptation`` does the same in one call; here it proceeds by transitions, so that `infer` can stop and resume.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Array = jax.Array
 
 
 class Windows:
-    """The adaptation of one chain over ``num_warmup`` transitions, of the step size and, where ``mass``, the mass matrix."""
+    """The adaptation of one chain over ``num_warmup`` transitions: the step size and, with ``mass``, the mass matrix."""
 
     def __init__(self, target_acceptance: float, mass: bool, num_warmup: int) -> None:
         from blackjax.adaptation.mass_matrix import mass_matrix_adaptation
@@ -32,20 +32,20 @@ class Windows:
         self._mass = mass_matrix_adaptation() if mass else None
         self._num_warmup, self._schedule = num_warmup, build_schedule
 
-    def init(self, step_size: Array, dim: int) -> tuple:
+    def init(self, step_size: Array, dim: int) -> tuple[Any, ...]:
         return self._start(step_size), self._mass[0](dim) if self._mass else ()
 
-    def parameters(self, adaptation: tuple, warming: Array) -> dict[str, Array]:
-        """What a step is to use: the current step size in the warm-up, the average of the last window after it."""
+    def parameters(self, adaptation: tuple[Any, ...], warming: Array) -> dict[str, Array]:
+        """The parameters of a step: the current step size in the warm-up, the average of the last window after it."""
         step, mass = adaptation
         found = {"step_size": jnp.where(warming, jnp.exp(step.log_step_size), self._average(step))}
         return {**found, "inverse_mass_matrix": mass.inverse_mass_matrix} if self._mass else found
 
-    def update(self, adaptation: tuple, i: Array, position: Array, acceptance: Array) -> tuple:
-        """After transition ``i``; nothing changes once the warm-up is over."""
+    def update(self, adaptation: tuple[Any, ...], i: Array, position: Array, acceptance: Array) -> tuple[Any, ...]:
+        """The adaptation after transition ``i``; unchanged after the warm-up."""
         step, mass = adaptation
         warming = i < self._num_warmup
-        schedule = jnp.asarray(self._schedule(self._num_warmup))  # (transition, 2): is it slow, does a window end
+        schedule = jnp.asarray(self._schedule(self._num_warmup))  # (transition, 2): whether it is slow, whether a window ends
         slow, ends = schedule[jnp.minimum(i, self._num_warmup - 1)].astype(bool)
 
         def where(condition: Array, new: Any, old: Any) -> Any:
@@ -60,6 +60,6 @@ class Windows:
 
 
 def strongly_typed(value: Any, dtype: Any) -> Array:
-    """Of this type, and not weakly so: what is compiled takes one type only. Keys are left alone."""
+    """Convert to this type, not weakly typed, as compiled programs require. Keys are not changed."""
     value = jnp.asarray(value)
-    return value if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) else jax.lax.convert_element_type(value, dtype)
+    return value if jnp.issubdtype(dtype, jax.dtypes.prng_key) else jax.lax.convert_element_type(value, dtype)

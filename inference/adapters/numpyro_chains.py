@@ -1,12 +1,12 @@
-"""NumPyro's own kernels as pure functions over chains, so that `infer` runs them as it runs ours.
+"""NumPyro's own kernels as pure functions over chains, for `infer`.
 
-A kernel of the library holds its model and takes the model's arguments at every call: these stand in the place of a target. Its
-state carries its own random key.
+A kernel of NumPyro holds its model and takes the model's arguments at every call; they replace the target. Its state has its
+own random key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpyro.infer.mcmc import MCMCKernel
 
 from cogen.inference.kernels.kernel import Kernel, Own, Start, chain_keys
+from cogen.inference.signatures import Model
 from cogen.inference.targets.numpyro_target import numpyro_target, unconstrained_position
 from cogen.inference.targets.target import Program, Target
 
@@ -35,11 +36,11 @@ class LibraryState(NamedTuple):
     inner: Any
     """NumPyro's states of all chains."""
     position: Any
-    """Unconstrained values by site, each (chain, ...)."""
+    """Unconstrained values by site, (chain, ...)."""
 
 
 class LibraryInfo(NamedTuple):
-    """What NumPyro reports of a transition, chain by chain; None where a kernel does not."""
+    """NumPyro's statistics of a transition for every chain; None if a kernel does not report them."""
 
     acceptance_rate: Array | None
     step_size: Array | None
@@ -60,7 +61,7 @@ class NumPyroChains(Kernel):
     host_may_dispatch = False
 
     def init(self, target: Target, key: Array, start: Start) -> LibraryState:
-        """From given positions, or where the kernel's own ``init_strategy`` says."""
+        """Start from given positions, or by the kernel's own ``init_strategy``."""
         keys, args, params = chain_keys(key, self.num_chains), _arguments(target), None
         if not start.exact:
             assert target.program is not None
@@ -97,13 +98,13 @@ class NumPyroRecipe:
 
     library = "numpyro"
 
-    def __init__(self, make: Callable[[Callable], MCMCKernel]) -> None:
+    def __init__(self, make: Callable[[Callable[..., Any]], MCMCKernel]) -> None:
         self.make = make
         self.name = getattr(make, "func", make).__name__
         self._made: MCMCKernel | None = None
 
-    def for_model(self, model: Callable, args: tuple, kwargs: dict) -> Self:
-        jax.eval_shape(lambda: numpyro_target(model, args, kwargs).dim)  # what is wrong with the model is raised here
+    def for_model(self, model: Model, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Self:
+        jax.eval_shape(lambda: numpyro_target(model, args, kwargs).dim)  # raises the model's errors early
         recipe = type(self)(self.make)
         recipe._made = self.make(model)
         return recipe
@@ -117,22 +118,22 @@ class NumPyroRecipe:
     def own(self, num_warmup: int, ids: np.ndarray) -> Own:
         return Own()
 
-    def target(self, args: tuple, *, model: Callable, own: Own) -> Target:
-        """The model with its arguments: the density is the kernel's own, and its positions have their sites' names."""
+    def target(self, args: tuple[object, ...], *, model: Model, own: Own) -> Target:
+        """The model with its arguments; the kernel has its own density, and its positions are by site name."""
         return Target(0, _none, _none, dict, program=Program(model, args, {}))
 
 
 def _none(_: Array) -> Any:
-    raise NotImplementedError("a kernel of NumPyro takes the model itself")
+    raise NotImplementedError("a kernel of NumPyro uses the model itself")
 
 
-def _arguments(target: Target) -> tuple:
+def _arguments(target: Target) -> tuple[Any, ...]:
     assert target.program is not None
     return target.program.args
 
 
 def _found(state: Any, path: str) -> Array | None:
-    """A statistic of all chains, where the state has it."""
+    """A statistic of all chains, if the state has it."""
     for attribute in path.split("."):
         state = getattr(state, attribute, None)
     return state if state is not None and jnp.ndim(state) == 1 else None

@@ -1,14 +1,14 @@
 """Pyro's own kernels in a `Run`: one chain of one item at a time.
 
-Pyro's HMC and NUTS are scalar (a batched potential raises), so items and chains run one after another, and a run of many
-items takes long. How long is measured on a few gradients and said before it starts. `PyroAnnealedHMC` holds the chain and
-the item axis itself.
+Pyro's HMC and NUTS are scalar (a batched potential raises an error), so items and chains run one after another, and a run of
+many items takes long. The duration is estimated from a few gradients and announced before the start. `PyroAnnealedHMC` is
+batched over chains and items.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from cogen.inference.items import ItemModel, Items
 from cogen.inference.program import Started
 from cogen.inference.records import Records
+from cogen.inference.signatures import JSON, Model
 from cogen.inference.targets.model_checks import check_supports
 from cogen.inference.torch.guide_start import check_sites
 from cogen.inference.torch.model_checks import ProperUnobserved
@@ -28,7 +29,7 @@ from cogen.inference.torch.model_checks import ProperUnobserved
 
 @dataclass
 class _Chain:
-    """One chain, with the random numbers and the parameter store that it goes on with."""
+    """One chain with its parameters and random state."""
 
     kernel: Any
     parameters: dict[str, torch.Tensor]
@@ -36,12 +37,12 @@ class _Chain:
     gradients: list[int]
     """A counter of the evaluations since the setup began."""
     counted: int = 0
-    """Of them, those that have been reported."""
+    """The number of these already reported."""
     divergences: int = 0
 
 
 class PyroProgram:
-    """Transitions of the chains of one item, by a kernel class of Pyro or a ``functools.partial`` of one."""
+    """Runs the chains of one item with a kernel class of Pyro or a ``functools.partial`` of one."""
 
     library = "pyro"
     chunk_size = 10
@@ -55,8 +56,8 @@ class PyroProgram:
 
     def __init__(
         self,
-        make: Callable,
-        model: Callable,
+        make: Callable[..., Any],
+        model: Model,
         items: ItemModel | None,
         *,
         name: str,
@@ -65,15 +66,15 @@ class PyroProgram:
         seed: int,
     ) -> None:
         proper = ProperUnobserved()(model)
-        self._target: Callable = (lambda data: items(data)) if items is not None else (lambda data: proper())
+        self._target: Callable[..., Any] = (lambda data: items(data)) if items is not None else (lambda data: proper())
         self._make, self._items, self.name = make, items, name
         self._num_warmup, self._num_chains, self._seed = num_warmup, num_chains, seed
 
     def compile(self) -> None:
-        """Nothing is compiled."""
+        """Do nothing: nothing is compiled."""
 
     def announce(self, items: Items, num_items: int, num_samples: int) -> None:
-        """Say how long the run will take, by a few gradients."""
+        """Announce the duration of the run, estimated from a few gradients."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             seconds = _seconds_per_gradient(self._target, items.data)
@@ -82,7 +83,7 @@ class PyroProgram:
         length = options.get("trajectory_length", 10.0)
         steps = options.get("num_steps") or max(1, round(length / options.get("step_size", 1.0)))
         most = f"at {steps} gradients a transition" + (" (a NUTS tree may take up to 1,023)" if self.name == "NUTS" else "")
-        most += "; adaptation changes that number"
+        most += "; adaptation changes this number"
         tqdm.write(
             f"Pyro's {self.name} runs {num_items} x {self._num_chains} chains one after another: {total:,} transitions at"
             f" {1e3 * seconds:.1f} ms a gradient, about {total * steps * seconds / 60:.1f} minutes {most}"
@@ -122,15 +123,28 @@ class PyroProgram:
     def warmed_up(self, chains: list[_Chain]) -> bool:
         return False
 
-    def identity(self, items: Items) -> dict[str, Any]:
-        raise ValueError("checkpoint= needs PyroAnnealedHMC or a NumPyro kernel; this run could not be taken up again")
+    def end_warmup(self, chains: list[_Chain]) -> list[_Chain]:
+        """Do nothing: a warm-up of Pyro's kernels does not end before its limit."""
+        return chains
+
+    def to_arrays(self, chains: list[_Chain]) -> dict[str, np.ndarray]:
+        raise self._no_checkpoint()
+
+    def from_arrays(self, chains: list[_Chain], arrays: Mapping[str, np.ndarray]) -> list[_Chain]:
+        raise self._no_checkpoint()
+
+    def identity(self, items: Items) -> dict[str, JSON]:
+        raise self._no_checkpoint()
+
+    def _no_checkpoint(self) -> ValueError:
+        return ValueError("checkpoint= requires PyroAnnealedHMC or a NumPyro kernel: Pyro's own kernels cannot be resumed")
 
     def state(self, parts: list[tuple[list[_Chain], int]]) -> Any:
         """The parameters of every chain of every item."""
         return [[chain.parameters for chain in chains] for chains, _ in parts]
 
     def _coordinates(self, items: Items) -> list[dict[str, torch.Tensor]]:
-        """The item's starting values as Pyro's kernels hold them, chain by chain: unconstrained, in the plate of one item."""
+        """The item's starting values for Pyro's kernels, for every chain: unconstrained, in the plate of one item."""
         with torch.random.fork_rng(devices=[]):
             found, _, transforms, _ = initialize_model(self._target, model_args=(items.data,))
         shapes = {name: transforms[name].inv(value).shape for name, value in found.items()}
@@ -144,7 +158,7 @@ class PyroProgram:
             chains.append(unconstrained)
         return chains
 
-    def _counted(self, gradients: list[int]) -> Callable:
+    def _counted(self, gradients: list[int]) -> Callable[..., Any]:
         def counted(data: Any) -> Any:
             gradients[0] += 1
             return self._target(data)
@@ -152,7 +166,7 @@ class PyroProgram:
         return counted
 
     def _advance(self, chain: _Chain, items: Items, count: int) -> dict[str, Any]:
-        kept: dict[str, list] = {name: [] for name in ("acceptance_rate", "lp", "step_size", "diverging")}
+        kept: dict[str, list[Any]] = {name: [] for name in ("acceptance_rate", "lp", "step_size", "diverging")}
         draws = []
         with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
             torch.set_rng_state(chain.random)
@@ -163,9 +177,9 @@ class PyroProgram:
                 kept["acceptance_rate"].append(float(getattr(chain.kernel, "_mean_accept_prob", np.nan)))
                 kept["lp"].append(np.nan if potential is None else -float(potential))
                 kept["step_size"].append(float(getattr(chain.kernel, "step_size", np.nan)))
-                met = len(getattr(chain.kernel, "_divergences", ()))
-                kept["diverging"].append(met > chain.divergences)
-                chain.divergences = met
+                divergences = len(getattr(chain.kernel, "_divergences", ()))
+                kept["diverging"].append(divergences > chain.divergences)
+                chain.divergences = divergences
             chain.random = torch.get_rng_state()
         types, evaluations = {"diverging": bool}, chain.gradients[0] - chain.counted
         chain.counted = chain.gradients[0]
@@ -182,7 +196,7 @@ class PyroProgram:
         return {name: value.detach().cpu().numpy() for name, value in values.items()}
 
 
-def _seconds_per_gradient(target: Callable, data: Any, repeats: int = 5) -> float:
+def _seconds_per_gradient(target: Callable[..., Any], data: Any, repeats: int = 5) -> float:
     init, potential, _, _ = initialize_model(target, model_args=(data,))
     init = {name: value.detach().requires_grad_() for name, value in init.items()}
     times = []

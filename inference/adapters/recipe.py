@@ -1,28 +1,37 @@
-"""A recipe: a kernel of ours under the name that people use, its settings given, for `infer` to bind to a model and counts."""
+"""Recipes: the public kernel classes of cogen, with settings, which `infer` binds to a model and counts."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import inspect
-from typing import Any, ClassVar, Self
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
 from cogen.inference.kernels.kernel import Kernel, Own
+from cogen.inference.signatures import ArvizObject
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from cogen.inference.annealing.tuning import Tuning
 
 
 class Recipe:
-    """What the recipes for all libraries share. A subclass names its settings, a frozen dataclass, and its `Kernel`."""
+    """The base class of recipes for all libraries. A subclass names its settings, a frozen dataclass, and its `Kernel`."""
 
     library = "cogen"
-    settings_type: ClassVar[type]
-    kernel_type: ClassVar[type]
+    settings_type: ClassVar[Callable[..., DataclassInstance]]
+    kernel_type: ClassVar[Callable[..., Kernel]]
     parameters_doc: ClassVar[str]
-    """What the class takes beside its settings, for its documentation."""
-    settings: Any
+    """The documentation of the class's parameters other than its settings."""
+    settings: DataclassInstance
 
-    def __init_subclass__(cls, settings: type | None = None, kernel: type | None = None) -> None:
+    def __init_subclass__(
+        cls, settings: type[DataclassInstance] | None = None, kernel: Callable[..., Kernel] | None = None
+    ) -> None:
         super().__init_subclass__()
         if settings is None or kernel is None:  # a subclass of a kernel
             return
@@ -42,35 +51,44 @@ class Recipe:
 
     @property
     def tunable(self) -> bool:
-        """Whether a pilot finds something to freeze."""
+        """Whether a pilot can adapt the settings."""
         return getattr(self.settings, "tunable", False)
 
     @property
     def adapts(self) -> bool:
-        """Whether the warm-up looks at what it weighs, so that its evidence is not unbiased."""
+        """Whether the warm-up adapts to the particles that it weights, so that its evidence is not unbiased."""
         return getattr(self.settings, "adapts", False)
 
-    def replace(self, **settings: Any) -> Self:
+    def replace(self, **settings: object) -> Self:
         """This recipe with other settings."""
         copied = copy.copy(self)
         copied.settings = dataclasses.replace(self.settings, **settings)
         return copied
 
-    def frozen(self, pilot: Any) -> Self:
-        """A recipe that repeats what a pilot has adapted: a `Tuning`, or the results of a run."""
+    def frozen(self, pilot: Tuning | ArvizObject) -> Self:
+        """A recipe with the values adapted by a pilot.
+
+        :param pilot: a `Tuning`, or the results of a run.
+        :raises ValueError: for a kernel that records no adapted values.
+        """
         if not hasattr(self.settings, "frozen"):
-            raise ValueError(f"{self.name} records nothing that a second run could freeze: run it without a pilot")
+            raise ValueError(f"{self.name} records no adapted values to freeze: run it without a pilot")
         frozen = self.replace()
         frozen.settings = self.settings.frozen(pilot)
         return frozen
 
     def kernel(self, num_warmup: int, num_chains: int) -> Kernel:
-        """The pure functions of a run of so many warm-up transitions and chains. Raises ValueError for settings that cannot
-        run."""
-        return self.kernel_type(self.settings, num_warmup, num_chains)
+        """The pure functions for a run with these numbers of warm-up transitions and chains.
+
+        :raises ValueError: for settings that cannot run.
+        """
+        return type(self).kernel_type(self.settings, num_warmup, num_chains)
 
     def own(self, num_warmup: int, ids: np.ndarray) -> Own:
-        """What the settings hold of these items. Raises ValueError where it is of others."""
+        """The per-item values of the settings for these items.
+
+        :raises ValueError: if they are of other items.
+        """
         if not hasattr(self.settings, "own"):
             return Own()
         return self.settings.own(num_warmup).for_items(ids, getattr(self.settings, "recorded", None))

@@ -1,18 +1,18 @@
-"""Annealing that starts from a guide: q0 = (1 - eps) guide + eps prior.
+"""Annealing from a guide: q0 = (1 - eps) guide + eps prior.
 
-A guide is nearer to the posterior than the prior is, so the path from it is shorter; what the guide has missed, the share of
-the prior keeps within reach, so that no mode is lost for good. Both parts are exact draws with known densities, which is
-all that the weights of annealed importance sampling ask of a start (Neal 2001, section 2).
+A guide is closer to the posterior than the prior is, so the annealing path is shorter; the prior component covers modes that
+the guide misses. Both components have exact draws and known densities, the only requirements of annealed importance sampling on
+a start (Neal 2001, section 2).
 
-A guide also knows about how wide the posterior is in which directions. With ``affine`` coordinates the chains walk where the
-guide is about standard normal, in v of u = center + factor v, so that one step size fits all directions.
+A guide also approximates the scale of the posterior in every direction. With ``affine`` coordinates the chains move in v, where
+u = center + factor v and the guide is approximately standard normal, so that one step size fits all directions.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Protocol, Self, TypedDict, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,16 +22,40 @@ from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 from numpyro.infer.autoguide import AutoContinuous
 
+from cogen.inference.program import Program
+from cogen.inference.signatures import ArrayLike, Model
+from cogen.inference.targets.target import Target
+
 Array = jax.Array
 
 
 class Affine(NamedTuple):
-    """Coordinates v of u = center + factor v."""
+    """Coordinates v with u = center + factor v."""
 
-    center: Any
+    center: np.ndarray | Array
     """(dim,), or (item, dim)."""
-    factor: Any
-    """(dim, dim), or (item, dim, dim): lower triangular, its diagonal positive."""
+    factor: np.ndarray | Array
+    """(dim, dim), or (item, dim, dim): lower triangular with a positive diagonal."""
+
+
+State = TypeVar("State")
+Found = TypeVar("Found")
+
+
+class Site(TypedDict):
+    """The used entries of a latent site of the model."""
+
+    value: Array
+    unconstrained: Array
+
+
+class FittedRun(Protocol):
+    """A `Run` whose kernel has fitted a guide to every item."""
+
+    @property
+    def program(self) -> Program: ...
+
+    def over_items(self, function: Callable[[Target, State], Found]) -> Found: ...
 
 
 class GuideStart:
@@ -40,56 +64,58 @@ class GuideStart:
     :param guide: a fitted autoguide, any other guide function whose sample sites are the model's latent sites (it is
         called with the model's arguments), or a distribution over the flat unconstrained latents, sites in alphabetical
         order.
-    :param params: the guide's parameters (of a distribution: its own, by name), as arrays.
-    :param prior_share: eps, in [0, 1]; a guide without any of the prior may lose a mode for good.
-    :param per_item: the parameters, and ``affine``, have a leading item axis.
-    :param affine: the coordinates in which chains walk; default those of the model.
-
-    Raises ValueError for a share out of range.
+    :param params: the parameters of the guide or distribution by name, as arrays.
+    :param prior_share: eps, in [0, 1]; with eps = 0 a mode that the guide misses is lost.
+    :param per_item: whether the parameters, and ``affine``, have a leading item axis.
+    :param affine: the coordinates in which chains move; default those of the model.
+    :raises ValueError: for a share out of range.
     """
 
     def __init__(
         self,
-        guide: Any,
-        params: Mapping[str, Any] | None = None,
+        guide: Model | dist.Distribution,
+        params: Mapping[str, ArrayLike] | None = None,
         *,
         prior_share: float = 0.1,
         per_item: bool = False,
         affine: Affine | None = None,
     ) -> None:
         if not 0.0 <= prior_share <= 1.0:
-            raise ValueError(f"prior_share={prior_share}: the prior's share of the start lies in [0, 1]")
+            raise ValueError(f"prior_share={prior_share}: it must be in [0, 1]")
         self.guide = guide
-        self.params = dict(params or {})
+        self.params: Mapping[str, ArrayLike] = dict(params or {})
         self.prior_share = prior_share
         self.per_item = per_item
         self.affine = affine
 
     @classmethod
-    def of(cls, run: Any, *, prior_share: float = 0.1) -> GuideStart:
-        """The guide that a `Run` with the kernel `SVI` has fitted, item by item.
+    def of(cls, run: FittedRun, *, prior_share: float = 0.1) -> GuideStart:
+        """The guides fitted by a `Run` with the kernel `SVI`, one per item.
 
-        Raises ValueError for a run of another kernel, and for one that has not drawn yet.
+        :raises ValueError: for a run of another kernel, and before its first draw.
         """
-        kernel = run.program.kernel
-        if not hasattr(kernel, "parameters"):
-            raise ValueError(f"GuideStart.of: a run of {run.program.name} has fitted no guide; run SVI first")
+        kernel = getattr(run.program, "kernel", None)
+        if kernel is None or not hasattr(kernel, "parameters"):
+            raise ValueError(f"GuideStart.of requires a run of SVI; a run of {run.program.name} fits no guide")
         return cls(kernel.density, run.over_items(kernel.parameters), prior_share=prior_share, per_item=True)
 
     @property
-    def rows(self) -> Any:
-        """What is held item by item; None where nothing is."""
+    def rows(self) -> tuple[Mapping[str, ArrayLike], Affine | None] | None:
+        """The per-item values; None without any."""
         return (self.params, self.affine) if self.per_item else None
 
-    def with_row(self, row: Any) -> Self:
-        """A copy with what is held of one item."""
+    def with_row(self, row: tuple[Mapping[str, ArrayLike], Affine | None]) -> Self:
+        """A copy with the values of one item."""
         copied = copy.copy(self)
         copied.params, copied.affine = row
         copied.per_item = False
         return copied
 
-    def check(self, latent: Mapping[str, Any], args: tuple, kwargs: dict) -> None:
-        """Raises ValueError where the guide's sites are not the model's latent ``latent``."""
+    def check(self, latent: Mapping[str, Site], args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+        """Check the guide's sites against the model's latent sites ``latent``.
+
+        :raises ValueError: for other sites or shapes.
+        """
         if self.flat is None:
             trace = handlers.trace(self._seeded(jax.random.key(0))).get_trace(*args, **kwargs)
             sites = {name: site for name, site in trace.items() if site["type"] == "sample" and not site["is_observed"]}
@@ -106,23 +132,29 @@ class GuideStart:
 
     @property
     def flat(self) -> dist.Distribution | None:
-        """The guide as a distribution over flat unconstrained coordinates, where it is one."""
+        """The guide as a distribution over flat unconstrained coordinates; None if it is a guide function."""
         if isinstance(self.guide, AutoContinuous):
             posterior = self.guide.get_posterior(self.params)
-            return posterior.to_event(len(posterior.batch_shape))  # AutoDiagonalNormal's is a batch of numbers
+            return posterior.to_event(len(posterior.batch_shape))  # AutoDiagonalNormal's has a batch shape
         if isinstance(self.guide, type) and issubclass(self.guide, dist.Distribution):
             return self.guide(**self.params)
         return self.guide if isinstance(self.guide, dist.Distribution) else None
 
-    def draw(self, key: Array, args: tuple, kwargs: dict) -> Array | dict[str, Array]:
-        """A draw of the guide: flat unconstrained coordinates, or the constrained values of the sites it samples."""
+    def draw(self, key: Array, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Array | dict[str, Array]:
+        """A draw from the guide: flat unconstrained coordinates, or the constrained values of its sites."""
         if self.flat is not None:
             return self.flat.sample(key)[self._order]
         trace = handlers.trace(self._seeded(key)).get_trace(*args, **kwargs)
         return {name: site["value"] for name, site in trace.items() if site["type"] == "sample"}
 
-    def log_density(self, u: Array, values: Mapping[str, Array], jacobian: Array, args: tuple, kwargs: dict) -> Array:
-        """log guide at unconstrained u (constrained: ``values``; summed log Jacobian: ``jacobian``), in the coordinates u."""
+    def log_density(
+        self, u: Array, values: Mapping[str, Array], jacobian: Array, args: tuple[object, ...], kwargs: Mapping[str, object]
+    ) -> Array:
+        """The log density of the guide in unconstrained coordinates u.
+
+        :param values: the constrained values at u.
+        :param jacobian: the summed log Jacobian at u.
+        """
         if self.flat is not None:
             return self.flat.log_prob(jnp.zeros_like(u).at[self._order].set(u))
         guide = handlers.substitute(self._seeded(jax.random.key(0)), data=dict(values))
@@ -130,15 +162,15 @@ class GuideStart:
         return sum(trace[name]["fn"].log_prob(value).sum() for name, value in values.items()) + jacobian
 
     @property
-    def _order(self) -> Any:
+    def _order(self) -> np.ndarray | slice:
         return coordinate_order(self.guide) if isinstance(self.guide, AutoContinuous) else slice(None)
 
-    def _seeded(self, key: Array) -> Callable:
+    def _seeded(self, key: Array) -> Model:
         return handlers.seed(handlers.substitute(self.guide, data=self.params), key)
 
 
 def coordinate_order(guide: AutoContinuous) -> np.ndarray:
-    """Where the alphabetically ordered flat coordinates stand in an autoguide's own, which follow the model."""
+    """The indices of the alphabetically ordered flat coordinates in an autoguide's coordinates, which follow the model."""
     with jax.ensure_compile_time_eval():
-        places = guide._unpack_latent(jnp.arange(guide.latent_dim))
-        return np.asarray(ravel_pytree(dict(places))[0])
+        positions = guide._unpack_latent(jnp.arange(guide.latent_dim))
+        return np.asarray(ravel_pytree(dict(positions))[0])

@@ -1,16 +1,16 @@
-"""A metric that every population learns from the others.
+"""A metric for every population, learned from the other populations.
 
-At every new inverse temperature the inverse mass matrix of population p becomes the covariance of the particles of all other
-populations, by their weights w,
+At every new inverse temperature the inverse mass matrix of population p is set to the covariance of the particles of all other
+populations with weights w,
 
     C_p = (1 - a) S + a diag(S),    S = sum_i w_i (u_i - m)(u_i - m)',    a = d / (d + n),
 
-with d coordinates and n effective particles, so that a few particles give their variances alone and many their whole
-covariance. HMC then walks in coordinates that are nearly independent and of unit size, at that temperature.
+with d coordinates and n effective particles, so that few particles determine only the variances and many the full covariance.
+HMC then moves in coordinates that are nearly independent with unit variance at that temperature.
 
-Why the others: a covariance of the very particles that it is going to move makes the kernel depend on where they are, and 512
-particles in 64 dimensions lost half a nat of evidence to that. Of the others it is a constant of the move. What is left is that
-they have been moved with metrics that knew this population's past, so the evidence is labelled as adapted.
+The covariance of the particles to be moved would make the kernel depend on their positions; with 512 particles in 64 dimensions
+this biased the log evidence by half a nat. The covariance of the other populations is constant in the move. They were
+moved with metrics that depend on this population's past, however, so the evidence is labelled as adapted.
 
     Chopin, A sequential particle filter method for static models, Biometrika 2002 (moves scaled by the particles' covariance);
     Buchholz, Chopin and Jacob, Adaptive tuning of Hamiltonian Monte Carlo within sequential Monte Carlo, Bayesian Analysis 2021
@@ -32,9 +32,10 @@ SMALLEST_VARIANCE = 1e-8
 
 @dataclass(frozen=True)
 class ParticleCovariance:
-    """The inverse mass matrix of every population: the covariance of the other populations' particles at every new inverse
-    temperature, shrunk to its diagonal, in unconstrained coordinates. It takes two populations at least, and pays from a few
-    particles per latent on.
+    """An inverse mass matrix for every population: the covariance of the other populations' particles.
+
+    It is updated at every new inverse temperature and shrunk towards its diagonal, in unconstrained coordinates. It requires at
+    least two populations, and is useful from a few particles per latent on.
 
     >>> from cogen.inference import AnnealedHMC
     >>> AnnealedHMC(inverse_mass=ParticleCovariance()).adapts
@@ -42,17 +43,21 @@ class ParticleCovariance:
     """
 
     def of_the_others(self, u: Array, log_weight: Array, count: int) -> Array:
-        """(count, dim, dim) of positions (chain, dim) with log weights (chain,), in ``count`` populations of equal size."""
+        """The inverse mass matrices (count, dim, dim) of ``count`` populations of equal size.
+
+        :param u: positions, (chain, dim).
+        :param log_weight: log weights, (chain,).
+        """
         chains, dim = u.shape
         own = jnp.arange(chains) // (chains // count) == jnp.arange(count)[:, None]  # (population, chain)
 
         def covariance(own: Array) -> Array:
             others = jnp.where(own, -jnp.inf, log_weight)
             largest = jnp.max(others)
-            weight = jnp.where(jnp.isfinite(largest), jnp.exp(others - largest), ~own)  # all alike where all are dead
+            weight = jnp.where(jnp.isfinite(largest), jnp.exp(others - largest), ~own)  # equal if all are dead
             weight = weight / weight.sum()
-            apart = u - weight @ u
-            found = (weight[:, None] * apart).T @ apart
+            deviation = u - weight @ u
+            found = (weight[:, None] * deviation).T @ deviation
             share = dim / (dim + 1.0 / (weight**2).sum())
             variance = jnp.maximum(jnp.diag(found), SMALLEST_VARIANCE)
             return (1.0 - share) * found + jnp.diag(variance - (1.0 - share) * jnp.diag(found))

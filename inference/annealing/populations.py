@@ -1,8 +1,8 @@
-"""Weighted particles in populations that never exchange them.
+"""Weighted particles in populations that do not exchange particles.
 
-The chains of an item form P populations of equal size. Each carries its own evidence estimate logmeanexp(log w); their
-spread is the standard error, which stays right after resampling, where the spread of single weights does not. The number
-of distinct initial chains that still have descendants says how much of the posterior the run has really seen.
+The chains of an item form P populations of equal size, each with its own evidence estimate logmeanexp(log w). Their spread
+gives the standard error, which is valid after resampling, unlike that from the spread of single weights. The number of distinct
+initial chains that still have descendants shows how much of the posterior the run has explored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DEFAULT_POPULATIONS = 4
 
 
 class Weighted(Protocol):
-    """A NamedTuple of arrays with a leading chain axis, one of which is the particles' log weight."""
+    """A NamedTuple of arrays with a leading chain axis, including the particles' log weight."""
 
     @property
     def log_weight(self) -> Sum: ...
@@ -35,9 +35,12 @@ W = TypeVar("W", bound=Weighted)
 
 
 def population_count(num_chains: int, wanted: int | None, resampling: bool) -> int:
-    """How many populations the chains form: ``wanted``, or four, or one per chain where there are fewer than four."""
+    """The number of populations: ``wanted``, by default four, or one per chain if there are fewer than four chains.
+
+    :raises ValueError: if the chains do not divide into populations of equal size, or into ones too small for resampling.
+    """
     if wanted is not None and wanted < 1:
-        raise ValueError(f"num_populations={wanted}: there is at least one population")
+        raise ValueError(f"num_populations={wanted}: it must be at least 1")
     count = min(DEFAULT_POPULATIONS, num_chains) if wanted is None else wanted
     if num_chains % count:
         raise ValueError(
@@ -46,10 +49,10 @@ def population_count(num_chains: int, wanted: int | None, resampling: bool) -> i
         )
     if resampling and num_chains // count < 2:
         raise ValueError(
-            f"num_chains={num_chains} in {count} populations: one chain alone cannot be resampled. Use more chains"
+            f"num_chains={num_chains} in {count} populations: a population of one chain cannot be resampled. Use more chains"
             " (--chains), or resample_threshold=0 (plain annealed importance sampling). NumPyro's chain_method='parallel' and"
-            " 'sequential' hand a kernel single chains: use chain_method='vectorized', and to run on several devices shard the"
-            " keys' chain axis (see cogen.inference.adapters.ensemble_kernel)"
+            " 'sequential' run single chains: use chain_method='vectorized', and to run on several devices shard the keys'"
+            " chain axis (see cogen.inference.adapters.ensemble_kernel)"
         )
     return count
 
@@ -65,13 +68,15 @@ def effective_fraction(log_weight: Array) -> Array:
 
 
 def systematic(uniform: Array, log_weight: Array, survivors: int | None = None) -> Array:
-    """Systematic resampling: the indices of the survivors, in order (Carpenter, Clifford and Fearnhead 1999); as many as there
-    are weights, or as told."""
+    """Systematic resampling: the indices of the survivors, in order (Carpenter, Clifford and Fearnhead 1999).
+
+    :param survivors: the number of survivors; default the number of weights.
+    """
     last = log_weight.shape[-1] - 1
     n = last + 1 if survivors is None else survivors
     cumulative = jnp.cumsum(jnp.exp(log_weight - jnp.max(log_weight)))
     points = (jnp.arange(n) + uniform) / n * cumulative[-1]
-    method = "compare_all" if last < 256 else "scan"  # all pairs at once are faster to compile and to run while they are few
+    method = "compare_all" if last < 256 else "scan"  # comparing all pairs is faster to compile and run for few weights
     return jnp.clip(jnp.searchsorted(cumulative, points, method=method), 0, last)
 
 
@@ -81,18 +86,18 @@ def distinct(labels: Array) -> Array:
 
 
 def add_log_weight(particles: W, gain: Sum) -> W:
-    """Add to the log weights; a particle whose weight is no longer finite is dead (-inf)."""
+    """Add to the log weights; particles with a non-finite weight become dead (-inf)."""
     return particles._replace(log_weight=cleaned(particles.log_weight + gain))
 
 
 def cleaned(log_weight: Sum) -> Sum:
-    """Log weights in which what is not finite is dead (-inf)."""
+    """Log weights with non-finite values replaced by -inf (dead particles)."""
     dead = ~jnp.isfinite(log_weight.value)
     return Sum(jnp.where(dead, -jnp.inf, log_weight.high), jnp.where(dead, 0.0, log_weight.low))
 
 
 def _groups(log_weight: Sum, count: int) -> tuple[Sum, Array]:
-    """Log weights (count, n) as an anchor per group (its largest, exact) and what is relative to it."""
+    """Group log weights: an anchor per group (its largest, exact), (count, 1), and the values relative to it, (count, n)."""
     grouped = Sum(*(part.reshape(count, -1) for part in log_weight))
     best = jnp.argmax(grouped.high, axis=1, keepdims=True)
     anchor = Sum(*(jnp.take_along_axis(part, best, axis=1) for part in grouped))
@@ -101,11 +106,13 @@ def _groups(log_weight: Sum, count: int) -> tuple[Sum, Array]:
 
 
 def resample(uniform: Array, particles: W, count: int, threshold: Array, everyone: Array) -> W:
-    """Resample, within each of ``count`` populations, where the effective fraction is below the threshold; or over all
-    chains where ``everyone`` is true. The survivors' log weights become the log-mean-exp of what they were drawn from,
-    so that the evidence estimate is unchanged.
+    """Resample within those of ``count`` populations whose effective fraction is below the threshold, or over all chains.
 
-    ``uniform`` (chain,) are independent numbers in (0, 1), of which the first of each population is used.
+    The survivors' log weights become the log-mean-exp of the weights that they were drawn from, so that the evidence estimate
+    is unchanged.
+
+    :param uniform: independent numbers in (0, 1), (chain,), the first of which is used in each population.
+    :param everyone: whether to resample over all chains instead.
     """
     anchor, relative = _groups(particles.log_weight, count)
     size = relative.shape[1]
@@ -127,10 +134,11 @@ def resample(uniform: Array, particles: W, count: int, threshold: Array, everyon
 
 
 def select(uniform: Array, log_weight: Sum, count: int, survivors: int) -> tuple[Array, Sum, Array]:
-    """Draw ``survivors`` particles of each of ``count`` populations from more of them: their indices, their log weights (the
-    log-mean-exp of what they were drawn from) and the first slot that holds the same particle; all (count * survivors,).
+    """Resample ``survivors`` particles of each of ``count`` populations from a larger number of particles.
 
-    ``uniform`` (count,) are independent numbers in (0, 1).
+    :param uniform: independent numbers in (0, 1), (count,).
+    :returns: the indices of the survivors, their log weights (the log-mean-exp of the weights that they were drawn from) and
+        the first slot with the same particle; all (count * survivors,).
     """
     anchor, relative = _groups(log_weight, count)
     index = jax.vmap(lambda u, weight: systematic(u, weight, survivors))(uniform, relative)
@@ -140,8 +148,10 @@ def select(uniform: Array, log_weight: Sum, count: int, survivors: int) -> tuple
 
 
 def resample_conditionally(uniform: Array, particles: W, count: int, threshold: Array) -> W:
-    """Resample within populations below the threshold, but for the first particle of each, which stays where it is: every
-    other is drawn from all by weight, one independent number of ``uniform`` (chain,) each."""
+    """Resample within populations below the threshold, conditionally on the first particle of each, which is kept.
+
+    Every other particle is drawn from all by weight, with one independent number of ``uniform`` (chain,) each.
+    """
     anchor, relative = _groups(particles.log_weight, count)
     size = relative.shape[1]
     cumulative = jnp.cumsum(jnp.exp(relative), axis=1)
@@ -162,7 +172,7 @@ def _level(anchor: Sum, relative: Array) -> Sum:
 
 
 def population_evidence(particles: Weighted, count: int) -> Array:
-    """The evidence estimate of every slot's population: (chain,)."""
+    """The evidence estimate of every slot's population, (chain,)."""
     anchor, relative = _groups(particles.log_weight, count)
     estimate = anchor.value[:, 0] + log_mean_exp(relative)
     return jnp.repeat(estimate, relative.shape[1], total_repeat_length=relative.size)

@@ -1,30 +1,36 @@
 """Annealing schedules: 0 = beta_0 < beta_1 < ... < beta_T = 1.
 
 A schedule is called with the number of temperatures T and returns the T + 1 inverse temperatures. The published code of
-Fang and Schwing uses ``sigmoid(linspace(low, high, T))`` as it stands, (-10, 2) for the toy, (-5, 5) for images, which
-neither starts at 0 nor ends at 1; here the ends are moved there, since the weights of annealed importance sampling need
-them (Neal 2001, Eq. 3). The low end decides success: a first beta that is too large freezes the chains where they were.
+Fang and Schwing uses ``sigmoid(linspace(low, high, T))`` unchanged, (-10, 2) for the toy, (-5, 5) for images, which neither
+starts at 0 nor ends at 1; here the values are rescaled to these ends, which the weights of annealed importance sampling require
+(Neal 2001, Eq. 3). The low end is critical: if the first beta is too large, the chains stay near their starts.
 
-`Adaptive` chooses as it runs, per item: the next beta is where the conditional effective sample size of the step,
+`Adaptive` chooses beta during the run, per item: the next beta is where the conditional effective sample size of the step,
 
     CESS = (sum_i W_i v_i)^2 / sum_i W_i v_i^2,     v_i = exp((beta' - beta) increment_i),
 
 with the current normalised weights W, falls to a given fraction (Zhou, Johansen and Aston 2016, Toward automatic model
-comparison, Eq. 3.16). The choice looks at the particles it weighs, so such an evidence is not unbiased; `Ladder.of(pilot)`
-freezes what a pilot chose.
+comparison, Eq. 3.16). The choice depends on the weighted particles, so the evidence is not unbiased; `Ladder.of(pilot)` freezes
+the choice of a pilot.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
+from cogen.inference.results import dataset
+from cogen.inference.signatures import ArvizObject
 from cogen.inference.targets.sums import Sum, real
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 Array = jax.Array
 
@@ -38,7 +44,7 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True)
 class Sigmoid:
-    """beta_t = (s(x_t) - s(low)) / (s(high) - s(low)), with x evenly spaced from ``low`` to ``high`` and s the logistic.
+    """beta_t = (s(x_t) - s(low)) / (s(high) - s(low)), with x evenly spaced from ``low`` to ``high``, s the sigmoid function.
 
     >>> Sigmoid(-4, 4)(4).round(3).tolist()
     [0.0, 0.105, 0.5, 0.895, 1.0]
@@ -49,7 +55,7 @@ class Sigmoid:
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
-            raise ValueError(f"Sigmoid(low={self.low}, high={self.high}): low must be below high, or the schedule falls")
+            raise ValueError(f"Sigmoid(low={self.low}, high={self.high}): low must be below high")
 
     def __call__(self, num_temperatures: int) -> np.ndarray:
         level = 1.0 / (1.0 + np.exp(-np.linspace(self.low, self.high, num_temperatures + 1)))
@@ -80,7 +86,7 @@ class Geometric:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.first < 1.0:
-            raise ValueError(f"Geometric(first={self.first}): the first inverse temperature lies between 0 and 1")
+            raise ValueError(f"Geometric(first={self.first}): the first inverse temperature must be between 0 and 1")
 
     def __call__(self, num_temperatures: int) -> np.ndarray:
         if num_temperatures == 1:
@@ -90,10 +96,11 @@ class Geometric:
 
 @dataclass(frozen=True)
 class Through:
-    """The inverse temperatures of another run, as `cogen tune` stores them, for as many or for another number of them.
+    """The inverse temperatures of another run, as stored by `cogen tune`, interpolated to any number of temperatures.
 
-    :param beta: from 0 to 1, rising, at least three. Between them the logit of beta rises linearly, and at both ends from half
-        of the first rise and to half of the last.
+    :param beta: at least three rising values from 0 to 1. The logit of beta is interpolated linearly between them; the logits
+        at the ends are those of half the first rise, and of 1 minus half the last.
+    :raises ValueError: for other values.
 
     >>> Through((0.0, 0.1, 0.9, 1.0))(2).round(3).tolist()
     [0.0, 0.5, 1.0]
@@ -103,7 +110,7 @@ class Through:
 
     def __post_init__(self) -> None:
         if len(self.beta) < 3:
-            raise ValueError(f"Through: {len(self.beta)} inverse temperatures; give at least three, from 0 to 1")
+            raise ValueError(f"Through: {len(self.beta)} inverse temperatures, give at least three, from 0 to 1")
         _check_rise("Through", np.asarray(self.beta, dtype=np.float64), arrives_last=True)
 
     def __call__(self, num_temperatures: int) -> np.ndarray:
@@ -113,35 +120,35 @@ class Through:
 
 
 def spread_logits(beta: np.ndarray, count: int) -> np.ndarray:
-    """The logits of ``count`` inverse temperatures along rising ones from 0 to 1, as in `Through`; finite at the ends."""
+    """The logits of ``count`` inverse temperatures interpolated from ``beta``, as in `Through`; finite at the ends."""
     inner = np.clip(beta, beta[1] / 2, 1.0 - (1.0 - beta[-2]) / 2)
-    place = np.linspace(0.0, len(beta) - 1.0, count)
-    return np.interp(place, np.arange(len(beta)), np.log(inner) - np.log1p(-inner))
+    positions = np.linspace(0.0, len(beta) - 1.0, count)
+    return np.interp(positions, np.arange(len(beta)), np.log(inner) - np.log1p(-inner))
 
 
 @dataclass(frozen=True)
 class Adaptive:
-    """Each item's next beta by the conditional effective sample size of the step, a fraction in (0, 1).
+    """Choose each item's next beta by the conditional effective sample size of the step, a fraction in (0, 1).
 
-    ``num_warmup`` then is a limit: an item that has arrived at beta = 1 waits for the draws, and one that has not arrived
-    when the limit comes takes all that is left in its last step (its ``conditional_ess`` in the path shows it).
+    ``num_warmup`` is then a limit: an item that has reached beta = 1 waits for the draws; an item below beta = 1 at the limit
+    rises to 1 in its last step (visible in the path of ``conditional_ess``).
     """
 
     conditional_ess: float = 0.9
 
     def __post_init__(self) -> None:
         if not 0.0 < self.conditional_ess < 1.0:
-            raise ValueError(f"Adaptive(conditional_ess={self.conditional_ess}): a fraction between 0 and 1")
+            raise ValueError(f"Adaptive(conditional_ess={self.conditional_ess}): it must be between 0 and 1")
 
     def next(self, beta: Array, increment: Sum, log_weight: Array, surplus: int = 1) -> Array:
         """The next inverse temperature of particles with these increments and log weights, both (chain,).
 
-        It leaves the fraction effective or, with ``surplus`` times as many particles as will be kept, as many as will be kept.
+        :param surplus: the number of particles per particle to be kept; the target fraction is divided by it.
         """
         fraction = self.conditional_ess / surplus
         room = jnp.log(1.0 - beta)
 
-        def halve(_: Any, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
             low, high = bounds
             middle = 0.5 * (low + high)
             good = conditional_ess(jnp.exp(middle), increment, log_weight) >= fraction
@@ -155,38 +162,41 @@ class Adaptive:
 
 @dataclass(frozen=True, eq=False)
 class Ladder:
-    """Inverse temperatures item by item, as a pilot chose them: ``beta`` (item, points) from 0 to 1, ones at the end where
-    an item needed fewer than others. An item that has arrived at beta = 1 waits for the draws."""
+    """The inverse temperatures of each item, as chosen by a pilot.
+
+    ``beta`` (item, points) rises from 0 to 1, padded with ones for items that needed fewer points. An item that has reached
+    beta = 1 waits for the draws.
+    """
 
     beta: np.ndarray
     ids: np.ndarray | None = None
-    """(item,): of which items; None for those of the run, in their order."""
+    """The ids of the items, (item,); None for those of the run, in their order."""
 
     def __post_init__(self) -> None:
         rows = np.asarray(self.beta)
         if rows.ndim != 2:
-            raise ValueError(f"Ladder: the inverse temperatures have shape {rows.shape}, (item, points) is needed")
+            raise ValueError(f"Ladder: the inverse temperatures have shape {rows.shape}, expected (item, points)")
         for row in rows:
             _check_rise(f"Ladder of {len(rows)} items", row)
 
     @classmethod
-    def of(cls, pilot: Any) -> Ladder:
-        """The ladder that `infer` left in a run of `AnnealedHMC` (its ``warmup_sample_stats``), whole.
+    def of(cls, pilot: ArvizObject) -> Ladder:
+        """The complete ladder recorded by `infer` in a run of `AnnealedHMC` (its ``warmup_sample_stats``).
 
-        Raises ValueError for a run of a fixed schedule with more temperatures than its path has points.
+        :raises ValueError: for a run of a fixed schedule with more temperatures than its path has points.
         """
         beta = annealing_path(pilot, "beta")
-        path = pilot["warmup_sample_stats"]
+        path = dataset(pilot, "warmup_sample_stats")
         if "ladder_beta" in path:
             beta = annealing_path(pilot, "ladder_beta")
         elif (np.diff(path["transition"].values, prepend=-1) != 1).any():
-            raise ValueError("the schedule of this run was fixed, and its path is kept in part: repeat the schedule itself")
-        moves = int(pilot["posterior"].attrs.get("moves_per_temperature", 1))
+            raise ValueError("the schedule of this run was fixed, and its recorded path is thinned: use the same schedule")
+        moves = int(dataset(pilot, "posterior").attrs.get("moves_per_temperature", 1))
         return cls.through(beta[:, moves - 1 :: moves])
 
     @classmethod
     def through(cls, beta: np.ndarray, ids: np.ndarray | None = None) -> Ladder:
-        """The ladder of items that walked through ``beta`` (item, temperature), up to where each arrives at one."""
+        """The ladder of items with inverse temperatures ``beta`` (item, temperature), up to the first one equal to 1."""
         rows = [np.concatenate([[0.0], row[: np.argmax(row >= 1.0) + 1]]) for row in beta]
         longest = max(map(len, rows))
         return cls(np.stack([np.pad(row, (0, longest - len(row)), constant_values=1.0) for row in rows]), ids)
@@ -194,28 +204,29 @@ class Ladder:
     def __call__(self, num_temperatures: int) -> np.ndarray:
         needed = self.beta.shape[1] - 1
         if num_temperatures < needed:
-            raise ValueError(f"the recorded ladder has {needed} temperatures, num_warmup leaves time for {num_temperatures}")
+            raise ValueError(
+                f"the recorded ladder has {needed} temperatures, num_warmup allows {num_temperatures}: increase it"
+            )
         return np.pad(self.beta, ((0, 0), (0, num_temperatures - needed)), constant_values=1.0)
 
 
-def annealing_path(run: Any, statistic: str) -> np.ndarray:
-    """A statistic of the warm-up, (item, points), that `infer` recorded of an annealed run.
+def annealing_path(run: ArvizObject, statistic: str) -> np.ndarray:
+    """A warm-up statistic of an annealed run recorded by `infer`, (item, points).
 
-    Raises ValueError for a run that has recorded no such thing.
+    :raises ValueError: for a run that did not record it.
     """
-    try:
-        path = run["warmup_sample_stats"]
-    except KeyError:
-        path = {}
+    path: Mapping[Hashable, xr.DataArray] = {}
+    if "warmup_sample_stats" in run:
+        path = dataset(run, "warmup_sample_stats")
     if "beta" not in path:
-        raise ValueError("this run was not annealed, so there is no path of inverse temperatures in it")
+        raise ValueError("this run was not annealed and has no recorded inverse temperatures")
     if statistic not in path:
-        raise ValueError(f"the warm-up of this run has recorded no {statistic}; it has {sorted(map(str, path))}")
+        raise ValueError(f"the warm-up of this run did not record {statistic}; it has {sorted(map(str, path))}")
     return np.atleast_2d(np.asarray(path[statistic].values).T)
 
 
 def conditional_ess(rise: Array, increment: Sum, log_weight: Array) -> Array:
-    """The conditional effective sample size of a rise of beta, a fraction in (0, 1]; dead particles do not count."""
+    """The conditional effective sample size of a rise of beta, a fraction in (0, 1]; dead particles are ignored."""
     best = jnp.argmax(jnp.where(jnp.isfinite(increment.high), increment.high, -jnp.inf))
     relative = (increment - Sum(increment.high[best], increment.low[best])).value
     alive = jnp.isfinite(relative) & (log_weight > -jnp.inf)
@@ -226,10 +237,16 @@ def conditional_ess(rise: Array, increment: Sum, log_weight: Array) -> Array:
 
 
 def inverse_temperatures(schedule: Schedule, num_temperatures: int) -> np.ndarray:
-    """The schedule's (T + 1,) or (item, T + 1) values, checked: finite, from 0 to 1, rising."""
+    """The values of the schedule, (T + 1,) or (item, T + 1).
+
+    :raises ValueError: unless they are finite and rise from 0 to 1.
+    """
     beta = np.array(schedule(num_temperatures), dtype=np.float64)
     if beta.ndim not in (1, 2) or beta.shape[-1] != num_temperatures + 1:
-        raise ValueError(f"{schedule} gave {beta.shape} values for {num_temperatures} temperatures, not {num_temperatures + 1}")
+        raise ValueError(
+            f"{schedule} returned values of shape {beta.shape} for {num_temperatures} temperatures, expected"
+            f" {num_temperatures + 1} values"
+        )
     for row in np.atleast_2d(beta):
         _check_rise(str(schedule), row, arrives_last=beta.ndim == 1)
     beta[..., -1] = 1.0
@@ -237,7 +254,7 @@ def inverse_temperatures(schedule: Schedule, num_temperatures: int) -> np.ndarra
 
 
 def _check_rise(name: str, beta: np.ndarray, arrives_last: bool = False) -> None:
-    """From 0 to 1, rising at every step until it arrives."""
+    """Check that ``beta`` rises from 0 to 1 at every step until it reaches 1."""
     rises = np.diff(beta)
     climbing = rises > 0 if arrives_last else (rises > 0) | (beta[1:] == 1.0)
     if not (np.isfinite(beta).all() and beta[0] == 0.0 and np.isclose(beta[-1], 1.0) and climbing.all() and (rises >= 0).all()):

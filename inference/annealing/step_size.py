@@ -1,10 +1,10 @@
 """Step-size rules for the annealed kernel: one step size per item, shared by its chains.
 
-A rule is told the mean acceptance probability of the item's chains after every transition of the annealing. A rule that
-listens (`MovingAverage`, `ConstantGain`) makes the transitions depend on the past, which biases the weights of annealed
-importance sampling: an evidence from such a run is labelled. A rule that does not (`Fixed`, `RecordedSteps`) leaves them exact.
-The honest recipe is a pilot run with `ConstantGain`, then the run itself with ``RecordedSteps.of(pilot)``. After the
-annealing every rule stands still.
+A rule receives the mean acceptance probability of the item's chains after every annealing transition. Adaptive rules
+(`MovingAverage`, `ConstantGain`) make the transitions depend on the past, which biases the weights of annealed importance
+sampling; the evidence of such a run is labelled as adapted. With the other rules (`Fixed`, `RecordedSteps`) the weights are
+exact. For an unbiased evidence, make a pilot run with `ConstantGain`, then the run itself with ``RecordedSteps.of(pilot)``. No
+rule adapts after the annealing.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from cogen.inference.annealing.schedules import annealing_path
+from cogen.inference.results import dataset
+from cogen.inference.signatures import ArvizObject
 from cogen.inference.targets.sums import real
 
 Array = jax.Array
@@ -27,11 +29,11 @@ class StepSizeRule(Protocol):
 
     @property
     def rows(self) -> Any:
-        """What the rule holds item by item, with a leading item axis; None for most."""
+        """The rule's per-item values, with a leading item axis; None for most rules."""
         ...
 
     def init(self, row: Any) -> Any:
-        """The state of one item, from its row."""
+        """The state of one item from its row."""
         ...
 
     def step_size(self, state: Any, beta: Array) -> Array: ...
@@ -43,13 +45,16 @@ def _check(name: str, initial: float, target: float, bounds: tuple[float, float]
     if not 0.0 < bounds[0] <= initial <= bounds[1]:
         raise ValueError(f"{name}: the initial step size {initial} must lie within its positive bounds {bounds}")
     if not 0.0 < target < 1.0:
-        raise ValueError(f"{name}: the target acceptance {target} must lie between 0 and 1")
+        raise ValueError(f"{name}: the target acceptance {target} must be between 0 and 1")
 
 
 @dataclass(frozen=True)
 class MovingAverage:
-    """The rule of Fang and Schwing's published code: times 1.02 while the moving average (0.9 old, 0.1 new) of the
-    acceptance is above 0.65, times 0.98 below, within [1e-4, 0.5], from 0.01."""
+    """The rule of Fang and Schwing's published code.
+
+    The step size starts at 0.01 and is multiplied by 1.02 if the moving average (0.9 old, 0.1 new) of the acceptance is above
+    0.65, otherwise by 0.98, within [1e-4, 0.5].
+    """
 
     initial: float = 0.01
     target: float = 0.65
@@ -62,7 +67,7 @@ class MovingAverage:
     def __post_init__(self) -> None:
         _check("MovingAverage", self.initial, self.target, self.bounds)
 
-    def init(self, row: Any) -> tuple[Array, Array]:
+    def init(self, row: object) -> tuple[Array, Array]:
         return real(self.initial), real(self.target)
 
     def step_size(self, state: tuple[Array, Array], beta: Array) -> Array:
@@ -76,8 +81,8 @@ class MovingAverage:
 
 @dataclass(frozen=True)
 class ConstantGain:
-    """log step += gain (acceptance - target): follows a target that changes, and never stops listening (Robbins and
-    Monro's recursion with a gain that does not fall)."""
+    """log step += gain (acceptance - target): Robbins and Monro's recursion with a constant gain, which tracks a changing
+    density."""
 
     initial: float = 0.1
     target: float = 0.8
@@ -89,7 +94,7 @@ class ConstantGain:
     def __post_init__(self) -> None:
         _check("ConstantGain", self.initial, self.target, self.bounds)
 
-    def init(self, row: Any) -> Array:
+    def init(self, row: object) -> Array:
         return real(self.initial)
 
     def step_size(self, state: Array, beta: Array) -> Array:
@@ -109,43 +114,46 @@ class Fixed:
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.value) and self.value > 0):
-            raise ValueError(f"step_size={self.value}: a step size is a positive number")
+            raise ValueError(f"step_size={self.value}: it must be a positive number")
 
-    def init(self, row: Any) -> tuple:
+    def init(self, row: object) -> tuple[()]:
         return ()
 
-    def step_size(self, state: tuple, beta: Array) -> Array:
+    def step_size(self, state: tuple[()], beta: Array) -> Array:
         return real(self.value)
 
-    def update(self, state: tuple, acceptance: Array) -> tuple:
+    def update(self, state: tuple[()], acceptance: Array) -> tuple[()]:
         return state
 
 
 @dataclass(frozen=True, eq=False)
 class RecordedSteps:
-    """The step sizes that a pilot used, per item, as a function of beta (interpolated in log step).
+    """The step sizes of a pilot, per item, as a function of beta (interpolated in log step).
 
-    ``beta`` (points,), or (item, points) where items walked their own ladders, rises from above 0 to 1; ``steps`` (item,
-    points), positive.
+    :param beta: rising from above 0 to 1, (points,), or (item, points) if items had their own ladders.
+    :param steps: positive, (item, points).
+    :raises ValueError: for other shapes or values.
     """
 
     beta: np.ndarray
     steps: np.ndarray
     ids: np.ndarray | None = None
-    """(item,): of which items; None for those of the run, in their order."""
+    """The ids of the items, (item,); None for those of the run, in their order."""
     adapts: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.steps.ndim != 2 or self.beta.shape not in (self.steps.shape, self.steps.shape[1:]):
-            raise ValueError(f"RecordedSteps: steps {self.steps.shape} must be (item, points) for beta {self.beta.shape}")
+            raise ValueError(
+                f"RecordedSteps: steps of shape {self.steps.shape} must be (item, points) for beta of shape {self.beta.shape}"
+            )
         if not (np.isfinite(self.steps).all() and (self.steps > 0).all() and (np.diff(self.beta, axis=-1) >= 0).all()):
-            raise ValueError("RecordedSteps: step sizes must be positive and their inverse temperatures must not fall")
+            raise ValueError("RecordedSteps: step sizes must be positive and inverse temperatures must not decrease")
 
     @classmethod
-    def of(cls, pilot: Any) -> RecordedSteps:
-        """The record that `infer` left in a run of `AnnealedHMC` (its ``warmup_sample_stats``)."""
+    def of(cls, pilot: ArvizObject) -> RecordedSteps:
+        """The step sizes recorded by `infer` in a run of `AnnealedHMC` (its ``warmup_sample_stats``)."""
         beta = annealing_path(pilot, "beta")
-        if "ladder_beta" in pilot["warmup_sample_stats"]:  # whole
+        if "ladder_beta" in dataset(pilot, "warmup_sample_stats"):  # every transition
             return cls(annealing_path(pilot, "ladder_beta"), annealing_path(pilot, "ladder_step_size"))
         return cls(beta, annealing_path(pilot, "step_size"))
 
@@ -167,10 +175,11 @@ class RecordedSteps:
 
 @dataclass(frozen=True)
 class SharedSteps:
-    """One step size for all items as a function of beta (interpolated in log step), as `cogen tune` stores it.
+    """One step size for all items as a function of beta (interpolated in log step), as stored by `cogen tune`.
 
-    :param beta: rising, from above 0 to 1.
-    :param steps: as many, positive.
+    :param beta: rising from above 0 to 1.
+    :param steps: positive, one per value of ``beta``.
+    :raises ValueError: for other values.
     """
 
     beta: tuple[float, ...]
@@ -180,23 +189,26 @@ class SharedSteps:
 
     def __post_init__(self) -> None:
         if len(self.beta) != len(self.steps) or not (np.asarray(self.steps) > 0).all() or (np.diff(self.beta) < 0).any():
-            raise ValueError("SharedSteps: as many positive step sizes as inverse temperatures, which must not fall")
+            raise ValueError("SharedSteps: give one positive step size per inverse temperature; these must not decrease")
 
-    def init(self, row: Any) -> tuple:
+    def init(self, row: object) -> tuple[()]:
         return ()
 
-    def step_size(self, state: tuple, beta: Array) -> Array:
+    def step_size(self, state: tuple[()], beta: Array) -> Array:
         return jnp.exp(jnp.interp(beta, real(np.asarray(self.beta)), real(np.log(self.steps))))
 
-    def update(self, state: tuple, acceptance: Array) -> tuple:
+    def update(self, state: tuple[()], acceptance: Array) -> tuple[()]:
         return state
 
 
 def step_size_rule(step_size: StepSizeRule | float) -> StepSizeRule:
-    """The rule itself, or a `Fixed` one for a number. Raises TypeError for anything else."""
+    """The rule itself, or `Fixed` for a number.
+
+    :raises TypeError: for anything else.
+    """
     if hasattr(step_size, "update"):
         return step_size  # type: ignore[return-value]
     try:
-        return Fixed(float(step_size))  # type: ignore[arg-type]
+        return Fixed(float(step_size))
     except TypeError:
         raise TypeError(f"step_size={step_size!r}: give a positive number or a rule, such as ConstantGain()") from None

@@ -1,40 +1,45 @@
-"""Tempering as a handler: any Pyro or NumPyro model at an inverse temperature.
+"""Tempering as an effect handler: any Pyro or NumPyro model at an inverse temperature.
 
     log pi_beta(z) = log p(z) + beta log p(y | z)
 
-`temper` scales the log densities of the observed sites of a model by beta, or of those that are named. It works on
-models of either library, as their own effect handlers do, so a tempered model goes into any of their kernels.
+`temper` scales the log densities of the observed sites of a model, or of named observed sites, by beta. It works on models of
+both libraries, like their own effect handlers, so a tempered model can be used with any of their kernels.
 
-The scale is set on a message's way in. On its way out the handlers speak from the outermost to the innermost, so a trace
-outside has copied the message before a handler within can change it. A condition outside of the handler, though, makes a
-site an observed one only later on the way in; so the conditions outside are asked what they are going to do.
+The scale is set while a message is processed, since in postprocessing an outer trace copies the message before an inner handler
+can change it. A condition outside of the handler marks a site as observed only later in the processing; the handler therefore
+checks the outer conditions in advance.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpyro
 from numpyro import handlers
 from numpyro.primitives import Messenger
 
+from cogen.inference.signatures import Model
 
-def temper(model: Callable, beta: Any, *, sites: Sequence[str] | None = None) -> Callable:
+if TYPE_CHECKING:
+    import jax
+    import torch
+
+
+def temper(model: Model, beta: float | jax.Array | torch.Tensor, *, sites: Sequence[str] | None = None) -> Model:
     """The model with its observed sites tempered.
+
+    If a discrete latent k is enumerated, each term of its sum is tempered: sum_k p(k) p(y | k, z)^beta. (`AnnealedHMC`
+    tempers the sum.)
 
     :param model: a Pyro or NumPyro model, conditioned before or after.
     :param beta: inverse temperature, a non-negative number or scalar array (of the model's library).
     :param sites: names of the observed sites to temper; default all. A ``factor`` site is an observed site. A Pyro model that
-        is conditioned afterwards needs the names of its data: Pyro's own kernels condition latent sites in the same way.
-
-    Where a discrete latent k is enumerated, each term of its sum is tempered: sum_k p(k) p(y | k, z)^beta. (`AnnealedHMC`
-    tempers the sum.)
-
-    Raises ValueError for a negative number, for names that are given as one string, and, when the model runs, for a name
-    that is none of its sites and for a Pyro model that needs names.
+        is conditioned afterwards requires the names of its data: Pyro's own kernels condition latent sites in the same way.
+    :raises ValueError: for a negative ``beta``, for ``sites`` given as one string, and, when the model runs, for a name that
+        is not one of its sites and for a Pyro model that requires names.
 
     >>> import jax, numpyro, numpyro.distributions as dist
     >>> from numpyro.infer.util import log_density
@@ -46,12 +51,12 @@ def temper(model: Callable, beta: Any, *, sites: Sequence[str] | None = None) ->
     [0.0, -1.459, -2.919]
     """
     if isinstance(beta, int | float) and not beta >= 0:
-        raise ValueError(f"beta={beta}: an inverse temperature is not negative")
+        raise ValueError(f"beta={beta}: an inverse temperature must not be negative")
     if isinstance(sites, str):
         raise ValueError(f"sites={sites!r}: give a list of names")
     chosen = None if sites is None else frozenset(sites)
 
-    def tempered(*args: Any, **kwargs: Any) -> Any:
+    def tempered(*args: object, **kwargs: object) -> object:
         met: set[str] = set()
         with ExitStack() as stack:
             stack.enter_context(_NumPyroTemper(beta, chosen, met))
@@ -62,7 +67,7 @@ def temper(model: Callable, beta: Any, *, sites: Sequence[str] | None = None) ->
         if watch is not None and watch.outside and not watch.observed:
             raise ValueError(
                 f"the sites {watch.outside} are conditioned outside of temper, as Pyro's own kernels condition latent sites:"
-                " say which of them are data, as in temper(model, beta, sites=[...]), or condition the model within"
+                " name those that are data, as in temper(model, beta, sites=[...]), or condition the model inside"
             )
         return result
 
@@ -70,19 +75,19 @@ def temper(model: Callable, beta: Any, *, sites: Sequence[str] | None = None) ->
 
 
 class _NumPyroTemper(Messenger):
-    def __init__(self, beta: Any, chosen: frozenset[str] | None, met: set[str]) -> None:
+    def __init__(self, beta: float | jax.Array | torch.Tensor, chosen: frozenset[str] | None, met: set[str]) -> None:
         super().__init__(None)
         self.beta, self.chosen, self.met = beta, chosen, met
 
-    def process_message(self, message: dict) -> None:
+    def process_message(self, message: dict[str, Any]) -> None:
         if message["type"] != "sample":
             return
         self.met.add(message["name"])
         if (self.chosen is None or message["name"] in self.chosen) and self._observed(message):
             message["scale"] = self.beta if message.get("scale") is None else self.beta * message["scale"]
 
-    def _observed(self, message: dict) -> bool:
-        """Whether the site is observed, or is going to be by a condition between here and whoever blocks it."""
+    def _observed(self, message: dict[str, Any]) -> bool:
+        """Whether the site is observed, or will be by an outer condition that no block hides."""
         if message["is_observed"]:
             return True
         stack = numpyro.primitives._PYRO_STACK
@@ -96,7 +101,7 @@ class _NumPyroTemper(Messenger):
         return False
 
 
-def _pyro_messenger(beta: Any, chosen: frozenset[str] | None, met: set[str]) -> Any:
+def _pyro_messenger(beta: float | jax.Array | torch.Tensor, chosen: frozenset[str] | None, met: set[str]) -> Any:
     from pyro.poutine.block_messenger import BlockMessenger
     from pyro.poutine.condition_messenger import ConditionMessenger
     from pyro.poutine.messenger import Messenger as PyroMessenger
@@ -107,9 +112,9 @@ def _pyro_messenger(beta: Any, chosen: frozenset[str] | None, met: set[str]) -> 
         def __init__(self) -> None:
             super().__init__()
             self.outside: list[str] = []
-            """Sites that only a condition outside observes, and that were not named: left as they are."""
+            """Unnamed sites observed only by an outer condition, which are not tempered."""
             self.observed = chosen is not None
-            """Whether it is known what the data are."""
+            """Whether the data are known."""
 
         def _pyro_sample(self, msg: Any) -> None:
             if site_is_subsample(msg):

@@ -1,6 +1,6 @@
-"""What a pilot has adapted, as a value, item by item: step sizes as a function of beta, inverse temperatures, a metric.
+"""The values adapted by a pilot, per item: step sizes as a function of beta, inverse temperatures, a metric.
 
-A run with frozen values estimates the evidence without bias, since nothing in it looks at what it weighs.
+A run with frozen values gives an unbiased estimate of the evidence, since it does not adapt to the particles that it weights.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from cogen.inference.whole_files import write_whole
 
 @dataclass(frozen=True, eq=False)
 class RecordedMetric:
-    """Variances of the unconstrained coordinates that a pilot found, (item, dim), positive."""
+    """The variances of the unconstrained coordinates estimated by a pilot, (item, dim), positive."""
 
     variance: np.ndarray
     ids: np.ndarray | None = None
-    """(item,): of which items; None for those of the run, in their order."""
+    """The ids of the items, (item,); None for those of the run, in their order."""
 
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """What the warm-up of a pilot ended with; of an annealing every transition, since its values follow beta.
+    """The final values of a pilot's warm-up; for an annealing those of every transition, since they depend on beta.
 
-    :param ids: (item,), the items it is of; a run of some of them finds its rows by their ids.
-    :param beta: (item, transition), inverse temperatures in (0, 1]; ones where an item had arrived before others.
-    :param step_size: (item, transition), positive.
+    :param ids: the ids of the items, (item,), by which a run of some of the items finds its rows.
+    :param beta: inverse temperatures in (0, 1], (item, transition), padded with ones.
+    :param step_size: positive, (item, transition).
     :param moves_per_temperature: transitions at each inverse temperature.
-    :param variance: (item, dim), of the unconstrained coordinates, where the kernel adapts its metric to them.
+    :param variance: variances of the unconstrained coordinates, (item, dim), if the kernel adapts its metric.
     """
 
     ids: np.ndarray
@@ -56,11 +56,14 @@ class Tuning:
 
     @property
     def metric(self) -> RecordedMetric | None:
-        """The variances as a setting, where there are any."""
+        """The variances as a setting, if any."""
         return None if self.variance is None else RecordedMetric(self.variance, self.ids)
 
-    def save(self, path: str | os.PathLike) -> Path:
-        """Write PATH.npz, which `load` reads. Returns its path."""
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the tuning to PATH.npz.
+
+        :returns: the path of the file.
+        """
         stream, file = io.BytesIO(), Path(path)
         file = file if file.suffix == ".npz" else file.with_name(file.name + ".npz")
         np.savez(stream, **{name: np.asarray(value) for name, value in vars(self).items() if value is not None})  # type: ignore[arg-type]
@@ -68,8 +71,12 @@ class Tuning:
         return file
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> Tuning:
-        """Raises FileNotFoundError, and ValueError for a file that holds no tuning."""
+    def load(cls, path: str | os.PathLike[str]) -> Tuning:
+        """Read a file written by `save`.
+
+        :raises FileNotFoundError: if there is no such file.
+        :raises ValueError: for a file without a tuning.
+        """
         file = Path(path)
         try:
             with np.load(file, allow_pickle=False) as stored:
@@ -77,4 +84,4 @@ class Tuning:
                 moves = int(stored["moves_per_temperature"])
                 return cls(stored["ids"], stored["beta"], stored["step_size"], moves, variance)
         except (ValueError, KeyError, EOFError) as error:
-            raise ValueError(f"{file} holds no tuning ({error})") from None
+            raise ValueError(f"{file} is not a tuning file ({error})") from None

@@ -1,4 +1,4 @@
-"""Jobs in this process, one after the other."""
+"""Sequential jobs in this process."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from cogen.inference.executors.jobs import Job, Plan, Worker
 
 @dataclass(frozen=True)
 class InProcess:
-    """Runs jobs in this process: results go to files as they are made, so that memory does not grow with the items.
+    """Runs jobs in this process. Results are written to files as they are made, so that memory does not grow with the items.
 
-    :param items_per_job: items of a job and its file, >= 1, rounded up to whole blocks; default by the number of items: at
-        most 64 jobs up to 16,384 items, 256 items a job beyond.
-
-    Raises ValueError for a size below one.
+    :param items_per_job: items per job and file, >= 1, rounded up to whole blocks; default by the number of items: at
+        most 64 jobs up to 16,384 items, 256 items per job beyond.
+    :raises ValueError: for a size below one.
     """
 
     items_per_job: int | None = None
@@ -31,6 +30,9 @@ class InProcess:
 
 
 def check_items_per_job(number: int | None) -> None:
-    """Raises ValueError for a number below one."""
+    """Check ``items_per_job``.
+
+    :raises ValueError: for a number below one.
+    """
     if number is not None and number < 1:
         raise ValueError(f"items_per_job={number}: a job has at least one item")

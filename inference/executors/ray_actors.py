@@ -1,10 +1,10 @@
-"""Jobs on Ray: actors on this machine or a cluster, each of which gets the model once and then one job after the other.
+"""Jobs on Ray: actors on this machine or a cluster, each of which receives the model once and then runs jobs sequentially.
 
     Moritz et al. (2018), Ray: a distributed framework for emerging AI applications.
 
-An actor that dies (killed, out of memory, a machine that went away) is replaced, and its job is done again: nothing of it was
-kept but shards that are whole. On a cluster the folder of the shards lies on a file system that all machines see, and the
-machines are alike, since another processor rounds otherwise.
+An actor that dies (killed, out of memory, lost machine) is replaced, and its job is repeated: only complete shards are kept. On
+a cluster the folder of the shards must be on a shared file system, and the machines should have the same processors, since
+others round differently.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ _JAX_SETTINGS = (
     *("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl", "jax_threefry_partitionable"),
     *("jax_numpy_dtype_promotion", "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"),
 )
-"""Of the caller's JAX, those that change numbers, and where compiled code is kept."""
+"""The caller's JAX settings that change numbers or locate the compilation cache."""
 
 
 @dataclass(frozen=True)
 class RayExecutor:
-    """Runs jobs on Ray (``pip install 'cogen-ppl[ray]'``): on the cluster that ``ray.init`` has connected to, or on this
-    machine, where Ray is then started and stopped.
+    """Runs jobs on Ray (``pip install 'cogen-ppl[ray]'``).
 
-    :param workers: actors, >= 1. They do not change the results.
+    Uses the cluster that ``ray.init`` has connected to; otherwise starts Ray on this machine and stops it afterwards.
+
+    :param workers: actors, >= 1. Their number does not change the results.
     :param items_per_job: as for `InProcess`.
-    :param cpus_per_worker: what Ray reserves for an actor, and torch's threads in it.
-    :param gpus_per_worker: likewise; a fraction shares a device.
-    :param retries: how often a job is done again after its actor died, >= 0.
-
-    Raises ValueError for numbers out of range.
+    :param cpus_per_worker: CPUs that Ray reserves for an actor, and its number of torch threads.
+    :param gpus_per_worker: GPUs that Ray reserves for an actor; a fraction shares a device.
+    :param retries: how often a job is repeated after its actor died, >= 0.
+    :raises ValueError: for numbers out of range.
     """
 
     workers: int = 2
@@ -54,22 +54,26 @@ class RayExecutor:
         if self.workers < 1:
             raise ValueError(f"workers={self.workers}: at least one is needed")
         if self.retries < 0:
-            raise ValueError(f"retries={self.retries}: how often a job is done again after a death, not negative")
+            raise ValueError(f"retries={self.retries}: it must not be negative")
         for name in ("cpus_per_worker", "gpus_per_worker"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: it must not be negative")
 
     def run(self, plan: Plan, jobs: Iterator[Job]) -> Iterator[Job]:
-        """Raises ImportError without Ray; ValueError for a model that cannot be pickled, and for a cluster that is too small;
-        RuntimeError for a job whose actors died too often; and what a job raises."""
+        """Run the jobs on Ray. Errors of a job are passed on.
+
+        :raises ImportError: if Ray is not installed.
+        :raises ValueError: for a model that cannot be pickled, and for a cluster that is too small.
+        :raises RuntimeError: for a job whose actors died more than ``retries`` times.
+        """
         ray = _ray()
-        pickled = _pickled(plan)  # before Ray starts, which takes seconds
+        pickled = _pickled(plan)  # fails before Ray starts, which takes seconds
         mine = not ray.is_initialized()
         if mine:
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics to Ray's developers
             wanted = max(os.cpu_count() or 1, -(-self.workers * self.cpus_per_worker // 1))
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=r"os\.fork\(\)")  # of JAX: what is forked is replaced at once
+                warnings.filterwarnings("ignore", message=r"os\.fork\(\)")  # JAX's: the forked process calls exec at once
                 ray.init(num_cpus=int(wanted), include_dashboard=False, logging_level="warning")
         try:
             self._check_resources(ray)
@@ -79,8 +83,8 @@ class RayExecutor:
             if mine:
                 ray.shutdown()
 
-    def _work(self, ray: Any, plan: tuple[dict, Any], jobs: Iterator[Job]) -> Iterator[Job]:
-        """Every actor has one job at a time; ``plan``: JAX's settings, and the pickled plan in Ray's store."""
+    def _work(self, ray: Any, plan: tuple[dict[str, Any], Any], jobs: Iterator[Job]) -> Iterator[Job]:
+        """Run one job per actor at a time; ``plan`` holds JAX's settings and the pickled plan in Ray's object store."""
         actor_class = ray.remote(num_cpus=self.cpus_per_worker, num_gpus=self.gpus_per_worker)(_Actor)
         actors: list[Any] = []
         running: dict[Any, tuple[Any, Job]] = {}
@@ -99,7 +103,7 @@ class RayExecutor:
                 (done,), _ = ray.wait(list(running), num_returns=1)
                 actor, job = running.pop(done)
                 try:
-                    said = ray.get(done)
+                    recorded = ray.get(done)
                 except ray.exceptions.RayTaskError as error:
                     raise error.cause from None
                 except ray.exceptions.RayError as error:
@@ -109,7 +113,7 @@ class RayExecutor:
                     actors.remove(actor)
                     give(job)
                     continue
-                for category, message in said:
+                for category, message in recorded:
                     warnings.warn(message, category, stacklevel=2)
                 following = next(jobs, None)
                 if following is not None:
@@ -124,13 +128,13 @@ class RayExecutor:
         for name, each in (("CPU", self.cpus_per_worker), ("GPU", self.gpus_per_worker)):
             if self.workers * each > there.get(name, 0.0):
                 raise ValueError(
-                    f"{self.workers} workers with {each:g} {name} each do not fit this Ray, which has {there.get(name, 0.0):g}:"
-                    f" ask for fewer workers, or a smaller {name.lower()}s_per_worker"
+                    f"{self.workers} workers with {each:g} {name} each exceed the {there.get(name, 0.0):g} {name} of this Ray"
+                    f" cluster: use fewer workers, or a smaller {name.lower()}s_per_worker"
                 )
 
 
 class _Actor:
-    """A worker in a process of its own."""
+    """A worker in a separate process."""
 
     def __init__(self, jax_settings: dict[str, Any], pickled: bytes) -> None:
         for name, value in jax_settings.items():  # before anything is computed
@@ -138,11 +142,11 @@ class _Actor:
         self._worker = Worker(pickle.loads(pickled))
 
     def run(self, job: Job) -> list[tuple[type[Warning], str]]:
-        """Do a job, and say what it warned of."""
-        with warnings.catch_warnings(record=True) as said:
+        """Run a job and return its warnings."""
+        with warnings.catch_warnings(record=True) as recorded:
             warnings.simplefilter("always", UserWarning)
             self._worker.run(job)
-        return [(UserWarning, str(each.message)) for each in said if issubclass(each.category, UserWarning)]
+        return [(UserWarning, str(each.message)) for each in recorded if issubclass(each.category, UserWarning)]
 
 
 def _ray() -> Any:
@@ -154,14 +158,14 @@ def _ray() -> Any:
 
 
 def _pickled(plan: Plan) -> bytes:
-    from ray import cloudpickle  # takes what __main__ defines, and closures
+    from ray import cloudpickle  # supports objects defined in __main__, and closures
 
     try:
         return cloudpickle.dumps(plan)
-    except Exception as error:  # whatever an attribute raises
+    except Exception as error:  # attributes may raise any error
         raise ValueError(
-            f"the model or the kernel cannot be sent to another process ({type(error).__name__}: {error}): give it without what"
-            " cannot be pickled, such as an open file, a lock or a scripted module"
+            f"the model or the kernel cannot be sent to another process ({type(error).__name__}: {error}): remove attributes"
+            " that cannot be pickled, such as an open file, a lock or a scripted module"
         ) from error
 
 
@@ -170,5 +174,5 @@ def _died(job: Job, times: int, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (
         f"the worker of items {job.first_item} to {last} died {times} times ({reason}): with a checkpoint the"
-        " same call goes on after the finished jobs; if memory ran out, use fewer workers or smaller items_at_once"
+        " same call resumes after the finished jobs; if memory ran out, use fewer workers or smaller items_at_once"
     )

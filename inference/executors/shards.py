@@ -1,4 +1,4 @@
-"""Shards as one result: their items side by side, read from the files when they are looked at."""
+"""Merging of shards into one result, read lazily from the files."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ import numpy as np
 from cogen.inference.results import as_arviz
 
 _SUMS = ("gradient_evaluations", "seconds", "compile_seconds")
-"""Attributes that add up."""
+"""Attributes that are summed over shards."""
 
 
 def merged(paths: Sequence[Path], *, in_memory: bool = False) -> Any:
-    """An ArviZ object of shards, in their order; its arrays are dask's, which read a shard when they are computed.
+    """Merge shards, in their order, into an ArviZ object of dask arrays, which read a shard when they are computed.
 
-    Without dask, or ``in_memory``, everything is read at once.
+    Without dask, or with ``in_memory``, everything is read at once.
 
-    Raises ValueError for a file that cannot be read.
+    :raises ValueError: for a file that cannot be read.
     """
     lazy = not in_memory and importlib.util.find_spec("dask") is not None
     if not lazy and not in_memory:
         warnings.warn(
-            "dask is not installed: all results are read into memory; to read them when they are used,"
-            " pip install 'cogen-ppl[ray]'",
+            "dask is not installed: all results are read into memory; to read them lazily, pip install 'cogen-ppl[ray]'",
             stacklevel=2,
         )
     shards = [_groups(path, lazy) for path in paths]
@@ -51,7 +50,7 @@ def _groups(path: Path, lazy: bool) -> dict[str, Any]:
 
 
 def _side_by_side(parts: list[Any]) -> Any:
-    """Datasets of a group as one; what has no items is that of the first."""
+    """Concatenate the datasets of a group over items; without an item dimension, use the first."""
     import xarray
 
     if "item" not in parts[0].dims:
@@ -63,12 +62,12 @@ def _side_by_side(parts: list[Any]) -> Any:
 
 
 def _of_one_length(parts: list[Any]) -> list[Any]:
-    """Paths of warm-ups at the points of the longest; one that was done earlier stands where it ended."""
+    """Bring warm-up paths to the points of the longest; a path that ended earlier repeats its last point."""
     if "transition" in parts[0]:
         numbers = [part["transition"].values for part in parts]
         common = max(numbers, key=lambda n: n[-1])
-        places = [np.maximum(np.searchsorted(n, common, side="right") - 1, 0) for n in numbers]
-        moved = [_at(part, "draw", place) for part, place in zip(parts, places, strict=True)]
+        indices = [np.maximum(np.searchsorted(n, common, side="right") - 1, 0) for n in numbers]
+        moved = [_at(part, "draw", index) for part, index in zip(parts, indices, strict=True)]
         parts = [part.assign(transition=("draw", common)) for part in moved]
     if "warmup_transition" in parts[0].dims:
         longest = np.arange(max(part.sizes["warmup_transition"] for part in parts))
@@ -76,7 +75,7 @@ def _of_one_length(parts: list[Any]) -> list[Any]:
     return parts
 
 
-def _at(part: Any, dim: str, places: np.ndarray) -> Any:
-    if np.array_equal(places, np.arange(part.sizes[dim])):
+def _at(part: Any, dim: str, indices: np.ndarray) -> Any:
+    if np.array_equal(indices, np.arange(part.sizes[dim])):
         return part
-    return part.isel({dim: places}).assign_coords({dim: np.arange(len(places))})
+    return part.isel({dim: indices}).assign_coords({dim: np.arange(len(indices))})

@@ -1,21 +1,20 @@
-"""Annealed Hamiltonian Monte Carlo: annealed importance sampling whose transitions are HMC, and tempered SMC.
+"""Annealed Hamiltonian Monte Carlo: annealed importance sampling and tempered SMC with HMC transitions.
 
-All chains of an item walk beta from 0 to 1 together. At every new temperature
+All chains of an item move from beta = 0 to 1 together. At every new temperature
 
     log w += (beta_t - beta_{t-1}) increment(u),        increment = log p(z, y) - log q0(z),
 
-the particles of a population whose effective sample size fell below a threshold are resampled (never: annealed importance
+the particles of a population whose effective sample size is below a threshold are resampled (never: annealed importance
 sampling), and M trajectories of L leapfrog steps leave pi_beta = q0^(1 - beta) p(z, y)^beta invariant. mean(w) is an
-unbiased estimate of the evidence p(y) when the step sizes were not adapted on the way.
+unbiased estimate of the evidence p(y) if the step sizes are not adapted in the same run.
 
     Neal (2001), Annealed importance sampling, Eqs. 3-8;
     Fang and Schwing (2019), Co-generation with GANs using AIS based HMC, section 3;
     Del Moral, Doucet and Jasra (2006), Sequential Monte Carlo samplers, section 3.3.1 (resampling).
 
 Departures from Fang and Schwing: the path ends at p(z) p(y | z), not at p(y | z) alone (theirs: ``flat_prior=True``); the
-schedule starts at 0 and ends at 1; the weights are computed; chains can be resampled; the step size is one per item. With
-``resample_threshold=0, step_size=MovingAverage(), schedule=Sigmoid(-10, 2), flat_prior=True, num_leapfrog=20, jitter=0`` it is
-theirs.
+schedule starts at 0 and ends at 1; the weights are computed; chains can be resampled; each item has one step size. Their method
+is ``resample_threshold=0, step_size=MovingAverage(), schedule=Sigmoid(-10, 2), flat_prior=True, num_leapfrog=20, jitter=0``.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ Array = jax.Array
 
 
 class Particles(NamedTuple):
-    """What is copied when a particle is resampled; leading axis chain."""
+    """The values copied when a particle is resampled; the leading axis is the chain."""
 
     point: Point
     log_weight: Sum
@@ -63,19 +62,19 @@ class Particles(NamedTuple):
 
 
 class ChosenStart(NamedTuple):
-    """Chains that were drawn from more exact draws of q0, at the first temperature; all but the last two (chain, ...)."""
+    """Chains selected from more exact draws of q0, at the first temperature; all but the last two are (chain, ...)."""
 
     u: Array
     log_weight: Sum
     ancestor: Array
-    """The first chain that holds the same draw."""
+    """The first chain with the same draw."""
     beta: Array
     conditional_ess: Array
-    """How many of the draws are effective, per chain, one at most."""
+    """The effective number of draws per chain, at most one."""
 
 
 def start_log_weight(target: Target, u: Array) -> Sum:
-    """The log weights (chain,) of exact draws (chain, dim): zero, but where a part of the model counts fully from the start."""
+    """The log weights (chain,) of exact draws (chain, dim): zero unless a part of the model is not tempered."""
     zeros = jnp.zeros(len(u))
     if (weight := target.start_weight) is None:
         return Sum(zeros, zeros)
@@ -83,36 +82,36 @@ def start_log_weight(target: Target, u: Array) -> Sum:
 
 
 class AnnealedState(NamedTuple):
-    """What the next transition of an item's chains needs."""
+    """The input of the next transition of an item's chains."""
 
     iteration: Array
-    """Transitions asked for."""
+    """Transitions requested."""
     made: Array
-    """Transitions made: fewer where the item waited at beta = 1 for the end of the warm-up."""
+    """Transitions made: fewer if the item waited at beta = 1 for the end of the warm-up."""
     arrived: Array
-    """Whether the annealing is over."""
+    """Whether the annealing reached beta = 1."""
     beta: Array
     """The inverse temperature of the last transition."""
     step_size: Array
-    """Of the last transition: the draws are made with it."""
+    """The step size of the last transition, also used for the draws."""
     particles: Particles
     nonfinite: Array
-    """(chain,)"""
+    """The number of trajectories with a non-finite gradient or log density, (chain,)."""
     population_log_evidence: Array
-    """(chain,): the evidence estimate of the population of each slot."""
+    """The evidence estimate of the population of each slot, (chain,)."""
     bridge: Bridge | None
-    """For the evidence from both ends of every rise, where it is estimated so."""
+    """The state of the bridge estimate of the evidence, if used."""
     conditional_ess: Array
-    """The fraction of the weighted particles that the last rise of beta left effective."""
+    """The conditional effective sample size of the last rise of beta, as a fraction."""
     inverse_mass: Array | None
-    """(population, dim, dim), where it is learned from the particles."""
+    """The inverse mass matrices, (population, dim, dim), if learned from the particles."""
     pinned: Point | None
     """The path that ends in the exact draw, before each transition and after the last: (transition + 1, population)."""
     ladder: Array | None
-    """(T + 1,): the item's own inverse temperatures."""
+    """The item's own inverse temperatures, (T + 1,)."""
     adaptation: Any
     waiting: AnnealedInfo | None
-    """What was reported last, where items wait at beta = 1."""
+    """The last info, if items wait at beta = 1."""
 
     @property
     def position(self) -> Array:
@@ -120,24 +119,24 @@ class AnnealedState(NamedTuple):
 
 
 class AnnealedInfo(NamedTuple):
-    """A transition, chain by chain."""
+    """Statistics of a transition for every chain."""
 
     beta: Array
     """The inverse temperature."""
     acceptance_rate: Array
-    """Acceptance probability of the trajectory (its mean over the moves at one transition: one)."""
+    """The acceptance probability of the trajectory."""
     step_size: Array
     diverging: Array
-    """Whether the trajectory's energy error passed 1000 nats or was not finite (it is rejected)."""
+    """Whether the trajectory's energy error exceeded 1000 nats or was non-finite (it is rejected)."""
     nonfinite: Array
-    """How many of the chain's trajectories, since the start, met a gradient or density that was not a number (rejected)."""
+    """The number of the chain's trajectories so far that had a non-finite gradient or log density (rejected)."""
     lp: Array
-    """Log density at beta = 1, unnormalised, in unconstrained coordinates."""
+    """The unnormalised log density at beta = 1, in unconstrained coordinates."""
     energy: Array
     n_steps: Array
     """Gradient evaluations."""
     log_weight: Array
-    """Log weight of the particle; all equal after a resampling."""
+    """The log weight of the particle; all equal after resampling."""
     ancestor: Array
     """The initial chain from which the particle descends."""
     population: Array
@@ -148,15 +147,15 @@ class AnnealedInfo(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class AnnealedHMCSettings(AnnealingSettings):
-    """Settings for NumPyro models alone.
+    """Settings for NumPyro models only.
 
-    :param start_draws: exact draws of q0 per chain, K >= 1. With more than one, an `Adaptive` schedule's first temperature
-        keeps as large an effective number of these draws as its later temperatures keep of the chains (other schedules
-        choose theirs as always), and the chains of each population are drawn from its K times as many. A draw costs one
-        evaluation of the density and no gradient, which is cheap where it spares temperatures or finds more modes; the
-        evidence stays unbiased. Takes resampling; chains at given starts leave it out.
-    :param around: exact posterior draws (item, dim), unconstrained: keep, in the first slot of every population, a path that
-        ends in one. The draws of such a run are of no use; its evidence is an upper bound (`pinned_path`).
+    :param start_draws: exact draws of q0 per chain, K >= 1. With K > 1 the chains of each population are resampled from K
+        times as many draws at the first temperature, which an `Adaptive` schedule chooses so that the effective number of draws
+        is the one it keeps of the chains later. A draw costs one evaluation of the density and no gradient; more draws can
+        save temperatures or find more modes, and the evidence stays unbiased. Requires resampling; ignored for chains with
+        given starts.
+    :param around: exact posterior draws (item, dim), unconstrained. The first slot of every population holds a path that ends
+        in one. The draws of such a run must not be used; its evidence is an upper bound (`pinned_path`).
     """
 
     start_draws: int = 1
@@ -166,27 +165,30 @@ class AnnealedHMCSettings(AnnealingSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.start_draws < 1:
-            raise ValueError(f"start_draws={self.start_draws}: every chain takes one draw at least")
+            raise ValueError(f"start_draws={self.start_draws}: it must be at least 1")
         if self.start_draws > 1 and self.resample_threshold == 0:
             raise ValueError(
-                f"start_draws={self.start_draws} with resample_threshold=0: the chains are resampled from the draws; give a"
-                " threshold above 0, or start_draws=1"
+                f"start_draws={self.start_draws} with resample_threshold=0: more than one draw per chain requires resampling;"
+                " give a threshold above 0, or start_draws=1"
             )
         if self.around is None:
             return
-        object.__setattr__(self, "around", np.asarray(self.around, dtype=np.float64))  # a frozen dataclass is filled so
+        object.__setattr__(self, "around", np.asarray(self.around, dtype=np.float64))  # the dataclass is frozen
         self.check_bounds()
         if self.adapts:
-            raise ValueError("the kernel adapts as it runs, which voids the bound: freeze it, as in kernel.frozen(pilot)")
+            raise ValueError("the kernel adapts during the run, which invalidates the bound: freeze it by kernel.frozen(pilot)")
 
     def check_bounds(self) -> None:
-        """Raises ValueError for settings whose evidence has no bounds."""
+        """Check that the evidence has bounds.
+
+        :raises ValueError: for settings without.
+        """
         if self.flat_prior:
             raise ValueError("a run with flat_prior=True has no evidence to bound")
         if self.bridge:
-            raise ValueError("the evidence of a kernel with bridge=True is no bound: make the kernel without it")
+            raise ValueError("the evidence of a kernel with bridge=True is not a bound: use bridge=False")
         if self.start_draws > 1:
-            raise ValueError(f"the evidence of start_draws={self.start_draws} has no upper bound: make the kernel with one")
+            raise ValueError(f"the evidence with start_draws={self.start_draws} has no upper bound: use start_draws=1")
 
     def own(self, num_warmup: int) -> Own:
         return super().own(num_warmup)._replace(exact=self.around)
@@ -203,7 +205,7 @@ class AnnealedHMCKernel(AnnealingKernel):
 
     @cached_property
     def ladder(self) -> np.ndarray | None:
-        """(T + 1,), float64, where all items have the same; None where each has its own, or chooses as it runs."""
+        """The inverse temperatures common to all items, (T + 1,), float64; None if they are per item or adaptive."""
         beta = self.settings.temperatures(self.num_warmup)
         return beta if beta is not None and beta.ndim == 1 else None
 
@@ -280,7 +282,7 @@ class AnnealedHMCKernel(AnnealingKernel):
 
         beta, rise = self._next_temperature(state, new_temperature)
         new_metric = new_temperature
-        if self.settings.start_draws > 1:  # the start may have chosen the chains for the first temperature
+        if self.settings.start_draws > 1:  # the chains may have been selected for the first temperature at the start
             new_temperature &= (state.made > 0) | (state.beta == 0)
         increment, log_weight = state.particles.point.increment, state.particles.log_weight
         effective = jnp.where(new_temperature, conditional_ess(rise, increment, log_weight.value), state.conditional_ess)
@@ -335,8 +337,10 @@ class AnnealedHMCKernel(AnnealingKernel):
         step: Array,
         learned: Array | None = None,
     ) -> Any:
-        """One trajectory of every point (n, ...), each with its own jitter; ``learned`` (population, dim, dim) are inverse mass
-        matrices of populations."""
+        """Make one trajectory from every point (n, ...), each with its own jitter.
+
+        :param learned: the inverse mass matrices of the populations, (population, dim, dim).
+        """
 
         def one(normal: Array, uniform: Array, start: Point, inverse_mass: Array | None) -> Any:
             jittered = step * (1.0 + self.settings.jitter * (2.0 * uniform[1] - 1.0))
@@ -353,13 +357,13 @@ class AnnealedHMCKernel(AnnealingKernel):
     def _identities(self, dim: int) -> Array:
         if self.populations < 2:
             raise ValueError(
-                f"inverse_mass=ParticleCovariance() with {self.num_chains} chains in one population: there is no other to learn"
-                " from. Use more chains or num_populations, or a fixed inverse mass matrix"
+                f"inverse_mass=ParticleCovariance() requires at least two populations, but the {self.num_chains} chains form"
+                " one: use more chains or num_populations, or a fixed inverse mass matrix"
             )
         return jnp.broadcast_to(jnp.eye(dim), (self.populations, dim, dim))
 
     def _metric(self, state: AnnealedState, particles: Particles, new: Array) -> Array | None:
-        """The inverse mass matrices of the populations for the coming transition, where they are learned."""
+        """The inverse mass matrices of the populations for the next transition, if learned."""
         if state.inverse_mass is None:
             return None
         weight = particles.log_weight.value if self.weighted else jnp.zeros(self.num_chains)
@@ -367,7 +371,7 @@ class AnnealedHMCKernel(AnnealingKernel):
         return jnp.where(new, learned, state.inverse_mass)
 
     def _chosen_of_more(self, target: Target, key: Array, start: Start, ladder: Any) -> ChosenStart:
-        """The chains drawn from ``start_draws`` times as many exact draws, for the first temperature."""
+        """Select the chains from ``start_draws`` times as many exact draws, for the first temperature."""
         number = self.settings.start_draws
         draw_key, select_key = jax.random.split(key)
         u = start.positions(target, draw_key, number)  # (chain, draw, dim)
@@ -375,13 +379,13 @@ class AnnealedHMCKernel(AnnealingKernel):
         def weigh(u: Array) -> tuple[Sum, Sum]:
             return jax.vmap(lambda v: compensated_sum(target.increment(v)))(u), start_log_weight(target, u)
 
-        rounds = jnp.swapaxes(u, 0, 1)  # as many at once as there are chains
+        rounds = jnp.swapaxes(u, 0, 1)  # batches of one draw per chain
         if self.unroll:
             each = [weigh(rounds[k]) for k in range(number)]
             found = jax.tree.map(lambda *parts: jnp.stack(parts), *each)
         else:
             found = jax.lax.map(weigh, rounds)
-        increment, weight = jax.tree.map(lambda a: a.T.ravel(), found)  # a chain's draws together
+        increment, weight = jax.tree.map(lambda a: a.T.ravel(), found)  # the draws of a chain are contiguous
         beta = self._first_temperature(increment, weight, ladder)
         effective = jnp.minimum(1.0, number * conditional_ess(beta, increment, weight.value))
         uniform = jax.random.uniform(select_key, (self.populations,))
@@ -397,12 +401,12 @@ class AnnealedHMCKernel(AnnealingKernel):
         return self.settings.schedule.next(real(0.0), increment, log_weight.value, surplus=self.settings.start_draws)  # type: ignore[union-attr]
 
     def _next_temperature(self, state: AnnealedState, new_temperature: Array) -> tuple[Array, Array]:
-        """The inverse temperature of the coming transition, and its rise: none where the start has risen to the first."""
+        """The inverse temperature of the next transition, and its rise: zero if the start already reached the first one."""
         beta, rise = self._risen(state, new_temperature)
         if self.settings.start_draws == 1:
             return beta, rise
-        there = (state.made == 0) & (state.beta > 0)
-        return jnp.where(there, state.beta, beta), jnp.where(there, 0.0, rise)
+        reached = (state.made == 0) & (state.beta > 0)
+        return jnp.where(reached, state.beta, beta), jnp.where(reached, 0.0, rise)
 
     def _risen(self, state: AnnealedState, new_temperature: Array) -> tuple[Array, Array]:
         if isinstance(self.settings.schedule, Adaptive):
@@ -415,7 +419,7 @@ class AnnealedHMCKernel(AnnealingKernel):
             assert state.ladder is not None
             ladder, rises = state.ladder, jnp.diff(state.ladder, prepend=0.0)
         else:
-            ladder, rises = real(self.ladder), real(np.diff(self.ladder, prepend=0.0))  # taken in float64
+            ladder, rises = real(self.ladder), real(np.diff(self.ladder, prepend=0.0))  # differences in float64
         level = jnp.minimum(state.made // self.moves_per_temperature + 1, len(ladder) - 1)
         beta = jnp.where(new_temperature, ladder[level], state.beta)
         return beta, jnp.where(new_temperature, rises[level], 0.0)
@@ -423,7 +427,7 @@ class AnnealedHMCKernel(AnnealingKernel):
     def _evidence(
         self, state: AnnealedState, weighted: Particles, rise: Array, new_temperature: Array
     ) -> tuple[Array, Bridge | None]:
-        """The evidence estimate of every slot's population, from the weights or from the bridge."""
+        """The evidence estimate of every slot's population, from the weights or the bridge."""
         if state.bridge is None:
             found = population_evidence(weighted, self.populations)
             return jnp.where(state.iteration < self.num_warmup, found, state.population_log_evidence), None
@@ -467,8 +471,10 @@ class AnnealedHMCKernel(AnnealingKernel):
 
 
 class AnnealedHMC(EnsembleKernel, settings=AnnealedHMCSettings, kernel=AnnealedHMCKernel):
-    """Annealed HMC for any NumPyro model, in ``infer`` or in plain ``numpyro.infer.MCMC`` with vectorised chains.
+    """Annealed HMC for any NumPyro model, for ``infer`` or plain ``numpyro.infer.MCMC`` with vectorised chains.
 
-    The warm-up transitions walk the schedule from q0 to the posterior; the sample transitions stay at beta = 1 with the
+    The warm-up transitions follow the schedule from q0 to the posterior; the sample transitions stay at beta = 1 with the
     last step size. ``num_warmup`` must be a multiple of ``moves_per_temperature``.
     """
+
+    settings: AnnealedHMCSettings

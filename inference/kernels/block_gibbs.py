@@ -1,13 +1,14 @@
 """Annealed block Gibbs: annealed importance sampling of a model of two layers, such as a restricted Boltzmann machine.
 
-The chains walk beta from 0 to 1 along log q0 + beta t. At a new temperature, the hidden layer summed out (`layered_target`),
+The chains move from beta = 0 to 1 along log q0 + beta t. At a new temperature, with the hidden layer summed out
+(`layered_target`),
 
     log w += log E_{q(h)} exp(beta_k t(v, h)) - log E_{q(h)} exp(beta_{k-1} t(v, h)),
 
-and a transition draws h given v and then v given h at beta_k, each layer whole. On v alone it is reversible. mean(w) is an
-unbiased estimate of the evidence; the draws at beta = 1 are plain block Gibbs sampling. As in `AnnealedHMC`, the chains of a
-population are resampled where their weights have become uneven; never, and with a population for each chain, it is the scheme
-of the paper.
+and a transition draws h given v and then v given h at beta_k, each layer as one block. Marginally in v it is reversible.
+mean(w) is an unbiased estimate of the evidence; the draws at beta = 1 are plain block Gibbs sampling. As in `AnnealedHMC`, the
+chains of a population are resampled when their weights become uneven; without resampling and with one population per chain,
+this is the scheme of the paper.
 
 References:
     Salakhutdinov, Murray. On the quantitative analysis of deep belief networks. ICML 2008 (AIS from a model of base rates, the
@@ -20,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,7 @@ from cogen.inference.annealing.populations import (
 )
 from cogen.inference.annealing.schedules import Linear, Schedule, inverse_temperatures
 from cogen.inference.kernels.kernel import Kernel, Own, Start, chain_keys
+from cogen.inference.signatures import Model
 from cogen.inference.targets.layered_target import check_layers, layered_position, layered_target
 from cogen.inference.targets.sums import Sum, compensated_sum, real
 from cogen.inference.targets.target import Sites, Target
@@ -47,12 +49,12 @@ Array = jax.Array
 
 
 class GibbsParticles(NamedTuple):
-    """What is copied when a particle is resampled; leading axis chain."""
+    """The values copied when a particle is resampled; the leading axis is the chain."""
 
     u: Array
-    """Visible and hidden units, (chain, dim)."""
+    """The visible and hidden units, (chain, dim)."""
     lp: Array
-    """log q0(v) + log E exp t: the log density of v at beta = 1, unnormalised."""
+    """The unnormalised log density of v at beta = 1, log q0(v) + log E exp t."""
     increment: Sum
     """t(v, 0)."""
     slope: Array
@@ -75,12 +77,12 @@ class GibbsState(NamedTuple):
 
 
 class GibbsInfo(NamedTuple):
-    """A transition, chain by chain."""
+    """Statistics of a transition for every chain."""
 
     beta: Array
     lp: Array
     n_steps: Array
-    """Gradient evaluations: one, half of it for each layer."""
+    """Gradient evaluations: one, half for each layer."""
     log_weight: Array
     ancestor: Array
     population: Array
@@ -92,14 +94,14 @@ class BlockGibbsSettings:
     """Settings of annealed block Gibbs.
 
     :param schedule: of the inverse temperatures, one for each transition of the warm-up.
-    :param resample_threshold: populations are resampled where the effective fraction of their chains falls below it; 0: never,
-        and the draws are weighted.
-    :param num_populations: groups of chains that never exchange particles, for the evidence's standard error; default four.
-    :param hidden: the latent site that is summed out of the weights, Bernoulli.
-    :param around: exact draws (item, dim), the visible units and then the hidden ones: keep, in the first slot of every
-        population, a path that ends in one. The draws of such a run are of no use; its evidence is an upper bound.
-
-    Raises ValueError for a threshold outside of [0, 1].
+    :param resample_threshold: resample a population whose weight ESS, as a fraction, is below this value in [0, 1]; 0 never
+        resamples, and the draws are weighted.
+    :param num_populations: groups of chains that never exchange particles, for the standard error of the evidence; default
+        four.
+    :param hidden: the Bernoulli latent site that is summed out of the weights.
+    :param around: exact draws (item, dim), visible units followed by hidden units. The first slot of every population holds a
+        path that ends in one. The draws of such a run must not be used; its evidence is an upper bound.
+    :raises ValueError: for a threshold outside of [0, 1], and for a schedule that is not fixed.
     """
 
     schedule: Schedule = Linear()
@@ -112,10 +114,10 @@ class BlockGibbsSettings:
         if not 0.0 <= self.resample_threshold <= 1.0:
             raise ValueError(f"resample_threshold={self.resample_threshold}: a fraction of the chains, from 0 (never) to 1")
         if not callable(self.schedule):
-            raise ValueError(f"schedule={self.schedule}: block Gibbs takes one that is fixed, such as Linear() or Sigmoid()")
+            raise ValueError(f"schedule={self.schedule}: block Gibbs requires a fixed schedule, such as Linear() or Sigmoid()")
 
     def check_bounds(self) -> None:
-        """Nothing: the evidence of all of these settings has bounds."""
+        """Do nothing: the evidence has bounds for all settings."""
 
     def own(self, num_warmup: int) -> Own:
         return Own(exact=self.around)
@@ -138,12 +140,15 @@ class BlockGibbsKernel(Kernel):
 
     @cached_property
     def ladder(self) -> np.ndarray:
-        """(T + 1,), float64. Raises ValueError for a warm-up without transitions and for ladders of single items."""
+        """The inverse temperatures, (T + 1,), float64.
+
+        :raises ValueError: for a warm-up without transitions and for a schedule with a ladder per item.
+        """
         if self.num_warmup < 1:
-            raise ValueError(f"num_warmup={self.num_warmup}: the annealing is the warm-up, so it takes a transition at least")
+            raise ValueError(f"num_warmup={self.num_warmup}: the annealing is the warm-up, so this must be at least 1")
         beta = inverse_temperatures(self.settings.schedule, self.num_warmup)
         if beta.ndim != 1:
-            raise ValueError(f"schedule={self.settings.schedule}: block Gibbs takes one ladder for all items")
+            raise ValueError(f"schedule={self.settings.schedule}: block Gibbs requires one ladder for all items")
         return beta
 
     def log_density(self, state: GibbsState) -> Array:
@@ -175,7 +180,7 @@ class BlockGibbsKernel(Kernel):
         annealing, ladder = state.iteration < self.num_warmup, real(self.ladder)
         level = jnp.minimum(state.iteration, self.num_warmup - 1)
         beta, before = ladder[level + 1], jnp.where(annealing, ladder[level], 1.0)
-        rise = jnp.where(annealing, real(np.diff(self.ladder))[level], 0.0)  # taken in float64
+        rise = jnp.where(annealing, real(np.diff(self.ladder))[level], 0.0)  # differences in float64
         particles, hidden = state.particles, target.layers.hidden
         gain = hidden.log_means(beta * particles.slope) - hidden.log_means(before * particles.slope)
         particles = add_log_weight(particles, particles.increment.times(rise) + compensated_sum(gain))
@@ -214,12 +219,14 @@ class BlockGibbsKernel(Kernel):
 
     @property
     def _pinned_slots(self) -> np.ndarray:
-        """The first of every population."""
+        """The first slot of every population."""
         return np.arange(self.populations) * (self.num_chains // self.populations)
 
     def _reversed_path(self, target: Target, key: Array, exact: Array, beta: Array) -> Array:
-        """The exact draw and what the reversed transitions, which are the transitions, make of it on the way down (see
-        `pinned_path`): (transition + 1, population, dim)."""
+        """The path of the reversed transitions from the exact draw down to beta = 0, (transition + 1, population, dim).
+
+        The reversed transitions are the transitions themselves (see `pinned_path`).
+        """
         if exact.shape != (target.dim,):
             raise ValueError(f"exact draws have {exact.shape[0]} coordinates, the model has {target.dim}")
 
@@ -234,7 +241,7 @@ class BlockGibbsKernel(Kernel):
 
 
 def look(target: Target, u: Array) -> tuple[Array, Sum, Array]:
-    """Of the visible units of u (dim,): their log density at beta = 1, t(v, 0), and dt/dh (hidden,)."""
+    """Evaluate the visible units of u (dim,): their log density at beta = 1, t(v, 0), and dt/dh (hidden,)."""
     visible, hidden = target.layers.split(u)
 
     def increment(hidden: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -248,7 +255,10 @@ def look(target: Target, u: Array) -> tuple[Array, Sum, Array]:
 
 
 def move(target: Target, key: Array, u: Array, slope: Array, beta: Array) -> Array:
-    """Hidden given visible units, and visible given these, at an inverse temperature; ``slope`` is dt/dh at u."""
+    """Draw the hidden units given the visible ones, then the visible given the hidden, at an inverse temperature.
+
+    :param slope: dt/dh at u.
+    """
     layers = target.layers
     hidden_key, visible_key = jax.random.split(key)
     hidden = layers.hidden.tilted(hidden_key, beta * slope)
@@ -261,24 +271,33 @@ def move(target: Target, key: Array, u: Array, slope: Array, beta: Array) -> Arr
 
 
 class BlockGibbs(EnsembleKernel, settings=BlockGibbsSettings, kernel=BlockGibbsKernel):
-    """Annealed block Gibbs for NumPyro models of two layers of units, in ``infer`` or in ``numpyro.infer.MCMC``.
+    """Annealed block Gibbs for NumPyro models of two layers of units, for ``infer`` or ``numpyro.infer.MCMC``.
 
-    The warm-up transitions walk the schedule from q0, where the layers are independent, to the posterior; the sample
+    The warm-up transitions follow the schedule from q0, where the layers are independent, to the posterior; the sample
     transitions stay at beta = 1.
     """
 
-    def for_model(self, model: Callable, args: tuple, kwargs: dict) -> BlockGibbs:
+    settings: BlockGibbsSettings
+
+    def for_model(self, model: Model, args: tuple[object, ...], kwargs: Mapping[str, object]) -> BlockGibbs:
         check_layers(model, args, kwargs, hidden=self.settings.hidden)
         return self
 
     def target(
-        self, args: tuple = (), kwargs: dict | None = None, *, model: Callable | None = None, own: Own | None = None
+        self,
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+        *,
+        model: Model | None = None,
+        own: Own | None = None,
     ) -> Target:
         model = self._bound_model() if model is None else model
         return layered_target(model, args, kwargs, hidden=self.settings.hidden)._replace(own=own or Own())
 
-    def position(self, model: Callable, args: tuple, values: Sites) -> Array:
+    def position(self, model: Model, args: tuple[object, ...], values: Mapping[str, Array | np.ndarray]) -> Array:
         return layered_position(model, args, values, hidden=self.settings.hidden)
 
-    def postprocess_fn(self, model_args: tuple, model_kwargs: Mapping[str, Any] | None) -> Callable[[Sites], Sites]:
-        return dict  # positions are values
+    def postprocess_fn(
+        self, model_args: tuple[object, ...], model_kwargs: Mapping[str, object] | None
+    ) -> Callable[[Sites], Sites]:
+        return dict  # positions are already constrained values

@@ -1,8 +1,8 @@
-"""Gradient descent on the seen error: the baseline of Fang and Schwing (2019), section 4, from one start or the best of n.
+"""Gradient descent on the error of the seen part: the baseline of Fang and Schwing (2019), section 4, from one or n starts.
 
-Each chain starts from a draw of the prior and follows Adam on -log p(y | z), without the prior, as the paper does (with
-Gaussian noise this is the squared error of the seen part). With ``best_of=n`` a chain runs n starts and shows the one
-whose seen part fits best. It samples nothing: the "draws" are the iterates after the warm-up, the chains an ensemble of
+Each chain starts from a draw of the prior and minimises -log p(y | z) by Adam, without the prior, as the paper does (with
+Gaussian noise this is the squared error of the seen part). With ``best_of=n`` a chain runs n starts and reports the one with
+the best fit to the seen part. This is not sampling: the "draws" are the iterates after the warm-up, the chains an ensemble of
 end points, and there are no weights and no evidence.
 """
 
@@ -31,10 +31,10 @@ class DescentState(NamedTuple):
     iteration: Array
     u: Array
     mean: Array
-    """First moments of the gradient, and second ones below."""
+    """Adam's first moments of the gradient; the second moments are ``square``."""
     square: Array
     objective: Array
-    """The log likelihood, with the log prior if asked for."""
+    """The log likelihood, plus the log prior with ``prior=True``."""
 
     @property
     def position(self) -> Array:
@@ -44,13 +44,13 @@ class DescentState(NamedTuple):
 
 
 class DescentInfo(NamedTuple):
-    """A step, chain by chain."""
+    """Statistics of a step for every chain."""
 
     lp: Array
     """The objective of the best start."""
     step_size: Array
     n_steps: Array
-    """Gradient evaluations: one for each start."""
+    """Gradient evaluations: one per start."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,9 @@ class DescentSettings:
     """Settings of a descent.
 
     :param step_size: Adam's step size, positive.
-    :param best_of: starts per chain, of which the best by the objective is shown.
+    :param best_of: starts per chain, >= 1, of which the one with the best objective is reported.
     :param prior: add the log prior to the objective (a MAP estimate); the paper does not.
-
-    Raises ValueError for values out of these ranges.
+    :raises ValueError: for values out of these ranges.
     """
 
     step_size: float = 0.05
@@ -118,3 +117,5 @@ class DescentKernel(Kernel):
 
 class GradientDescent(EnsembleKernel, settings=DescentSettings, kernel=DescentKernel):
     """Adam from draws of the prior."""
+
+    settings: DescentSettings

@@ -2,10 +2,10 @@
 
     p ~ Normal(0, M),   L leapfrog steps of size e along d log pi_beta,   accept with probability min(1, exp(gain)),
 
-gain being the log density's rise less the kinetic energy's (Neal 2011, MCMC using Hamiltonian dynamics, section 5.3). A
-trajectory that ends where the density is zero is rejected; one that meets a gradient or a density that is not a number is
-rejected and counted. A start carries its gradients of log q0 and of the increment apart, so that a transition costs exactly L
-evaluations at whatever beta.
+where gain is the increase of the log density minus that of the kinetic energy (Neal 2011, MCMC using Hamiltonian dynamics,
+section 5.3). A trajectory that ends at density zero is rejected; one with a non-finite gradient or log density is rejected and
+counted. A start stores separate gradients of log q0 and of the increment, so that a transition costs exactly L evaluations at
+any beta.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ DIVERGENCE = 1000.0
 
 
 class Transition(NamedTuple):
-    """What became of one trajectory."""
+    """The outcome of one trajectory."""
 
     point: Point
     acceptance: Array
     diverging: Array
     energy: Array
     nonfinite: Array
-    """Whether a gradient or a density on the way was not a number."""
+    """Whether a gradient or a log density of the trajectory was non-finite."""
 
 
 def transition_noise(key: Array, num_chains: int, dim: int) -> tuple[Array, Array]:
-    """All randomness of one transition: (chain, dim) normals and (chain, 3) uniforms on (0, 1).
+    """All random numbers of one transition: (chain, dim) normals and (chain, 3) uniforms on (0, 1).
 
-    One call, because every call is compiled anew. A chain's numbers do not depend on how many chains there are.
+    They come from one call of the generator, since every call is compiled separately. A chain's numbers do not depend on the
+    number of chains.
     """
     limits = jnp.finfo(jnp.result_type(float))
     uniform = jax.random.uniform(key, (num_chains, dim + 3), minval=limits.tiny)
@@ -57,7 +58,12 @@ def trajectory(
     inverse_mass: Array | None,
     unroll: bool,
 ) -> Transition:
-    """``normal`` (dim,) becomes the momentum, ``uniform`` decides; ``unroll`` writes the leapfrogs out."""
+    """Make one trajectory and accept or reject it.
+
+    :param normal: standard normal numbers that become the momentum, (dim,).
+    :param uniform: the number that decides on acceptance.
+    :param unroll: unroll the leapfrog steps instead of a compiled loop.
+    """
     momentum = _momentum(normal, inverse_mass)
 
     def leap(_: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -87,8 +93,10 @@ def trajectory(
 
 
 def mean_acceptance(acceptance: Array, start: Point) -> Array:
-    """What a step size learns from, over the leading (chain) axis: not from chains that start where the density is zero, unless
-    all do."""
+    """The mean acceptance over the leading (chain) axis, for step-size adaptation.
+
+    Chains that start at density zero are left out, unless all do.
+    """
     counted = ~start.excluded
     number = counted.sum(axis=0)
     of_them = jnp.where(counted, acceptance, 0.0).sum(axis=0) / jnp.maximum(number, 1)

@@ -1,10 +1,10 @@
 """Sampling-importance-resampling: draws of the prior, weighted by the likelihood (Rubin 1988; the baseline "SIR" of Fang
 and Schwing 2019).
 
-Each transition proposes N new draws per chain, and the chain keeps one of all that it has seen with probability
+Each transition proposes N new draws per chain, and the chain keeps one of all its proposals so far with probability
 proportional to its weight (a weighted reservoir, Chao 1982), so that memory does not grow with the number of proposals.
-At the end of the warm-up the chains are resampled by their mean weights, and the draws are what they then hold: the sample
-transitions propose nothing more. The mean of all weights estimates the evidence.
+At the end of the warm-up the chains are resampled by their mean weights; the sample transitions make no more proposals and
+repeat the resulting values. The mean of all weights estimates the evidence.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Array = jax.Array
 
 
 class Reservoirs(NamedTuple):
-    """The kept draw of every chain; leading axis chain."""
+    """The kept draw of every chain; the leading axis is the chain."""
 
     u: Array
     increment: Array
@@ -46,7 +46,7 @@ class Reservoirs(NamedTuple):
 
 class ImportanceState(NamedTuple):
     iteration: Array
-    """Transitions made."""
+    """The number of transitions made."""
     reservoirs: Reservoirs
     population_log_evidence: Array
 
@@ -56,7 +56,7 @@ class ImportanceState(NamedTuple):
 
 
 class ImportanceInfo(NamedTuple):
-    """What the chains hold."""
+    """Statistics of the kept draws for every chain."""
 
     lp: Array
     n_steps: Array
@@ -72,9 +72,8 @@ class ImportanceSettings:
     """Settings of sampling-importance-resampling.
 
     :param num_proposals: proposals per chain and transition; a run makes (num_warmup + 1) times as many per chain.
-    :param num_populations: groups of chains for the evidence's standard error; default four.
-
-    Raises ValueError for a count below one.
+    :param num_populations: groups of chains for the standard error of the evidence; default four.
+    :raises ValueError: for a count below one.
     """
 
     num_proposals: int = 10
@@ -106,9 +105,12 @@ class ImportanceKernel(Kernel):
         }
 
     def init(self, target: Target, key: Array, start: Start) -> ImportanceState:
-        """Raises ValueError for a start that is not exact draws: what is proposed is drawn."""
+        """The starting state.
+
+        :raises ValueError: for given starting positions.
+        """
         if not start.exact:
-            raise ValueError("importance resampling proposes draws of the prior: it starts from no given positions")
+            raise ValueError("importance resampling proposes draws of the prior: omit start=")
         u, increment, total = jax.vmap(lambda k: self._propose(target, k))(chain_keys(key, self.num_chains))
         chain = jnp.arange(self.num_chains)
         weight = Sum(total - jnp.log(self.settings.num_proposals), jnp.zeros(self.num_chains))
@@ -145,7 +147,7 @@ class ImportanceKernel(Kernel):
         )
 
     def _propose(self, target: Target, key: Array) -> tuple[Array, Array, Array]:
-        """One of N draws, chosen by weight; its increment; the log of the sum of the N weights."""
+        """One of N draws, selected by weight, its increment, and the log of the sum of the N weights."""
         draw_key, choice_key = jax.random.split(key)
         u = jax.vmap(target.draw)(jax.random.split(draw_key, self.settings.num_proposals))
         increment = jax.vmap(lambda v: compensated_sum(target.increment(v)).value)(u)
@@ -156,3 +158,5 @@ class ImportanceKernel(Kernel):
 
 class ImportanceResampling(EnsembleKernel, settings=ImportanceSettings, kernel=ImportanceKernel):
     """Sampling-importance-resampling from the prior."""
+
+    settings: ImportanceSettings

@@ -1,25 +1,24 @@
 """Langevin dynamics, Metropolis-adjusted (MALA) or not (ULA).
 
-A diffusion along the gradient of the log posterior leaves it invariant; a transition is one Euler step of it,
+The Langevin diffusion along the gradient of the log posterior leaves it invariant; a transition is one Euler step of it,
 
     x' = x + (h^2 / 2) M grad log p(x, y) + h M^(1/2) xi,        xi ~ Normal(0, I),
 
-with a preconditioner M that is, at best, the posterior covariance. MALA accepts it with the probability
+with a preconditioner M, ideally the posterior covariance. MALA accepts it with the probability
 
     min(1, p(x', y) q(x | x') / (p(x, y) q(x' | x))),
 
-which is exact; its step size is led to an acceptance of 0.574, the best one in many dimensions. ULA accepts everything and is
-biased on purpose: it needs no step control and never stands still. For a normal posterior with covariance M, ULA's draws have
-the covariance M / (1 - h^2 / 4) (they form an AR(1) series with the coefficient 1 - h^2 / 2): too wide by 0.25 % at h = 0.1, by
-a third at h = 1, and without bound at h = 2. In general the bias is of order h^2, in the units of the narrowest direction of
-M^(-1/2) x.
+which is exact; its step size is adapted to an acceptance of 0.574, the optimum in high dimensions. ULA accepts every proposal
+and is biased: it needs no step-size control and never rejects. For a normal posterior with covariance M, ULA's draws have the
+covariance M / (1 - h^2 / 4) (they form an AR(1) series with the coefficient 1 - h^2 / 2): too large by 0.25 % at h = 0.1, by a
+third at h = 1, and unbounded at h = 2. In general the bias is of order h^2, in units of the narrowest direction of M^(-1/2) x.
 
     Roberts and Tweedie (1996), Exponential convergence of Langevin distributions and their discrete approximations
     (both algorithms; h there is h^2 here);
     Roberts and Rosenthal (1998), Optimal scaling of discrete approximations to Langevin diffusions (0.574).
 
-A transition costs one gradient evaluation, and MALA is an HMC trajectory of one leapfrog step. Where the posterior has several
-modes, its chains stay in theirs: see `AnnealedHMC` and `ParallelTempering`.
+A transition costs one gradient evaluation; MALA is an HMC trajectory of one leapfrog step. Chains do not move between separated
+modes of a posterior: see `AnnealedHMC` and `ParallelTempering`.
 """
 
 from __future__ import annotations
@@ -46,14 +45,14 @@ Array = jax.Array
 
 
 class Moments(NamedTuple):
-    """Mean and sum of squared deviations (dim,) of all chains since the round began."""
+    """The mean and sum of squared deviations (dim,) over all chains since the round began."""
 
     draws: Array
     mean: Array
     square: Array
 
     def add(self, u: Array) -> Moments:
-        """With the positions (chain, dim) of one transition (Chan, Golub and LeVeque 1983)."""
+        """Add the positions (chain, dim) of one transition (Chan, Golub and LeVeque 1983)."""
         draws = self.draws + u.shape[0]
         mean = u.mean(axis=0)
         delta = mean - self.mean
@@ -65,21 +64,21 @@ class Moments(NamedTuple):
         )
 
     def scale(self) -> Array:
-        """Standard deviations, drawn towards a small number while there are few draws (Stan's rule for its mass matrix)."""
+        """Standard deviations, shrunk towards a small number for few draws (Stan's regularisation of its mass matrix)."""
         variance = self.square / jnp.maximum(self.draws - 1.0, 1.0)
         return jnp.sqrt((self.draws * variance + 5e-3) / (self.draws + 5.0))
 
 
 class LangevinState(NamedTuple):
-    """What the next transition of an item's chains needs."""
+    """The input of the next transition of an item's chains."""
 
     iteration: Array
-    """Transitions made."""
+    """The number of transitions made."""
     beta: Array
-    """The inverse temperature of the density that is left invariant: one."""
+    """The inverse temperature of the invariant density: one."""
     point: Point
     nonfinite: Array
-    """(chain,)"""
+    """The number of proposals with a non-finite gradient or log density, (chain,)."""
     scale: Array | None
     """M^(1/2): None, (dim,) or lower triangular (dim, dim)."""
     moments: Moments
@@ -91,17 +90,17 @@ class LangevinState(NamedTuple):
 
 
 class LangevinInfo(NamedTuple):
-    """A transition, chain by chain."""
+    """Statistics of a transition for every chain."""
 
     acceptance_rate: Array | None
-    """Acceptance probability of the proposal. ULA does not ask for it: there it is None."""
+    """The acceptance probability of the proposal; None for ULA, which does not compute it."""
     step_size: Array
     diverging: Array
-    """Whether the proposal's acceptance probability was below exp(-1000) or not a number."""
+    """Whether the proposal's acceptance probability was below exp(-1000) or NaN."""
     nonfinite: Array
-    """How many proposals, since the start, had a gradient or density that was not a number (rejected, also by ULA)."""
+    """The number of proposals so far that had a non-finite gradient or log density (rejected, also by ULA)."""
     lp: Array
-    """Log density, unnormalised, in unconstrained coordinates."""
+    """The unnormalised log density, in unconstrained coordinates."""
     n_steps: Array
     """Gradient evaluations: one."""
 
@@ -110,17 +109,17 @@ class LangevinInfo(NamedTuple):
 class LangevinSettings:
     """Settings of Langevin dynamics.
 
-    :param metropolis: accept or reject (MALA), or not (ULA), which is biased by its step size: the module says how much.
-    :param step_size: h, a fixed positive number, or for MALA a rule that is followed during the warm-up; default towards an
-        acceptance of 0.574. ULA has no acceptance and needs a number.
-    :param preconditioner: M: None (identity), (dim,) its diagonal or (dim, dim), positive definite, over the unconstrained
-        coordinates; or a `RecordedMetric`, item by item.
-    :param adapt_preconditioner: take the diagonal of M from the variance of all chains, in rounds of doubling length. h then
-        is in units of the posterior's standard deviations. A warm-up shorter than 11 transitions has no rounds.
+    :param metropolis: accept or reject proposals (MALA), or accept all (ULA), with a bias that depends on the step size (see
+        `cogen.inference.kernels.langevin`).
+    :param step_size: h, a fixed positive number, or for MALA an adaptation rule for the warm-up; default a rule with target
+        acceptance 0.574. ULA requires a number.
+    :param preconditioner: M: None (identity), (dim,) its diagonal or (dim, dim), positive definite, in unconstrained
+        coordinates; or a `RecordedMetric` for each item.
+    :param adapt_preconditioner: estimate the diagonal of M by the variance over all chains, in rounds of doubling length. h is
+        then in units of the posterior's standard deviations. A warm-up shorter than 11 transitions has no rounds.
     :param initial: q0, a distribution of the model's library over the latent site (or a mapping over sites), or a guide start
         (`GuideStart`, `PyroGuideStart`); default the prior.
-
-    Raises ValueError for values out of these ranges.
+    :raises ValueError: for values out of these ranges.
     """
 
     metropolis: bool = True
@@ -133,12 +132,12 @@ class LangevinSettings:
         rule = step_size_rule(self.step_size) if self.step_size is not None else ConstantGain(target=0.574)
         if not self.metropolis and not isinstance(rule, Fixed):
             raise ValueError(
-                f"step_size={self.step_size}: ULA rejects nothing from which a rule could learn, so it needs a number"
+                f"step_size={self.step_size}: ULA rejects no proposals and cannot adapt its step size: give a number"
             )
         if self.preconditioner is not None and self.adapt_preconditioner:
             raise ValueError("preconditioner was given and adapt_preconditioner=True would replace it: choose one")
-        object.__setattr__(self, "step_size", rule)  # a frozen dataclass is filled so
-        _ = self.root  # what is wrong with the preconditioner is raised here
+        object.__setattr__(self, "step_size", rule)  # the dataclass is frozen
+        _ = self.root  # checks the preconditioner
 
     @property
     def rule(self) -> StepSizeRule:
@@ -154,14 +153,16 @@ class LangevinSettings:
 
     @property
     def tunable(self) -> bool:
-        """Whether a pilot finds something to freeze."""
+        """Whether a pilot can adapt these settings."""
         return self.rule.adapts or self.adapt_preconditioner
 
     def frozen(self, pilot: Tuning) -> Self:
-        """These settings with the step sizes, and where it is adapted the metric, of a pilot. Raises TypeError for anything
-        but a `Tuning`."""
+        """These settings with the step sizes and, if adapted, the metric of a pilot.
+
+        :raises TypeError: unless ``pilot`` is a `Tuning`.
+        """
         if not isinstance(pilot, Tuning):
-            raise TypeError(f"a pilot of Langevin dynamics is frozen from its Tuning, not from a {type(pilot).__name__}")
+            raise TypeError(f"Langevin settings are frozen from the Tuning of a pilot, not from a {type(pilot).__name__}")
         changed: dict[str, Any] = {"step_size": pilot.steps} if self.rule.adapts else {}
         if self.adapt_preconditioner:
             changed |= {"adapt_preconditioner": False, "preconditioner": pilot.metric}
@@ -169,12 +170,12 @@ class LangevinSettings:
 
     @property
     def recorded(self) -> np.ndarray | None:
-        """The ids of the items whose step sizes or metrics are held, if known."""
+        """The ids of the items with recorded step sizes or metrics, if known."""
         ids = (getattr(each, "ids", None) for each in (self.step_size, self.preconditioner))
         return next((each for each in ids if each is not None), None)
 
     def own(self, num_warmup: int) -> Own:
-        """What is held item by item."""
+        """The per-item values of the settings."""
         metric = self.preconditioner.variance if isinstance(self.preconditioner, RecordedMetric) else None
         return Own.of(self.rule, self.initial)._replace(variance=metric)
 
@@ -262,16 +263,18 @@ class LangevinKernel(Kernel):
 
 
 class Langevin(EnsembleKernel, settings=LangevinSettings, kernel=LangevinKernel):
-    """MALA or ULA from draws of q0. What the warm-up learns is shared by the chains of an item, and frozen for the draws."""
+    """MALA or ULA from draws of q0. Adaptation is shared by the chains of an item, and stops after the warm-up."""
+
+    settings: LangevinSettings
 
 
 def propose(target: Target, start: Point, normal: Array, beta: Array, step: Array, scale: Array | None) -> Point:
-    """x' and its gradients: the one evaluation of a transition."""
+    """The proposal x' with its gradients, the one evaluation of a transition."""
     return evaluate(target, euler(start.u, start.gradient(beta), normal, step, scale))
 
 
 def euler(u: Array, gradient: Array, normal: Array, step: Array, scale: Array | None) -> Array:
-    """x' of x and the gradient there."""
+    """The proposal x' from x and the gradient at x."""
     return u + step * _times(scale, normal + 0.5 * step * _transposed(scale, gradient))
 
 
@@ -282,12 +285,12 @@ def log_ratio(start: Point, end: Point, normal: Array, beta: Array, step: Array,
 
 
 def proposal_log_ratio(normal: Array, pull: Array) -> Array:
-    """log q(x | x') - log q(x' | x): the way back takes the noise -(xi + pull), with pull = (h / 2) M^(1/2) (grad + grad')."""
+    """log q(x | x') - log q(x' | x): the reverse move has noise -(xi + pull), with pull = (h / 2) M^(1/2) (grad + grad')."""
     return -jnp.dot(pull, normal + 0.5 * pull)
 
 
 def choose(accepted: Array, end: Point, start: Point) -> Point:
-    """The position and everything known about it, together."""
+    """The accepted proposal, or the start, with their evaluations."""
     return jax.tree.map(lambda new, old: jnp.where(accepted, new, old), end, start)
 
 
@@ -298,7 +301,7 @@ def _no_moments(dim: int) -> Moments:
 def _root(matrix: np.ndarray) -> np.ndarray:
     square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]
     if not (matrix.ndim == 1 or square):
-        raise ValueError(f"preconditioner has shape {matrix.shape}: a diagonal (dim,) or a matrix (dim, dim) is needed")
+        raise ValueError(f"preconditioner has shape {matrix.shape}: give a diagonal (dim,) or a matrix (dim, dim)")
     if matrix.ndim == 1:
         if not (np.isfinite(matrix).all() and (matrix > 0).all()):
             raise ValueError("preconditioner: its diagonal must be positive, as variances are")

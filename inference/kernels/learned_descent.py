@@ -1,9 +1,9 @@
-"""Draws of the prior, led to where a network expects the posterior's modes: no gradient, no target, no density.
+"""Draws of the prior, moved by a network to predicted modes of the posterior, without gradients or densities.
 
-A predictor has watched latents move while a cost fell (`cogen.models.networks.latent_descent`). Each transition draws every
-chain anew from the prior and lets the predictor lead it. What comes out are end points: draws of a distribution that has no
-density and follows no rule but the training, and that may lie anywhere around the posterior. There are no weights, and no
-evidence; chains that shall arrive start from them (`cogen.models.EndpointGuide`).
+The predictor was trained on latents that move while a cost falls (`cogen.models.networks.latent_descent`). Each transition
+draws every chain independently from the prior and applies the predictor. The end points are draws of a distribution without a
+known density, which depends on the training only and may differ from the posterior. There are no weights and no evidence;
+exact inference can start from the end points (`cogen.models.EndpointGuide`).
 
 References:
     Conditional generative modeling via learning the latent space (cGML). Anonymous, under review 2020 (section 3: inference).
@@ -21,6 +21,7 @@ from jax.flatten_util import ravel_pytree
 
 from cogen.inference.adapters.ensemble_kernel import EnsembleKernel
 from cogen.inference.kernels.kernel import ExactDraws, Kernel, Start
+from cogen.inference.signatures import Model
 from cogen.inference.targets.target import Target
 
 Array = jax.Array
@@ -39,53 +40,62 @@ class LearnedState(NamedTuple):
 
 
 class LearnedInfo(NamedTuple):
-    """End points, chain by chain."""
+    """Statistics of the end points for every chain."""
 
     lp: Array
-    """The log joint density there."""
+    """The log joint density at the end point."""
     n_steps: Array
     """Gradient evaluations: none."""
 
 
 @dataclass(frozen=True, eq=False)
 class LearnedSettings:
-    """The predictor, and nothing else.
+    """The predictor.
 
     :param predictor: a function from the unconstrained values of the latent sites by name, and the model's arguments, to such
-        values; or an object with the methods ``numpyro`` and ``pyro``, which are that function in JAX, of one chain, and in
-        torch, of (chain, item, *shape); such as a `LatentDescent`.
-
-    Raises TypeError for what cannot be called.
+        values; or an object, such as a `LatentDescent`, with this function as its methods ``numpyro`` (JAX, for one chain) and
+        ``pyro`` (torch, for values (chain, item, *shape)).
+    :raises TypeError: for an object that is not callable.
     """
 
-    predictor: Any
+    predictor: Callable[..., object]
 
     def __post_init__(self) -> None:
         if not callable(self.predictor):
-            raise TypeError(f"the predictor is {self.predictor!r}: give a function, or a LatentDescent that was trained")
+            raise TypeError(f"the predictor is {self.predictor!r}: give a function, or a trained LatentDescent")
 
     def function(self, library: str) -> Callable[..., Mapping[str, Any]]:
-        """The predictor of "numpyro" or "pyro"."""
-        return getattr(self.predictor, library, self.predictor)
+        """The predictor for "numpyro" or "pyro"."""
+        function: Callable[..., Any] = getattr(self.predictor, library, self.predictor)
+        return function
 
 
 def check_counts(name: str, num_warmup: int) -> None:
-    """Raises ValueError for a warm-up."""
+    """Check that there is no warm-up.
+
+    :raises ValueError: for a warm-up.
+    """
     if num_warmup:
-        raise ValueError(f"num_warmup={num_warmup}: {name} draws its end points at once: give num_warmup=0")
+        raise ValueError(f"num_warmup={num_warmup}: {name} has no warm-up: give num_warmup=0")
 
 
 def check_sites(led: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Raises ValueError where a predictor gives other sites or shapes than it was given."""
+    """Check the output of a predictor.
+
+    :raises ValueError: if its sites or shapes differ from the input.
+    """
     made, given = ({name: tuple(value.shape) for name, value in each.items()} for each in (led, values))
     if made != given:
-        raise ValueError(f"the predictor leads to the sites {made}, and the model has {given}")
+        raise ValueError(f"the predictor returned the sites {made}, the model has {given}")
 
 
 def check_start(name: str, start: Start) -> None:
-    """Raises ValueError for given positions."""
+    """Check that no starting positions are given.
+
+    :raises ValueError: for given positions.
+    """
     if not start.exact:
-        raise ValueError(f"{name} draws its starts from the prior: it takes no start=")
+        raise ValueError(f"{name} draws its starts from the prior: omit start=")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +114,10 @@ class LearnedKernel(Kernel):
         return {"lp": info.lp.mean()}
 
     def init(self, target: Target, key: Array, start: Start) -> LearnedState:
-        """Raises ValueError for given positions and for a warm-up."""
+        """The starting state.
+
+        :raises ValueError: for given positions and for a warm-up.
+        """
         check_counts("LearnedDescent", self.num_warmup)
         check_start("LearnedDescent", start)
         return LearnedState(jnp.int32(0), start.positions(target, key))
@@ -128,5 +141,7 @@ class LearnedKernel(Kernel):
 class LearnedDescent(EnsembleKernel, settings=LearnedSettings, kernel=LearnedKernel):
     """End points of learned descents, as in ``infer(seen, LearnedDescent(predictor), num_warmup=0, ...)``."""
 
-    def __init__(self, predictor: Any, model: Callable | None = None) -> None:
+    settings: LearnedSettings
+
+    def __init__(self, predictor: Callable[..., object], model: Model | None = None) -> None:
         super().__init__(model, predictor=predictor)

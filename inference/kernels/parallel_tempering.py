@@ -1,16 +1,16 @@
-"""Non-reversible parallel tempering with a ladder that learns, and the evidence from its replicas.
+"""Non-reversible parallel tempering with an adaptive ladder, and the evidence from its replicas.
 
-A chain is R replicas, one at each of 0 = beta_1 < ... < beta_R = 1. A transition draws the replica at beta = 0 anew from q0,
-moves every other one by an HMC trajectory at its own beta and step size, and offers swaps to the pairs (1, 2), (3, 4), ... in
-even transitions and to (2, 3), (4, 5), ... in odd ones, each accepted with the probability
+A chain has R replicas, one at each of 0 = beta_1 < ... < beta_R = 1. A transition draws the replica at beta = 0 independently
+from q0, moves every other replica by an HMC trajectory at its own beta and step size, and proposes swaps of the pairs (1, 2),
+(3, 4), ... in even transitions and of (2, 3), (4, 5), ... in odd ones, each accepted with the probability
 
     alpha_k = min(1, exp((beta_{k+1} - beta_k) (increment(x_k) - increment(x_{k+1})))).
 
-With swaps in this deterministic order a replica keeps its direction until it is rejected, so that round trips between q0
-and the posterior do not become rarer as replicas are added. Sum_{j<k} E[1 - alpha_j] estimates the barrier Lambda(beta_k); in
-rounds of doubling length during the warm-up the ladder is laid anew with equal rises of Lambda between neighbours, which
-makes all rejections equal and the rate of round trips, 1 / (2 + 2 sum_k r_k / (1 - r_k)), the largest. About 2 Lambda(1)
-replicas are a good number.
+With swaps in this deterministic order a replica keeps its direction until a rejection, so that round trips between q0 and the
+posterior do not become rarer as replicas are added. Sum_{j<k} E[1 - alpha_j] estimates the barrier Lambda(beta_k); in rounds of
+doubling length during the warm-up the ladder is respaced to equal rises of Lambda between neighbours, which equalises the
+rejections and maximises the rate of round trips, 1 / (2 + 2 sum_k r_k / (1 - r_k)). About 2 Lambda(1) replicas are a good
+number.
 
 Every neighbouring pair is a bridge between its normalising constants,
 
@@ -18,16 +18,15 @@ Every neighbouring pair is a bridge between its normalising constants,
 
 and log Z is the sum of the logarithms, with means over the sample transitions, during which the ladder is fixed. The bridge
 spans half the step of plain stepping stones, log mean_k exp(d_k increment). Both means have the same relative variance per
-draw, Z_k Z_{k+1} / Z_{k+1/2}^2 - 1 (k + 1/2 being the inverse temperature in the middle), which is finite whatever the
-posterior; so the biases of the two logarithms, of order 1 / draws, cancel to first order. The estimate is consistent, not
-unbiased.
+draw, Z_k Z_{k+1} / Z_{k+1/2}^2 - 1 (with k + 1/2 the middle inverse temperature), which is finite for every posterior; the
+biases of the two logarithms, of order 1 / draws, therefore cancel to first order. The estimate is consistent, not unbiased.
 
     Syed, Bouchard-Cote, Deligiannidis and Doucet (2022), Non-reversible parallel tempering: a scalable highly parallel
     MCMC scheme (the order of the swaps, the barrier, the ladder, the rate of round trips);
     Xie, Lewis, Fan, Kuo and Chen (2011), Improving marginal likelihood estimation (stepping stones);
     Meng and Wong (1996), Simulating ratios of normalizing constants via a simple identity (the geometric bridge).
 
-Departures from Syed et al.: Lambda is interpolated linearly, not by a monotone cubic (the rounds make the difference vanish);
+Departures from Syed et al.: Lambda is interpolated linearly, not by a monotone cubic (over the rounds the difference vanishes);
 all pairs contribute to its estimate at every transition, swapped or not; all chains of an item share one ladder.
 """
 
@@ -70,16 +69,16 @@ Array = jax.Array
 
 
 class TemperingState(NamedTuple):
-    """What the next transition of an item's chains needs."""
+    """The input of the next transition of an item's chains."""
 
     iteration: Array
-    """Transitions made."""
+    """The number of transitions made."""
     replicas: Replicas
     ladder: Array
-    """(R,) inverse temperatures."""
+    """The inverse temperatures, (R,)."""
     tally: Tally
     nonfinite: Array
-    """(chain,)"""
+    """The number of trajectories with a non-finite gradient or log density, (chain,)."""
     adaptation: Any
     """The step-size rule's state, with a leading axis for the replicas above beta = 0."""
 
@@ -89,47 +88,47 @@ class TemperingState(NamedTuple):
 
 
 class TemperingInfo(NamedTuple):
-    """A transition, chain by chain."""
+    """Statistics of a transition for every chain."""
 
     acceptance_rate: Array
-    """Acceptance probability of the trajectory at beta = 1."""
+    """The acceptance probability of the trajectory at beta = 1."""
     step_size: Array
     """The step size at beta = 1."""
     swap_rejection: Array
-    """Mean probability over the R - 1 pairs that a swap is rejected."""
+    """The mean rejection probability of a swap over the R - 1 pairs."""
     round_trips: Array
-    """Journeys of replicas from beta = 0 to 1 and back so far, since the ladder last changed or the draws began."""
+    """The number of round trips of replicas from beta = 0 to 1 and back since the ladder last changed or the draws began."""
     barrier: Array
-    """Lambda(1), the sum over pairs of the mean rejections over the same time, one value for all chains."""
+    """Lambda(1), the sum over pairs of the mean rejections since then, one value for all chains."""
     diverging: Array
-    """Whether the energy error of any replica's trajectory passed 1000 nats or was not finite (it is rejected)."""
+    """Whether the energy error of any replica's trajectory exceeded 1000 nats or was non-finite (it is rejected)."""
     nonfinite: Array
-    """How many of the replicas' trajectories, since the start, met a gradient or density that was not a number (rejected)."""
+    """The number of the replicas' trajectories so far that had a non-finite gradient or log density (rejected)."""
     lp: Array
-    """Log density at beta = 1, unnormalised, in unconstrained coordinates."""
+    """The unnormalised log density at beta = 1, in unconstrained coordinates."""
     energy: Array
-    """Of the trajectory at beta = 1, before the swap."""
+    """The energy of the trajectory at beta = 1, before the swap."""
     n_steps: Array
-    """Gradient evaluations: (R - 1) L, and one for the draw of q0."""
+    """Gradient evaluations: (R - 1) L, plus one for the draw of q0."""
     population: Array
     population_log_evidence: Array
-    """The evidence estimate of the chain's population from all sample transitions so far: the last draw's is the answer."""
+    """The evidence estimate of the chain's population from all sample transitions so far; the last draw has the result."""
 
 
 @dataclass(frozen=True, eq=False)
 class TemperingSettings:
     """Settings of parallel tempering.
 
-    :param num_replicas: inverse temperatures R >= 2, the ends 0 and 1 included.
+    :param num_replicas: the number of inverse temperatures R >= 2, including 0 and 1.
     :param num_leapfrog: gradient evaluations per replica and transition, L >= 1.
-    :param step_size: a rule, followed by each replica for itself during the warm-up, or a fixed positive number.
-    :param schedule: the first ladder: `Sigmoid`, `Linear`, `Geometric`, or any callable from R - 1 to R rising values.
+    :param step_size: an adaptation rule, applied to each replica separately during the warm-up, or a fixed positive number.
+    :param schedule: the initial ladder: `Sigmoid`, `Linear`, `Geometric`, or any callable from R - 1 to R rising values.
     :param initial: q0, a NumPyro distribution over the latent site (or a mapping over sites), or a `GuideStart`; default
         the prior.
-    :param num_populations: groups of chains whose evidences are estimated apart; default four.
+    :param num_populations: groups of chains with separate evidence estimates; default four.
     :param jitter: each trajectory's step is multiplied by a uniform draw from [1 - jitter, 1 + jitter], in [0, 1).
-
-    Raises ValueError for values out of these ranges and TypeError for a schedule that is not a function.
+    :raises ValueError: for values out of these ranges.
+    :raises TypeError: for a schedule that is not a function.
     """
 
     num_replicas: int = 10
@@ -142,17 +141,17 @@ class TemperingSettings:
 
     def __post_init__(self) -> None:
         if self.num_replicas < 2:
-            raise ValueError(f"num_replicas={self.num_replicas}: at least two are needed, at beta = 0 and at beta = 1")
+            raise ValueError(f"num_replicas={self.num_replicas}: at least two are needed, at beta = 0 and beta = 1")
         if self.num_leapfrog < 1:
             raise ValueError(f"num_leapfrog={self.num_leapfrog}: at least one is needed")
         if not 0.0 <= self.jitter < 1.0:
-            raise ValueError(f"jitter={self.jitter}: it lies in [0, 1)")
+            raise ValueError(f"jitter={self.jitter}: it must be in [0, 1)")
         if not callable(self.schedule):
-            raise TypeError(f"schedule={self.schedule}: a function from R - 1 to R inverse temperatures starts the ladder")
-        object.__setattr__(self, "step_size", step_size_rule(self.step_size))  # a frozen dataclass is filled so
+            raise TypeError(f"schedule={self.schedule}: give a function from R - 1 to the R inverse temperatures of the ladder")
+        object.__setattr__(self, "step_size", step_size_rule(self.step_size))  # the dataclass is frozen
         if self.first_ladder.ndim != 1:
             name = type(self.schedule).__name__
-            raise ValueError(f"{name} gave a ladder per item: the replicas start from one for all items")
+            raise ValueError(f"{name} returned a ladder per item: parallel tempering requires one initial ladder for all items")
 
     @property
     def rule(self) -> StepSizeRule:
@@ -161,11 +160,11 @@ class TemperingSettings:
 
     @cached_property
     def first_ladder(self) -> np.ndarray:
-        """(R,)"""
+        """The initial inverse temperatures, (R,)."""
         return inverse_temperatures(self.schedule, self.num_replicas - 1)
 
     def own(self, num_warmup: int) -> Own:
-        """What is held item by item."""
+        """The per-item values of the settings."""
         return Own.of(self.rule, self.initial)
 
 
@@ -274,11 +273,14 @@ class TemperingKernel(Kernel):
         )
 
     def _renewed(self, state: TemperingState) -> tuple[Array, Any, Tally]:
-        """Ladder, step sizes and tally for the coming transition: laid anew where a round ended, emptied there and where
-        the draws begin. The replicas stay where they are."""
+        """Ladder, step sizes and tally for the next transition.
+
+        When a round ends, the ladder is respaced and the tally reset; the tally is also reset when the draws begin. The
+        replicas keep their positions.
+        """
         round_over = (state.iteration == np.asarray(round_ends(self.num_warmup), np.int32)).any()
         ladder = jnp.where(round_over, respaced(state.ladder, state.tally.rejection / state.tally.transitions), state.ladder)
-        # A replica takes its step size from those that were at the neighbouring inverse temperatures.
+        # A replica's step size is interpolated from the old ones at the neighbouring inverse temperatures.
         adaptation = jax.tree.map(
             lambda a: jnp.where(round_over, interpolated(ladder[1:], state.ladder[1:], a), a), state.adaptation
         )
@@ -293,12 +295,14 @@ class TemperingKernel(Kernel):
 
 
 class ParallelTempering(EnsembleKernel, settings=TemperingSettings, kernel=TemperingKernel):
-    """Parallel tempering from exact draws of q0, each chain an ensemble of replicas of its own.
+    """Parallel tempering from exact draws of q0; each chain has its own replicas.
 
     Draws are equally weighted, and each chain moves between modes as its replicas make round trips (``round_trips``). The
-    ladder stands in the state: ``Run(...).last_state.ladder`` (item, R). A warm-up shorter than 11 transitions leaves
-    the first ladder as it is.
+    ladder is in the state: ``Run(...).last_state.ladder`` (item, R). A warm-up shorter than 11 transitions keeps the
+    initial ladder.
     """
+
+    settings: TemperingSettings
 
 
 def _at(point: Point, replica: int) -> Point:

@@ -1,24 +1,25 @@
 """Annealing around one exact draw: the upper half of bidirectional Monte Carlo.
 
-Given an exact draw z* of the posterior (simulated data have one: the latent they were made from), the reversed transitions
-carry it from beta = 1 down to beta = 0. That path is then one particle of an annealed run: it is never replaced, and the others
-are resampled around it. Such a run is distributed as the extended target of particle MCMC, under which
+Given an exact draw z* of the posterior (for simulated data, the latent that generated them), the reversed transitions move it
+from beta = 1 down to beta = 0. That path is then one particle of an annealed run: it is never replaced, and the others are
+resampled conditionally on it. Such a run is distributed as the extended target of particle MCMC, under which
 
     E[ 1 / Zhat ] = 1 / Z,
 
-so that log Zhat is a stochastic upper bound of the log evidence, as the forward run's is a lower one.
+so that log Zhat is a stochastic upper bound of the log evidence, as that of the forward run is a stochastic lower bound.
 
     Grosse, Ghahramani and Adams (2015), Sandwiching the marginal likelihood using bidirectional Monte Carlo, section 3;
     Andrieu, Doucet and Holenstein (2010), Particle Markov chain Monte Carlo methods, section 4.3 (conditional SMC).
 
-HMC with a fresh momentum is reversible, so the reversed transition at a temperature is the transition itself. The free
-particles are resampled multinomially (conditional SMC is simple for it alone), where the forward run is systematic: both
-bounds hold for the same evidence, this one a little less tightly than it could.
+HMC with a fresh momentum is reversible, so the reversed transition at a temperature is the transition itself. The other
+particles are resampled multinomially, for which conditional SMC is simple; the forward run resamples systematically. Both
+bounds hold for the same evidence; this one is slightly looser than it could be.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,12 +32,14 @@ Array = jax.Array
 
 
 def reversed_path(
-    target: Target, key: Array, exact: Array, beta: Array, steps: Array, move: Callable, populations: int
+    target: Target, key: Array, exact: Array, beta: Array, steps: Array, move: Callable[..., Any], populations: int
 ) -> Point:
     """The pinned particle of every population before each transition and after the last: (transition + 1, population).
 
-    ``beta`` and ``steps`` (transition,) are those of the forward transitions; ``move(target, normal, uniform, points, beta,
-    step)`` makes one. Raises ValueError for an exact draw of another size than the target's.
+    :param beta: inverse temperatures of the forward transitions, (transition,).
+    :param steps: step sizes of the forward transitions, (transition,).
+    :param move: makes one transition: ``move(target, normal, uniform, points, beta, step)``.
+    :raises ValueError: unless the exact draw has the target's dimension.
     """
     if exact.shape != (target.dim,):
         raise ValueError(f"exact draws have {exact.shape[0]} coordinates, the model has {target.dim}")
@@ -53,7 +56,7 @@ def reversed_path(
 
 
 def pin(point: Point, pinned: Point) -> Point:
-    """Points (chain, ...) with the pinned particles (population, ...) in the first slots of the populations."""
+    """Points (chain, ...) with the pinned particles (population, ...) in the first slot of every population."""
     populations = len(pinned.u)
     slots = jnp.arange(populations) * (len(point.u) // populations)
     return jax.tree.map(lambda all_, kept: all_.at[slots].set(kept), point, pinned)

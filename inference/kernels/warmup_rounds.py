@@ -1,7 +1,7 @@
-"""Rounds of doubling length in which a warm-up learns what a kernel then keeps.
+"""Adaptation rounds of doubling length in the warm-up.
 
-A round starts afresh and learns from its own transitions only: the short first ones get rid of the start, the last one is
-half of everything. The last quarter of the warm-up belongs to no round, so that the chains settle under what was learnt.
+A round uses only its own transitions: the short first rounds discard the start, the last one is half of the adaptation. The
+last quarter of the warm-up belongs to no round, so that the chains equilibrate under the adapted values.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 
 SHORTEST = 8
-"""No round is shorter than so many transitions: a shorter warm-up has none."""
+"""The minimum number of transitions of a round; a warm-up without room for it has no rounds."""
 
 
 def round_ends(num_warmup: int) -> tuple[int, ...]:
-    """After how many transitions each round ends.
+    """The number of transitions after which each round ends.
 
     >>> round_ends(200)
     (10, 30, 70, 150)

@@ -1,14 +1,14 @@
 """A NumPyro model of two layers of units as an annealing path: an exponential-family harmonium.
 
-Its two latent sites are independent under q0 = q(v) q(h), Bernoulli or normal unit by unit, and the log likelihood t (a
+Its two latent sites are independent under q0 = q(v) q(h), with Bernoulli or normal units, and the log likelihood t (a
 ``factor``, or any observed sites) is affine in each site when the other is fixed. On the path log q0 + beta t the units of one
 layer are then independent given the other layer: a Bernoulli unit of log odds l has the log odds l + beta dt/du, and a normal
-one of mean m and standard deviation s the mean m + beta s^2 dt/du. So every conditional comes from one gradient, and a
+one of mean m and standard deviation s the mean m + beta s^2 dt/du. Every conditional therefore needs one gradient, and a
 Bernoulli layer is summed out in closed form,
 
     log E_{q(h)} exp(beta t(v, h)) = beta t(v, 0) + sum_j [ softplus(l_j + beta dt/dh_j) - softplus(l_j) ].
 
-Unlike those of `numpyro_target`, its coordinates are the values of the sites.
+Unlike in `numpyro_target`, the coordinates are the values of the sites.
 
 References:
     Welling, Rosen-Zvi, Hinton. Exponential family harmoniums with an application to information retrieval. NeurIPS 2005.
@@ -17,7 +17,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +26,7 @@ import numpy as np
 import numpyro.distributions as dist
 from numpyro import handlers
 
+from cogen.inference.signatures import Model
 from cogen.inference.targets.masked_sites import is_masked
 from cogen.inference.targets.numpyro_target import first_trace, is_latent, sample_sites, site_terms
 from cogen.inference.targets.sums import real
@@ -35,7 +36,7 @@ Array = jax.Array
 
 
 class BernoulliUnits(NamedTuple):
-    """A layer of 0 and 1."""
+    """A layer of Bernoulli units."""
 
     logits: Array  # (unit,)
 
@@ -49,7 +50,7 @@ class BernoulliUnits(NamedTuple):
 
 
 class NormalUnits(NamedTuple):
-    """A layer of real numbers."""
+    """A layer of normal units."""
 
     mean: Array  # (unit,)
     scale: Array
@@ -60,7 +61,7 @@ class NormalUnits(NamedTuple):
 
 
 class Layers(NamedTuple):
-    """The two layers; a position is the visible units and then the hidden ones, (visible + hidden,)."""
+    """The two layers; a position has the visible units followed by the hidden ones, (visible + hidden,)."""
 
     visible: BernoulliUnits | NormalUnits
     hidden: BernoulliUnits
@@ -74,10 +75,13 @@ class Layers(NamedTuple):
         return u[..., : self.num_visible], u[..., self.num_visible :]
 
 
-def layered_target(model: Callable, args: tuple = (), kwargs: Mapping[str, Any] | None = None, *, hidden: str) -> Target:
-    """The annealing path of a model whose latent site ``hidden`` is the layer that is summed out, with its `Layers`.
+def layered_target(
+    model: Model, args: tuple[object, ...] = (), kwargs: Mapping[str, object] | None = None, *, hidden: str
+) -> Target:
+    """The annealing path of a model of two layers, with its `Layers`.
 
-    Raises ValueError for a model that is not of two such layers (`check_layers` looks at it more closely).
+    :param hidden: the latent site that is summed out.
+    :raises ValueError: for a model without two such layers (`check_layers` checks more).
     """
     kwargs = dict(kwargs or {})
     sites = first_trace(model, args, kwargs)
@@ -102,21 +106,27 @@ def layered_target(model: Callable, args: tuple = (), kwargs: Mapping[str, Any] 
     return Target(dim, draw, jax.jit(terms), values, program=Program(model, args, kwargs), layers=layers)
 
 
-def layered_position(model: Callable, args: tuple, values: Sites, *, hidden: str) -> Array:
-    """The position (dim,) of values of the two layers. Raises ValueError for values of other sites."""
+def layered_position(model: Model, args: tuple[object, ...], values: Mapping[str, Array | np.ndarray], *, hidden: str) -> Array:
+    """The position (dim,) of values of the two layers.
+
+    :raises ValueError: for values of other sites.
+    """
     names = _names(first_trace(model, args, {}), hidden)
     if set(values) != set(names):
-        raise ValueError(f"values are given of the sites {sorted(values)}, the model has the layers {sorted(names)}")
+        raise ValueError(f"values are given for the sites {sorted(values)}, the model has the layers {sorted(names)}")
     return jnp.concatenate([jnp.ravel(real(values[name])) for name in names])
 
 
-def check_layers(model: Callable, args: tuple, kwargs: Mapping[str, Any], *, hidden: str) -> None:
-    """Raises ValueError for a model that has no two layers, whose layers are not independent under q0, or whose likelihood is
-    not affine in each of them, which two random positions show (real numbers for Bernoulli units too: a gradient is taken)."""
+def check_layers(model: Model, args: tuple[object, ...], kwargs: Mapping[str, object], *, hidden: str) -> None:
+    """Check a model of two layers at two random positions (real values for Bernoulli units too, as for gradients).
 
-    def looked_at() -> dict[str, tuple]:
-        """Of each layer: its units under q0 at two positions, and t at the first, where this layer is that of the second, and
-        between the two."""
+    :raises ValueError: for a model without two layers, whose layers are not independent under q0, or whose log likelihood is
+        not affine in each of them.
+    """
+
+    def looked_at() -> dict[str, tuple[Any, ...]]:
+        """For each layer, its units under q0 at two positions, and t at the first, with this layer of the second, and at the
+        midpoint."""
         target = layered_target(model, args, kwargs, hidden=hidden)
         first, second = jax.random.normal(jax.random.key(0), (2, target.dim))
         traces = [_at(model, args, dict(kwargs), target.sites(u)) for u in (first, second)]
@@ -130,40 +140,40 @@ def check_layers(model: Callable, args: tuple, kwargs: Mapping[str, Any], *, hid
     for name, (one, other, likelihood) in jax.jit(looked_at)().items():
         if not all(np.allclose(a, b) for a, b in zip(one, other, strict=True)):
             raise ValueError(
-                f"latent site {name!r} depends on the other layer, and under q0 the two are independent: put what couples them"
-                " into a factor, as in numpyro.factor('energy', ...)"
+                f"latent site {name!r} depends on the other layer, but under q0 the two must be independent: couple them by a"
+                " factor, as in numpyro.factor('energy', ...)"
             )
         start, end, middle = map(float, likelihood)
         if not math.isclose(middle, 0.5 * (start + end), rel_tol=1e-3, abs_tol=1e-3 * (1 + abs(start) + abs(end))):
             raise ValueError(
                 f"the log likelihood is not affine in the latent site {name!r} given the other layer, so its units are not"
-                " independent: block Gibbs is for two layers without connections within"
+                " independent: block Gibbs requires two layers without connections within a layer"
             )
 
 
-def _at(model: Callable, args: tuple, kwargs: dict, values: Sites) -> dict:
+def _at(model: Model, args: tuple[object, ...], kwargs: Mapping[str, object], values: Sites) -> dict[str, Any]:
     return sample_sites(handlers.substitute(handlers.seed(model, jax.random.key(0)), data=values), args, kwargs)
 
 
-def _names(sites: dict, hidden: str) -> tuple[str, str]:
-    """Of the visible and of the hidden layer."""
+def _names(sites: dict[str, Any], hidden: str) -> tuple[str, str]:
+    """The names of the visible and the hidden layer."""
     latent = [name for name, site in sites.items() if is_latent(site)]
     if len(latent) != 2 or hidden not in latent or len(latent) == len(sites):
         observed = [name for name in sites if name not in latent]
         raise ValueError(
-            f"block Gibbs takes a model with two latent sites, one of them {hidden!r}, and a factor; this one has the latent"
+            f"block Gibbs requires a model with two latent sites, one of them {hidden!r}, and a factor; this one has the latent"
             f" sites {latent} and the observed {observed}: name the layer that is summed out, as in BlockGibbs(hidden='h')"
         )
     (visible,) = set(latent) - {hidden}
     for name in latent:
         if sites[name].get("scale") is not None or is_masked(sites[name]["fn"]):
-            raise ValueError(f"latent site {name!r} is scaled or masked: block Gibbs draws its units as they are")
+            raise ValueError(f"latent site {name!r} is scaled or masked, which block Gibbs does not support")
     if not isinstance(_units(hidden, sites[hidden]), BernoulliUnits):
-        raise ValueError(f"latent site {hidden!r} is not Bernoulli, and the hidden layer is summed out unit by unit")
+        raise ValueError(f"latent site {hidden!r} is not Bernoulli, but the hidden layer is summed out: name a Bernoulli layer")
     return visible, hidden
 
 
-def _units(name: str, site: dict) -> BernoulliUnits | NormalUnits:
+def _units(name: str, site: dict[str, Any]) -> BernoulliUnits | NormalUnits:
     distribution = site["fn"]
     while isinstance(distribution, dist.Independent | dist.ExpandedDistribution):
         distribution = distribution.base_dist
@@ -177,5 +187,5 @@ def _units(name: str, site: dict) -> BernoulliUnits | NormalUnits:
     if isinstance(distribution, dist.Normal):
         return NormalUnits(each(distribution.loc), each(distribution.scale))
     raise ValueError(
-        f"latent site {name!r} is {type(distribution).__name__}: block Gibbs draws layers of Bernoulli or normal units"
+        f"latent site {name!r} is {type(distribution).__name__}: block Gibbs supports layers of Bernoulli or normal units"
     )

@@ -1,4 +1,4 @@
-"""Masked densities in NumPyro models: which entries count, what is drawn, and what ``obs_mask`` hides."""
+"""Masked densities in NumPyro models: counted entries, unmasked distributions, and values hidden by ``obs_mask``."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ Array = jax.Array
 
 
 class ProperUnobserved(Messenger):
-    """The model in which what ``obs_mask`` hides keeps its prior.
+    """Keeps the prior of values hidden by ``obs_mask``.
 
-    ``numpyro.sample(name, ..., obs=y, obs_mask=m)`` makes a latent site ``<name>_unobserved`` of the full shape, and masks out
-    of its density what is observed: directions in which the density is flat, where chains drift for ever. With their prior,
-    unscaled, in the place of the flat density nothing else of the posterior changes, since the prior integrates to one.
+    ``numpyro.sample(name, ..., obs=y, obs_mask=m)`` makes a latent site ``<name>_unobserved`` of the full shape, and masks the
+    observed entries out of its density. The density is flat in these directions, so chains would drift without bound. This
+    handler replaces the flat density by the unscaled prior, which leaves the rest of the posterior unchanged, since the prior
+    integrates to one.
     """
 
     def __enter__(self) -> Any:
         self._observed: set[str] = set()
         return super().__enter__()
 
-    def process_message(self, message: dict) -> None:
+    def process_message(self, message: dict[str, Any]) -> None:
         if message["type"] != "sample":
             return
         name = message["name"]
@@ -39,7 +40,7 @@ class ProperUnobserved(Messenger):
 
 
 def unmasked(distribution: dist.Distribution) -> dist.Distribution:
-    """The distribution that a masked one draws from."""
+    """The distribution from which a masked one draws."""
     if not is_masked(distribution):
         return distribution
     if isinstance(distribution, dist.Independent):
@@ -48,14 +49,14 @@ def unmasked(distribution: dist.Distribution) -> dist.Distribution:
 
 
 def is_masked(distribution: dist.Distribution) -> bool:
-    """Whether any of the log density is masked out."""
+    """Whether parts of the log density are masked out."""
     while isinstance(distribution, dist.Independent | dist.ExpandedDistribution):
         distribution = distribution.base_dist
     return isinstance(distribution, dist.MaskedDistribution)
 
 
 def seen(distribution: dist.Distribution) -> Array | None:
-    """Which entries of a value a masked distribution counts, in a shape that broadcasts against it; None: all."""
+    """The entries of a value that a masked distribution counts, as a mask that broadcasts against it; None: all."""
     masks = []
     while isinstance(distribution, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
         if isinstance(distribution, dist.MaskedDistribution):

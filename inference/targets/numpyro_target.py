@@ -1,19 +1,19 @@
 """A NumPyro model as an annealing path (see `target`).
 
-Which observed sites are tempered can be named; the others then count fully at every beta, and a draw of the prior starts
-with their density as its weight. Discrete latent sites are summed out where NumPyro enumerates them (with funsor): the
-increment then is the log of the sum, not a sum of tempered terms.
+The observed sites to temper can be named; the others then count fully at every beta, and a draw of the prior starts with their
+density as its weight. Discrete latent sites are summed out by NumPyro's enumeration (with funsor): the increment is then the
+log of the sum, not a sum of tempered terms.
 
 The density of a site is NumPyro's, with the scale and the mask that its handlers set. A latent site is drawn without them,
-so that log q0 leaves them out, and the increment has what they change.
+so that log q0 excludes them, and the increment includes their effect.
 
-Everything lives in unconstrained coordinates u, one flat vector for all latent sites; a site's density there carries the
-log Jacobian of NumPyro's ``biject_to(support)``.
+All coordinates u are unconstrained, one flat vector for all latent sites; a site's density includes the log Jacobian of
+NumPyro's ``biject_to(support)``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -27,6 +27,7 @@ from numpyro.distributions import biject_to
 from numpyro.infer.util import constrain_fn, unconstrain_fn
 
 from cogen.inference.annealing.guide_start import GuideStart
+from cogen.inference.signatures import Model
 from cogen.inference.targets.masked_sites import is_masked, unmasked
 from cogen.inference.targets.sums import real
 from cogen.inference.targets.target import Program, Sites, Target
@@ -36,9 +37,9 @@ Initial: TypeAlias = dist.Distribution | Mapping[str, dist.Distribution] | Guide
 
 
 def numpyro_target(
-    model: Callable,
-    args: tuple = (),
-    kwargs: Mapping[str, Any] | None = None,
+    model: Model,
+    args: tuple[object, ...] = (),
+    kwargs: Mapping[str, object] | None = None,
     *,
     initial: Initial = None,
     temper: Sequence[str] | None = None,
@@ -46,14 +47,14 @@ def numpyro_target(
 ) -> Target:
     """The annealing path of a NumPyro model with these arguments.
 
-    ``initial`` replaces the prior as q0: a distribution over the model's one latent site, a mapping from the name of every
-    latent site to one, or a guide mixed with the prior. ``temper`` names the observed sites to temper (default: all).
-    ``flat_prior`` leaves the prior out at beta = 1 (Fang and Schwing's own path: pi_beta = p(z)^(1 - beta) p(y | z)^beta);
-    the end point may then be improper and has no evidence.
-
-    Raises ValueError for a model without latent or without observed sites, with an improper prior or with a subsampled plate,
-    for a discrete latent site that cannot be enumerated, for a name in ``temper`` that is no observed site, and for an
-    ``initial`` whose sites or shapes are not the model's.
+    :param initial: q0 instead of the prior: a distribution over the model's one latent site, a mapping from the name of every
+        latent site to one, or a guide mixed with the prior.
+    :param temper: names of the observed sites to temper (default: all).
+    :param flat_prior: leave the prior out at beta = 1 (Fang and Schwing's path: pi_beta = p(z)^(1 - beta) p(y | z)^beta); the
+        end point may then be improper and has no evidence.
+    :raises ValueError: for a model without latent or observed sites, with an improper prior or with a subsampled plate, for a
+        discrete latent site that cannot be enumerated, for a name in ``temper`` that is not an observed site, and for an
+        ``initial`` whose sites or shapes are not the model's.
     """
     kwargs = dict(kwargs or {})
     prototype = first_trace(model, args, kwargs)
@@ -67,7 +68,7 @@ def numpyro_target(
     guide = initial if isinstance(initial, GuideStart) else None
     start = {} if isinstance(initial, GuideStart) else _start(latent, initial)
 
-    def unconstrained(values: Mapping[str, Array], trace: dict) -> Sites:
+    def unconstrained(values: Mapping[str, Array], trace: dict[str, Any]) -> Sites:
         return {name: biject_to(trace[name]["fn"].support).inv(values[name]) for name in latent}
 
     first = {name: latent[name]["value"] for name in latent}
@@ -78,12 +79,13 @@ def numpyro_target(
         return unravel_exactly(u.astype(raveled.dtype))
 
     if guide is not None:
-        guide.check({n: {**site, "unconstrained": unravel(flat)[n]} for n, site in latent.items()}, args, kwargs)
+        places = unravel(flat)
+        guide.check({n: {"value": site["value"], "unconstrained": places[n]} for n, site in latent.items()}, args, kwargs)
 
-    def trace_at(u: Array) -> tuple[dict, Array]:
+    def trace_at(u: Array) -> tuple[dict[str, Any], Array]:
         values = unravel(u)
 
-        def constrain(site: dict) -> Array | None:
+        def constrain(site: dict[str, Any]) -> Array | None:
             name = site["name"]
             return biject_to(site["fn"].support)(values[name]) if site["type"] == "sample" and name in values else None
 
@@ -96,7 +98,7 @@ def numpyro_target(
         ]
         return trace, jnp.concatenate(jacobian)
 
-    def start_terms(u: Array, trace: dict, jacobian: Array) -> Array:
+    def start_terms(u: Array, trace: dict[str, Any], jacobian: Array) -> Array:
         if guide is None:
             return jnp.concatenate([_terms(start[name], trace[name]["value"]) for name in latent])
         values = {name: trace[name]["value"] for name in latent}
@@ -104,16 +106,16 @@ def numpyro_target(
         share = real(guide.prior_share)
         return jnp.logaddexp(jnp.log1p(-share) + log_guide, jnp.log(share) + drawn_terms(trace).sum())[None]
 
-    def drawn_terms(trace: dict) -> Array:
-        """Of the density that the prior's draws have."""
+    def drawn_terms(trace: dict[str, Any]) -> Array:
+        """The terms of the density of prior draws, without scales and masks."""
         return jnp.concatenate([_terms(unmasked(trace[name]["fn"]), trace[name]["value"]) for name in latent])
 
-    def change_terms(trace: dict) -> list[Array]:
-        """What scales and masks make of it."""
+    def change_terms(trace: dict[str, Any]) -> list[Array]:
+        """The terms of its change by scales and masks."""
         parts = [(site_terms(trace[name]), -_terms(unmasked(trace[name]["fn"]), trace[name]["value"])) for name in changed]
         return [terms for part in parts for terms in part]
 
-    def observed_terms(u: Array, trace: dict, chosen: bool) -> list[Array]:
+    def observed_terms(u: Array, trace: dict[str, Any], chosen: bool) -> list[Array]:
         if discrete:
             values = {name: trace[name]["value"] for name in latent}
             return [_enumerated(model, args, kwargs, values, latent, nesting)[None]] if chosen else []
@@ -161,43 +163,48 @@ def numpyro_target(
         return real(from_values(key, {name: start[name].sample(keys[name]) for name in latent}))
 
     if discrete:
-        jax.eval_shape(terms, flat)  # what cannot be enumerated is said here
-    apart = not discrete and any(site["is_observed"] and name not in tempered for name, site in prototype.items())
-    # A compiled function is traced once for all the places of a transition where it is called.
-    weight, program = start_weight if apart else None, Program(model, args, kwargs)
+        jax.eval_shape(terms, flat)  # raises an error if the enumeration fails
+    untempered = not discrete and any(site["is_observed"] and name not in tempered for name, site in prototype.items())
+    # A compiled function is traced once for all its calls in a transition.
+    weight, program = start_weight if untempered else None, Program(model, args, kwargs)
     target = Target(flat.size, draw, jax.jit(terms), unravel, weight, program)
     return target if guide is None or guide.affine is None else target.in_coordinates(guide.affine)
 
 
-def unconstrained_position(model: Callable, args: tuple, values: Sites) -> Array:
+def unconstrained_position(model: Model, args: tuple[object, ...], values: Mapping[str, Array | np.ndarray]) -> Array:
     """The flat unconstrained coordinates (dim,) of values of a model's latent sites.
 
-    Raises ValueError for values of other sites than the model's continuous latent ones.
+    :raises ValueError: for sites other than the model's continuous latent ones.
     """
     prototype = first_trace(model, args, {})
     latent = {name for name, site in prototype.items() if is_latent(site) and not site["fn"].support.is_discrete}
     if set(values) != latent:
-        raise ValueError(f"values are given of the sites {sorted(values)}, the model has the latent sites {sorted(latent)}")
+        raise ValueError(f"values are given for the sites {sorted(values)}, the model has the latent sites {sorted(latent)}")
     found = unconstrain_fn(handlers.seed(model, jax.random.key(0)), args, {}, values)
     return ravel_pytree({name: found[name] for name in latent})[0]
 
 
 def constrained_sites(
-    model: Callable, args: tuple, kwargs: Mapping[str, Any] | None, unconstrained: Sites, *, deterministic: bool = True
+    model: Model,
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object] | None,
+    unconstrained: Sites,
+    *,
+    deterministic: bool = True,
 ) -> Sites:
-    """The values of a model's latent sites, and of its deterministic sites, at one unconstrained position.
+    """The values of a model's latent and deterministic sites at one unconstrained position.
 
-    A deterministic site that depends on a discrete latent that was summed out has no value, and is left out.
+    A deterministic site that depends on a summed-out discrete latent has no value and is omitted.
     """
     kwargs = dict(kwargs or {})
-    seeded = handlers.seed(model, jax.random.key(0))  # for discrete sites, which no position has
+    seeded = handlers.seed(model, jax.random.key(0))  # draws discrete sites, which have no coordinates
     values = constrain_fn(seeded, args, kwargs, unconstrained, return_deterministic=deterministic)
     undecided = _deterministic_of_discrete(model, args, kwargs) if deterministic else set()
     return {name: value for name, value in values.items() if name not in undecided}
 
 
-def _deterministic_of_discrete(model: Callable, args: tuple, kwargs: dict) -> set[str]:
-    """The deterministic sites to which a path leads from a discrete latent site, in the program that the model traces to."""
+def _deterministic_of_discrete(model: Model, args: tuple[object, ...], kwargs: Mapping[str, object]) -> set[str]:
+    """The deterministic sites that depend on a discrete latent site in the traced program of the model."""
     trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
     discrete = {n: s["value"] for n, s in trace.items() if is_latent(s) and s["fn"].support.is_discrete}
     names = [name for name, site in trace.items() if site["type"] == "deterministic"]
@@ -217,23 +224,26 @@ def _deterministic_of_discrete(model: Callable, args: tuple, kwargs: dict) -> se
     return {n for n, v in zip(names, program.outvars, strict=True) if not isinstance(v, Literal) and v in reached}
 
 
-def is_latent(site: dict) -> bool:
+def is_latent(site: dict[str, Any]) -> bool:
     return site["type"] == "sample" and not site["is_observed"]
 
 
-def sample_sites(model: Callable, args: tuple, kwargs: dict) -> dict:
+def sample_sites(model: Model, args: tuple[object, ...], kwargs: Mapping[str, object]) -> dict[str, Any]:
     trace = handlers.trace(model).get_trace(*args, **kwargs)
     return {name: site for name, site in trace.items() if site["type"] == "sample"}
 
 
-def first_trace(model: Callable, args: tuple, kwargs: dict) -> dict:
-    """The sites of one run of the model, which must have draws and be the same posterior in every run."""
+def first_trace(model: Model, args: tuple[object, ...], kwargs: Mapping[str, object]) -> dict[str, Any]:
+    """The sites of one run of the model.
+
+    :raises ValueError: for a model that cannot be drawn from, or whose posterior changes between runs.
+    """
     try:
         trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
     except NotImplementedError as error:
         raise ValueError(
-            "the model cannot be drawn from, and exact draws are where the chains start: does a latent site have an improper"
-            " prior (ImproperUniform)? Give it a proper one"
+            "the model cannot be drawn from, but chains start from exact draws: if a latent site has an improper prior"
+            " (ImproperUniform), give it a proper one"
         ) from error
     for name, site in trace.items():
         if site["type"] == "plate" and site["args"][1] is not None and site["args"][1] < site["args"][0]:
@@ -242,15 +252,17 @@ def first_trace(model: Callable, args: tuple, kwargs: dict) -> dict:
                 first, second = (np.asarray(handlers.trace(m).get_trace(*args, **kwargs)[name]["value"]) for m in seeded)
             if not np.array_equal(first, second):
                 raise ValueError(
-                    f"plate {name!r} draws a subsample of {site['args'][1]} of {site['args'][0]}, which is another posterior"
-                    " each time: use it whole, or fix the subsample (numpyro.handlers.substitute)"
+                    f"plate {name!r} draws a subsample of {site['args'][1]} of {site['args'][0]}, which changes the posterior"
+                    " in every run: use the full plate, or fix the subsample (numpyro.handlers.substitute)"
                 )
     return {name: site for name, site in trace.items() if site["type"] == "sample"}
 
 
 def _terms(distribution: dist.Distribution, value: Array, scale: Array | None = None) -> Array:
-    """The log density of a value, one term per element where the distribution is a product over elements, times the scale of
-    its batch, which NumPyro multiplies it by before the sum."""
+    """The log density of a value, one term per element if the distribution is a product over elements.
+
+    NumPyro multiplies the terms by the scale of their batch before the sum.
+    """
     event_dims = 0
     while isinstance(distribution, dist.Independent):
         event_dims += distribution.reinterpreted_batch_ndims
@@ -261,11 +273,11 @@ def _terms(distribution: dist.Distribution, value: Array, scale: Array | None = 
     return jnp.ravel(terms)
 
 
-def site_terms(site: dict) -> Array:
+def site_terms(site: dict[str, Any]) -> Array:
     return _terms(site["fn"], site["value"], site.get("scale"))
 
 
-def _check_sites(prototype: dict, hidden: dict, latent: dict) -> None:
+def _check_sites(prototype: dict[str, Any], hidden: dict[str, Any], latent: dict[str, Any]) -> None:
     if not hidden:
         raise ValueError("the model has no latent site: there is nothing to infer (are all of its sites conditioned?)")
     if len(hidden) == len(prototype):
@@ -277,27 +289,27 @@ def _check_sites(prototype: dict, hidden: dict, latent: dict) -> None:
         kind = type(hidden[name]["fn"]).__name__
         masked = ""
         if name.endswith("_unobserved"):
-            masked = f" (it is what obs_mask= hides of {name.removesuffix('_unobserved')!r}: a mask handler needs no such site)"
+            masked = f" (obs_mask= of {name.removesuffix('_unobserved')!r} makes this site: a mask handler makes none)"
         if not hidden[name]["fn"].has_enumerate_support or hidden[name]["infer"].get("enumerate", "parallel") != "parallel":
             raise ValueError(
-                f"latent site {name!r} is discrete ({kind}), no gradient moves it and it cannot be enumerated: sum it out of"
-                f" the model, or observe it{masked}"
+                f"latent site {name!r} is discrete ({kind}), has no gradient and cannot be enumerated: sum it out of the"
+                f" model, or observe it{masked}"
             )
         try:
             import funsor  # noqa: F401
         except ImportError:
             raise ValueError(
-                f"latent site {name!r} is discrete ({kind}): to have it summed out, install funsor (pip install funsor)"
+                f"latent site {name!r} is discrete ({kind}): summing it out requires funsor (pip install funsor)"
             ) from None
     if not latent:
         names = ", ".join(map(repr, hidden))
         raise ValueError(
-            f"latent site {names} is discrete, and there is no other: there is nothing for a gradient to move"
-            " (BlockGibbs draws two layers of units)"
+            f"the only latent site, {names}, is discrete and has no gradient: add a continuous latent site, or use BlockGibbs"
+            " for two layers of units"
         )
 
 
-def _tempered(prototype: dict, temper: Sequence[str] | None) -> set[str]:
+def _tempered(prototype: dict[str, Any], temper: Sequence[str] | None) -> set[str]:
     observed = {name for name, site in prototype.items() if site["is_observed"]}
     if temper is None:
         return observed
@@ -307,31 +319,35 @@ def _tempered(prototype: dict, temper: Sequence[str] | None) -> set[str]:
         site["fn"].support.is_discrete and not site["is_observed"] for site in prototype.values()
     ):
         raise ValueError(
-            "temper= cannot name sites of a model whose discrete latents are summed out: their sum is tempered whole"
+            "temper= cannot name sites of a model whose discrete latents are summed out: the whole sum is tempered"
         )
     return set(temper)
 
 
-def _enumerated(model: Callable, args: tuple, kwargs: dict, values: Sites, latent: dict, nesting: int) -> Array:
-    """log p(y | continuous latents), the discrete latents summed out by NumPyro's funsor backend; ``nesting`` is the number of
-    nested plates, to the left of which it enumerates."""
+def _enumerated(
+    model: Model, args: tuple[object, ...], kwargs: Mapping[str, object], values: Sites, latent: dict[str, Any], nesting: int
+) -> Array:
+    """log p(y | continuous latents), with the discrete latents summed out by NumPyro's funsor backend.
+
+    :param nesting: the number of nested plates; enumeration dimensions are to their left.
+    """
     from numpyro.contrib.funsor import config_enumerate, enum, log_density
 
     seeded = handlers.seed(model, jax.random.key(0))
     enumerated = enum(config_enumerate(seeded), first_available_dim=-nesting - 1)
     inner = handlers.trace(handlers.substitute(enumerated, data=dict(values)))
-    # The continuous latents are hidden, so that their densities are not added, to be subtracted again with a rounding error.
+    # The continuous latents are hidden, since adding and subtracting their densities would cause rounding errors.
     log_likelihood, _ = log_density(handlers.block(inner, hide=list(latent)), args, kwargs, {})
     for name, site in latent.items():
         if inner.trace[name]["fn"].batch_shape != site["fn"].batch_shape:
             raise ValueError(
-                f"latent site {name!r} depends on a discrete latent site, so its prior cannot be told apart: sum the discrete"
+                f"latent site {name!r} depends on a discrete latent site, so its prior cannot be separated: sum the discrete"
                 " site out of the model, as dist.MixtureSameFamily does"
             )
     return log_likelihood
 
 
-def _start(latent: dict, initial: dist.Distribution | Mapping[str, dist.Distribution] | None) -> dict:
+def _start(latent: dict[str, Any], initial: dist.Distribution | Mapping[str, dist.Distribution] | None) -> dict[str, Any]:
     if initial is None:
         return {}
     if isinstance(initial, dist.Distribution):

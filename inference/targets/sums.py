@@ -1,8 +1,8 @@
-"""Sums of many float32 terms without the rounding.
+"""Sums of many float32 terms without rounding errors.
 
 With 24,000 pixels at noise 0.05 one unit in the last place of a plain float32 log likelihood is 0.03 nat; an annealing run
-adds hundreds of increments of that size, and an accept decision takes the difference of two of them. A `Sum` keeps what
-float32 rounds away, so that differences and accumulations are exact to float32's precision of the *result*.
+adds hundreds of increments of that size, and an accept decision takes the difference of two of them. A `Sum` keeps the float32
+rounding error, so that differences and accumulations are exact to float32's precision of the *result*.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ Array = jax.Array
 
 
 def real(value: Any) -> Array:
-    """Numbers as a state carries it: float64 where JAX has 64 bits enabled, else float32."""
+    """Numbers in the floating-point type of states: float64 if JAX's 64-bit mode is enabled, otherwise float32."""
     return jnp.asarray(value, jnp.result_type(float))
 
 
 class Sum(NamedTuple):
-    """A sum held as an unevaluated pair: ``high`` is its rounded value, ``low`` what the rounding lost."""
+    """A sum as an unevaluated pair: ``high`` is its rounded value, ``low`` the rounding error."""
 
     high: Array
     low: Array
@@ -43,17 +43,17 @@ class Sum(NamedTuple):
 
 
 def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
-    """``a + b`` rounded, and exactly what the rounding lost (Knuth, TAOCP 2, 4.2.2); nothing is lost where it is infinite."""
+    """``a + b`` rounded, and its exact rounding error (Knuth, TAOCP 2, 4.2.2), zero where the sum is infinite."""
     total = a + b
     virtual = total - a
     return total, jnp.where(jnp.isfinite(total), (a - (total - virtual)) + (b - virtual), 0.0)
 
 
 def compensated_sum(terms: Array) -> Sum:
-    """The sum over the last axis: (..., n) -> (...), exact to about 1e-7 of the largest term, whatever n.
+    """The sum over the last axis: (..., n) -> (...), exact to about 1e-7 of the largest term for every n.
 
     Adding and subtracting a number above n times the largest term leaves each term's leading bits, whose float32 sum is
-    exact in any order; the rest is small and summed as it is (one extraction of AccSum; Rump, Ogita and Oishi 2008).
+    exact in any order; the remainders are small and summed plainly (one extraction of AccSum; Rump, Ogita and Oishi 2008).
     """
     largest = jnp.max(jnp.abs(terms), axis=-1, keepdims=True, initial=0.0)
     anchor = 4.0 * (terms.shape[-1] + 2) * largest

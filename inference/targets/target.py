@@ -1,24 +1,25 @@
-"""One item as an annealing path: what is known of it before the data, and what the data add.
+"""One item as an annealing path between a reference distribution and the posterior.
 
-The annealed density of inverse temperature beta is
+The annealed density at inverse temperature beta is
 
     log pi_beta(u) = reference(u) + beta increment(u),
 
 with ``reference = log q0``, the log density of the reference distribution, and ``increment = log p(z, y) - log q0``, the
-log-likelihood increment: the log likelihood when q0 is the prior. The two are separate, so that a new beta costs no
-evaluation of the model. Each is given as the *terms* of its sum (one per pixel), which `compensated_sum` adds. A kernel sees
-nothing else of a model.
+log-likelihood increment: the log likelihood when q0 is the prior. The two are separate, so that a new beta requires no
+evaluation of the model. Each is given as the *terms* of its sum (one per pixel), which `compensated_sum` adds. A kernel uses
+no other part of a model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
+from cogen.inference.signatures import Model
 from cogen.inference.targets.sums import Sum, compensated_sum, real
 
 Array = jax.Array
@@ -26,21 +27,21 @@ Sites = dict[str, Array]
 
 
 class Program(NamedTuple):
-    """A PPL model with the arguments of one item, for methods that look at its sites."""
+    """A PPL model with the arguments of one item, for methods that use its sites."""
 
-    model: Callable
-    args: tuple
-    kwargs: dict[str, Any]
+    model: Model
+    args: tuple[object, ...]
+    kwargs: Mapping[str, object]
 
 
 class NoiseLevels(NamedTuple):
-    """The paths of a model whose density may have more noise."""
+    """The annealing paths of a model at all noise levels."""
 
     least: float
-    """Standard deviations; the path itself is that of the least."""
+    """The least noise level, a standard deviation, which is the level of the target itself."""
     greatest: float
     at: Callable[[Array], Target]
-    """From a level to the path there, in the same coordinates."""
+    """The path at a noise level, in the same coordinates."""
 
 
 class Target(NamedTuple):
@@ -50,19 +51,19 @@ class Target(NamedTuple):
     draw: Callable[[Array], Array]
     """An exact draw from q0: key -> u."""
     terms: Callable[[Array], tuple[Array, Array]]
-    """The terms of log q0 and those of log p(z, y) - log q0: u -> (n,), (m,). What both need, as a guide, is computed once."""
+    """The terms of log q0 and of log p(z, y) - log q0: u -> (n,), (m,). Common parts, such as a guide, are computed once."""
     sites: Callable[[Array], Sites]
-    """u -> unconstrained values by site name."""
+    """Unconstrained values by site name, as a function of u."""
     start_weight: Callable[[Array], Array] | None = None
-    """The terms of the log weight that an exact draw starts with, where that is not zero: u -> (k,)."""
+    """The terms of the log weight of an exact draw, if it is not zero: u -> (k,)."""
     program: Program | None = None
     own: Any = None
-    """What a kernel knows of this item alone: recorded step sizes, a ladder, an exact draw."""
+    """The item's own values in the kernel's settings: recorded step sizes, a ladder, an exact draw."""
     affine: Any = None
-    """How u lies to the model's own unconstrained coordinates, center + factor u, where these are others."""
+    """The map from u to the model's unconstrained coordinates, center + factor u, if they differ."""
     noise: NoiseLevels | None = None
     layers: Any = None
-    """The two layers whose units are independent given each other, where the model has such: u then holds the sites' own values
+    """The two layers of conditionally independent units, if the model has them; u then holds the sites' own values
     (`cogen.inference.targets.layered_target`)."""
 
     def reference(self, u: Array) -> Array:
@@ -74,8 +75,10 @@ class Target(NamedTuple):
         return self.terms(u)[1]
 
     def in_coordinates(self, affine: Any) -> Target:
-        """The same path for u that lie to the coordinates of this one as center + factor u; all densities are still those
-        over the coordinates of this one, which differ by a constant."""
+        """The same path in new coordinates u, where center + factor u are the coordinates of this path.
+
+        All densities remain densities over the coordinates of this path, which differ by a constant.
+        """
         center, factor = real(affine.center), real(affine.factor)
 
         def placed(function: Callable[[Array], Any]) -> Callable[[Array], Any]:
@@ -90,7 +93,7 @@ class Target(NamedTuple):
         return made._replace(draw=lambda key: made.own_coordinates(self.draw(key)))
 
     def own_coordinates(self, u: Array) -> Array:
-        """The u of the model's unconstrained coordinates (dim,)."""
+        """The coordinates u of the model's unconstrained coordinates (dim,)."""
         if self.affine is None:
             return u
         center, factor = self.affine
@@ -98,7 +101,7 @@ class Target(NamedTuple):
 
 
 class Point(NamedTuple):
-    """A position, with everything a transition needs to know about it. No beta in here."""
+    """A position and its evaluations for a transition, independent of beta."""
 
     u: Array
     reference: Sum
@@ -107,16 +110,16 @@ class Point(NamedTuple):
     increment_gradient: Array
 
     def log_density(self, beta: Array) -> Array:
-        """log pi_beta. At beta = 0 an infinite increment does not count."""
+        """log pi_beta. At beta = 0 an infinite increment is ignored."""
         return self.reference.value + jnp.where(beta == 0, 0.0, beta * self.increment.value)
 
     def gradient(self, beta: Array) -> Array:
         return self.reference_gradient + beta * self.increment_gradient
 
     def log_density_gain(self, start: Point, beta: Array) -> Array:
-        """log pi_beta(self) - log pi_beta(start), the differences taken before the rounding; -inf where pi_beta(self) = 0.
+        """log pi_beta(self) - log pi_beta(start), with differences taken before rounding; -inf where pi_beta(self) = 0.
 
-        Where both are zero, log q0 alone decides: a chain that starts where the density is zero walks under q0 until it leaves.
+        If both densities are zero, only log q0 counts: a chain that starts at density zero moves under q0 until it leaves.
         """
         known = (self.reference - start.reference).value
         gain = known + beta * (self.increment - start.increment).value
@@ -124,7 +127,7 @@ class Point(NamedTuple):
 
     @property
     def excluded(self) -> Array:
-        """Whether the density is zero here, as behind a hard constraint."""
+        """Whether the density is zero, as outside of a hard constraint."""
         return jnp.isneginf(self.reference.high) | jnp.isneginf(self.increment.high)
 
 
@@ -141,7 +144,7 @@ def evaluate(target: Target, u: Array) -> Point:
 
 
 def gradient_at(target: Target, u: Array, beta: Array) -> Array:
-    """The gradient of log pi_beta alone, for the inner steps of a trajectory."""
+    """The gradient of log pi_beta only, for the inner steps of a trajectory."""
 
     def log_density(v: Array) -> Array:
         reference, increment = target.terms(v)

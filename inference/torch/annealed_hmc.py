@@ -1,20 +1,19 @@
-"""Annealed Hamiltonian Monte Carlo for Pyro models, all chains of all items in one batch: the sister of `annealed_hmc`.
+"""Annealed Hamiltonian Monte Carlo for Pyro models, all chains of all items in one batch: the counterpart of `annealed_hmc`.
 
 The algorithm, its papers and its departures from them are those of `cogen.inference.AnnealedHMC`:
 
     log w += (beta_t - beta_{t-1}) increment(u),        increment = log p(z, y) - log q0(z),
 
-then resampling where the weights' effective sample size fell below a threshold, then HMC that leaves pi_beta = q0^(1 - beta)
-p(z, y)^beta invariant. A generator in torch, translatable to JAX or not, sees one batch of (chain, item) per gradient, each
-chain with its own accept decision and each item with its own step size (Neal 2001; Fang and Schwing 2019; Del Moral, Doucet and
-Jasra 2006).
+then resampling if the effective sample size of the weights is below a threshold, then HMC that leaves pi_beta = q0^(1 - beta)
+p(z, y)^beta invariant. Each gradient evaluates the torch generator on one batch of (chain, item); each chain has its own accept
+decision and each item its own step size (Neal 2001; Fang and Schwing 2019; Del Moral, Doucet and Jasra 2006).
 
-What differs from the sister: sums, energies and log weights are float64, and torch draws the starts of an item's chains
-together, so that they depend on how many chains there are (the random numbers of a transition do not).
+Differences from the JAX version: sums, energies and log weights are float64, and torch draws the starts of an item's chains
+together, so that they depend on the number of chains (the random numbers of a transition do not).
 """
 
 # mypy: disable-error-code="override"
-# What a Kernel has as arrays of one item are tensors of all items here.
+# Arrays of one item in Kernel are tensors of all items here.
 
 from __future__ import annotations
 
@@ -42,7 +41,7 @@ from cogen.inference.torch.targets import Point, PyroTarget
 
 
 class Particles(NamedTuple):
-    """What is copied when a particle is resampled; leading axes (chain, item)."""
+    """The values copied when a particle is resampled; leading axes (chain, item)."""
 
     point: Point
     log_weight: Tensor
@@ -51,30 +50,30 @@ class Particles(NamedTuple):
 
 
 class AnnealedState(NamedTuple):
-    """What the next transition needs."""
+    """The input of the next transition."""
 
     iteration: int
-    """Transitions asked for."""
+    """Transitions requested."""
     arrived: Tensor
-    """(item,): whether the annealing is over."""
+    """Whether the annealing reached beta = 1, (item,)."""
     beta: Tensor
-    """(item,): the inverse temperature of the last transition."""
+    """The inverse temperature of the last transition, (item,)."""
     step_size: Tensor
-    """(item,), of the last transition: the draws are made with it."""
+    """The step size of the last transition, also used for the draws, (item,)."""
     particles: Particles
     nonfinite: Tensor
-    """(chain, item)"""
+    """The number of trajectories with a non-finite gradient or log density, (chain, item)."""
     population_log_evidence: Tensor
-    """(chain, item): the evidence estimate of the population of each slot."""
+    """The evidence estimate of the population of each slot, (chain, item)."""
     bridge: Bridge | None
-    """(item, chain) in JAX, for the evidence from both ends of every rise, where it is estimated so."""
+    """The state of the bridge estimate of the evidence, if used; JAX arrays (item, chain)."""
     conditional_ess: Tensor
-    """(item,): the fraction of the weighted particles that the last rise of beta left effective."""
+    """The conditional effective sample size of the last rise of beta, as a fraction, (item,)."""
     ladder: Tensor | None
-    """(T + 1, item): the inverse temperatures, where they are not chosen as it runs."""
+    """The inverse temperatures, (T + 1, item); None for an adaptive schedule."""
     adaptation: Any
     waiting: AnnealedInfo | None
-    """What was reported last, where items wait at beta = 1."""
+    """The last info, if items wait at beta = 1."""
 
     @property
     def point(self) -> Point:
@@ -82,21 +81,21 @@ class AnnealedState(NamedTuple):
 
 
 class AnnealedInfo(NamedTuple):
-    """A transition, each (chain, item): the fields of the sister's."""
+    """Statistics of a transition, arrays (chain, item), with the fields of the JAX version."""
 
     beta: Tensor
     acceptance_rate: Tensor
     step_size: Tensor
     diverging: Tensor
-    """Whether the trajectory's energy error passed 1000 nats or was not finite (it is rejected)."""
+    """Whether the trajectory's energy error exceeded 1000 nats or was non-finite (it is rejected)."""
     nonfinite: Tensor
-    """Trajectories so far that met a gradient or a density that is not a number, and were rejected."""
+    """The number of trajectories so far that had a non-finite gradient or log density (rejected)."""
     lp: Tensor
     energy: Tensor
     n_steps: Tensor
-    """Gradient evaluations; none where the item waited at beta = 1."""
+    """Gradient evaluations; zero while the item waits at beta = 1."""
     log_weight: Tensor
-    """All of an item's equal after the last resampling."""
+    """All equal within an item after the last resampling."""
     ancestor: Tensor
     population: Tensor
     population_log_evidence: Tensor
@@ -228,7 +227,7 @@ class AnnealedHMCKernel(AnnealingKernel):
         return new._replace(iteration=state.iteration + 1), info
 
     def _next_temperature(self, state: AnnealedState) -> Tensor:
-        """The inverse temperatures (item,) of the coming transitions."""
+        """The inverse temperatures of the next transition, (item,)."""
         if state.ladder is not None:
             return state.ladder[min(state.iteration // self.moves_per_temperature + 1, len(state.ladder) - 1)]
         if state.iteration >= self.num_warmup - self.moves_per_temperature:
@@ -239,7 +238,7 @@ class AnnealedHMCKernel(AnnealingKernel):
     def _evidence(
         self, state: AnnealedState, weighted: Particles, rise: Tensor, new_temperature: bool
     ) -> tuple[Tensor, Bridge | None]:
-        """The evidence estimate of every slot's population, from the weights or from the bridge."""
+        """The evidence estimate of every slot's population, from the weights or the bridge."""
         annealing = state.iteration < self.num_warmup
         if state.bridge is None:
             found = population_evidence(weighted.log_weight, self.populations) if annealing else state.population_log_evidence
@@ -278,7 +277,7 @@ class AnnealedHMCKernel(AnnealingKernel):
 
 
 class PyroAnnealedHMC(PyroEnsembleKernel, settings=AnnealingSettings, kernel=AnnealedHMCKernel):
-    """Annealed HMC for any Pyro model, in ``cogen.inference.infer`` or in plain ``pyro.infer.MCMC``.
+    """Annealed HMC for any Pyro model, for ``cogen.inference.infer`` or plain ``pyro.infer.MCMC``.
 
     >>> import pyro, pyro.distributions as dist, torch
     >>> from pyro.infer import MCMC
@@ -291,15 +290,17 @@ class PyroAnnealedHMC(PyroEnsembleKernel, settings=AnnealingSettings, kernel=Ann
     >>> mcmc.get_samples()["z"].shape  # (draw, chain, ...); with items (draw, chain, item, ...)
     torch.Size([10, 64])
 
-    The warm-up transitions walk the schedule from exact draws of q0 to the posterior; the sample transitions stay at beta = 1
-    with the last step size. ``warmup_steps`` must be a positive multiple of ``moves_per_temperature``. The chains are in here:
-    leave ``MCMC(num_chains=1)``. Weights, ancestors and evidence stand in ``mcmc.diagnostics()``. Inside an item the chains
-    share one step size, and no two items share anything.
+    The warm-up transitions follow the schedule from exact draws of q0 to the posterior; the sample transitions stay at beta = 1
+    with the last step size. ``warmup_steps`` must be a positive multiple of ``moves_per_temperature``. The kernel runs all
+    chains itself: leave ``MCMC(num_chains=1)``. ``mcmc.diagnostics()`` has weights, ancestors and evidence. The chains of an
+    item share one step size; items share nothing.
     """
+
+    settings: AnnealingSettings
 
 
 def resample(uniform: Tensor, particles: Particles, count: int, threshold: float) -> Particles:
-    """Copy the survivors of a resampling within ``count`` populations, where there is one."""
+    """Resample within those of ``count`` populations whose effective fraction is below the threshold."""
     found = resampling_indices(uniform, particles.log_weight, count, threshold)
     if found is None:
         return particles
@@ -313,12 +314,12 @@ def resample(uniform: Tensor, particles: Particles, count: int, threshold: float
 
 
 def _cleaned(log_weight: Tensor) -> Tensor:
-    """Log weights in which what is not finite is dead (-inf)."""
+    """Log weights with non-finite values replaced by -inf (dead particles)."""
     return torch.where(log_weight.isfinite(), log_weight, -torch.inf)
 
 
 def _where_waiting(waits: Tensor, old: Any, new: Any) -> Any:
-    """The new values, and the old ones of the items that wait."""
+    """The new values, with the old ones for items that wait."""
     rows = jnp.asarray(waits.cpu().numpy())
 
     def by_item(stays: Any, moves: Any) -> Any:

@@ -1,7 +1,7 @@
-"""What a checkpoint keeps of a kernel's state in torch, and how the run is told from others: the torch side of `checkpoint`.
+"""Checkpoints of a kernel's state in torch, and the identity of a run: the torch part of `cogen.inference.checkpoint`.
 
-A torch model has no program whose text could be compared. The run is told from others by what the model gives at its first
-draws (the start is a function of the seed): densities and gradients, bit for bit, and by the kernel's settings.
+A torch model has no program text to compare. A run is identified by the model's densities and gradients at the first draws (a
+function of the seed), bit for bit, and by the kernel's settings.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ import torch
 from cogen.inference.checkpoint import digest
 
 _BY_VALUE = ("schedule", "initial")
-"""Settings without a text of their own: what they do stands in the state before the first transition."""
+"""Settings without a text representation: they determine the state before the first transition."""
 
 
 def identity(kernel: Any, state: Any) -> dict[str, Any]:
-    """Of a kernel and its state before the first transition. Raises ValueError for a state that no array holds."""
+    """The identity of a run from its kernel and the state before the first transition.
+
+    :raises ValueError: for a state that is not made of arrays.
+    """
     state_to_arrays(state)
     point, data = state.point, hashlib.sha256()
     for value in (point.reference, point.increment, point.reference_gradient, point.increment_gradient):
@@ -41,17 +44,19 @@ def identity(kernel: Any, state: Any) -> dict[str, Any]:
 
 
 def state_to_arrays(state: Any) -> dict[str, np.ndarray]:
-    """The leaves of a state, by number."""
+    """The leaves of a state by number."""
     arrays = {}
     for k, leaf in enumerate(jax.tree.leaves(state)):
         if not isinstance(leaf, torch.Tensor | jax.Array | np.ndarray | int):
-            raise ValueError("checkpoint= needs a kernel whose state is arrays; PyroSVI has guides there: leave it out")
+            raise ValueError(
+                "checkpoint= requires a kernel whose state is arrays; that of PyroSVI has guides: omit checkpoint="
+            )
         arrays[str(k)] = leaf.numpy(force=True) if isinstance(leaf, torch.Tensor) else np.asarray(leaf)
     return arrays
 
 
 def state_from_arrays(template: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """The state of the shape ``template`` that `state_to_arrays` took apart."""
+    """The inverse of `state_to_arrays`, for a state with the structure of ``template``."""
     leaves, structure = jax.tree.flatten(template)
     found: list[Any] = []
     for k, leaf in enumerate(leaves):
@@ -64,7 +69,7 @@ def state_from_arrays(template: Any, arrays: dict[str, np.ndarray]) -> Any:
 
 
 def _text(value: Any) -> str:
-    """What tells a setting from others."""
+    """A text that identifies a setting."""
     if dataclasses.is_dataclass(value):
         parts = {field.name: _text(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return f"{type(value).__name__}{parts}"

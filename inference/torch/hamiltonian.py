@@ -1,9 +1,9 @@
-"""One Hamiltonian trajectory of every chain of every item in torch: the sister of `hamiltonian`.
+"""One Hamiltonian trajectory of every chain of every item in torch: the counterpart of `cogen.inference.kernels.hamiltonian`.
 
     p ~ Normal(0, M),   L leapfrog steps of size e along d log pi_beta,   accept with probability min(1, exp(gain)),
 
-each chain with its own accept decision, each item with its own step size and inverse temperature (Neal 2011, MCMC using
-Hamiltonian dynamics, section 5.3).
+with an accept decision per chain, and a step size and inverse temperature per item (Neal 2011, MCMC using Hamiltonian dynamics,
+section 5.3).
 """
 
 from __future__ import annotations
@@ -22,19 +22,21 @@ DIVERGENCE = 1000.0
 
 
 class Transition(NamedTuple):
-    """What became of the trajectories, each (chain, item)."""
+    """The outcomes of the trajectories, arrays (chain, item)."""
 
     point: Point
     acceptance: Tensor
     diverging: Tensor
     energy: Tensor
     nonfinite: Tensor
-    """Whether the trajectory met anything that is not finite."""
+    """Whether the trajectory had a non-finite position, gradient or log density."""
 
 
 def transition_noise(random: Random, num_chains: int, dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """All randomness of one transition: (chain, item, dim) normals and (chain, item, 3) uniforms, float64. A chain's numbers do
-    not depend on how many chains there are."""
+    """All random numbers of one transition: (chain, item, dim) normals and (chain, item, 3) uniforms, float64.
+
+    A chain's numbers do not depend on the number of chains.
+    """
     drawn = np.stack([numbers.standard_normal((num_chains, 3 + dim)) for numbers in random.generators()], axis=1)
     normal = torch.from_numpy(drawn).to(like.device)
     return normal[..., 3:].to(like.dtype), torch.special.ndtr(normal[..., :3])
@@ -50,14 +52,21 @@ def trajectory(
     num_leapfrog: int,
     inverse_mass: Tensor | None,
 ) -> Transition:
-    """``normal`` (chain, item, dim) becomes the momenta, ``uniform`` (chain, item) decides; ``step`` is (chain, item), ``beta``
-    (item,). A trajectory that ends where the density is zero is rejected, and no divergence."""
+    """Make one trajectory of every chain and accept or reject it.
+
+    A trajectory that ends at density zero is rejected, and does not count as a divergence.
+
+    :param normal: standard normal numbers that become the momenta, (chain, item, dim).
+    :param uniform: the numbers that decide on acceptance, (chain, item).
+    :param beta: inverse temperatures, (item,).
+    :param step: step sizes, (chain, item).
+    """
     momentum, step = _momentum(normal, inverse_mass), step[..., None]
     u, p = start.u, momentum + 0.5 * step * start.gradient(beta)
     lost = torch.zeros_like(uniform, dtype=torch.bool)
     for leap in range(num_leapfrog):
         u = u + step * _velocity(p, inverse_mass)
-        # A chain that is lost goes on from its start: one NaN makes torch.linalg raise for the whole batch.
+        # A non-finite chain continues from its start: one NaN makes torch.linalg raise for the whole batch.
         lost = lost | ~u.isfinite().all(-1)
         u = torch.where(lost[..., None], start.u, u)
         if leap < num_leapfrog - 1:
@@ -77,7 +86,10 @@ def trajectory(
 
 
 def mean_acceptance(acceptance: Tensor, start: Point) -> Tensor:
-    """What step sizes (item,) learn from: not from chains that start where the density is zero, unless all do."""
+    """The mean acceptance over chains for step-size adaptation, (item,).
+
+    Chains that start at density zero are left out, unless all do.
+    """
     counted = ~start.excluded
     number = counted.sum(0)
     of_them = torch.where(counted, acceptance, 0.0).sum(0) / number.clamp(min=1)

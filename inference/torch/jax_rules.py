@@ -1,4 +1,4 @@
-"""Rules that are written for one item in JAX, applied to tensors of all items: both libraries have the same ones."""
+"""JAX rules for one item, applied to torch tensors of all items, so that both libraries share them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class StepSizes:
         self._step_size, self._update = (jax.jit(jax.vmap(each)) for each in (rule.step_size, rule.update))
 
     def init(self, rows: Any, num_items: int) -> Any:
-        """From what the rule holds of each item."""
+        """The initial state, from the rule's per-item values."""
         return jax.vmap(self._init, axis_size=num_items)(rows)
 
     def step_size(self, state: Any, beta: Tensor) -> Tensor:
-        """(item,), float64."""
+        """The step sizes, (item,), float64."""
         return to_torch(self._step_size(state, to_jax(beta)), beta)
 
     def update(self, state: Any, acceptance: Tensor) -> Any:
-        """After a transition with these acceptance probabilities (item,)."""
+        """The state after a transition with these acceptance probabilities (item,)."""
         return self._update(state, to_jax(acceptance))
 
 
@@ -38,7 +38,7 @@ def to_jax(value: Tensor) -> jax.Array:
 
 
 def to_jax_sum(value: Tensor) -> Sum:
-    """A float64 tensor as two float32 numbers."""
+    """A float64 tensor as the sum of two float32 arrays."""
     high = value.float()
     return Sum(to_jax(high), to_jax(value - high))
 

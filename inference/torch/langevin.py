@@ -2,11 +2,11 @@
 
     x' = x + (h^2 / 2) M grad log p(x, y) + h M^(1/2) xi,        xi ~ Normal(0, I).
 
-The sister of `cogen.inference.kernels.langevin`, which has the acceptance, the papers and the bias of ULA.
+The counterpart of `cogen.inference.kernels.langevin`, which documents the acceptance, the papers and the bias of ULA.
 """
 
 # mypy: disable-error-code="override"
-# What a Kernel has as arrays of one item are tensors of all items here.
+# Arrays of one item in Kernel are tensors of all items here.
 
 from __future__ import annotations
 
@@ -31,33 +31,32 @@ from cogen.inference.torch.targets import Point, PyroTarget
 
 
 class LangevinState(NamedTuple):
-    """What the next transition needs."""
+    """The input of the next transition."""
 
     iteration: int
-    """Transitions made."""
+    """The number of transitions made."""
     beta: Tensor
-    """(item,): the inverse temperature of the density that is left invariant: one."""
+    """The inverse temperature of the invariant density, one, (item,)."""
     point: Point
     nonfinite: Tensor
-    """(chain, item)"""
+    """The number of proposals with a non-finite gradient or log density, (chain, item)."""
     scale: Tensor | None
-    """M^(1/2): None, or of each item (or of all, with an axis of one) a diagonal (item, dim) or lower triangular (item, dim,
-    dim)."""
+    """M^(1/2): None, a diagonal (item, dim) or lower triangular (item, dim, dim); the item axis is one if items share it."""
     moments: Moments
-    """(item, dim) in JAX"""
+    """JAX arrays (item, dim)."""
     adaptation: Any
 
 
 class LangevinInfo(NamedTuple):
-    """A transition, each (chain, item): the fields of the sister's."""
+    """Statistics of a transition, arrays (chain, item), with the fields of the JAX version."""
 
     acceptance_rate: Tensor | None
-    """ULA does not ask for it: there it is None."""
+    """The acceptance probability of the proposal; None for ULA, which does not compute it."""
     step_size: Tensor
     diverging: Tensor
-    """Whether the proposal's acceptance probability was below exp(-1000) or not a number."""
+    """Whether the proposal's acceptance probability was below exp(-1000) or NaN."""
     nonfinite: Tensor
-    """How many proposals, since the start, had a gradient or density that was not a number (rejected, also by ULA)."""
+    """The number of proposals so far that had a non-finite gradient or log density (rejected, also by ULA)."""
     lp: Tensor
     n_steps: Tensor
     """Gradient evaluations: one."""
@@ -150,19 +149,21 @@ class LangevinKernel(Kernel):
 
 
 class PyroLangevin(PyroEnsembleKernel, settings=LangevinSettings, kernel=LangevinKernel):
-    """MALA or ULA for any Pyro model from draws of q0, in ``cogen.inference.infer`` or in plain ``pyro.infer.MCMC``.
+    """MALA or ULA for any Pyro model from draws of q0, for ``cogen.inference.infer`` or plain ``pyro.infer.MCMC``.
 
-    What the warm-up learns is shared by the chains of an item, and frozen for the draws. The chains are in here: leave
+    Adaptation is shared by the chains of an item, and stops after the warm-up. The kernel runs all chains itself: leave
     ``MCMC(num_chains=1)``.
     """
 
+    settings: LangevinSettings
+
 
 def propose(target: PyroTarget, start: Point, normal: Tensor, beta: Tensor, step: Tensor, scale: Tensor | None) -> Point:
-    """x' and its gradients: the one evaluation of a transition."""
+    """The proposal x' with its gradients, the one evaluation of a transition."""
     length = step.to(normal)[:, None]
     pulled = normal + 0.5 * length * _transposed(scale, start.gradient(beta))
     u = start.u + length * _times(scale, pulled)
-    # What is lost is evaluated at its start (and rejected): one NaN makes torch.linalg raise for the whole batch.
+    # Non-finite proposals are evaluated at their start (and rejected): one NaN makes torch.linalg raise for the whole batch.
     return target.evaluate(torch.where(u.isfinite().all(-1, keepdim=True), u, start.u))._replace(u=u)
 
 
@@ -173,7 +174,7 @@ def log_ratio(start: Point, end: Point, normal: Tensor, beta: Tensor, step: Tens
 
 
 def proposal_log_ratio(normal: Tensor, pull: Tensor) -> Tensor:
-    """log q(x | x') - log q(x' | x): the way back takes the noise -(xi + pull), with pull = (h / 2) M^(1/2) (grad + grad')."""
+    """log q(x | x') - log q(x' | x): the reverse move has noise -(xi + pull), with pull = (h / 2) M^(1/2) (grad + grad')."""
     return -(pull * (normal + 0.5 * pull)).sum(-1, dtype=torch.float64)
 
 

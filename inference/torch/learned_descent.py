@@ -1,7 +1,7 @@
-"""End points of learned descents in torch, the sister of `cogen.inference.kernels.learned_descent`."""
+"""End points of learned descents in torch, the counterpart of `cogen.inference.kernels.learned_descent`."""
 
 # mypy: disable-error-code="override"
-# What a Kernel has as arrays of one item are tensors of all items here.
+# Arrays of one item in Kernel are tensors of all items here.
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cogen.inference.kernels.kernel import ExactDraws, Kernel, Start
 from cogen.inference.kernels.learned_descent import LearnedSettings, check_counts, check_sites, check_start
+from cogen.inference.signatures import Model
 from cogen.inference.torch.ensemble_kernel import PyroEnsembleKernel
 from cogen.inference.torch.random_numbers import Random
 from cogen.inference.torch.targets import Point, PyroTarget
@@ -27,7 +28,7 @@ class LearnedState(NamedTuple):
 
 
 class LearnedInfo(NamedTuple):
-    """End points, (chain, item) each."""
+    """Statistics of the end points, arrays (chain, item)."""
 
     lp: Tensor
     n_steps: Tensor
@@ -50,7 +51,10 @@ class LearnedKernel(Kernel):
         return {"lp": info.lp.mean(0)}
 
     def init(self, target: PyroTarget, random: Random, start: Start) -> LearnedState:
-        """Raises ValueError for given positions and for a warm-up."""
+        """The starting state.
+
+        :raises ValueError: for given positions and for a warm-up.
+        """
         check_counts("PyroLearnedDescent", self.num_warmup)
         check_start("PyroLearnedDescent", start)
         return LearnedState(0, target.place(target.positions(start, random)))
@@ -68,5 +72,7 @@ class LearnedKernel(Kernel):
 class PyroLearnedDescent(PyroEnsembleKernel, settings=LearnedSettings, kernel=LearnedKernel):
     """End points of learned descents of Pyro models: ``infer(seen, PyroLearnedDescent(predictor), num_warmup=0, ...)``."""
 
-    def __init__(self, predictor: Any, model: Callable | None = None, *, num_chains: int | None = None) -> None:
+    settings: LearnedSettings
+
+    def __init__(self, predictor: Callable[..., object], model: Model | None = None, *, num_chains: int | None = None) -> None:
         super().__init__(model, num_chains=num_chains, predictor=predictor)

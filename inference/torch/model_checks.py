@@ -1,8 +1,8 @@
-"""What can be wrong with a Pyro model, found by running it once before a run; the twin of `model_checks` and `masked_sites`."""
+"""Checks of a Pyro model by one run of it; the counterpart of `targets.model_checks` and `targets.masked_sites`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,12 +12,16 @@ from pyro.poutine.util import site_is_subsample
 
 from cogen.inference.items import site_dims
 from cogen.inference.results import check_names
+from cogen.inference.signatures import Model
 from cogen.inference.targets.model_checks import check_observed, check_scale, runs_in_numpyro
 
 
-def check_pyro_model(model: Callable, args: tuple = (), kwargs: Mapping[str, Any] | None = None) -> None:
-    """Raises ValueError for observed values that are not finite, for sites that results cannot hold, and for items inside a
-    wrapper; TypeError for a NumPyro model. Warns of a scale that multiplies a whole density."""
+def check_pyro_model(model: Model, args: tuple[object, ...] = (), kwargs: Mapping[str, object] | None = None) -> None:
+    """Check a Pyro model by running it once. Warns of a scale that multiplies a whole density.
+
+    :raises ValueError: for non-finite observed values, for sites that results cannot store, and for items inside a wrapper.
+    :raises TypeError: for a NumPyro model.
+    """
     error: Exception | None = None
     sites: dict[str, Any] = {}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -40,8 +44,8 @@ def check_pyro_model(model: Callable, args: tuple = (), kwargs: Mapping[str, Any
             latent[name] = site_dims(None, name, site["value"].ndim)
         elif not site["infer"].get("_deterministic", False):
             remedy = (
-                "leave such values out, or hide them with obs_mask= or poutine.mask, and fill what is hidden too, as with"
-                " torch.nan_to_num: torch makes NaN of its gradient otherwise"
+                "leave such values out, or hide them with obs_mask= or poutine.mask, and fill the hidden values by"
+                " torch.nan_to_num, since they would make torch's gradients NaN"
             )
             check_observed(name, site["value"].numpy(force=True), None, remedy)
         if isinstance(site["scale"], torch.Tensor) and not site["infer"].get("_deterministic", False):
@@ -52,7 +56,7 @@ def check_pyro_model(model: Callable, args: tuple = (), kwargs: Mapping[str, Any
 
 
 class ProperUnobserved(Messenger):
-    """The model in which what ``obs_mask`` hides keeps its prior: see `cogen.inference.targets.masked_sites`."""
+    """Keeps the prior of values hidden by ``obs_mask``: see `cogen.inference.targets.masked_sites`."""
 
     def __enter__(self) -> Any:
         self._observed: set[str] = set()

@@ -1,4 +1,4 @@
-"""Weights of particles in populations, in torch with the chain axis first: the sister of `populations`."""
+"""Particle weights in populations, in torch with a leading chain axis: the counterpart of `annealing.populations`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def effective_fraction(log_weight: Tensor) -> Tensor:
 
 
 def population_evidence(log_weight: Tensor, count: int) -> Tensor:
-    """The evidence estimate of every slot's population: (chain, item)."""
+    """The evidence estimate of every slot's population, (chain, item)."""
     grouped = log_weight.unflatten(0, (count, -1)).transpose(0, 1)  # (slot, population, item)
     return log_mean_exp(grouped).repeat_interleave(len(grouped), dim=0)
 
 
 def systematic(uniform: Tensor, log_weight: Tensor) -> Tensor:
-    """Systematic resampling of each column: uniform (k,) and log weights (n, k) give the survivors' indices (n, k)."""
+    """Systematic resampling of each column: the survivors' indices (n, k) from uniforms (k,) and log weights (n, k)."""
     n = len(log_weight)
     cumulative = (log_weight - log_weight.amax(0)).exp().cumsum(0).T.contiguous()
     points = (torch.arange(n, device=uniform.device) + uniform[:, None]) / n * cumulative[:, -1:]
@@ -32,10 +32,11 @@ def systematic(uniform: Tensor, log_weight: Tensor) -> Tensor:
 
 
 def resampling_indices(uniform: Tensor, log_weight: Tensor, count: int, threshold: float) -> tuple[Tensor, Tensor] | None:
-    """Resampling within each of ``count`` populations whose effective fraction is below the threshold.
+    """Resample within those of ``count`` populations whose effective fraction is below the threshold.
 
-    Of ``uniform`` (chain, item) each population uses one. Returns the survivors' chains (chain, item) and their new log
-    weights, the log-mean-exp of what they were drawn from; None where nothing is resampled.
+    :param uniform: numbers in (0, 1), (chain, item), one of which is used per population.
+    :returns: the survivors' chains (chain, item) and their new log weights, the log-mean-exp of the weights that they were
+        drawn from; None if no population is resampled.
     """
     chains, items = log_weight.shape
     size = chains // count

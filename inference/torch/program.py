@@ -1,4 +1,4 @@
-"""Our kernels for Pyro models in a `Run`: all chains of all items as one block."""
+"""Cogen's kernels for Pyro models in a `Run`: all chains of all items as one block."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from cogen.inference.items import Items
 from cogen.inference.kernels.kernel import ExactDraws, GivenPositions, Start
 from cogen.inference.program import Started
 from cogen.inference.records import Records, facts_of, statistics_of
+from cogen.inference.signatures import Model
 from cogen.inference.torch.checkpoint import identity, state_from_arrays, state_to_arrays
 from cogen.inference.torch.random_numbers import Random
 
 
 class TorchProgram:
-    """Transitions of a kernel in torch; what is carried is its state. Nothing of torch's own random numbers is changed."""
+    """Runs a kernel in torch, carrying its state. The state of torch's global generator is not changed."""
 
     chunk_size = 1
 
-    def __init__(self, recipe: Any, model: Callable, items: Items, *, num_warmup: int, num_chains: int, seed: int) -> None:
+    def __init__(self, recipe: Any, model: Model, items: Items, *, num_warmup: int, num_chains: int, seed: int) -> None:
         if recipe.model is not None:
-            raise ValueError(f"{recipe.name} was made with a model of its own: make it without one for infer")
+            raise ValueError(f"this {recipe.name} was constructed with a model: construct it without one for infer")
         self.kernel = recipe.kernel(num_warmup, num_chains)
         self.library, self.name = recipe.library, recipe.name
         self.target = recipe.target(model, num_chains=num_chains, own=items.own)
@@ -41,10 +42,10 @@ class TorchProgram:
         return facts_of(self.kernel.facts, self._start.exact)
 
     def compile(self) -> None:
-        """Nothing is compiled."""
+        """Do nothing: nothing is compiled."""
 
     def announce(self, items: Items, num_items: int, num_samples: int) -> None:
-        """Nothing: a progress bar says how long a run takes."""
+        """Do nothing: the progress bar shows the duration."""
 
     def start(self, items: Items) -> Started:
         state = self.kernel.init(self.target, self._random, self._start)
@@ -83,5 +84,5 @@ class TorchProgram:
 
 
 def _first_transition(values: Mapping[str, torch.Tensor], change: Callable[[np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
-    """(transition, item, ...) of the tensors of one transition, once ``change`` has put the item axis first."""
+    """The tensors of one transition as arrays (transition, item, ...); ``change`` moves the item axis first."""
     return {name: change(value.numpy(force=True))[None] for name, value in values.items()}

@@ -1,10 +1,10 @@
-"""Langevin steps on an energy in torch, for its learning and for what it refines: no graph runs through them.
+"""Langevin steps on an energy in torch, for training and refinement, without a graph for gradients.
 
     y' = y + r grad f(y) + s xi,    xi ~ Normal(0, I),
 
-from wherever y begins. With r = delta^2 / 2 and s = delta that is the Langevin equation of exp f (`ShortRun.langevin`), with
-other numbers that of exp(f / T) at the temperature T = s^2 / 2 r. What energies are trained with in practice is far colder than
-one, or has no noise at all: then the chains climb, and no density stands behind them but exp(f / T).
+from a given start. With r = delta^2 / 2 and s = delta this is the Langevin equation of exp f (`ShortRun.langevin`), with other
+values that of exp(f / T) at the temperature T = s^2 / 2 r. In practice energies are trained at temperatures far below one, or
+without noise, where the chains perform gradient ascent on f.
 
 Memory does not grow with the number of steps, and the weights of f get no gradient.
 
@@ -26,28 +26,27 @@ from torch import Tensor
 from cogen.inference.torch.langevin import proposal_log_ratio
 
 Value = Callable[[Tensor], Tensor]
-"""f, (batch, *event) -> (batch,), each value from its own y alone."""
+"""The function f, (batch, *event) -> (batch,); each value depends on its own y only."""
 
 
 class ChainsLost(FloatingPointError):
-    """Chains that left their range or are no longer finite."""
+    """Chains that left their range or became non-finite."""
 
 
 @dataclass(frozen=True)
 class ShortRun:
-    """So many Langevin steps.
+    """A fixed number of Langevin steps.
 
-    :param steps: at least 1.
-    :param rate: r, of the gradient, positive.
-    :param noise: s, the standard deviation of a step's noise; 0 climbs.
-    :param reference_scale: where given, -|y|^2 / 2 scale^2 is added to f: the Gaussian reference of an `EnergyModel`.
-    :param clip: the gradient moves no entry further than that in a step.
-    :param bounds: entries are kept in this interval.
+    :param steps: the number of steps, >= 1.
+    :param rate: r, the factor of the gradient, positive.
+    :param noise: s, the standard deviation of a step's noise, >= 0; 0 is gradient ascent.
+    :param reference_scale: if given, -|y|^2 / 2 scale^2 is added to f: the Gaussian reference of an `EnergyModel`.
+    :param clip: the largest move of an entry by the gradient in one step.
+    :param bounds: the interval to which entries are clamped.
     :param limit: a chain with an entry beyond +- limit is lost.
-    :param metropolis: accept or reject each step, so that exp(f / T) is left as it is.
-
-    Raises ValueError for numbers out of range, and for ``metropolis`` with clipped moves, bounds or without noise: these are no
-    steps that have a reverse.
+    :param metropolis: accept or reject each step, which leaves exp(f / T) invariant.
+    :raises ValueError: for numbers out of range, and for ``metropolis`` with clipped moves, bounds or without noise, since such
+        steps have no reverse.
     """
 
     steps: int
@@ -65,34 +64,34 @@ class ShortRun:
             if value is not None and not value > 0:
                 raise ValueError(f"{name}={value}: it must be positive")
         if self.steps < 1 or self.noise < 0:
-            raise ValueError(f"steps={self.steps}, noise={self.noise}: at least one step, and a noise of 0 or more")
+            raise ValueError(f"steps={self.steps}, noise={self.noise}: steps must be at least 1, and noise at least 0")
         if self.bounds is not None:
             object.__setattr__(self, "bounds", tuple(self.bounds))  # JSON has lists only
             if len(self.bounds) != 2 or not self.bounds[0] < self.bounds[1]:
-                raise ValueError(f"bounds={self.bounds}: two numbers, the lower one first")
+                raise ValueError(f"bounds={self.bounds}: give two numbers, the lower one first")
         if self.metropolis and (self.noise == 0 or self.clip is not None or self.bounds is not None):
             raise ValueError(
-                "metropolis=True with clip, bounds or noise=0: only a step of the Langevin equation can be corrected; leave"
-                " these out"
+                "metropolis=True with clip, bounds or noise=0: the correction requires plain Langevin steps; omit clip and"
+                " bounds, and give noise > 0"
             )
 
     @classmethod
     def langevin(cls, steps: int, step_size: float, **more: float | bool | None) -> Self:
-        """With the rate step_size^2 / 2 and the noise step_size, at the temperature one (Eq. 5)."""
+        """Steps with rate step_size^2 / 2 and noise step_size, at temperature one (Eq. 5)."""
         return cls(steps, step_size**2 / 2, step_size, **more)  # type: ignore[arg-type]
 
     @property
     def temperature(self) -> float:
-        """T = s^2 / 2 r: the steps are those of exp(f / T), where nothing is clipped."""
+        """T = s^2 / 2 r; without clipping the steps are those of exp(f / T)."""
         return self.noise**2 / (2 * self.rate)
 
     def __call__(self, value: Value, start: Tensor, *, free: Tensor | None = None) -> Tensor:
-        """Where chains that begin at ``start`` (batch, *event) are after the steps.
+        """Run the steps from ``start`` (batch, *event), with noise from torch's global generator.
 
-        ``free`` is boolean, of a shape that broadcasts to that of the chains: the entries where it is False stay. The noise is
-        that of torch's random numbers.
-
-        Raises `ChainsLost`, saying which and at which step, for chains beyond the limit or not finite.
+        :param value: the function f.
+        :param free: a boolean mask that broadcasts to the shape of the chains; entries where it is False are fixed.
+        :returns: the end points, (batch, *event).
+        :raises ChainsLost: for chains beyond the limit or non-finite; the message names a chain and its step.
         """
         y, limit = start.detach(), torch.finfo(start.dtype).max if self.limit is None else self.limit
         lost_at = torch.zeros(len(y), dtype=torch.int64, device=y.device)
@@ -128,7 +127,7 @@ class ShortRun:
         return y
 
     def _evaluated(self, value: Value, y: Tensor) -> tuple[Tensor, Tensor]:
-        """f with the reference, (batch,), and its gradient in y."""
+        """f plus the reference, (batch,), and the gradient with respect to y."""
         y = y.detach().requires_grad_()
         with torch.enable_grad():
             height = value(y)
@@ -141,7 +140,7 @@ class ShortRun:
     def _accepted(
         self, height: Tensor, new_height: Tensor, slope: Tensor, new_slope: Tensor, normal: Tensor, free: Tensor | None
     ) -> Tensor:
-        """(batch,), of the proposals that began at ``height`` and ``slope``."""
+        """Whether the proposals from points with ``height`` and ``slope`` are accepted, (batch,)."""
         pull = self.rate / self.noise * (slope + new_slope)
         if free is not None:
             pull = torch.where(free, pull, 0.0)

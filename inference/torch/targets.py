@@ -3,20 +3,19 @@
     log pi_beta(u) = reference(u) + beta increment(u),
 
 as in `targets`: ``reference = log q0`` with the log Jacobians of ``biject_to(support)``, ``increment = log p(z, y) - log q0``,
-and u one flat vector for the latent sites of a chain of an item. Sums over terms (pixels) are made in float64, so that neither
-an accept decision nor a weight sees the rounding of a float32 sum.
+and u one flat vector for the latent sites of a chain of an item. Sums over terms (pixels) are computed in float64, so that
+accept decisions and weights are free of float32 rounding errors.
 
-How the chain axis gets into a model that was written for one value of each site:
+A model written for one value of each site is batched over chains as follows:
 
-* An `ItemModel` takes any number of items, so its data are repeated, once per chain, along its own item axis.
-* Any other model is one item and runs under `torch.vmap` over u. A plate of chains around the model
-  (Pyro's ``vectorize_particles``) would also batch, but asks every statement of the model to leave room for one more
-  dimension on the left, and a model that does not (``z.sum()``, ``W @ z``, ``z[0]``) gets a wrong density without a word;
-  under vmap it gets the right one.
-* A model that vmap refuses (a Python ``if`` on a value, ``.item()``, an autograd Function without a vmap rule) runs chain
-  by chain, with a warning.
+* An `ItemModel` takes any number of items, so its data are repeated along the item axis, once per chain.
+* Any other model is one item and runs under `torch.vmap` over u. A plate of chains around the model (Pyro's
+  ``vectorize_particles``) would also batch, but requires every statement of the model to allow one more dimension on the left;
+  a model that does not (``z.sum()``, ``W @ z``, ``z[0]``) would silently get a wrong density. Under vmap the density is right.
+* A model that vmap does not support (a Python ``if`` on a value, ``.item()``, an autograd Function without a vmap rule) runs
+  chain by chain, with a warning.
 
-Supports may depend on other sites, since constrained values are made as the model runs.
+Supports may depend on other sites, since constrained values are computed while the model runs.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import pyro
@@ -39,6 +38,7 @@ from torch.distributions import Distribution, Independent, Normal, biject_to
 
 from cogen.inference.items import ItemModel, count_items, find_items, item_ids, items_apart, take_items
 from cogen.inference.kernels.kernel import ExactDraws, Own, Start
+from cogen.inference.signatures import Model
 from cogen.inference.targets.model_checks import check_supports
 from cogen.inference.torch.guide_start import PyroGuideStart, check_sites
 from cogen.inference.torch.model_checks import ProperUnobserved, check_pyro_model
@@ -47,16 +47,16 @@ from cogen.inference.torch.random_numbers import Random
 Initial = Distribution | Mapping[str, Distribution] | PyroGuideStart | None
 Message = Any
 Sums = tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]
-"""Reference, increment, the observed part of the reference that is not tempered, each (row,); constrained values by site, (row,
-*shape)."""
+"""Reference, increment, and the untempered observed part of the reference, each (row,); constrained values by site,
+(row, *shape)."""
 
 PIXELS_AT_ONCE = 200_000
-"""Chains of an `ItemModel` are evaluated in blocks of about so many entries of x (256 digits), so that the memory of the
-generator's activations does not grow with the number of chains. Smaller blocks pay more for the handlers around the model."""
+"""The approximate number of entries of x (256 digits) in a block of chains of an `ItemModel`. Blocks bound the memory of the
+generator's activations; smaller blocks have more overhead from handlers."""
 
 
 class Point(NamedTuple):
-    """Positions, with everything a transition needs to know about them. No beta in here."""
+    """Positions and their evaluations for a transition, independent of beta."""
 
     u: Tensor  # (chain, item, dim)
     reference: Tensor  # (chain, item), float64
@@ -66,54 +66,59 @@ class Point(NamedTuple):
     values: dict[str, Tensor]  # constrained, (chain, item, *shape)
 
     def log_density(self, beta: Tensor) -> Tensor:
-        """(chain, item) at the inverse temperatures (item,). At beta = 0 an infinite increment does not count."""
+        """log pi_beta, (chain, item), at the inverse temperatures (item,). At beta = 0 an infinite increment is ignored."""
         return self.reference + torch.where(beta == 0, 0.0, beta * self.increment)
 
     def gradient(self, beta: Tensor) -> Tensor:
         return self.reference_gradient + beta.to(self.u.dtype)[:, None] * self.increment_gradient
 
     def log_density_gain(self, start: Point, beta: Tensor) -> Tensor:
-        """log pi_beta(self) - log pi_beta(start); -inf where pi_beta(self) = 0. Where both are zero, log q0 alone decides: a
-        chain that starts where the density is zero walks under q0 until it leaves."""
+        """log pi_beta(self) - log pi_beta(start); -inf where pi_beta(self) = 0.
+
+        If both densities are zero, only log q0 counts: a chain that starts at density zero moves under q0 until it leaves.
+        """
         known = self.reference - start.reference
         gain = known + beta * (self.increment - start.increment)
         return torch.where(self.excluded, torch.where(start.excluded, known, -torch.inf), gain)
 
     @property
     def excluded(self) -> Tensor:
-        """Whether the density is zero here, as behind a hard constraint."""
+        """Whether the density is zero, as outside of a hard constraint."""
         return self.reference.isneginf() | self.increment.isneginf()
 
     def where(self, accepted: Tensor, start: Point) -> Point:
-        """The position and everything known about it, or the start's: ``accepted`` is (chain, item)."""
+        """These points where ``accepted`` (chain, item), and ``start`` elsewhere."""
         return self.map(lambda new, old: torch.where(accepted.reshape(accepted.shape + (1,) * (new.ndim - 2)), new, old), start)
 
     def map(self, change: Callable[..., Tensor], *others: Point) -> Point:
-        """``change`` of every array, and of the same arrays of other points."""
+        """Apply ``change`` to every array together with the same arrays of other points."""
         arrays = zip(self[:-1], *(other[:-1] for other in others), strict=True)
         u, reference, increment, reference_gradient, increment_gradient = (change(*group) for group in arrays)
         values = {name: change(value, *(o.values[name] for o in others)) for name, value in self.values.items()}
         return Point(u, reference, increment, reference_gradient, increment_gradient, values)
 
 
+Call: TypeAlias = tuple[tuple[object, ...], Mapping[str, object]]
+"""The arguments of a model, positional and by name."""
+
+
 class PyroTarget:
     """The annealing paths of a model's items for ``num_chains`` chains each.
 
-    :param initial: q0 in the place of the prior: a torch or Pyro distribution over the one latent site, a mapping by site, or
+    :param initial: q0 instead of the prior: a torch or Pyro distribution over the one latent site, a mapping by site, or
         a guide mixed with the prior.
-    :param temper: the observed sites to temper, by name (default: all); the others count fully at every beta.
+    :param temper: names of the observed sites to temper (default: all); the others count fully at every beta.
     :param flat_prior: leave the prior out at beta = 1.
-    :param own: what a kernel's settings hold of each item.
-
-    Raises ValueError where nothing is observed or latent, for a discrete latent site, a subsampled plate, a name in ``temper``
-    that is no observed site, and an ``initial`` whose sites or shapes are not the model's.
+    :param own: the per-item values of a kernel's settings.
+    :raises ValueError: for a model without observed or latent sites, a discrete latent site, a subsampled plate, a name in
+        ``temper`` that is not an observed site, and an ``initial`` whose sites or shapes are not the model's.
     """
 
     def __init__(
         self,
-        model: Callable,
-        args: tuple,
-        kwargs: dict,
+        model: Model,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
         *,
         num_chains: int,
         initial: Initial = None,
@@ -128,7 +133,7 @@ class PyroTarget:
         self.own, self.ids = own or Own(), item_ids(self.items)
         if self.items is None:
             check_pyro_model(model, args, kwargs)
-        self.model = ProperUnobserved()(model) if self.items is None else self.items
+        self.model: Model = ProperUnobserved()(model) if self.items is None else self.items
         self.args, self.kwargs = args, kwargs
         self.num_items, self._block = 1, num_chains
         if self.items is not None:
@@ -137,57 +142,62 @@ class PyroTarget:
             self._repeated = take_items(self.items.item_data, np.tile(np.arange(self.num_items), self._block))
         self._by_vmap = self._untried = self.items is None
         self._sites: dict[str, torch.Size] = {}
-        """Of an item's unconstrained values."""
+        """The shapes of an item's unconstrained values."""
         self._shapes: dict[str, torch.Size] = {}
-        """Of what a run of the model draws."""
-        self._like = self._drawn([0], num_chains=1)  # finds the sites; what is wrong is raised here
+        """The shapes of the values drawn by a run of the model."""
+        self._like = self._drawn([0], num_chains=1)  # finds and checks the sites
 
     @property
     def dim(self) -> int:
-        """Unconstrained coordinates of an item."""
+        """The number of unconstrained coordinates of an item."""
         return sum(shape.numel() for shape in self._sites.values())
 
     def positions(self, start: Start, random: Random) -> Tensor:
-        """Where chains start, (chain, item, dim). Raises ValueError for given positions of another shape."""
+        """Starting positions, (chain, item, dim).
+
+        :raises ValueError: for given positions of another shape.
+        """
         if isinstance(start, ExactDraws):
             return self._drawn(random.seeds(), start.num_chains)
         given = start.u if isinstance(start.u, Tensor) else torch.from_numpy(np.array(start.u))
         u = (given if given.ndim == 3 else given[:, None]).to(self._like)
         if u.shape != (wanted := (self.num_chains, self.num_items, self.dim)):
-            raise ValueError(f"the start has the shape {tuple(given.shape)}, and (chain, item, coordinate) is {wanted}")
+            raise ValueError(f"the start has shape {tuple(given.shape)}, expected (chain, item, coordinate) {wanted}")
         return u
 
     def coordinates(self, values: Mapping[str, np.ndarray]) -> Tensor:
         """Values of the latent sites, (item, chain, *shape), as unconstrained coordinates (chain, item, dim).
 
-        Raises ValueError for other sites or shapes than the model's, and for values outside of their supports.
+        :raises ValueError: for sites or shapes that are not the model's, and for values outside of their supports.
         """
         given = {name: torch.as_tensor(value).to(self._like) for name, value in values.items()}
         with torch.random.fork_rng(devices=[]), torch.no_grad(), pyro.validation_enabled(False):
             (call, *_), lead = self._calls(0, self.num_chains)
-            self._draw_once(*call, lead)  # finds the shapes of so many rows
+            self._draw_once(*call, lead)  # finds the shapes for this number of rows
             items = [self._given(item, {name: value[item] for name, value in given.items()}) for item in range(self.num_items)]
         u = torch.stack(items, dim=1)
         check_supports(values, [u])
         return u
 
     def starting_from(self, guide: PyroGuideStart) -> Self:
-        """The same model's paths from a guide."""
+        """The annealing paths of the same model from a guide."""
         other = copy.copy(self)
         other.initial = guide.bind(self.num_items, self.dim)
         return other
 
     def evaluate(self, u: Tensor) -> Point:
-        """One gradient evaluation at (chain, item, dim): one pass forward, one back through each of the two parts. The prior
-        does not look at what the generator makes, so that only one of them goes through the generator."""
+        """One gradient evaluation at (chain, item, dim): one forward pass, and one backward pass through each of both parts.
+
+        The prior does not depend on the generator's output, so that only one backward pass goes through the generator.
+        """
         return self._in_blocks(self._evaluate, u)
 
     def place(self, u: Tensor) -> Point:
-        """As `evaluate`, by a pass forward alone: the gradients are zero."""
+        """As `evaluate`, by a forward pass only; the gradients are zero."""
         return self._in_blocks(self._place, u)
 
     def sites(self, u: Tensor) -> dict[str, Tensor]:
-        """Unconstrained values by site, (..., *shape), of (..., dim)."""
+        """Unconstrained values by site: (..., dim) -> (..., *shape)."""
         parts = u.split([shape.numel() for shape in self._sites.values()], dim=-1)
         return {n: p.reshape(u.shape[:-1] + s) for (n, s), p in zip(self._sites.items(), parts, strict=True)}
 
@@ -200,9 +210,9 @@ class PyroTarget:
             self._by_vmap = self._untried = False
             reason = str(error).strip().splitlines()[0]
             warnings.warn(
-                f"torch.vmap cannot run this model ({reason}): its chains are evaluated one after another. To have them"
-                " batched, avoid Python branches on values and .item(), give an autograd Function a vmap rule, or write"
-                " the model as an ItemModel (see cogen.inference.items)",
+                f"torch.vmap cannot run this model ({reason}): its chains are evaluated one after another. To batch them,"
+                " avoid Python branches on values and .item(), give an autograd Function a vmap rule, or write the model as an"
+                " ItemModel (see cogen.inference.items)",
                 stacklevel=4,
             )
             return self._in_blocks(evaluation, u)
@@ -210,11 +220,11 @@ class PyroTarget:
         return first.map(lambda *parts: torch.cat(parts), *rest) if rest else first
 
     def gradient(self, u: Tensor, beta: Tensor) -> Tensor:
-        """The gradient of log pi_beta alone, for the inner steps of a trajectory: (chain, item, dim)."""
+        """The gradient of log pi_beta only, for the inner steps of a trajectory: (chain, item, dim)."""
         return torch.cat([self._gradient(block, beta) for block in u.split(self._block)])
 
     def start_weight(self, u: Tensor) -> Tensor:
-        """The log weight of draws from q0 before anything is tempered, (chain, item): what is observed and not tempered."""
+        """The log weight of draws from q0, (chain, item): the log density of the observed sites that are not tempered."""
         if self.temper is None:
             return torch.zeros(u.shape[:2], dtype=torch.float64, device=u.device)
         with torch.no_grad(), pyro.validation_enabled(False):
@@ -248,19 +258,19 @@ class PyroTarget:
         if self._by_vmap:
             return torch.vmap(self._run)(rows)
         *sums, values = zip(*(self._run(row) for row in rows), strict=True)
-        reference, increment, apart = (torch.stack(each) for each in sums)
-        return reference, increment, apart, {n: torch.stack([v[n] for v in values]) for n in values[0]}
+        reference, increment, untempered = (torch.stack(each) for each in sums)
+        return reference, increment, untempered, {n: torch.stack([v[n] for v in values]) for n in values[0]}
 
     def _run(self, u: Tensor, data: Any = None) -> Sums:
-        """The model at u: (row, dim) for an `ItemModel` with the rows' ``data``, (dim,) for any other."""
+        """Run the model at u: (row, dim) for an `ItemModel` with the rows' ``data``, (dim,) for any other."""
         lead, args = u.shape[:-1], self.args if data is None else (data,)
         with items_apart(), _Density(self.sites(u), self._initial_of, lead) as density:
             self.model(*args, **self.kwargs)
-        apart = [term for name, term in density.observed.items() if self.temper is not None and name not in self.temper]
+        rest = [term for name, term in density.observed.items() if self.temper is not None and name not in self.temper]
         known = density.prior if self.initial is None else density.start
         if isinstance(self.initial, PyroGuideStart):
             known = [self._guide_mixture(self.initial, u, density, args)]
-        new = density.jacobian + known + apart
+        new = density.jacobian + known + rest
         added = [term for name, term in density.observed.items() if self.temper is None or name in self.temper]
         if self.initial is not None:
             added += [-term for term in known] + ([] if self.flat_prior else density.prior)
@@ -268,10 +278,10 @@ class PyroTarget:
             added += [-term for term in density.prior]
         if not self.flat_prior:
             added += density.change
-        untempered = torch.stack(apart).sum(0) if apart else torch.zeros(lead, dtype=torch.float64, device=u.device)
+        untempered = torch.stack(rest).sum(0) if rest else torch.zeros(lead, dtype=torch.float64, device=u.device)
         return torch.stack(new).sum(0), torch.stack(added).sum(0), untempered, density.values
 
-    def _guide_mixture(self, start: PyroGuideStart, u: Tensor, density: _Density, args: tuple) -> Tensor:
+    def _guide_mixture(self, start: PyroGuideStart, u: Tensor, density: _Density, args: tuple[object, ...]) -> Tensor:
         """The log density of (1 - eps) guide + eps prior at the constrained values."""
         jacobian, prior = torch.stack(density.jacobian).sum(0), torch.stack(density.prior).sum(0)
         if start.function is None:
@@ -289,7 +299,7 @@ class PyroTarget:
             return torch.stack([self._draw(item, seed, num_chains) for item, seed in enumerate(seeds)], dim=1)
 
     def _draw(self, item: int, seed: int, chains: int) -> Tensor:
-        """One item's draws from q0, (chain, dim); the sites are found and checked on the way."""
+        """One item's draws from q0, (chain, dim); also finds and checks the sites."""
         torch.manual_seed(seed)
         calls, lead = self._calls(item, chains)
         u = torch.stack([self._draw_once(*call, lead) for call in calls]).reshape(chains, -1)
@@ -303,28 +313,28 @@ class PyroTarget:
         return torch.where(torch.rand(chains, 1, device=u.device) < start.prior_share, u, guided.to(u))
 
     def _given(self, item: int, values: dict[str, Tensor]) -> Tensor:
-        """These values (chain, *shape) of one item, as unconstrained coordinates (chain, dim)."""
+        """Values (chain, *shape) of one item, as unconstrained coordinates (chain, dim)."""
         calls, lead = self._calls(item, self.num_chains)
         rows = [values] if lead else [{name: value[chain] for name, value in values.items()} for chain in range(len(calls))]
         return self._coordinates("start", rows, calls, lead)
 
-    def _coordinates(
-        self, whose: str, given: Sequence[dict[str, Tensor]], calls: Sequence[tuple[tuple, dict]], lead: torch.Size
-    ) -> Tensor:
+    def _coordinates(self, whose: str, given: Sequence[dict[str, Tensor]], calls: Sequence[Call], lead: torch.Size) -> Tensor:
         """The unconstrained coordinates of the values given for each call, (chain, dim)."""
         for values in given:
             check_sites(whose, values, self._shapes)
         parts = [self._draw_once(*call, lead, values) for call, values in zip(calls, given, strict=True)]
         return torch.cat([part.reshape(-1, self.dim) for part in parts])
 
-    def _calls(self, item: int, chains: int) -> tuple[list[tuple[tuple, dict]], torch.Size]:
-        """The arguments with which the model runs for so many chains of an item, and the axes of a run that are chains."""
+    def _calls(self, item: int, chains: int) -> tuple[list[Call], torch.Size]:
+        """The arguments of each run of the model for this number of chains of an item, and the chain axes of a run."""
         if self.items is None:
             return [(self.args, self.kwargs)] * chains, torch.Size()
         return [((take_items(self.items.item_data, np.full(chains, item)),), {})], torch.Size([chains])
 
-    def _draw_once(self, args: tuple, kwargs: dict, lead: torch.Size, given: dict[str, Tensor] | None = None) -> Tensor:
-        """A run of the model, its latent sites drawn from q0 or ``given``: their unconstrained values."""
+    def _draw_once(
+        self, args: tuple[object, ...], kwargs: Mapping[str, object], lead: torch.Size, given: dict[str, Tensor] | None = None
+    ) -> Tensor:
+        """Run the model with latent sites drawn from q0 or ``given``, and return their unconstrained values."""
         with items_apart(), _Draw(self._initial_of, lead, given or {}) as drawn:
             self.model(*args, **kwargs)
         _check_sites(drawn, self.initial, self.temper)
@@ -344,7 +354,7 @@ class PyroTarget:
 
 
 class _Draw(Messenger):
-    """Draws the latent sites, but for those that are given, and keeps their unconstrained values."""
+    """Draws the latent sites, except the given ones, and stores their unconstrained values."""
 
     def __init__(self, initial: Callable[[str], Distribution | None], lead: torch.Size, given: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -368,7 +378,7 @@ class _Draw(Messenger):
         if site_is_subsample(msg):
             if fn.subsample_size is not None and fn.subsample_size < fn.size:
                 raise ValueError(
-                    f"plate {name!r} draws a subsample at every call, which is another posterior each time: use it whole, or"
+                    f"plate {name!r} draws a subsample at every call, which changes the posterior: use the full plate, or"
                     " fix the subsample, as in pyro.plate(..., subsample=index)"
                 )
         elif msg["is_observed"]:
@@ -376,8 +386,8 @@ class _Draw(Messenger):
                 self.observed.add(name)
         elif fn.support.is_discrete:
             raise ValueError(
-                f"latent site {name!r} is discrete ({type(fn).__name__}), and no gradient moves it: sum it out of the model, or"
-                " observe it (poutine.mask in the place of obs_mask= leaves none)"
+                f"latent site {name!r} is discrete ({type(fn).__name__}) and has no gradient: sum it out of the model, or"
+                " observe it (poutine.mask instead of obs_mask= makes no latent site)"
             )
         else:
             self.values[name] = biject_to(fn.support).inv(msg["value"])
@@ -385,7 +395,7 @@ class _Draw(Messenger):
 
 
 class _Density(Messenger):
-    """Runs the model at given unconstrained coordinates and keeps the log density of every site, summed over the row."""
+    """Runs the model at given unconstrained coordinates and stores the log density of every site, summed over the row."""
 
     def __init__(self, coordinates: dict[str, Tensor], initial: Callable[[str], Distribution | None], lead: torch.Size) -> None:
         super().__init__()
@@ -393,9 +403,9 @@ class _Density(Messenger):
         self.values: dict[str, Tensor] = {}
         self.jacobian: list[Tensor] = []
         self.prior: list[Tensor] = []
-        """Of the density that draws of the latent sites have."""
+        """The log densities of draws of the latent sites."""
         self.change: list[Tensor] = []
-        """What their scales and masks make of it."""
+        """Their changes by scales and masks."""
         self.start: list[Tensor] = []
         self.observed: dict[str, Tensor] = {}
 
@@ -420,7 +430,7 @@ class _Density(Messenger):
 
 
 class _Given(Messenger):
-    """Runs a guide function with given values of its sites, and keeps their log densities, summed over the row."""
+    """Runs a guide function with given values of its sites, and stores their log densities, summed over the row."""
 
     def __init__(self, values: Mapping[str, Tensor], lead: torch.Size) -> None:
         super().__init__()
@@ -440,8 +450,8 @@ def _row_sum(lead: torch.Size, msg: Message, terms: Tensor) -> Tensor:
     """The sum over a row's terms, (row,) or ()."""
     if terms.shape[: len(lead)] != lead:
         raise ValueError(
-            f"site {msg['name']!r} has a log density of shape {tuple(terms.shape)} where the model runs {lead[0]} items: in an"
-            " ItemModel every site stands in the plate over items"
+            f"site {msg['name']!r} has a log density of shape {tuple(terms.shape)} in a run of {lead[0]} items: every site of"
+            " an ItemModel must be in the plate over items"
         )
     return terms.reshape(*lead, -1).sum(-1, dtype=torch.float64)
 
@@ -454,7 +464,7 @@ def _at(
     increment_gradient: Tensor,
     values: Mapping[str, Tensor],
 ) -> Point:
-    """Positions (chain, item, dim), with what was computed of their rows."""
+    """Points at positions (chain, item, dim), from values computed by row."""
 
     def shaped(value: Tensor) -> Tensor:
         return value.detach().reshape(*u.shape[:2], *value.shape[1:])
@@ -471,15 +481,18 @@ def _gradient(sums: Tensor, rows: Tensor, keep: bool) -> Tensor:
 
 
 def _terms(distribution: Any, value: Tensor) -> Tensor:
-    """The log density of a value, one term per element where the distribution is a product over elements."""
+    """The log density of a value, one term per element if the distribution is a product over elements."""
     while isinstance(distribution, Independent):
         distribution = distribution.base_dist
     return _lean(distribution).log_prob(value)
 
 
 class _LeanNormal:
-    """-r^2 / 2 - log(sd sqrt(2 pi)), r = (value - mean) / sd, in half of torch's passes over the pixels, which cost a twentieth
-    of a small convolutional generator. What depends on an expanded sd alone is computed before the expansion."""
+    """A normal log density, -r^2 / 2 - log(sd sqrt(2 pi)) with r = (value - mean) / sd, in half of torch's passes over pixels.
+
+    Torch's passes cost a twentieth of a small convolutional generator. Functions of an expanded sd are computed before the
+    expansion.
+    """
 
     def __init__(self, normal: Normal) -> None:
         self.batch_shape = normal.batch_shape
@@ -487,7 +500,7 @@ class _LeanNormal:
         self.mean, self.sd = normal.loc, normal.scale[tuple(slice(None) if stride else slice(1) for stride in strides)]
 
     def log_prob(self, value: Tensor) -> Tensor:
-        r = (value - self.mean) * self.sd.reciprocal()  # a division takes longer than a product
+        r = (value - self.mean) * self.sd.reciprocal()  # a division is slower than a product
         return torch.addcmul(-(self.sd.log() + 0.5 * math.log(2 * math.pi)), r, r, value=-0.5)
 
 
@@ -502,7 +515,7 @@ def _lean(distribution: Any) -> Any:
 
 def _site_terms(msg: Message) -> Tensor:
     scale, mask = msg["scale"], msg["mask"]
-    if isinstance(scale, Tensor) or isinstance(mask, Tensor):  # of the shape of the whole site's batch
+    if isinstance(scale, Tensor) or isinstance(mask, Tensor):  # with the batch shape of the whole site
         return scale_and_mask(msg["fn"].log_prob(msg["value"]), scale, mask)
     return scale_and_mask(_terms(msg["fn"], msg["value"]), scale, mask)
 
@@ -517,7 +530,7 @@ def _unmasked(distribution: Any) -> Any:
 
 
 def _is_changed(msg: Message) -> bool:
-    """Whether the log density of a latent site is not that of its draws."""
+    """Whether the log density of a latent site differs from that of its draws."""
     distribution = msg["fn"]
     while isinstance(distribution, Independent):
         distribution = distribution.base_dist

@@ -1,7 +1,7 @@
-"""Where a generator of a table puts what: the places of the parameters of every column's distribution in what it makes.
+"""The positions of the parameters of each column's distribution in the output of a generator of tables.
 
-One number for a continuous column (its mean), one for a binary one (a logit), K for a categorical one of K levels (logits), in
-the order of the schema.
+A continuous column has one parameter (its mean), a binary column one (a logit), and a categorical column of K levels K
+(logits), in the order of the schema.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ import numpy as np
 from cogen.models.data.tables import Schema
 
 NEVER = -1e9
-"""The logit of a level that a column does not have, where columns are padded to the same number of levels."""
+"""The logit of padding levels, which give all columns the same number of levels."""
 
 
 @dataclass(frozen=True, eq=False)
 class ParameterPlaces:
-    """Where the parameters of the columns stand in what a generator makes.
+    """Positions of the parameters of the columns in the output of a generator.
 
-    A binary column is a categorical one whose first logit is 0. Places ``size`` and ``size + 1`` are those of two numbers that
-    are appended to the parameters: 0 and `NEVER`.
+    A binary column is a categorical column whose first logit is 0. The positions ``size`` and ``size + 1`` refer to two numbers
+    that are appended to the parameters: 0 and `NEVER`.
     """
 
     size: int
-    """How many parameters a row has."""
+    """The number of parameters of a row."""
     first: np.ndarray
-    """(column,): the place of the first parameter of each column."""
+    """(column,): the position of the first parameter of each column."""
     continuous: np.ndarray
-    """(continuous,): which columns are continuous."""
+    """(continuous,): the indices of the continuous columns."""
     means: np.ndarray
-    """(continuous,): the places of their means."""
+    """(continuous,): the positions of their means."""
     discrete: np.ndarray
-    """(discrete,): which columns are binary or categorical."""
+    """(discrete,): the indices of the binary and categorical columns."""
     logits: np.ndarray
-    """(discrete, level): the places of their logits."""
+    """(discrete, level): the positions of their logits."""
     order: np.ndarray
-    """(column,): the order of the columns among the continuous ones followed by the discrete ones."""
+    """(column,): the index of each column in the continuous columns followed by the discrete ones."""
 
 
 @functools.cache
 def parameter_places(schema: Schema) -> ParameterPlaces:
-    """Where the parameters of the columns stand, in the order of the schema."""
+    """The positions of the parameters of the columns of a schema."""
     kinds = [column.kind for column in schema.columns]
     counts = [len(column.levels) if column.kind == "categorical" else 1 for column in schema.columns]
     first = np.cumsum([0, *counts])

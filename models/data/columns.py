@@ -1,9 +1,9 @@
-"""A column of a table: which kind it is, found from the texts of its entries, and its code.
+"""A column of a table: its kind, inferred from the texts of its entries, and its encoding.
 
-A column with a number in it is a column of numbers, and so is one of which most entries are numbers in another way of writing
-("1,234", "3,5", "35%", "$35") or dates. Any text in it that is neither a number nor a hole is an error with its line and the
-remedies: as a level it would be wrong without a word. Digits that begin with a zero are codes, and codes are levels while they
-are few. Columns that the caller calls categorical are taken as they are.
+A column with any number is numeric, and so is one of mostly dates or numbers in another notation ("1,234", "3,5", "35%",
+"$35"). Any other text in it that is not a hole is an error with its line and the remedies, because as a level it would be
+silently wrong. Digits that begin with a zero are codes, which are levels while they are few. Columns that the caller declares
+categorical are not checked.
 """
 
 import decimal
@@ -22,24 +22,24 @@ Kind = Literal["continuous", "binary", "categorical"]
 
 MAX_LEVELS = 100
 MERGED = 0.05
-"""The share of the different values of a column that may become equal in float32, as some do of very many measured ones."""
+"""The fraction of the distinct values of a column that may become equal in float32, as a few of very many measurements do."""
 NARROW = 0.05
-"""How many standard deviations nine tenths of the different values must span: a generator's least noise (`TabularVAE`)."""
+"""The least span of nine tenths of the distinct values, in standard deviations: the least noise of a generator
+(`TabularVAE`)."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """What one column holds.
+    """Description of one column.
 
     :param name: the column's name in files and mappings.
     :param kind: "continuous" (a number), "binary" (one of two levels) or "categorical" (one of two or more levels).
-    :param mean: of a continuous column, in its own units.
-    :param sd: the same of the standard deviation, which is positive.
+    :param mean: mean of a continuous column, in its own units.
+    :param sd: standard deviation of a continuous column, in its own units, positive.
     :param levels: the texts of a binary or categorical column, in the order of their codes 0, 1, ...
-    :param integer: whether the numbers of a continuous column are whole. They are modelled as other numbers are, and what is
-        decoded is rounded.
-
-    Raises ValueError for what contradicts itself.
+    :param integer: whether the values of a continuous column are integers. They are modelled as continuous, and decoded values
+        are rounded.
+    :raises ValueError: for invalid or inconsistent values.
     """
 
     name: str
@@ -54,30 +54,30 @@ class Column:
             if not good:
                 raise ValueError(f"column {self.name!r}: {message}")
 
-        check(isinstance(self.name, str) and self.name.strip() == self.name != "", "a name is a text without outer spaces")
+        check(isinstance(self.name, str) and self.name.strip() == self.name != "", "a name must be a text without outer spaces")
         check(self.kind in get_args(Kind), f"kind is {self.kind!r}; it must be one of {', '.join(get_args(Kind))}")
         check(
             _is_number(self.mean) and _is_number(self.sd) and self.sd > 0,
-            f"mean {self.mean!r} and sd {self.sd!r}: finite, sd > 0",
+            f"mean {self.mean!r} and sd {self.sd!r} must be finite, and sd > 0",
         )
         check(
             not isinstance(self.levels, str) and all(isinstance(x, str) and x.strip() == x for x in self.levels),
             f"levels {self.levels!r} must be texts without outer spaces",
         )
-        object.__setattr__(self, "levels", tuple(self.levels))  # JSON has lists only
+        object.__setattr__(self, "levels", tuple(self.levels))  # lists in JSON
         count = len(self.levels)
         wanted = {"continuous": count == 0, "binary": count == 2, "categorical": count >= 2}
         check(wanted[self.kind], f"{count} levels; a continuous column has none, a binary one 2, a categorical one 2 or more")
-        check(isinstance(self.integer, bool), f"integer is {self.integer!r}: it is True or False")
-        check(not self.integer or self.kind == "continuous", f"it is {self.kind}, and integer=True is for a continuous column")
-        check(len(set(self.levels)) == count, f"levels {self.levels} hold one twice")
+        check(isinstance(self.integer, bool), f"integer is {self.integer!r}: it must be True or False")
+        check(not self.integer or self.kind == "continuous", f"integer=True is for continuous columns, this one is {self.kind}")
+        check(len(set(self.levels)) == count, f"levels {self.levels} contain duplicates")
         for level in self.levels:
-            check(level not in Holes(), f"the level {level!r} stands for a hole")
+            check(level not in Holes(), f"the level {level!r} is a word for a hole")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where entries came from, for messages."""
+    """The origin of entries, for messages."""
 
     source: str
     row: Callable[[int], str]
@@ -89,23 +89,25 @@ class Place:
 def infer_column(
     name: str, texts: Sequence[str], holes: Holes, place: Place, *, categorical: bool = False, integer: bool = False
 ) -> Column:
-    """The column of these entries.
+    """Infer the column of these entries.
 
-    :param categorical: take the entries as levels, numbers and dates too.
-    :param integer: take them as whole numbers, two different ones and codes, too.
-    :raises ValueError: naming the column that tells nothing, looks like an identifier or holds dates, the row of a text among
-        numbers, and numbers that float64 does not tell apart. Warns of numbers that float32 does not, of values far out that
-        decide the spread, and of codes that are too many for levels.
+    Warns of numbers that float32 does not distinguish, of outliers that dominate the standard deviation, and of too many codes
+    for levels.
+
+    :param categorical: treat the entries as levels, including numbers and dates.
+    :param integer: treat the entries as integers, including two different values and codes.
+    :raises ValueError: for a column that is constant, looks like an identifier or contains dates, for a text among numbers, and
+        for numbers that float64 does not distinguish.
     """
     counts = Counter(text for text in texts if text not in holes)
     if not counts:
-        raise ValueError(f"{place(name)} holds nothing but holes; leave the column out, as with drop=[{name!r}]")
+        raise ValueError(f"{place(name)} contains only holes: remove the column, as with drop=[{name!r}]")
     levels = set(counts)
     if integer:
-        if strange := [text for text in counts if not _is_whole(text)]:
+        if others := [text for text in counts if not _is_whole(text)]:
             raise ValueError(
-                f"{place(name, texts.index(strange[0]))}: {strange[0]!r} is not a whole number, and integer=[{name!r}] says"
-                f" that this column holds no others: correct it, leave the entry empty, or leave out integer=[{name!r}]"
+                f"{place(name, texts.index(others[0]))}: {others[0]!r} is not an integer, as integer=[{name!r}] requires:"
+                f" correct it, leave the entry empty, or remove integer=[{name!r}]"
             )
         if len(set(map(value_of, counts))) > 1:
             return _infer_continuous(name, texts, counts, place)
@@ -115,69 +117,71 @@ def infer_column(
         _refuse_texts_among_numbers(name, texts, counts, place)
     values = {value_of(text) for text in levels} if numeric else levels
     if len(values) == 1:
-        raise ValueError(
-            f"{place(name)} is constant ({next(iter(counts))!r} in every row); it tells nothing, leave it out, as with"
-            f" drop=[{name!r}]"
-        )
+        raise ValueError(f"{place(name)} is constant ({next(iter(counts))!r} in every row): remove it, as with drop=[{name!r}]")
     if numeric and len(values) > 2:
         return _infer_continuous(name, texts, counts, place)
-    if numeric and len(levels) > 2:  # two numbers written in several ways, as 0 and 0.0
+    if numeric and len(levels) > 2:  # two numbers in several notations, such as 0 and 0.0
         levels = {text_of(value) for value in values}
-    hint = f"leave it out, as with drop=[{name!r}]"
+    hint = f"remove it, as with drop=[{name!r}]"
     if codes:
         code = next(filter(is_code, counts))
-        hint += f", or, if it holds numbers, write them without zeros in front, which make codes of them ({code!r})"
+        hint += f", or, if it contains numbers, write them without leading zeros, which mark codes ({code!r})"
         if twice := [text for text in levels if is_code(text) and str(int(text)) in levels]:
-            raise ValueError(f"{place(name)} holds {twice[0]!r} and {str(int(twice[0]))!r}; write codes in one way, or {hint}")
+            raise ValueError(
+                f"{place(name)} contains {twice[0]!r} and {str(int(twice[0]))!r}: write codes in one notation, or {hint}"
+            )
     if len(levels) == 2:
         return Column(name, "binary", levels=tuple(sorted(levels, key=_rank)))
     if codes and len(levels) > min(MAX_LEVELS, counts.total() - 1):
         warnings.warn(
-            f"{place(name)} holds codes ({code!r} begins with a zero), {len(levels)} different ones, too many for levels: they"
-            " are modelled as numbers, and a hole is filled with a number; if they are identifiers, leave the column out",
+            f"{place(name)} contains {len(levels)} different codes ({code!r} begins with a zero), too many for levels: they are"
+            " modelled as numbers, and holes are filled with numbers; if they are identifiers, remove the column",
             stacklevel=2,
         )
         return _infer_continuous(name, texts, counts, place)
     if len(levels) == counts.total():
-        raise ValueError(f"{place(name)} has another text in every row and looks like an identifier: {hint}")
+        raise ValueError(f"{place(name)} has a different text in every row and looks like an identifier: {hint}")
     if len(levels) > MAX_LEVELS:
         raise ValueError(f"{place(name)} has {len(levels)} different texts, more than {MAX_LEVELS}: {hint}")
     return Column(name, "categorical", levels=tuple(sorted(levels, key=_rank)))
 
 
 def _refuse_texts_among_numbers(name: str, texts: Sequence[str], counts: Counter[str], place: Place) -> None:
-    """Raise ValueError for texts among numbers, and for numbers among words; words alone may pass."""
+    """Check that a column does not mix numbers and other texts.
+
+    :raises ValueError: for texts among numbers, numbers among texts, and columns of mostly dates or other notations of numbers.
+    """
     numbers = [text for text in counts if is_plain_number(text)]
     others = [text for text in counts if not is_plain_number(text)]
     meant = [text for text in others if is_date(text) or is_decorated_number(text)]
     if not numbers and 2 * sum(counts[text] for text in meant) <= counts.total():
         return
     if numbers and len(others) - len(meant) > len(numbers):
-        few, said = numbers, f"{numbers[0]!r} is a number among texts such as {others[0]!r}: correct it"
+        few, reason = numbers, f"{numbers[0]!r} is a number among texts such as {others[0]!r}: correct it"
     else:
         few = others if numbers else meant
-        said = _not_a_number(few[0])
+        reason = _not_a_number(few[0])
     such, total = sum(counts[text] for text in few), counts.total()
     raise ValueError(
-        f"{place(name, texts.index(few[0]))}: {said}. {such} of {total} entries are of this sort. If the column holds levels,"
-        f" name it in categorical=[{name!r}], or leave it out, as with drop=[{name!r}]"
+        f"{place(name, texts.index(few[0]))}: {reason}. {such} of {total} entries are of this kind. If the column contains"
+        f" levels, give categorical=[{name!r}], or remove it, as with drop=[{name!r}]"
     )
 
 
 def _not_a_number(text: str) -> str:
-    """Why a text is not a number, and what to do about it."""
+    """Why a text is not a number, with the remedy."""
     if is_date(text):
-        return f"{text!r} is a date, a time or a duration: give a number in its place, such as the days since a first one"
+        return f"{text!r} is a date, a time or a duration: give a number instead, such as the days since a first date"
     if is_code(text):
-        return f"{text!r} begins with a zero, so it is a code and not a number: write it without, if it is one"
+        return f"{text!r} begins with a zero, so it is a code and not a number: write numbers without leading zeros"
     if is_decorated_number(text) and any(map(str.isdecimal, text)):
         return (
-            f"{text!r} is not written as a number: write it as 1234.5, with a decimal point, and without separators of"
-            " thousands and signs of percent or currency"
+            f"{text!r} is not a plain number: write it as 1234.5, with a decimal point and without thousands separators or"
+            " signs of percent or currency"
         )
     return (
-        f"{text!r} is neither a finite number nor a word for a hole: correct it, leave the entry empty, or name it in"
-        f" missing=[{text!r}] if it stands for a hole"
+        f"{text!r} is neither a finite number nor a word for a hole: correct it, leave the entry empty, or give"
+        f" missing=[{text!r}] if it marks a hole"
     )
 
 
@@ -186,51 +190,56 @@ def _infer_continuous(name: str, texts: Sequence[str], counts: Counter[str], pla
     with np.errstate(over="ignore", invalid="ignore"):
         mean, sd = float(numbers.mean()), float(numbers.std())
     if not (math.isfinite(mean) and math.isfinite(sd) and sd > 0):
-        raise ValueError(f"{place(name)} cannot be standardised: mean {mean:g}, sd {sd:g}; give it in other units")
+        raise ValueError(f"{place(name)} cannot be standardised: mean {mean:g}, sd {sd:g}: give it in other units")
     column = Column(name, "continuous", mean=mean, sd=sd, integer=all(map(_is_whole, counts)))
     _check_resolution(column, texts, counts, place)
     return column
 
 
 def _check_resolution(column: Column, texts: Sequence[str], counts: Counter[str], place: Place) -> None:
-    """Whether float32, and a generator whose noise is a share of the spread, tell apart what the table tells apart."""
-    exact = decimal.Context(prec=40, traps=[])  # float64 is not, above 2**53
+    """Warn if float32, or a generator with noise relative to the standard deviation, cannot distinguish distinct values.
+
+    :raises ValueError: if float64 cannot distinguish them.
+    """
+    exact = decimal.Context(prec=40, traps=[])  # float64 is not exact above 2**53
     distinct = {exact.create_decimal(text): text for text in counts}
     ordered = [distinct[value] for value in sorted(value for value in distinct if value.is_finite())]
     values = np.array([float(text) for text in ordered])
     codes = ((values - column.mean) / column.sd).astype(np.float32)
     far = ordered[int(np.argmax(np.abs(codes)))]
-    said = f"{place(column.name)}: its standard deviation is {column.sd:.3g}, with values as far out as {far}"
-    said += f" in {place.row(texts.index(far))}"
+    reason = f"{place(column.name)}: its standard deviation is {column.sd:.3g}, with outliers such as {far}"
+    reason += f" in {place.row(texts.index(far))}"
     remedy = (
-        f"correct such values, or make holes of them (missing=[{far!r}]), give the column in"
-        " other units, such as its logarithm, or leave it out"
+        f"correct such values, or turn them into holes (missing=[{far!r}]), give the column in"
+        " other units, such as its logarithm, or remove it"
     )
     merged = np.flatnonzero(np.diff(codes) == 0)
     if len(merged) > MERGED * (len(ordered) - 1):
         one, other = ordered[merged[0]], ordered[merged[0] + 1]
-        equal = f"{len(merged)} of its {len(ordered)} different values equal the next one in 32 bits ({one} and {other})"
+        equal = f"{len(merged)} of its {len(ordered)} distinct values equal the next one in float32 ({one} and {other})"
         if values[merged[0]] == values[merged[0] + 1]:
-            raise ValueError(f"{place(column.name)}: {equal}: subtract a constant, or leave it out, if they are identifiers")
-        warnings.warn(f"{said}, so {equal}, and a generator does not tell them apart: {remedy}", stacklevel=2)
+            raise ValueError(
+                f"{place(column.name)}: {equal}: subtract a constant, or remove the column if it contains identifiers"
+            )
+        warnings.warn(f"{reason}, so {equal}, and a generator cannot distinguish them: {remedy}", stacklevel=2)
         return
     cut = math.ceil(len(codes) / 20)
     if len(codes) >= 10 and (span := float(codes[-1 - cut] - codes[cut])) < NARROW:
         warnings.warn(
-            f"{said}, and nine tenths of its different values lie within {span:.2g} of it, which a generator does not tell"
-            f" apart: {remedy}",
+            f"{reason}, and nine tenths of its distinct values span only {span:.2g} standard deviations, which a generator"
+            f" cannot distinguish: {remedy}",
             stacklevel=2,
         )
 
 
 def encode_column(column: Column, texts: Sequence[str], holes: Holes, place: Place) -> np.ndarray:
-    """Entries as float32 (row,), NaN for holes.
+    """Encode entries as float32 (row,), NaN for holes.
 
-    :raises ValueError: naming the row of an unknown level, or of a text where a number belongs.
+    :raises ValueError: for an unknown level, and a text in a continuous column.
     """
     codes = np.full(len(texts), np.nan)
     by_text = {text: code for code, text in enumerate(column.levels)}
-    # Another way of writing a number is the same level, as 1.0 for 1, unless it is a level of its own.
+    # Another notation of a number is the same level, such as 1.0 for 1, unless it is itself a level.
     by_number = {number: code for code, text in enumerate(column.levels) if (number := value_of(text)) is not None}
     for row, text in enumerate(texts):
         if text in holes:
@@ -240,9 +249,7 @@ def encode_column(column: Column, texts: Sequence[str], holes: Holes, place: Pla
             code = by_text.get(text, by_number.get(number) if number is not None else None)
             if code is None:
                 known = ", ".join(map(repr, column.levels[:10])) + (", ..." if len(column.levels) > 10 else "")
-                raise ValueError(
-                    f"{place(column.name, row)}: unknown level {text!r}; there are {known}, or leave the entry empty"
-                )
+                raise ValueError(f"{place(column.name, row)}: unknown level {text!r}: use {known}, or leave the entry empty")
             codes[row] = code
         elif number is None:
             raise ValueError(f"{place(column.name, row)}: {_not_a_number(text)}")
@@ -256,43 +263,46 @@ def encode_column(column: Column, texts: Sequence[str], holes: Holes, place: Pla
 
 
 def decode_column(column: Column, codes: np.ndarray) -> np.ndarray:
-    """The entries of codes of any shape: numbers in their own units, or the texts of levels; see `Schema.decode`."""
+    """Decode codes of any shape to numbers in their own units, or to the texts of levels; see `Schema.decode`.
+
+    :raises ValueError: for infinite values, and codes that are not the index of a level.
+    """
     codes = np.asarray(codes, np.float64)
     seen = ~np.isnan(codes)
     if column.kind == "continuous":
         if np.isinf(codes).any():
-            raise ValueError(f"column {column.name!r} holds infinite values; give finite ones, or NaN for holes")
+            raise ValueError(f"column {column.name!r} contains infinite values: give finite values, or NaN for holes")
         if column.integer:
-            return np.rint(codes * column.sd + column.mean) + 0.0  # no minus zero
+            return np.rint(codes * column.sd + column.mean) + 0.0  # no negative zero
         return _rounded(
             codes * column.sd + column.mean, column.sd * np.spacing(np.maximum(np.abs(codes), 1).astype(np.float32))
         )
-    strange = seen & ((codes != np.rint(codes)) | (codes < 0) | (codes >= len(column.levels)))
-    if strange.any():
+    wrong = seen & ((codes != np.rint(codes)) | (codes < 0) | (codes >= len(column.levels)))
+    if wrong.any():
         raise ValueError(
-            f"column {column.name!r}: {codes[strange][0]:g} is not the number of a level, 0 to {len(column.levels) - 1}; "
-            "draw a level or take the likeliest one"
+            f"column {column.name!r}: {codes[wrong][0]:g} is not the index of a level, 0 to {len(column.levels) - 1}: "
+            "draw a level or use the most probable one"
         )
     return np.array(["", *column.levels])[np.where(seen, codes + 1, 0).astype(int)]
 
 
 def _rounded(values: np.ndarray, resolution: np.ndarray) -> np.ndarray:
-    """Values at the fewest decimals that keep the resolution: 39, not the 39.0000004 that float32 made of it."""
+    """Round values to the fewest decimals that keep the resolution: 39 instead of the float32 value 39.0000004."""
     decimals = -np.ceil(np.log10(resolution))
     scale = 10.0 ** np.clip(decimals, 0, 15)
     with np.errstate(over="ignore"):
         rounded = np.rint(values * scale) / scale
-    return np.where((decimals <= 15) & np.isfinite(rounded), rounded, values) + 0.0  # no minus zero
+    return np.where((decimals <= 15) & np.isfinite(rounded), rounded, values) + 0.0  # no negative zero
 
 
 def _is_whole(text: str) -> bool:
-    """Whether a text is a whole number, as 39, 39.0 and the code 007 are."""
+    """Whether a text is an integer, such as 39, 39.0 and the code 007."""
     number = value_of(text)
     return number is not None and number.is_integer()
 
 
 def _rank(text: str) -> tuple[bool, float, str]:
-    """Sorts numbers by value, before other texts."""
+    """A sort key: numbers by value, before other texts."""
     number = value_of(text)
     return number is None, number or 0.0, text
 

@@ -1,8 +1,8 @@
-"""CSV files as text: entries with their places, so that some can be replaced and all else stays byte for byte.
+"""CSV files as text: entries with their positions, so that some can be replaced and the rest stays byte for byte the same.
 
-Files are UTF-8, with or without a byte-order mark, with commas, a line of names, and lines that end as on any system. Entries
-that hold a comma, a quote or an end of line are quoted, and quotes in them doubled (RFC 4180). Spaces around entries and their
-quotes mean nothing. Blank lines are skipped.
+Files are UTF-8, with or without a byte-order mark, separated by commas, with a header line and line ends of any system. Entries
+with a comma, a quote or a line end are quoted, with inner quotes doubled (RFC 4180). Spaces around entries and their quotes are
+ignored. Blank lines are skipped.
 
 >>> text = 'a, b\\r\\n1.50,""\\r\\n"x, y",NA\\r\\n'
 >>> columns, lines = columns_of(text, "rows.csv")
@@ -21,11 +21,11 @@ from cogen.models.data.entries import is_plain_number
 
 _BOM = "\ufeff"
 _ENTRY = re.compile(r'(?:[ \t]*"([^"]*(?:""[^"]*)*)"[ \t]*|([ \t]*(?:[^", \t\r\n][^,\r\n]*)?))(,|\r\n|\n|\r|\Z)')
-"""What is between quotes, or what stands without, and the mark that ends it."""
+"""A quoted entry, or an entry without quotes, and the separator that ends it."""
 
 
 class Entry(NamedTuple):
-    """What an entry says, without outer spaces, and where it stands in the text, with its quotes and spaces."""
+    """The text of an entry, without outer spaces, and its position in the file, with its quotes and spaces."""
 
     text: str
     start: int
@@ -33,16 +33,16 @@ class Entry(NamedTuple):
 
 
 class Record(NamedTuple):
-    """The entries of a row, and the line it begins in, counted from 1."""
+    """The entries of a row, and the line where it begins, counted from 1."""
 
     entries: list[Entry]
     line: int
 
 
 def read_text(path: Path) -> str:
-    """The text of a CSV file, its byte-order mark and ends of lines as they are.
+    """The text of a CSV file with its original byte-order mark and line ends.
 
-    :raises FileNotFoundError: where there is no file.
+    :raises FileNotFoundError: if there is no file.
     :raises ValueError: for a file that is not UTF-8.
     """
     if not path.is_file():
@@ -50,16 +50,16 @@ def read_text(path: Path) -> str:
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
+        raise ValueError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from None
     if "\0" in text:
-        raise ValueError(f"{path} holds zero bytes, as UTF-16 and binary files do; save it as UTF-8")
+        raise ValueError(f"{path} contains zero bytes, as UTF-16 and binary files do: save it as UTF-8")
     return text
 
 
 def records_of(text: str, source: str) -> Iterator[Record]:
-    """The rows of a text, the line of names among them, and blank lines left out.
+    """The rows of a text, including the header line, without blank lines.
 
-    :raises ValueError: naming the line, where quotes are not as they should be.
+    :raises ValueError: for invalid quotes.
     """
     at, line = len(_BOM) if text.startswith(_BOM) else 0, 1
     while at < len(text):
@@ -68,7 +68,7 @@ def records_of(text: str, source: str) -> Iterator[Record]:
             found = _ENTRY.match(text, at)
             if found is None:
                 raise ValueError(
-                    f"{source}, line {line}: not CSV; look for a quote that is not closed, or text after one that is"
+                    f"{source}, line {line}: invalid CSV; check for an unclosed quote, or text after a closing quote"
                 )
             quoted, plain, mark = found.groups()
             entries.append(Entry((plain if quoted is None else quoted.replace('""', '"')).strip(), at, found.start(3)))
@@ -82,38 +82,38 @@ def records_of(text: str, source: str) -> Iterator[Record]:
 def columns_of(text: str, source: str) -> tuple[dict[str, list[str]], list[int]]:
     """The texts of each column by name, and the line of each row.
 
-    :raises ValueError: for a text that is empty, has no rows, has rows of another length than the line of names, or whose
-        names are missing or repeated.
+    :raises ValueError: for a text that is empty, has no rows, has rows of another length than the header line, or has missing
+        or repeated names.
     """
     rows = [([entry.text for entry in record.entries], record.line) for record in records_of(text, source)]
     if not rows:
-        raise ValueError(f"{source} is empty; its first line must name the columns")
+        raise ValueError(f"{source} is empty: its first line must name the columns")
     (names, first), *rows = rows
     place = f"{source}, line {first}"
     if all(map(is_plain_number, names)):
-        raise ValueError(f"{place} has numbers where the names of the columns belong: {', '.join(names[:5])}; add them")
+        raise ValueError(f"{place} has numbers instead of column names: {', '.join(names[:5])}; add a line with the names")
     if names[0].startswith("#") and rows and len(rows[0][0]) != len(names):
-        raise ValueError(f"{place}: {names[0]!r} looks like a comment; the first line must name the columns, so remove it")
+        raise ValueError(f"{place}: {names[0]!r} looks like a comment: remove it, the first line must name the columns")
     if marked := [name for name in names if "\t" in name or (";" in name and len(names) == 1)]:
-        raise ValueError(f"{place}: a column is named {marked[0]!r}; separate columns by commas")
+        raise ValueError(f"{place}: a column is named {marked[0]!r}: separate columns by commas")
     if "" in names:
         index = " (pandas writes its index there, unless to_csv(index=False))" if not names[0] else ""
-        raise ValueError(f"{place}: column {names.index('') + 1} has no name; name it, or leave the column out{index}")
+        raise ValueError(f"{place}: column {names.index('') + 1} has no name: name it, or remove the column{index}")
     if twice := first_repeated(names):
-        raise ValueError(f"{place}: column {twice!r} is there twice; rename one, or leave it out")
+        raise ValueError(f"{place}: column {twice!r} appears twice: rename or remove one of them")
     if not rows:
-        raise ValueError(f"{source} names columns and has no rows; add some")
+        raise ValueError(f"{source} has column names but no rows: add rows")
     for row, line in rows:
         if len(row) != len(names):
             raise ValueError(
-                f"{source}, line {line} has {len(row)} entries, the first line names {len(names)} columns; "
-                "quote entries that hold a comma, and leave holes empty"
+                f"{source}, line {line} has {len(row)} entries, but the first line names {len(names)} columns: "
+                "quote entries with a comma, and leave holes empty"
             )
     return {name: [row[at] for row, _ in rows] for at, name in enumerate(names)}, [line for _, line in rows]
 
 
 def replace_entries(text: str, entries: Mapping[tuple[int, int], str]) -> str:
-    """The text with the entries at (row, column), both counted from 0 without the line of names, replaced by others."""
+    """The text with the entries at (row, column) replaced, both counted from 0 without the header line."""
     pieces, at = [], 0
     for row, record in enumerate(records_of(text, "the text"), -1):
         for column, old in enumerate(record.entries):

@@ -1,9 +1,9 @@
-"""Data sets of images to train on: bytes, labelled or not, split once and for all into training and test items.
+"""Image data sets for training: bytes, with or without labels, with a fixed split into training and test items.
 
-Whatever the source is (a published set by its name, arrays, a folder of pictures), it becomes one `ImageData`. How the
-files are read stands in `cogen.models.data.image_files` and `cogen.models.data.published_images`.
+Every source (a published data set by its name, arrays, a folder of pictures) becomes one `ImageData`. The files are read by
+`cogen.models.data.image_files` and `cogen.models.data.published_images`.
 
-Every error names the file, what is wrong with it, and the remedy. Nothing is unpickled.
+Every error names the file, the problem and the remedy. Nothing is unpickled.
 """
 
 import warnings
@@ -63,9 +63,9 @@ SPLITS = ("train_images", "train_labels", "test_images", "test_labels")
 class ImageData:
     """A data set of images.
 
-    :param name: for people and configurations.
+    :param name: for display and configurations.
     :param train: uint8 (item, channel, height, width), at least two items.
-    :param test: the same; without items only where `test_share=0` asked for that.
+    :param test: the same; empty only with `test_share=0`.
     :param train_labels: int64 (item,), classes counted from 0; None without labels.
     :param test_labels: the same for the test items.
     """
@@ -93,29 +93,29 @@ def load_image_data(
     test_share: float = 0.1,
     data_range: tuple[float, float] | None = None,
 ) -> ImageData:
-    """A data set by its name, or from a path.
+    """Load a data set by its name, or from a path.
 
     A path is one of
 
-    * a folder of the four idx files, or of CIFAR-10's binary files;
-    * a `.npz` with `train_images` and `test_images` (`train_labels`, `test_labels`) or just `images` (`labels`), a
-      `.npy`, or a folder that holds one of these. Images are (item, height, width), with a channel axis behind the items
-      or at the end or none; integers from 0 to 255 are bytes, floats lie in [0, 1], or both in `data_range`;
-    * a folder of pictures, or of subfolders of them: `train` and `test` (or `val`) are splits, other names are classes,
-      numbered in sorted order (a single one is no class), with all pictures below them. Where pictures lie beside the
-      subfolders, all are read and there are no classes. Pictures that are all gray have one channel, otherwise three.
+    * a folder with the four idx files, or with the binary files of CIFAR-10;
+    * a `.npz` with `train_images` and `test_images` (`train_labels`, `test_labels`) or only `images` (`labels`), a `.npy`, or
+      a folder that contains one of these. Images are (item, height, width), with a channel axis after the items or at the end
+      or none; integers from 0 to 255 are bytes and floats lie in [0, 1], unless `data_range` is given;
+    * a folder of pictures or of subfolders with pictures: `train` and `test` (or `val`) are splits, other names are classes,
+      numbered in sorted order (a single one is not a class), with all pictures below them. If there are pictures beside the
+      subfolders, all are read and there are no classes. There is one channel if all pictures are gray, otherwise three.
 
-    What is transparent is put on white, in arrays with four channels too. One line warns of files that are not read.
+    Transparent parts are put on white, also in arrays with four channels. A warning lists files that are not read.
 
     :param source: `mnist`, `fashion-mnist`, `cifar10`, `celeba`, or a path.
-    :param folder: where the files of a known name are; `data/NAME` below the working directory unless given.
-    :param download: fetch missing files of a known name from their public address first, and check them.
-    :param size: crop images to their centre square and resize it to size x size; without, all must have one size.
-    :param test_share: the share of items, drawn with a fixed seed, that become the test set where the source has none.
-    :param data_range: the values of an array that stand for black and white, where they are not as above.
-
-    Raises FileNotFoundError where there is nothing to read, ValueError for what is broken or does not fit, and
-    ConnectionError when a download fails.
+    :param folder: the folder of the files of a known name; default `data/NAME` in the working directory.
+    :param download: download missing files of a known name first, and verify them.
+    :param size: crop images to their centre square and resize it to size x size; default: all must have the same size.
+    :param test_share: the fraction of items, drawn with a fixed seed, that become the test set if the source has none.
+    :param data_range: the values of black and white in an array, if they differ from the above.
+    :raises FileNotFoundError: if there is nothing to read.
+    :raises ValueError: for files that are invalid or do not fit.
+    :raises ConnectionError: if a download fails.
     """
     check_size(size)
     fit = None if size is None else partial(crop_and_resize, size=size)
@@ -123,7 +123,10 @@ def load_image_data(
 
 
 def check_size(size: int | None) -> None:
-    """Raises ValueError for a size that is no number of pixels."""
+    """Check a size in pixels.
+
+    :raises ValueError: for a size that is not positive.
+    """
     if size is not None and size < 1:
         raise ValueError(f"size is {size!r}; it must be a positive number of pixels")
 
@@ -136,7 +139,7 @@ def read_image_data(
     test_share: float,
     data_range: tuple[float, float] | None,
 ) -> ImageData:
-    """`load_image_data`, and ``fit`` makes of every picture (of every channel of an array) one of the size that is wanted."""
+    """`load_image_data`, where ``fit`` converts every picture (every channel of an array) to the requested size."""
     if not 0 <= test_share < 1:
         raise ValueError(f"test_share is {test_share!r}; it must be at least 0 and less than 1")
     check_data_range(data_range)
@@ -144,12 +147,12 @@ def read_image_data(
     if name in KNOWN:
         path = _find_known(name, folder, download)
     elif folder is not None or download:
-        raise ValueError(f"{str(source)!r} is no known name; only those go with folder= and download=: {', '.join(KNOWN)}")
+        raise ValueError(f"{str(source)!r} is not a known name: folder= and download= are for {', '.join(KNOWN)} only")
     else:
         path = Path(source)
         name = path.resolve().name if path.is_dir() else path.stem
         if not path.exists():
-            error = ValueError if str(source) == name else FileNotFoundError  # a bare word was meant as a name
+            error = ValueError if str(source) == name else FileNotFoundError  # a bare word is meant as a name
             raise error(f"{str(source)!r} is neither a file or folder nor a known data set; known are {', '.join(KNOWN)}")
     arrays = _read(path, fit, test_share, data_range)
     if "images" in arrays:
@@ -157,12 +160,12 @@ def read_image_data(
         arrays = {f"{part}_{key}": arrays[key][at] for part, at in (("train", train), ("test", test)) for key in arrays}
     data = _checked(path, name, arrays)
     if len(data.test) == 0 and test_share > 0:
-        raise ValueError(f"{path} holds a test split without images; leave it out, or give test_share=0 to do without")
+        raise ValueError(f"{path} contains a test split without images: remove it, or give test_share=0 for no test set")
     return data
 
 
 def split(count: int, test_share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the training and of the test items: a permutation that is always the same, cut before its last share.
+    """Indices of the training and of the test items, from a fixed permutation whose last part is the test set.
 
     >>> train, test = split(10, 0.2)
     >>> len(train), len(test)
@@ -174,8 +177,8 @@ def split(count: int, test_share: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def held_out_split(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of what is trained on and of what `cogen train` keeps of the training items for choices (a tenth, at most 5,000),
-    always the same and in a mixed order: files are often sorted by class."""
+    """Indices of the items to train on, and of the training items that `cogen train` holds out for model selection (a tenth, at
+    most 5,000). They come from a fixed permutation, because files are often sorted by class."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).numpy()
     held_out = min(5_000, max(1, round(0.1 * count)))
     return order[held_out:], order[:held_out]
@@ -189,8 +192,8 @@ def _find_known(name: str, folder: Path | None, download: bool) -> Path:
     if name == "celeba":
         if not folder.exists():
             raise FileNotFoundError(
-                f"{folder} is missing, and CelebA has no address to download from directly: get img_align_celeba.zip by hand "
-                f"from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and unpack its pictures into {folder}, or give folder="
+                f"{folder} is missing, and CelebA cannot be downloaded automatically: get img_align_celeba.zip from "
+                f"https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and unpack its pictures into {folder}, or give folder="
             )
     elif download and not (folder.is_file() or _array_files(folder)):
         if name == "cifar10":
@@ -198,12 +201,12 @@ def _find_known(name: str, folder: Path | None, download: bool) -> Path:
         else:
             load_idx_folder(folder, download=name.replace("-", "_"))
     if not folder.exists():
-        raise FileNotFoundError(f"{folder} is missing: {name} is looked for there; give folder=, or download=True to fetch it")
+        raise FileNotFoundError(f"{folder}, the folder of {name}, is missing: give folder=, or download=True to download it")
     return folder
 
 
 def _read(path: Path, fit: "Fit | None", test_share: float, data_range: tuple[float, float] | None) -> dict[str, np.ndarray]:
-    """Images and labels as `ImageData` has them, under the names of SPLITS, or still undivided as "images" and "labels"."""
+    """Images and labels in the form of `ImageData`, under the names of SPLITS, or before the split as "images" and "labels"."""
     if path.is_dir():
         if any((path / f"{name}{suffix}").is_file() for name in IDX_FILES for suffix in ("", ".gz")):
             arrays = dict(zip(SPLITS, load_idx_folder(path), strict=True))
@@ -211,7 +214,9 @@ def _read(path: Path, fit: "Fit | None", test_share: float, data_range: tuple[fl
             arrays = dict(zip(SPLITS, load_cifar_folder(path), strict=True))
         elif files := _array_files(path):
             if len(files) > 1:
-                raise ValueError(f"{path} holds {len(files)} arrays ({files[0].name}, {files[1].name}, ...); give one's path")
+                raise ValueError(
+                    f"{path} contains {len(files)} arrays ({files[0].name}, {files[1].name}, ...): give the path of one"
+                )
             warn_of_unread(path, pictures_below(path)[0], f"the data set is {files[0].name}")
             return _read(files[0], fit, test_share, data_range)
         else:
@@ -220,9 +225,9 @@ def _read(path: Path, fit: "Fit | None", test_share: float, data_range: tuple[fl
     elif path.suffix.lower() in ARRAY_SUFFIXES:
         arrays = _read_array_file(path)
     elif path.suffix.lower() in PICTURE_SUFFIXES:
-        raise ValueError(f"{path} is a single picture; a data set is two or more, give their folder")
+        raise ValueError(f"{path} is a single picture, but a data set has two or more: give their folder")
     else:
-        raise ValueError(f"{path}: cannot tell the kind of file; known are {', '.join(ARRAY_SUFFIXES)} and folders")
+        raise ValueError(f"{path}: unknown kind of file; supported are {', '.join(ARRAY_SUFFIXES)} and folders")
     for key, array in arrays.items():
         if key.endswith("images"):
             images = to_bytes(path, key, array, data_range)
@@ -246,18 +251,18 @@ def _read_array_file(path: Path) -> dict[str, np.ndarray]:
     elif "train_images" in arrays:
         arrays = {key.removeprefix("train_"): array for key, array in arrays.items() if key.startswith("train_")}
     elif "images" not in arrays:
-        raise ValueError(f"{path} holds the arrays {', '.join(arrays)}; one of them must be called images or train_images")
+        raise ValueError(f"{path} contains the arrays {', '.join(arrays)}: one of them must be called images or train_images")
     return {key: arrays[key] for key in wanted if key in arrays}
 
 
 def to_bytes(path: Path, key: str, array: np.ndarray, data_range: tuple[float, float] | None) -> np.ndarray:
-    """uint8 (item, channel, height, width), RGB with alpha on white."""
+    """Convert images to uint8 (item, channel, height, width), RGB with alpha on white."""
     name = f"{path}: {key}"
     return np.require(as_bytes(channels_first(array, name), name, data_range), requirements=["C", "W"])
 
 
 def fitted_arrays(path: Path, key: str, images: np.ndarray, fit: "Fit") -> np.ndarray:
-    """What ``fit`` makes of bytes (item, channel, height, width), channel by channel."""
+    """Apply ``fit`` to each channel of bytes (item, channel, height, width)."""
     from PIL import Image
 
     if not len(images):
@@ -270,13 +275,13 @@ def fitted_arrays(path: Path, key: str, images: np.ndarray, fit: "Fit") -> np.nd
 
 
 def _to_labels(path: Path, key: str, array: np.ndarray, count: int) -> np.ndarray:
-    """int64 (item,)."""
+    """Labels as int64 (item,)."""
     if array.shape not in ((count,), (count, 1)):
-        raise ValueError(f"{path}: {key} has shape {array.shape}, and there are {count} images; give one label for each")
+        raise ValueError(f"{path}: {key} has shape {array.shape}, but there are {count} images: give one label for each")
     if not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(f"{path}: {key} holds values of type {array.dtype}; number the classes 0, 1, ...")
+        raise ValueError(f"{path}: {key} has values of type {array.dtype}: number the classes 0, 1, ...")
     if count and (array.min() < 0 or array.max() >= max(1000, count)):
-        raise ValueError(f"{path}: {key} runs from {array.min()} to {array.max()}, out of range; number the classes 0, 1, ...")
+        raise ValueError(f"{path}: {key} ranges from {array.min()} to {array.max()}: number the classes 0, 1, ...")
     return array.reshape(-1).astype(np.int64)
 
 
@@ -285,8 +290,8 @@ def _read_picture_folder(folder: Path, fit: "Fit | None", test_share: float) -> 
     if not found:
         only = f"; only {some_of(others, folder)}" if others else ""
         raise FileNotFoundError(
-            f"{folder} holds nothing to read: no pictures ({', '.join(PICTURE_SUFFIXES)}) or subfolders of them, no array "
-            f"({', '.join(ARRAY_SUFFIXES)}), no idx or CIFAR-10 files{only}"
+            f"{folder} contains nothing to read: no pictures ({', '.join(PICTURE_SUFFIXES)}) or subfolders with pictures, no "
+            f"array ({', '.join(ARRAY_SUFFIXES)}), no idx or CIFAR-10 files{only}"
         )
     warn_of_unread(folder, others)
     train_folder, test_folder = _split_folders(folder, found)
@@ -300,7 +305,7 @@ def _read_picture_folder(folder: Path, fit: "Fit | None", test_share: float) -> 
         train, test = np.split(np.arange(len(files) + len(test_files)), [len(files)])
         if bool(classes) != bool(test_classes) or not set(test_classes) <= set(classes):
             raise ValueError(
-                f"{test_folder} is sorted into the classes {_listed(test_classes)}, {train_folder} into {_listed(classes)}; "
+                f"{test_folder} has the classes {_listed(test_classes)}, {train_folder} has {_listed(classes)}: "
                 "give both the same subfolders, or none"
             )
         rest = [path for path in found if not path.is_relative_to(train_folder) and not path.is_relative_to(test_folder)]
@@ -316,14 +321,14 @@ def _read_picture_folder(folder: Path, fit: "Fit | None", test_share: float) -> 
 
 
 def _split_folders(folder: Path, files: list[Path]) -> tuple[Path, Path | None]:
-    """The folder of the training pictures, and that of the test pictures where there is one."""
-    names = {path.relative_to(folder).parts[0] for path in files}  # of subfolders, and of pictures beside them
+    """The folder of the training pictures, and the folder of the test pictures if there is one."""
+    names = {path.relative_to(folder).parts[0] for path in files}  # subfolders, and pictures beside them
     if "train" not in names:
         return folder, None
     if others := sorted(names - {"train", "test", "val"}):
         if names & {"test", "val"}:
             raise ValueError(
-                f"{folder} holds splits (train) and also {others[0]}: move that away, or rename the former if they are classes"
+                f"{folder} contains splits (train) and also {others[0]}: move it away, or rename the splits if they are classes"
             )
         return folder, None
     held_out = next((name for name in ("test", "val") if name in names), None)
@@ -331,13 +336,13 @@ def _split_folders(folder: Path, files: list[Path]) -> tuple[Path, Path | None]:
 
 
 def _classes(folder: Path, files: list[Path]) -> list[str]:
-    """The class of each picture: the subfolder that holds it, at any depth. None where pictures lie beside the subfolders."""
+    """The class of each picture: its top-level subfolder. An empty list if there are pictures beside the subfolders."""
     parts = [path.relative_to(folder).parts for path in files]
     if beside := [path for path, its in zip(files, parts, strict=True) if len(its) == 1]:
         if len(beside) < len(files):
             warnings.warn(
-                f"{folder}: {len(beside)} of {len(files)} pictures lie beside the subfolders ({some_of(beside, folder)}); "
-                "all are read, and the subfolders are not classes",
+                f"{folder}: {len(beside)} of {len(files)} pictures are beside the subfolders ({some_of(beside, folder)}); "
+                "all are read, and the subfolders are not used as classes",
                 stacklevel=2,
             )
         return []
@@ -354,15 +359,17 @@ def _checked(path: Path, name: str, arrays: dict[str, np.ndarray]) -> ImageData:
     labels = arrays.get("train_labels"), arrays.get("test_labels")
     if len(train) < 2:
         raise ValueError(
-            f"{path} leaves {len(train)} of {len(train) + len(test)} images to train on; there must be two or more"
+            f"{path} leaves {len(train)} of {len(train) + len(test)} images for training; at least two are required"
         )
     if train.shape[1:] != test.shape[1:]:
-        raise ValueError(f"{path}: training images are {train.shape[1:]}, test images {test.shape[1:]}; they must be alike")
+        raise ValueError(
+            f"{path}: training images have shape {train.shape[1:]}, test images {test.shape[1:]}; they must be equal"
+        )
     if (labels[0] is None) != (labels[1] is None):
         raise ValueError(
-            f"{path} has labels for the {'test' if labels[0] is None else 'training'} images only; give both, or none"
+            f"{path} has labels for the {'test' if labels[0] is None else 'training'} images only: give both, or none"
         )
     data = ImageData(name, train, test, *labels)
     if name in TEN_CLASSES and data.num_classes > 10:
-        raise ValueError(f"{path} holds the label {data.num_classes - 1}; {name} has 0 to 9, fetch the files again")
+        raise ValueError(f"{path} has the label {data.num_classes - 1}, but {name} has 0 to 9: download the files again")
     return data

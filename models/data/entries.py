@@ -1,8 +1,8 @@
-"""What an entry of a table means: a hole, a number, or another text.
+"""Entries of a table: missing values ("holes"), numbers, and other texts.
 
-Holes are the words that pandas takes for them, "NaT" and "?", and what the caller adds. A number is written as 1234.5 or 1e3: a
-decimal point, no separators of thousands, no signs of currency or percent. Whole numbers that begin with a zero are codes (zip
-codes, 00501), for which 501 is another text. Dates, times and durations are not numbers, whatever their unit.
+Holes are the words that pandas treats as missing, "NaT", "?" and the caller's words. A number is written as 1234.5 or 1e3, with
+a decimal point and without thousands separators or signs of currency or percent. Integers that begin with a zero are codes
+(the zip code 00501), different from the text 501. Dates, times and durations are not numbers, whatever their unit.
 
 >>> holes = Holes(["-", "-999"])
 >>> [text in holes for text in ("N/A", "-", "-999.0", "none", "0")]
@@ -14,10 +14,9 @@ codes, 00501), for which 501 is another text. Dates, times and durations are not
 import math
 import re
 from collections.abc import Iterable
-from typing import Any
 
 PANDAS_WORDS = "#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null"
-"""What `pandas.read_csv` takes for holes besides empty entries (its default ``na_values``)."""
+"""The words that `pandas.read_csv` treats as missing besides empty entries (its default ``na_values``)."""
 WORDS_FOR_HOLES = frozenset(["", "?", "NaT", "na", "NAN", "<na>", *PANDAS_WORDS.split("|")])
 
 _CODE = re.compile(r"0\d+")
@@ -38,9 +37,9 @@ _DECORATED = re.compile(
 
 
 class Holes:
-    """The texts that stand for holes: `WORDS_FOR_HOLES` and the caller's words, of which a number may be written in any way."""
+    """The texts that mark holes: `WORDS_FOR_HOLES` and the caller's words; numbers among these match in any notation."""
 
-    def __init__(self, words: Iterable[Any] = ()) -> None:
+    def __init__(self, words: Iterable[object] = ()) -> None:
         added = words_of(words)
         self.words = WORDS_FOR_HOLES.union(added)
         self.numbers = {value_of(word) for word in added if is_plain_number(word)}
@@ -49,15 +48,18 @@ class Holes:
         return text in self.words or (bool(self.numbers) and value_of(text) in self.numbers and not is_code(text))
 
 
-def words_of(words: Iterable[Any]) -> tuple[str, ...]:
-    """The caller's words for holes as texts, each once. Raises TypeError for one text, whose letters they would be."""
+def words_of(words: Iterable[object]) -> tuple[str, ...]:
+    """The caller's words for holes as texts, without duplicates.
+
+    :raises TypeError: for a single string, whose letters would be the words.
+    """
     if isinstance(words, str):
         raise TypeError(f"missing={words!r}: give a sequence of words, as in missing=[{words!r}]")
     return tuple(dict.fromkeys(map(text_of, words)))
 
 
-def text_of(value: Any) -> str:
-    """An entry as a file would have it; whole floats as whole numbers, so that 1.0 and 1 are the same level."""
+def text_of(value: object) -> str:
+    """An entry as written to a file; floats with integer values as integers, so that 1.0 and 1 are the same level."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -68,7 +70,7 @@ def text_of(value: Any) -> str:
 
 
 def value_of(text: str) -> float | None:
-    """The finite number a text stands for, if it does; of a code, too."""
+    """The finite number of a text (including codes), or None."""
     try:
         value = float(text)
     except ValueError:
@@ -81,17 +83,17 @@ def is_plain_number(text: str) -> bool:
 
 
 def is_code(text: str) -> bool:
-    """Whether digits begin with a zero, as in zip codes."""
+    """Whether a text is digits that begin with a zero, as in zip codes."""
     return _CODE.fullmatch(text) is not None
 
 
 def is_date(text: str) -> bool:
-    """Whether a text is a date, a time or a duration in one of the usual ways to write them."""
+    """Whether a text is a date, a time or a duration in a common notation."""
     return not is_plain_number(text) and _DATE.fullmatch(text) is not None
 
 
 def is_decorated_number(text: str) -> bool:
-    """Whether a text is a number that is not written as one: "1,234", "3,5", "35%", "$35", "inf"."""
+    """Whether a text is a number in another notation: "1,234", "3,5", "35%", "$35", "inf"."""
     if is_plain_number(text) or is_code(text):
         return False
     if _DECORATED.fullmatch(text):

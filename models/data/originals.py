@@ -1,8 +1,8 @@
-"""Pictures as people have them: read as they are, and written again as they came.
+"""Pictures and arrays of any form, read and written in the same form.
 
-An `Original` keeps the size, the colours, the depth and the transparent part of a picture (or of an image of an array).
-Pictures are written as PNG with the depth and the channels that came in, arrays as .npy with their type, range and layout;
-what was not replaced keeps its numbers.
+An `Original` keeps the size, colours, bit depth and transparency of a picture (or of an image of an array). Pictures are
+written as PNG with their bit depth and channels, arrays as .npy with their type, range and layout. Pixels that are not
+replaced keep their values exactly.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "height, width, channel": lambda a: a[0].transpose(1, 2, 0),
     "height, width": lambda a: a[0, 0],
 }
-"""Arrays of (item, channel, height, width) as they may come in."""
+"""Conversions of (item, channel, height, width) to the possible layouts of an array."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """How an original is stored.
+    """The storage format of an original.
 
-    :param dtype: of its numbers; bool for pictures of one bit.
-    :param bounds: the numbers that are black and white.
-    :param layout: of the array that it came from, a key of `LAYOUTS`; None for a picture.
+    :param dtype: type of its values; bool for pictures of one bit.
+    :param bounds: the values of black and white.
+    :param layout: layout of its array, a key of `LAYOUTS`; None for a picture.
     """
 
     dtype: np.dtype
@@ -57,10 +57,10 @@ class Form:
 class Original:
     """A picture, or one image of an array.
 
-    :param name: of the file, relative to the folder and without its suffix.
-    :param numbers: as they are stored, (channel, height, width), 1 or 3 channels.
-    :param opaque: (height, width) in [0, 1], where it has a transparent part.
-    :param index: its place in an array.
+    :param name: name of the file, relative to the folder and without its suffix.
+    :param numbers: the stored values, (channel, height, width), 1 or 3 channels.
+    :param opaque: opacity in [0, 1], (height, width); None without transparency.
+    :param index: its index in an array.
     """
 
     name: str
@@ -76,13 +76,13 @@ class Original:
 
     @property
     def pixels(self) -> np.ndarray:
-        """float32 (channel, height, width), black 0 and white 1; NaN where an array has it."""
+        """float32 (channel, height, width), black 0 and white 1; NaN as in the array."""
         low, high = self.form.bounds
         return ((self.numbers.astype(np.float64) - low) / (high - low)).astype(np.float32)
 
     @property
     def shown(self) -> np.ndarray:
-        """The pixels as a viewer shows them, on white paper."""
+        """The pixels as a viewer shows them, on a white background."""
         return self.pixels if self.opaque is None else 1 + (self.pixels - 1) * self.opaque
 
 
@@ -92,13 +92,14 @@ class Original:
 def read_originals(
     path: str | Path, event_shape: Sequence[int], data_range: tuple[float, float] | None = None
 ) -> list[Original]:
-    """The pictures of a file or a folder (and its subfolders, in natural order), or the images of a .npy or .npz array.
+    """Read the pictures of a file or a folder (with subfolders, in natural order), or the images of a .npy or .npz array.
 
-    :param event_shape: the generator's (channel, height, width), which decides how an array is laid out where that is open.
-    :param data_range: the values of an array that are black and white; by default 0 and 255 for integers, 0 and 1 for floats.
+    Warns of the files of a folder that are not read.
 
-    Raises FileNotFoundError where there is nothing to read, and ValueError, naming the file, for what cannot be read. Warns, in
-    one line, of the files of a folder that are not read.
+    :param event_shape: the generator's (channel, height, width), which resolves an ambiguous layout of an array.
+    :param data_range: the values of black and white in an array; default 0 and 255 for integers, 0 and 1 for floats.
+    :raises FileNotFoundError: if there is nothing to read.
+    :raises ValueError: for a file that cannot be read.
     """
     path = Path(path)
     check_data_range(data_range)
@@ -107,7 +108,7 @@ def read_originals(
     files = picture_files(path, data_range)
     root = path if path.is_dir() else path.parent
     names = [str(file.relative_to(root).with_suffix("")) for file in files]
-    if len(set(names)) < len(names):  # a.png beside a.jpg: files of one name would be written twice
+    if len(set(names)) < len(names):  # a.png beside a.jpg would be written to the same file
         names = [str(file.relative_to(root)).replace(".", "-") for file in files]
     return [_read(file, name) for file, name in zip(files, names, strict=True)]
 
@@ -130,7 +131,7 @@ def _read(path: Path, name: str) -> Original:
 
 
 def _without_alpha(picture: Picture, gray: bool) -> Picture:
-    """In mode L or RGB, whatever is transparent: the colours below it stay."""
+    """Convert to mode L or RGB without alpha, keeping the colours of transparent pixels."""
     picture = picture.convert("RGB") if picture.mode == "RGBA" else picture
     return picture.convert("L" if gray else "RGB")
 
@@ -155,34 +156,33 @@ def _same(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _any_size(array: np.ndarray, path: Path) -> np.ndarray:
-    """(item, channel, height, width) of one image or several, of any size."""
+    """Convert one image or several, of any size, to (item, channel, height, width)."""
     if array.ndim == 2:
         return array[None, None]
     alone = array.ndim == 3 and (array.shape[0] in CHANNELS or array.shape[2] in CHANNELS)
     return channels_first(array[None] if alone else array, str(path))
 
 
-# --- what is seen --------------------------------------------------------------------------------------------------
+# --- masks ---------------------------------------------------------------------------------------------------------
 
 
 def read_seen(mask: str, originals: Sequence[Original], *, invert: bool = False, total: int = 0) -> list[np.ndarray]:
-    """Where each of the originals is seen, (height, width).
+    """The mask of the seen pixels of each original, (height, width).
 
-    :param mask: a picture or a folder of pictures, white where the original is seen; "alpha" for what is opaque, "nan" for the
-        finite numbers of an array. One picture serves all originals of its size; several go with those of the same name.
+    :param mask: a picture or a folder of pictures, white where the original is seen; "alpha" for the opaque pixels, "nan" for
+        the finite values of an array. A single picture is used for all originals; several are matched by name.
     :param invert: white is hidden.
-    :param total: how many images there are, of which the originals are the first.
-
-    Raises ValueError for masks that are missing, of another size, or show nothing or everything.
+    :param total: the number of images, of which the originals are the first.
+    :raises ValueError: for masks that are missing, have another size, or show nothing or everything.
     """
     if mask == "alpha":
         if not any(each.opaque is not None for each in originals):
-            raise ValueError("--mask alpha: none of the images has a transparent part")
+            raise ValueError("--mask alpha: none of the images has transparent pixels")
         found = [np.ones(each.size, bool) if each.opaque is None else each.opaque >= 0.5 for each in originals]
     elif mask == "nan":
         found = [np.isfinite(each.pixels).all(axis=0) for each in originals]
         if all(each.all() for each in found):
-            raise ValueError("--mask nan: none of the images holds a NaN")
+            raise ValueError("--mask nan: none of the images contains NaN")
     else:
         masks = matched(read_originals(mask, (1, *originals[0].size)), originals, "--mask", total)
         found = [each.shown.mean(axis=0) >= 0.5 for each in masks]
@@ -192,13 +192,13 @@ def read_seen(mask: str, originals: Sequence[Original], *, invert: bool = False,
         if seen.shape != each.size:
             (height, width), (wide_height, wide_width) = seen.shape, each.size
             raise ValueError(
-                f"--mask {mask}: a mask of {width} x {height} pixels for {each.name}, which has {wide_width} x {wide_height}:"
-                " a mask has the size of its image"
+                f"--mask {mask}: the mask of {each.name} has {width} x {height} pixels, the image {wide_width} x {wide_height};"
+                " both must be equal"
             )
         if seen.all() or not seen.any():
-            what = "everything, so nothing is left to complete" if seen.all() else "nothing"
+            what = "everything, so there is nothing to complete" if seen.all() else "nothing"
             raise ValueError(
-                f"--mask {mask}: {each.name} shows {what}; white is seen, --invert-mask if it is hidden"
+                f"--mask {mask}: {each.name} shows {what}; white is seen, use --invert-mask if it is hidden"
                 if mask != "nan"
                 else f"--mask nan: {each.name}, image {each.index}, shows {what}"
             )
@@ -206,11 +206,11 @@ def read_seen(mask: str, originals: Sequence[Original], *, invert: bool = False,
 
 
 def matched(files: Sequence[Original], originals: Sequence[Original], option: str, total: int = 0) -> list[Original]:
-    """One of the files for each of the originals: the only one, those of the same names, or as many images of an array.
+    """Match files to the originals: one file for all, files of the same names, or an array with one image for each.
 
-    :param total: how many images there are, of which the originals are the first.
-
-    Raises ValueError where an original has none.
+    :param option: the command option, for messages.
+    :param total: the number of images, of which the originals are the first.
+    :raises ValueError: if an original has no match.
     """
     if len(files) == 1:
         return list(files) * len(originals)
@@ -223,8 +223,8 @@ def matched(files: Sequence[Original], originals: Sequence[Original], option: st
     missing = [each.name for each in originals if each.name not in named]
     if missing:
         raise ValueError(
-            f"{option}: {len(files)} files, and none is called {missing[0]}: give one for all images, or one of the same name"
-            " for each"
+            f"{option}: none of the {len(files)} files is called {missing[0]}: give one file for all images, or one of the same"
+            " name for each"
         )
     return [named[each.name] for each in originals]
 
@@ -235,11 +235,11 @@ def matched(files: Sequence[Original], originals: Sequence[Original], option: st
 def write_completed(
     folder: Path, originals: Sequence[Original], made: Mapping[str, Sequence[np.ndarray]], replaced: Sequence[np.ndarray]
 ) -> None:
-    """Write what was made: FOLDER/ORIGINAL/NAME.png of every picture, or FOLDER/ORIGINAL/NAME.npy of all images of an array.
+    """Write completed images: FOLDER/ORIGINAL/NAME.png for every picture, or FOLDER/ORIGINAL/NAME.npy for an array.
 
-    :param made: by name, (channel, height, width) for each of the originals, black 0 and white 1.
-    :param replaced: where that replaces the original, (height, width); elsewhere the original's numbers are written. What was
-        transparent is opaque where it was replaced.
+    :param made: images by name, (channel, height, width) for each original, black 0 and white 1.
+    :param replaced: masks of the replaced pixels, (height, width), which become opaque; elsewhere the values of the original
+        are written.
     """
     for name, images in made.items():
         each = [_numbers(original, image, where) for original, image, where in zip(originals, images, replaced, strict=True)]
@@ -252,8 +252,11 @@ def write_completed(
 
 
 def write_spreads(folder: Path, originals: Sequence[Original], spreads: Sequence[np.ndarray], name: str = "sd") -> None:
-    """Write standard deviations (channel, height, width), in units of the range, as `write_completed` does: as gray pictures of
-    8 bits, white is half of the range; of an array float32 in the units of its numbers."""
+    """Write standard deviations to the files of `write_completed`: 8-bit gray pictures in which white is half of the range, or
+    for an array float32 in the units of its values.
+
+    :param spreads: (channel, height, width) for each original, in units of the range.
+    """
     if (layout := originals[0].form.layout) is not None:
         low, high = originals[0].form.bounds
         _save_array(
@@ -266,7 +269,7 @@ def write_spreads(folder: Path, originals: Sequence[Original], spreads: Sequence
 
 
 def _numbers(original: Original, pixels: np.ndarray, replaced: np.ndarray) -> np.ndarray:
-    """As the original is stored; its own where nothing was replaced."""
+    """Pixels in the storage format of the original, with its own values where they are not replaced."""
     (low, high), dtype = original.form.bounds, original.form.dtype
     numbers: np.ndarray = low + pixels.astype(np.float64) * (high - low)
     if dtype.kind == "b":

@@ -1,11 +1,11 @@
-"""The published image sets MNIST, Fashion-MNIST and CIFAR-10: their byte formats, where they are, what they must hold.
+"""The published image sets MNIST, Fashion-MNIST and CIFAR-10: byte formats, download addresses and checksums.
 
 The idx format is a big-endian header (two zero bytes, a type code, the number of dimensions, one 32-bit size for each)
-and then the raw values (LeCun, Cortes, Burges: the MNIST database, http://yann.lecun.com/exdb/mnist/). The binary version
+followed by the raw values (LeCun, Cortes, Burges: the MNIST database, http://yann.lecun.com/exdb/mnist/). The binary version
 of CIFAR-10 is a series of records, one byte of label and 3 x 32 x 32 bytes of pixels
-(https://www.cs.toronto.edu/~kriz/cifar.html); it holds the same images as the pickled version, which is not read.
+(https://www.cs.toronto.edu/~kriz/cifar.html), with the same images as the pickled version, which is not supported.
 
-Every error names the file, what is wrong with it, and what was expected. Nothing is unpickled.
+Every error names the file, the problem, and what was expected. Nothing is unpickled.
 """
 
 import gzip
@@ -31,8 +31,8 @@ IDX_FILES = (
     "t10k-labels-idx1-ubyte",
 )
 
-# A public mirror of each data set, and the SHA-256 of every file's content after decompression (mirrors compress
-# differently), in the order of IDX_FILES.
+# A public mirror of each data set, and the SHA-256 of the decompressed content of each file (mirrors compress differently),
+# in the order of IDX_FILES.
 MIRRORS = {
     "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist",
     "fashion_mnist": "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion",
@@ -53,7 +53,7 @@ SHA256 = {
 }
 
 CIFAR_FILES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
-CIFAR_FOLDER = "cifar-10-batches-bin"  # how the archive unpacks
+CIFAR_FOLDER = "cifar-10-batches-bin"  # the folder in the archive
 CIFAR_ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"  # of the archive
 CIFAR_RECORD = 1 + 3 * 32 * 32  # bytes
@@ -62,10 +62,12 @@ CIFAR_RECORD = 1 + 3 * 32 * 32  # bytes
 def load_idx_folder(folder: str | Path, download: str | None = None) -> tuple[np.ndarray, ...]:
     """The four arrays of an MNIST-like folder: training images, training labels, test images, test labels.
 
-    Images are uint8 (item, height, width), labels uint8 (item,). The files carry their usual names, plain or with
-    `.gz`. With `download="mnist"` or `"fashion_mnist"` missing files are fetched into the folder first, and checked.
+    Images are uint8 (item, height, width), labels uint8 (item,). The files have their usual names, with or without `.gz`.
 
-    Raises FileNotFoundError for a missing file, ValueError for a broken one, ConnectionError when the download fails.
+    :param download: "mnist" or "fashion_mnist": download missing files into the folder first, and verify them.
+    :raises FileNotFoundError: for a missing file.
+    :raises ValueError: for an invalid file.
+    :raises ConnectionError: if the download fails.
     """
     folder = Path(folder)
     if download is not None:
@@ -76,38 +78,41 @@ def load_idx_folder(folder: str | Path, download: str | None = None) -> tuple[np
         path = next((p for p in candidates if p.is_file()), None)
         if path is None:
             raise FileNotFoundError(
-                f"{folder} holds neither {name} nor {name}.gz: give the folder of the four idx files, or download them"
+                f"{folder} contains neither {name} nor {name}.gz: give the folder of the four idx files, or download them"
             )
         arrays.append(load_idx(path, dimensions=3 if "images" in name else 1))
     for part, images, labels in (("training", *arrays[:2]), ("test", *arrays[2:])):
         if len(images) != len(labels):
-            raise ValueError(f"{folder}: {len(images)} {part} images, {len(labels)} labels; the files do not belong together")
+            raise ValueError(f"{folder}: {len(images)} {part} images, but {len(labels)} labels; the files do not match")
     if arrays[0].shape[1:] != arrays[2].shape[1:]:
         raise ValueError(
-            f"{folder}: training images are {arrays[0].shape[1:]}, test images {arrays[2].shape[1:]}; "
-            "the files do not belong together"
+            f"{folder}: training images have shape {arrays[0].shape[1:]}, test images {arrays[2].shape[1:]}; "
+            "the files do not match"
         )
     return tuple(arrays)
 
 
 def load_idx(path: str | Path, dimensions: int) -> np.ndarray:
-    """One idx file of unsigned bytes with the given number of dimensions, gzipped or plain."""
+    """Read an idx file of unsigned bytes with this number of dimensions, gzipped or plain.
+
+    :raises ValueError: for an invalid file.
+    """
     path = Path(path)
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} is not a complete gzip file ({error}); fetch it again") from None
+        raise ValueError(f"{path} is not a complete gzip file ({error}): download it again") from None
     header = 4 + 4 * dimensions
     if len(content) < header or content[:4] != bytes([0, 0, 8, dimensions]):
         raise ValueError(
-            f"{path} does not begin like an idx file of bytes with {dimensions} dimensions: "
+            f"{path} is not an idx file of bytes with {dimensions} dimensions: "
             f"it starts with {content[:4].hex(' ') or 'nothing'}, expected 00 00 08 {dimensions:02x}"
         )
     shape = struct.unpack(f">{dimensions}I", content[4:header])
     if len(content) - header != math.prod(shape):
         raise ValueError(
-            f"{path} announces {shape} = {math.prod(shape)} values and holds {len(content) - header}; "
-            "it is truncated or damaged, fetch it again"
+            f"{path} declares {shape} = {math.prod(shape)} values but contains {len(content) - header}; "
+            "it is truncated or damaged: download it again"
         )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
@@ -115,11 +120,13 @@ def load_idx(path: str | Path, dimensions: int) -> np.ndarray:
 def load_cifar_folder(folder: str | Path, download: bool = False) -> tuple[np.ndarray, ...]:
     """The four arrays of CIFAR-10's binary version: training images, training labels, test images, test labels.
 
-    Images are uint8 (item, 3, 32, 32), labels uint8 (item,), 0 to 9. The files `data_batch_*.bin` and `test_batch.bin`
-    lie in the folder or in its subfolder `cifar-10-batches-bin`. With `download` missing files are fetched first, and
-    checked.
+    Images are uint8 (item, 3, 32, 32), labels uint8 (item,), 0 to 9. The files `data_batch_*.bin` and `test_batch.bin` are in
+    the folder or in its subfolder `cifar-10-batches-bin`.
 
-    Raises FileNotFoundError for a missing file, ValueError for a broken one, ConnectionError when the download fails.
+    :param download: download missing files first, and verify them.
+    :raises FileNotFoundError: for a missing file.
+    :raises ValueError: for an invalid file.
+    :raises ConnectionError: if the download fails.
     """
     folder = cifar_folder(Path(folder))
     if download and not all((folder / name).is_file() for name in CIFAR_FILES):
@@ -128,14 +135,14 @@ def load_cifar_folder(folder: str | Path, download: bool = False) -> tuple[np.nd
     arrays: list[np.ndarray] = []
     for name, files in zip(("data_batch_*.bin", "test_batch.bin"), parts, strict=True):
         if not files:
-            raise FileNotFoundError(f"{folder} holds no {name}: give the folder of CIFAR-10's binary version, or download it")
+            raise FileNotFoundError(f"{folder} has no {name}: give the folder of CIFAR-10's binary version, or download it")
         records = np.concatenate([_load_cifar_file(path) for path in files])
         arrays += [records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0]]
     return tuple(arrays)
 
 
 def cifar_folder(folder: Path) -> Path:
-    """Where in the folder the files of CIFAR-10 lie, or belong."""
+    """The folder of the CIFAR-10 files: the subfolder of the archive if it exists, otherwise the folder itself."""
     return folder / CIFAR_FOLDER if (folder / CIFAR_FOLDER).is_dir() else folder
 
 
@@ -143,51 +150,48 @@ def _load_cifar_file(path: Path) -> np.ndarray:
     content = np.frombuffer(path.read_bytes(), np.uint8)
     if len(content) == 0 or len(content) % CIFAR_RECORD:
         raise ValueError(
-            f"{path} holds {len(content)} bytes, which are not records of {CIFAR_RECORD}; "
-            "it is truncated or damaged, fetch it again"
+            f"{path} has {len(content)} bytes, not a multiple of {CIFAR_RECORD}; it is truncated or damaged: download it again"
         )
     records = content.reshape(-1, CIFAR_RECORD)
     if records[:, 0].max() > 9:
-        raise ValueError(f"{path} holds the label {records[:, 0].max()}; CIFAR-10 has 0 to 9, fetch the file again")
+        raise ValueError(f"{path} has the label {records[:, 0].max()}, but CIFAR-10 has 0 to 9: download the file again")
     return records
 
 
 def _download_idx(folder: Path, dataset: str) -> None:
-    """Fetch the files that are missing; each appears in the folder only after its content was checked."""
+    """Download missing files; each is written only after its content is verified."""
     if dataset not in MIRRORS:
-        raise ValueError(f"no mirror is known for data set {dataset!r}; there are {', '.join(MIRRORS)}")
+        raise ValueError(f"no mirror is known for data set {dataset!r}, only for {', '.join(MIRRORS)}")
     folder.mkdir(parents=True, exist_ok=True)
     for name, checksum in zip(IDX_FILES, SHA256[dataset], strict=True):
         target = folder / f"{name}.gz"
         if target.is_file() or (folder / name).is_file():
             continue
         address = f"{MIRRORS[dataset]}/{target.name}"
-        write_whole(target, _fetch(address, checksum, f"put the four idx files in {folder} by hand", gzip.decompress))
+        write_whole(target, _fetch(address, checksum, f"put the four idx files into {folder}", gzip.decompress))
 
 
 def _download_cifar(folder: Path) -> None:
-    by_hand = f"put the files of {CIFAR_FOLDER} in {folder} by hand"
-    content = _fetch(CIFAR_ADDRESS, CIFAR_SHA256, by_hand)
+    remedy = f"put the files of {CIFAR_FOLDER} into {folder}"
+    content = _fetch(CIFAR_ADDRESS, CIFAR_SHA256, remedy)
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         found = {member.name: member for member in archive if member.isfile()}
-        for name in CIFAR_FILES:  # by name: nothing else of the archive is written
+        for name in CIFAR_FILES:  # no other file of the archive is written
             if f"{CIFAR_FOLDER}/{name}" not in found:
-                raise ConnectionError(f"{CIFAR_ADDRESS} holds no {CIFAR_FOLDER}/{name}; {by_hand}")
+                raise ConnectionError(f"{CIFAR_ADDRESS} contains no {CIFAR_FOLDER}/{name}: {remedy}")
             content_of = archive.extractfile(found[f"{CIFAR_FOLDER}/{name}"])
             if content_of is not None and not (folder / name).is_file():
                 write_whole(folder / name, content_of.read())
 
 
-def _fetch(address: str, checksum: str, by_hand: str, decompress: Callable[[bytes], bytes] = bytes) -> bytes:
+def _fetch(address: str, checksum: str, remedy: str, decompress: Callable[[bytes], bytes] = bytes) -> bytes:
     try:
         with urllib.request.urlopen(address, timeout=30) as answer:
             content = answer.read()
         found = hashlib.sha256(decompress(content)).hexdigest()
     except (OSError, EOFError, zlib.error, http.client.HTTPException) as error:  # URLError and BadGzipFile are OSErrors
-        raise ConnectionError(f"{address} could not be fetched ({getattr(error, 'reason', error)}); {by_hand}") from None
+        raise ConnectionError(f"{address} could not be downloaded ({getattr(error, 'reason', error)}): {remedy}") from None
     if found != checksum:
-        raise ConnectionError(
-            f"{address} came with other content than expected (SHA-256 {found[:12]}..., not {checksum[:12]}...); {by_hand}"
-        )
+        raise ConnectionError(f"{address} has unexpected content (SHA-256 {found[:12]}..., not {checksum[:12]}...): {remedy}")
     return content

@@ -1,13 +1,13 @@
-"""Solids as clouds of points: families of them with parameters, meshes and clouds from files, and what is made of a cloud.
+"""Point clouds of solids: from parametric families, from files of meshes and clouds, and as radial functions.
 
     from cogen.models.data.shapes import load_shapes, solids
-    shapes = solids(count=100, seed=0)               # of each of twelve classes
+    shapes = solids(count=100, seed=0)               # 100 of each of twelve classes
     shapes = load_shapes("ModelNet10")               # CLASS/train/*.off and CLASS/test/*.off, or CLASS/*.off
 
-A cloud is (point, 3), drawn evenly from the surface, moved to its mean and scaled into the unit ball. Meshes are read by
+A cloud is (point, 3), sampled uniformly from the surface, centred at its mean and scaled into the unit ball. Meshes are read by
 trimesh (pip install 'cogen-ppl[shapes]').
 
-Every error names the file, what is wrong with it, and the remedy.
+Every error names the file, the problem and the remedy.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from cogen.models.data.spectral import directions
 
 SUFFIXES = (".off", ".obj", ".ply", ".stl")
 NEAREST = 4
-"""Points whose radii a direction's is the mean of."""
+"""Number of points whose radii are averaged for a direction."""
 
 
 @dataclass(frozen=True, eq=False)
 class Shapes:
-    """Clouds of points with their classes.
+    """Point clouds with their classes.
 
     :param train: (item, point, 3); ``test`` the same.
     :param train_labels: (item,); ``test_labels`` the same.
-    :param classes: their names.
+    :param classes: names of the classes.
     """
 
     train: np.ndarray
@@ -44,28 +44,29 @@ class Shapes:
 
 
 def in_ball(points: np.ndarray, name: str = "the cloud") -> np.ndarray:
-    """A cloud (point, 3) moved to its mean, and scaled so that its farthest point has the distance one.
+    """Centre a cloud (point, 3) at its mean, and scale it so that its farthest point has distance one.
 
-    Raises ValueError for fewer than two different points, and for values that are not finite.
+    :param name: the cloud, for messages.
+    :raises ValueError: for another shape, fewer than two distinct points, and non-finite values.
     """
     points = np.asarray(points, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] != 3:
-        raise ValueError(f"{name} has shape {points.shape}: points are (point, 3)")
+        raise ValueError(f"{name} has shape {points.shape}, expected (point, 3)")
     if not np.isfinite(points).all():
-        raise ValueError(f"{name} holds values that are not finite; remove these points")
+        raise ValueError(f"{name} contains non-finite values: remove these points")
     centred = points - points.mean(axis=0) if len(points) else points
     farthest = np.linalg.norm(centred, axis=1).max(initial=0.0)
     if farthest <= 1e-12:
-        raise ValueError(f"{name} has {len(points)} points at one place: a shape has two points or more that differ")
+        raise ValueError(f"{name} has {len(points)} points at one position: at least two distinct points are required")
     return centred / farthest
 
 
 def radial(points: np.ndarray, size: int) -> np.ndarray:
-    """The distance of a cloud's surface from the origin in every direction of the grid of `spectral.grid`, (2 size, 2 size):
-    the mean of the points that lie nearest to the direction. Of a shape that a ray leaves several times it is something in
-    between.
+    """The distance of a cloud's surface from the origin in every direction of `spectral.grid`, (2 size, 2 size).
 
-    Raises ValueError for a cloud with fewer points than that takes.
+    It is the mean radius of the `NEAREST` points closest to the direction, also where a ray crosses the surface several times.
+
+    :raises ValueError: for a cloud with too few points.
     """
     from scipy.spatial import cKDTree
 
@@ -73,7 +74,7 @@ def radial(points: np.ndarray, size: int) -> np.ndarray:
     radius = np.linalg.norm(points, axis=1)
     away = radius > 1e-12
     if away.sum() < NEAREST:
-        raise ValueError(f"the cloud has {away.sum()} points beside the origin: a surface takes {NEAREST} or more")
+        raise ValueError(f"the cloud has {away.sum()} points away from the origin: at least {NEAREST} are required")
     tree = cKDTree(points[away] / radius[away, None])
     _, nearest = tree.query(directions(size).reshape(-1, 3), k=NEAREST)
     return radius[away][nearest].mean(axis=1).reshape(2 * size, 2 * size)
@@ -83,14 +84,18 @@ def radial(points: np.ndarray, size: int) -> np.ndarray:
 
 
 def solids(count: int, seed: int, *, points: int = 1024, test_share: float = 0.25) -> Shapes:
-    """Solids of `FAMILIES`, so many of each, with random parameters, turned about the vertical axis; the last of each are the
-    test set.
+    """Solids of `FAMILIES` with random parameters and random rotations about the vertical axis.
 
-    Raises ValueError for fewer than two of each, and ImportError without trimesh.
+    :param count: solids of each class, at least 2; the last ones of each class are the test set.
+    :param points: points of each cloud, at least 2.
+    :param test_share: fraction of the test set, in (0, 1).
+    :raises ValueError: for other values of these.
+    :raises ImportError: without trimesh.
     """
     if count < 2 or not 0 < test_share < 1 or points < 2:
         raise ValueError(
-            f"count={count}, points={points}, test_share={test_share}: two or more of each, points likewise, a share in (0, 1)"
+            f"count={count}, points={points}, test_share={test_share}: count and points must be at least 2, test_share within"
+            " (0, 1)"
         )
     rng = np.random.default_rng(seed)
     clouds = np.stack([[_cloud(make, rng, points) for _ in range(count)] for make in FAMILIES.values()])
@@ -155,7 +160,7 @@ FAMILIES: dict[str, Callable[[Any, np.random.Generator], Any]] = {
         *(_moved(make.icosphere(2, rng.uniform(0.3, 0.5)), 0, 0, end) for end in (-0.7, 0.7)),
     ),
 }
-"""Meshes of random parameters, by class."""
+"""Functions that make a mesh with random parameters, by class."""
 
 
 # --- files ---------------------------------------------------------------------------------------------------------
@@ -164,8 +169,9 @@ FAMILIES: dict[str, Callable[[Any, np.random.Generator], Any]] = {
 def load_cloud(path: str | Path, *, points: int = 1024, seed: int = 0) -> np.ndarray:
     """A cloud (points, 3) in the unit ball from a mesh (.off, .obj, .ply, .stl), or from an .npy array of points (point, 3).
 
-    Raises FileNotFoundError where there is no file, ValueError for one that is broken or empty, and ImportError for a mesh
-    without trimesh.
+    :raises FileNotFoundError: if there is no file.
+    :raises ValueError: for a file that is invalid or empty.
+    :raises ImportError: for a mesh without trimesh.
     """
     path = Path(path)
     if not path.is_file():
@@ -175,45 +181,47 @@ def load_cloud(path: str | Path, *, points: int = 1024, seed: int = 0) -> np.nda
         try:
             found = np.load(path, allow_pickle=False)
         except ValueError as error:
-            raise ValueError(f"{path} is no array of numbers ({error})") from None
+            raise ValueError(f"{path} is not an array of numbers ({error})") from None
         cloud = in_ball(found, str(path))
         return cloud[rng.choice(len(cloud), points, replace=len(cloud) < points)]
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path}: meshes are {', '.join(SUFFIXES)}, clouds .npy")
+        raise ValueError(f"{path}: unknown kind of file; meshes are {', '.join(SUFFIXES)}, clouds .npy")
     trimesh = _trimesh("trimesh")
     try:
         mesh = trimesh.load(path, force="mesh", process=False)
         faces, area = len(mesh.faces), float(mesh.area)
-    except Exception as error:  # a parser raises what it likes
+    except Exception as error:  # a parser can raise any error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} cannot be read as a mesh ({reason}); export it again") from None
+        raise ValueError(f"{path} cannot be read as a mesh ({reason}): export it again") from None
     if not faces or not area > 0 or not np.isfinite(area):
-        raise ValueError(f"{path} holds {faces} faces of area {area:g}: a mesh has a surface; export it again")
+        raise ValueError(f"{path} has {faces} faces of total area {area:g}, but a mesh needs a surface: export it again")
     return in_ball(_sampled(mesh, points, rng), str(path))
 
 
 def load_shapes(folder: str | Path, *, points: int = 1024, test_share: float = 0.25, seed: int = 0) -> Shapes:
-    """Meshes by class: a subfolder a class, with its files in ``train`` and ``test`` (the layout of ModelNet) or as they are,
-    when a share of each class becomes the test set.
+    """Load meshes with one subfolder per class, either with subfolders ``train`` and ``test`` (the layout of ModelNet) or not.
 
-    Raises FileNotFoundError where there is no such folder, and ValueError for one without meshes and for files that are broken.
+    :param points: points of each cloud.
+    :param test_share: fraction of each class that becomes the test set, without ``train`` and ``test``.
+    :raises FileNotFoundError: if there is no such folder.
+    :raises ValueError: for fewer than two classes with training and test meshes, and for invalid files.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder at {folder}")
     found: dict[str, list[list[Path]]] = {}
-    for place in sorted(path for path in folder.iterdir() if path.is_dir()):
-        split = [_meshes(place / part) for part in ("train", "test")]
+    for subfolder in sorted(path for path in folder.iterdir() if path.is_dir()):
+        split = [_meshes(subfolder / part) for part in ("train", "test")]
         if not any(split):
-            every = _meshes(place)
+            every = _meshes(subfolder)
             kept = len(every) - max(1, round(test_share * len(every)))
             split = [every[:kept], every[kept:]]
         if split[0]:
-            found[place.name] = split
+            found[subfolder.name] = split
     if len(found) < 2 or not all(test for _, test in found.values()):
         raise ValueError(
-            f"{folder} holds {len(found)} classes with meshes to train on and to test by: a subfolder a class, two classes or"
-            f" more, each with {', '.join(SUFFIXES)} files, in train and test or as they are"
+            f"{folder} has {len(found)} classes with training and test meshes: give at least two classes, one subfolder each"
+            f" with {', '.join(SUFFIXES)} files, directly or in train and test"
         )
     arrays = []
     for part in (0, 1):
@@ -234,6 +242,4 @@ def _trimesh(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError:
-        raise ImportError(
-            "meshes are read and made by trimesh, which is not installed: pip install 'cogen-ppl[shapes]'"
-        ) from None
+        raise ImportError("meshes require trimesh, which is not installed: pip install 'cogen-ppl[shapes]'") from None

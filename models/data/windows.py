@@ -1,7 +1,7 @@
-"""From pictures of any size to the items of a generator, and back.
+"""Conversion of pictures of any size to items of a generator, and back.
 
-A `Window` is the part of an original that becomes one item, resampled where the sizes differ; `items_of` makes the items, and
-`in_place` puts what was made of them back.
+A `Window` is the part of an original that becomes one item, resampled if the sizes differ. `items_of` makes the items, and
+`in_place` puts generated items back into the originals.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from cogen.models.data.originals import Original
 Fit = Literal["crop", "resize", "patch"]
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""Weights of red, green and blue (ITU-R BT.601), as Pillow's."""
+"""Weights of red, green and blue (ITU-R BT.601), the same as in Pillow."""
 
 
 @dataclass(frozen=True)
 class Window:
     """The part of an original that is one item.
 
-    :param original: its place among the originals.
+    :param original: index of the original.
     """
 
     original: int
@@ -49,11 +49,11 @@ def windows_of(
 ) -> list[Window]:
     """The parts of the originals that become items.
 
-    :param fit: None where all have the generator's size; "crop" takes the largest part in the middle that has the
-        generator's proportions, "resize" all of it; "patch" parts of the generator's size, those with a hidden pixel where a
-        mask is given, side by side (the last ones overlap).
-
-    Raises ValueError for sizes that differ without a ``fit``, and for patches larger than an original.
+    :param fit: None if all have the generator's size; "crop" uses the largest central part with the generator's aspect ratio,
+        "resize" the whole picture, and "patch" adjacent parts of the generator's size (the last ones overlap), only those with
+        a hidden pixel if there are masks.
+    :param seen: masks of the originals, (height, width) each, True = seen.
+    :raises ValueError: for sizes that differ without ``fit``, patches larger than an original, and crops without hidden pixels.
     """
     found = []
     height, width = event_shape[-2:]
@@ -61,8 +61,8 @@ def windows_of(
         tall, wide = each.size
         if fit is None and (tall, wide) != (height, width):
             raise ValueError(
-                f"{each.name} is {wide} x {tall} pixels; the generator makes {width} x {height}: give --fit crop (the middle),"
-                " resize (all of it) or patch (in parts of this size)"
+                f"{each.name} is {wide} x {tall} pixels, but the generator makes {width} x {height}: use --fit crop (central"
+                " part), resize (whole picture) or patch (parts of this size)"
             )
         if fit == "patch":
             if tall < height or wide < width:
@@ -70,8 +70,8 @@ def windows_of(
                     f"--fit patch: {each.name} is {wide} x {tall} pixels, smaller than the {width} x {height} of the generator;"
                     " use --fit resize"
                 )
-            for top in _places(tall, height):
-                for left in _places(wide, width):
+            for top in _starts(tall, height):
+                for left in _starts(wide, width):
                     window = Window(k, top, left, height, width)
                     if seen is None or not seen[k][window.slices].all():
                         found.append(window)
@@ -84,14 +84,14 @@ def windows_of(
     for window in found if seen is not None and fit == "crop" else ():
         if seen[window.original][window.slices].all():  # type: ignore[index]
             raise ValueError(
-                f"--fit crop: the hidden part of {originals[window.original].name} lies outside of its middle; use --fit resize"
-                " or patch"
+                f"--fit crop: the hidden part of {originals[window.original].name} is outside the central crop: use --fit"
+                " resize or patch"
             )
     return found
 
 
-def _places(whole: int, part: int) -> list[int]:
-    """Where parts begin that cover the whole."""
+def _starts(whole: int, part: int) -> list[int]:
+    """The start positions of parts that cover the whole."""
     starts = list(range(0, whole - part + 1, part))
     return starts if starts[-1] + part == whole else [*starts, whole - part]
 
@@ -103,10 +103,12 @@ def items_of(
     value_range: tuple[float, float],
     seen: Sequence[np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a generator sees of the windows: x (item, channel, height, width) within ``value_range``, gray where it is not seen,
-    and where it is, (item, height, width).
+    """The windows as items of a generator, and their masks.
 
-    Where a window is resampled, hidden pixels do not reach the seen ones, and a pixel is seen if half of its area is.
+    Resampling does not mix hidden pixels into seen ones; a resampled pixel is seen if at least half of its area is.
+
+    :returns: x, (item, channel, height, width) within ``value_range``, gray where hidden, and the mask of seen pixels, (item,
+        height, width).
     """
     channels, *size = event_shape
     low, high = value_range
@@ -127,7 +129,7 @@ def items_of(
 
 
 def in_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
-    """Gray (1) or RGB (3) of (..., channel, height, width)."""
+    """Convert (..., channel, height, width) to gray (1 channel) or RGB (3 channels)."""
     if pixels.shape[-3] == channels:
         return pixels
     if channels == 1:
@@ -136,7 +138,11 @@ def in_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
 
 
 def resampled(pixels: np.ndarray, size: Sequence[int], sharp: bool = True) -> np.ndarray:
-    """(..., height, width) at another size, antialiased: bicubic, within [0, 1], or with positive weights."""
+    """Resize (..., height, width) with antialiasing, and clip to [0, 1].
+
+    :param size: (height, width).
+    :param sharp: bicubic; otherwise bilinear, whose weights are positive.
+    """
     from PIL import Image
 
     if tuple(pixels.shape[-2:]) == tuple(size):
@@ -154,13 +160,12 @@ def in_place(
     value_range: tuple[float, float],
     seen: Sequence[np.ndarray] | None,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """What was made in the places of the originals, (draw, channel, height, width) each, black 0 and white 1; and where it
-    replaces the original, (height, width).
+    """Put generated items back into the originals. Overlapping windows are averaged.
 
-    :param made: (draw, item, channel, height, width) within ``value_range``.
-    :param seen: where pixels stay as they are; None where all of a window is replaced.
-
-    Where windows overlap, the mean of what they made stands.
+    :param made: generated items, (draw, item, channel, height, width) within ``value_range``.
+    :param seen: masks of the pixels that are kept; None to replace all pixels of the windows.
+    :returns: for each original its draws, (draw, channel, height, width), black 0 and white 1, and the mask of the replaced
+        pixels, (height, width).
     """
     low, high = value_range
     draws = np.clip((made - low) / (high - low), 0, 1).astype(np.float32)

@@ -1,28 +1,28 @@
-"""Adversarial inference by matching priors and conditionals: a GAN with an encoder that needs no critic of codes.
+"""Adversarial inference by matching priors and conditionals: a GAN with an encoder and without a critic of latents.
 
 With the generator's joint p(z) p(x | z) and the encoder's joint data(x) q(z | x),
 
     KL(p(x, z) || q(x, z)) = KL(p(x) || data(x)) + E_{p(x)} KL(p(z | x) || q(z | x)),
 
-so the two joints agree when the marginals of x do, which is a GAN's game, and when the encoder is the generator's posterior,
-which is maximum likelihood on pairs, of which the generator makes as many as one wants:
+so the two joints agree when the marginals of x agree, which a GAN enforces, and when the encoder is the generator's posterior,
+which is learned by maximum likelihood on pairs that the generator makes:
 
     critic       any objective of a GAN: the log odds (equation 7), or the divergence of f-GAN (equation 6)
     encoder      E_{z ~ p(z), x ~ p(x | z)} -log q(z | x),      q(z | x) = Normal(mean(x), sd(x)), dimensions independent
     generator    the GAN's loss + lambda times the encoder's
 
 lambda is 1 with f-GAN's divergence, where the sum is the objective itself (equation 3), and 1 / latent_dim with the log odds,
-which only puts both terms on one scale (section 5).
+which puts both terms on one scale (section 5).
 
-The encoder's term in the generator's loss keeps apart what comes from different z: where modes collapse, z could not be told
-from x. x | z is G(z), or G(z) with Gaussian noise. The encoder reads the critic's features and does not train them.
+The encoder's term in the generator's loss opposes mode collapse, in which z cannot be inferred from x. x | z is G(z), or G(z)
+with Gaussian noise. The encoder reads the critic's features and does not train them.
 
-What lambda costs, in the limit of an encoder that is the exact posterior, x given z with a given noise, and a game that
-descends the KL divergence: the term is the entropy H(z | x) = H(z) + H(x | z) - H(x), of which only H(x) depends on the
-generator. The generator then minimises KL(p(x) || data) - lambda H(x), whose minimum is not the data but p(x) proportional to
-data(x)^(1 / (1 + lambda)): Gaussians come out sqrt(1 + lambda) times too wide. `NonSaturating` pushes half as hard as KL near
-the data, so that lambda counts about twice there; without noise H(z | x) has no lower bound but that of the encoder's log sd.
-What was measured (`docs/families.md`) costs more than this limit says, and less with a smaller lambda. Nothing of it holds for
+A positive lambda biases the generator. Take an exact posterior as the encoder, x given z with a fixed noise, and an adversarial
+loss that descends the KL divergence. The term is then the entropy H(z | x) = H(z) + H(x | z) - H(x), of which only H(x) depends
+on the generator. The generator minimises KL(p(x) || data) - lambda H(x), whose minimum is not the data but p(x) proportional to
+data(x)^(1 / (1 + lambda)): Gaussians become sqrt(1 + lambda) times too wide. The gradient of `NonSaturating` near the data is
+half that of KL, so that lambda counts about twice; without noise H(z | x) is bounded only by the bound of the encoder's log sd.
+The measured bias (`docs/families.md`) is larger than in this limit, and smaller with a smaller lambda. None of this applies to
 unit variance, where the term is a squared error.
 
 References:
@@ -30,12 +30,12 @@ References:
         algorithm 1 is `AIM.step` with ``together``, algorithm 2 is `neighbours` of `cogen.models.networks.encoders`; section
         4.6: noise).
     Nowozin, Cseke, Tomioka. f-GAN. NeurIPS 2016.
-Departures: generator and encoder take turns by default. The critic learns first, then the encoder on the critic's samples, then
-the generator on fresh ones; algorithm 1 (``together``) takes all gradients at the same weights, of one batch of latents, and
-moves generator and encoder by one optimiser. The critic may be regularised (R1). The head's outputs are mean and log sd, and
-the log sd is bounded in the loss; the paper does not say how its network makes sigma positive. The published networks are in
-`cogen.models.families.published_aim`; those of the recipes here have no batch norm in the critic, so that what the encoder
-reads of one x does not depend on others.
+Departures: generator and encoder are updated in turn by default: first the critic, then the encoder on the critic's samples,
+then the generator on new ones. Algorithm 1 (``together``) computes all gradients at the same weights and latents, and updates
+generator and encoder by one optimiser. The critic may be regularised (R1). The head's outputs are mean and log sd, and the log
+sd is bounded in the loss; the paper does not say how its network makes sigma positive. The published networks are in
+`cogen.models.families.published_aim`. The critics of the recipes here have no batch norm, so that the features of one x do not
+depend on the rest of the batch.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from cogen.models.families.family import Batch, Family, Update, adam
 from cogen.models.families.fgan import KL
@@ -58,20 +59,18 @@ from cogen.models.training.learning_rates import InverseRoot, Schedule
 
 
 class AIM(Family):
-    """A generator, a critic with features, and an encoder's head on them.
+    """A generator, a critic with features, and an encoder head on these features.
 
-    :param critic: a module with the parts ``features`` (x to (batch, width)) and ``last`` (to one number), such as
+    :param critic: a module with submodules ``features`` (x to (batch, width)) and ``last`` (to one value), such as
         `networks.ConvolutionalCritic` and `networks.DenseCritic`.
     :param head: from features (batch, width) to mean and log sd, (batch, 2 latent_dim); see `encoders.head`.
-    :param objective: what generator and critic play for; default `gan.NonSaturating`.
+    :param objective: the adversarial objective; default `gan.NonSaturating`.
     :param weight: lambda; default 1 with the objective `fgan.KL`, else 1 / latent_dim.
-    :param together: generator and encoder move together, with the latents that the critic sees, all gradients at the same
-        weights (algorithm 1); else critic, encoder and generator take turns.
+    :param together: generator and encoder are updated together, with the latents of the critic's samples and all gradients at
+        the same weights (algorithm 1); else critic, encoder and generator are updated in turn.
     :param unit_variance: q(z | x) has variance one: the encoder's loss is half the squared error of z (the paper's AIM-).
     :param noise: standard deviation of x | z around G(z).
-
-    Raises ValueError for a negative weight or noise, a critic without features, and for ``together`` with an objective of
-    several critic steps.
+    :raises ValueError: for a negative weight or noise, a critic without features, or ``together`` with several critic steps.
     """
 
     def __init__(
@@ -95,16 +94,15 @@ class AIM(Family):
             weight = 1.0 if isinstance(objective, KL) else 1.0 / latent_dim
         if together and objective.critic_steps > 1:
             raise ValueError(
-                f"together=True with {objective}: algorithm 1 has one step of the critic for each of the others; set"
-                " critic_steps=1"
+                f"together=True with {objective}: algorithm 1 takes one critic step per generator step; set critic_steps=1"
             )
         if not (weight >= 0 and noise >= 0):
-            raise ValueError(f"weight={weight}, noise={noise}: neither is negative")
+            raise ValueError(f"weight={weight}, noise={noise}: neither must be negative")
         if not (
             isinstance(getattr(critic, "features", None), nn.Module) and isinstance(getattr(critic, "last", None), nn.Module)
         ):
             raise ValueError(
-                f"{type(critic).__name__} has no parts `features` and `last`: AIM's encoder reads the critic's features"
+                f"{type(critic).__name__} has no submodules `features` and `last`: AIM's encoder reads the critic's features"
             )
         self.generator, self.critic, self.head, self.latent_dim = generator, critic, head, latent_dim
         self.objective, self.weight, self.unit_variance, self.noise = objective, weight, unit_variance, noise
@@ -116,10 +114,10 @@ class AIM(Family):
 
     @property
     def encoder(self) -> FeatureEncoder:
-        """x to mean and log sd; the critic's own features with the head on them."""
+        """From x to mean and log sd: the head on the critic's features, which are shared."""
         return FeatureEncoder(self.critic.features, self.head, self.unit_variance)  # type: ignore[arg-type]
 
-    def optimizers(self) -> dict[str, Any]:
+    def optimizers(self) -> dict[str, Optimizer]:
         networks: dict[str, list[nn.Module]] = {"critic": [self.critic], "generator": [self.generator], "encoder": [self.head]}
         if self.together:
             networks = {"generator_encoder": [self.generator, self.head], "critic": [self.critic]}
@@ -132,7 +130,7 @@ class AIM(Family):
             self._step_by_turns(batch, update, iteration)
 
     def _step_together(self, real: Tensor, update: Update, iteration: int) -> None:
-        """Algorithm 1. The critic's own step comes last, on samples made before: both losses have its old weights."""
+        """Algorithm 1. The critic's step is last, on the samples made before it: both losses use its old weights."""
         z = self.latent(len(real))
         made: list[Tensor] = []
 
@@ -159,7 +157,7 @@ class AIM(Family):
         update("generator", lambda: self.generator_loss(z, self.sample(z)))
 
     def sample(self, z: Tensor) -> Tensor:
-        """x | z: G(z), with noise where there is any."""
+        """x | z: G(z), plus noise if ``noise`` is positive."""
         x = self.generator(z)
         return x + self.noise * torch.randn_like(x) if self.noise else x
 
@@ -168,7 +166,7 @@ class AIM(Family):
         return negative_log_density(z, *self.encoder(x)).mean()
 
     def generator_loss(self, z: Tensor, x: Tensor) -> Tensor:
-        """The GAN's and lambda times the encoder's, of pairs (equation 9)."""
+        """The adversarial loss plus lambda times the encoder's loss, of pairs (equation 9)."""
         features = self.critic.features(x)  # type: ignore[operator]  # once, for both terms
         fooled = self.objective.generator_loss(self._last, features)
         return fooled + self.weight * negative_log_density(z, *self.encoder.code(features)).mean()

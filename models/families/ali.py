@@ -1,24 +1,22 @@
-"""Adversarially learned inference: one critic judges pairs (x, z), and generator and encoder learn to make them alike.
+"""Adversarially learned inference: a critic compares pairs (x, z) of the encoder's joint and of the generator's.
 
-Data with their inferred latents, q(x, z) = data(x) q(z | x), meet latents with their generated events,
-p(x, z) = p(z) p(x | z). With the critic's unbounded output D(x, z), z ~ p(z), and an inferred latent
-z~ = mean(x) + exp(log_sd(x)) eps, eps ~ Normal(0, 1):
+The encoder's joint is q(x, z) = data(x) q(z | x), the generator's p(x, z) = p(z) p(x | z). With the critic's unbounded output
+D(x, z), z ~ p(z), and an inferred latent z~ = mean(x) + exp(log_sd(x)) eps, eps ~ Normal(0, 1):
 
     critic                   E softplus(-D(x, z~)) + E softplus(D(G(z), z)) + (gamma / 2) E |grad D(x, z~)|^2
     generator and encoder    E softplus(D(x, z~)) + E softplus(-D(G(z), z))
 
-The best critic is log q(x, z) / p(x, z), where the critic's loss is 2 log 2 - 2 JS(q, p). The game ends where the two joints
-are one, and then the encoder is the generator's posterior. With a deterministic encoder, z~ = mean(x), this is BiGAN.
+The optimal critic is log q(x, z) / p(x, z), where the critic's loss is 2 log 2 - 2 JS(q, p). At equilibrium the two joints are
+equal, so that the encoder is the generator's posterior. With a deterministic encoder, z~ = mean(x), this is BiGAN.
 
 References:
     Dumoulin, Belghazi, Poole, Mastropietro, Lamb, Arjovsky, Courville. Adversarially learned inference. ICLR 2017
         (equations 1 to 5; algorithm 1: both losses, the second with the labels swapped).
     Donahue, Krahenbuhl, Darrell. Adversarial feature learning. ICLR 2017 (BiGAN).
     Mescheder, Geiger, Nowozin. Which training methods for GANs do actually converge? ICML 2018 (R1: equation 9).
-Departures: the critic's gradient is penalised, as in `gan.NonSaturating`; gamma = 0 is the papers' game. The critic learns
-first and generator and encoder answer it, with latents of their own, where algorithm 1 takes both gradients at the same weights
-and latents. The generator is deterministic. The joint critic takes z as it is, beside the features of x, where the paper gives
-z layers of its own.
+Departures: the critic's gradient is penalised, as in `gan.NonSaturating`; gamma = 0 is the papers' objective. The critic is
+updated first, then generator and encoder with new latents; algorithm 1 takes both gradients at the same weights and latents.
+The generator is deterministic. The joint critic concatenates z to the features of x; in the paper z has its own layers.
 """
 
 from __future__ import annotations
@@ -30,6 +28,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
+from torch.optim import Optimizer
 
 from cogen.models.families.family import Batch, Family, Update, adam
 from cogen.models.families.gan import discriminator_loss
@@ -39,13 +38,13 @@ from cogen.models.networks.architectures import DenseCritic
 
 
 class JointCritic(nn.Module):
-    """One unbounded number for each pair (x, z): features of x beside z, then a multilayer perceptron.
+    """One unbounded value for each pair (x, z): a multilayer perceptron on features of x concatenated with z.
 
     :param event_shape: shape of one x.
     :param latent_dim: size of z.
-    :param features: from x (batch, *event_shape) to features of any shape; None takes x as it is. For images the ``features``
+    :param features: from x (batch, *event_shape) to features of any shape; None uses x itself. For images the ``features``
         of a `networks.ConvolutionalCritic`.
-    :param hidden: widths of the hidden layers behind features and z.
+    :param hidden: widths of the hidden layers after the concatenation.
     """
 
     def __init__(
@@ -68,31 +67,30 @@ class JointCritic(nn.Module):
 
 
 JointScore = Callable[[Tensor, Tensor], Tensor]
-"""From x (batch, *event_shape) and z (batch, latent_dim) to one number for each pair, (batch,)."""
+"""From x (batch, *event_shape) and z (batch, latent_dim) to one value for each pair, (batch,)."""
 
 
 class Pairs(NamedTuple):
-    """What the critic compares: data with inferred latents, and generated events with the latents they were made of."""
+    """The pairs that the critic compares: data with inferred latents, and generated events with their latents."""
 
     x: Tensor
     """Data, (batch, *event_shape)."""
     inferred: Tensor
-    """Their latents, drawn of q(z | x), (batch, latent_dim)."""
+    """Their latents, drawn from q(z | x), (batch, latent_dim)."""
     made: Tensor
     """G(z), (batch, *event_shape)."""
     z: Tensor
-    """Draws of the prior, (batch, latent_dim)."""
+    """Draws from the prior, (batch, latent_dim)."""
 
 
 class ALI(Family):
     """A generator, an encoder (batch, *event) -> mean, log sd, and a critic of pairs (x, z), such as `JointCritic`.
 
-    :param stochastic: latents are drawn of q(z | x); False takes their mean (BiGAN).
+    :param stochastic: latents are drawn from q(z | x); False takes their mean (BiGAN).
     :param gamma: weight of R1, the penalty on the critic's gradient in x and z at the pairs of data.
-    :param learning_rate: of Adam, for all.
-    :param betas: Adam's.
-
-    Raises ValueError where a `JointCritic` was made for another size of z, and for a negative gamma.
+    :param learning_rate: learning rate of Adam, for all networks.
+    :param betas: betas of Adam.
+    :raises ValueError: for a `JointCritic` of another ``latent_dim``, or a negative gamma.
     """
 
     encoder: nn.Module
@@ -115,7 +113,7 @@ class ALI(Family):
         self.stochastic, self.gamma = stochastic, gamma
         self.learning_rate, self.betas = learning_rate, betas
 
-    def optimizers(self) -> dict[str, Any]:
+    def optimizers(self) -> dict[str, Optimizer]:
         networks = {"critic": [self.critic], "generator_encoder": [self.generator, self.encoder]}
         return {name: adam(*some, learning_rate=self.learning_rate, betas=self.betas) for name, some in networks.items()}
 
@@ -127,54 +125,57 @@ class ALI(Family):
         update("generator_encoder", lambda: self.generator_encoder_loss(self.pairs(x)))
 
     def pairs(self, x: Tensor) -> Pairs:
-        """Fresh latents for the data x (batch, *event_shape), and as many generated pairs."""
+        """The data x (batch, *event_shape) with newly inferred latents, and as many generated pairs."""
         z = self.latent(len(x))
         return Pairs(x, self.infer(x), self.generator(z), z)
 
     def infer(self, x: Tensor) -> Tensor:
-        """z ~ q(z | x), reparametrised, (batch, latent_dim); its mean where the encoder is deterministic."""
+        """z ~ q(z | x), reparametrised, (batch, latent_dim); its mean if the encoder is deterministic."""
         mean, log_sd = self.encoder(x)
         return mean + log_sd.exp() * torch.randn_like(mean) if self.stochastic else mean
 
     def generator_encoder_loss(self, pairs: Pairs) -> Tensor:
-        """What generator and encoder minimise together."""
+        """The joint loss of generator and encoder."""
         return generator_encoder_loss(self.critic, pairs)
 
 
 def critic_loss(critic: JointScore, pairs: Pairs, gamma: float = 0.0) -> Tensor:
-    """Cross-entropy of telling (x, z~) from (G(z), z) (algorithm 1, L_d), and R1, (gamma / 2) E |grad D(x, z~)|^2."""
+    """Cross-entropy of classifying (x, z~) against (G(z), z) (algorithm 1, L_d), and R1, (gamma / 2) E |grad D(x, z~)|^2."""
     loss = discriminator_loss(critic(pairs.x, pairs.inferred), critic(pairs.made, pairs.z))
     return loss + 0.5 * gamma * squared_joint_gradient(critic, pairs.x, pairs.inferred).mean() if gamma else loss
 
 
 def generator_encoder_loss(critic: JointScore, pairs: Pairs) -> Tensor:
-    """The cross-entropy with the labels swapped, which has a gradient where the critic is sure; algorithm 1, L_g."""
+    """The cross-entropy with swapped labels, whose gradient does not vanish where the critic is certain; algorithm 1, L_g."""
     return softplus(critic(pairs.x, pairs.inferred)).mean() + softplus(-critic(pairs.made, pairs.z)).mean()
 
 
 def squared_joint_gradient(critic: JointScore, x: Tensor, z: Tensor) -> Tensor:
-    """|grad D(x, z)|^2 in x and z for each pair, (batch,), itself differentiable in the critic's weights."""
+    """|grad D(x, z)|^2 in x and z for each pair, (batch,), differentiable in the critic's weights."""
     x, z = x.detach().requires_grad_(), z.detach().requires_grad_()
     gradients = torch.autograd.grad(critic(x, z).sum(), (x, z), create_graph=True)
     return torch.stack([gradient.square().flatten(1).sum(1) for gradient in gradients]).sum(0)
 
 
 def check(critic: nn.Module, latent_dim: int, gamma: float) -> None:
-    """Raises ValueError where a `JointCritic` was made for latents of another size, and for a negative penalty."""
+    """Check the settings of `ALI`.
+
+    :raises ValueError: for a `JointCritic` of another ``latent_dim``, or a negative gamma.
+    """
     if isinstance(critic, JointCritic) and critic.latent_dim != latent_dim:
         raise ValueError(
-            f"latent_dim={latent_dim}, and the critic takes pairs of x and {critic.latent_dim} latents: make it with "
+            f"latent_dim={latent_dim}, but the critic was made for latent_dim={critic.latent_dim}: make it with "
             f"JointCritic(event_shape, latent_dim={latent_dim})"
         )
     if not 0 <= gamma < math.inf:
-        raise ValueError(f"gamma={gamma}: the weight of the penalty on the critic's gradient is not negative; 0 is none")
+        raise ValueError(f"gamma={gamma}: the weight of the gradient penalty must be finite and not negative; 0 disables it")
 
 
 # --- recipes -------------------------------------------------------------------------------------------------------
 
 
 def joint_critic(sizes: Sizes) -> JointCritic:
-    """A critic of pairs with networks of these sizes."""
+    """A critic of pairs (x, z) with networks of these sizes."""
     return JointCritic(sizes.event_shape, sizes.latent_dim, sizes.pair_features(), sizes.pair_widths)
 
 

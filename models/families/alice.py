@@ -1,22 +1,21 @@
-"""ALI with cycle consistency: what the encoder infers of x must give x again.
+"""ALI with cycle consistency: the latents that the encoder infers from x must reconstruct x.
 
-ALI's game ends wherever the two joints agree, and says nothing of how x and z go together: many generators and encoders win
-it, and a reconstruction may be another event of the same kind. ALICE lowers an upper bound of the conditional entropy H(x | z)
-as well; with x~ = G(z~), z~ ~ q(z | x):
+ALI matches the two joints, which does not determine how x and z correspond: many generators and encoders are optimal, and a
+reconstruction may be another event of the same kind. ALICE also minimises an upper bound of the conditional entropy H(x | z);
+with x~ = G(z~), z~ ~ q(z | x):
 
     generator and encoder    ALI's loss + weight * E |x - x~|^2 / dimension         explicit
                              ALI's loss + weight * E softplus(-C(x, x~))            adversarial
     critic of cycles         E softplus(-C(x, x)) + E softplus(C(x, x~))
 
-A critic C of pairs of events, where one is given, replaces the squared error: it learns what makes two events differ.
-weight = 0 is ALI.
+A critic C of pairs of events, if given, replaces the squared error by a learned difference of two events. weight = 0 is ALI.
 
 References:
     Li, Liu, Chen, Pu, Chen, Henao, Carin. ALICE: towards understanding adversarial learning for joint distribution matching.
         NeurIPS 2017 (equations 6 to 9: the bound of the conditional entropy, cycle consistency, explicit and adversarial, and
         the objective).
-Departures: those of `cogen.models.families.ali`. The explicit cycle is the squared error, averaged over dimensions. Generator
-and encoder meet the critic of cycles with the labels swapped (non-saturating), as they meet ALI's.
+Departures: those of `cogen.models.families.ali`. The explicit cycle loss is the squared error, averaged over dimensions. The
+adversarial cycle loss is non-saturating (swapped labels), as ALI's.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, softplus
+from torch.optim import Optimizer
 
 from cogen.models.families.ali import ALI, Pairs, joint_critic
 from cogen.models.families.family import Batch, Update, adam
@@ -38,14 +38,13 @@ from cogen.models.families.sizes import Sizes
 
 
 class ALICE(ALI):
-    """`ALI`, and reconstructions that resemble what was encoded.
+    """`ALI` with a loss of reconstructions.
 
-    :param weight: of the cycle's loss; 0 is ALI.
-    :param cycle_critic: a critic of two events, laid one behind the other along their first axis: for events of shape
-        (1, 28, 28) a `networks.ConvolutionalCritic` of (2, 28, 28), for vectors of two numbers a `networks.DenseCritic` of
-        (4,). None takes the squared error.
-
-    Raises ValueError for a weight that is negative or not finite, and as ALI does.
+    :param weight: weight of the cycle loss; 0 is ALI.
+    :param cycle_critic: a critic of two events, concatenated along their first axis: for events of shape (1, 28, 28) a
+        `networks.ConvolutionalCritic` of (2, 28, 28), for events of shape (2,) a `networks.DenseCritic` of (4,). None uses
+        the squared error.
+    :raises ValueError: for a weight that is negative or not finite, and as `ALI`.
     """
 
     def __init__(
@@ -63,12 +62,12 @@ class ALICE(ALI):
         betas: tuple[float, float] = (0.5, 0.99),
     ) -> None:
         if not (0 <= weight < math.inf):
-            raise ValueError(f"weight={weight}: of the cycle's loss beside ALI's, a number that is not negative; 0 is ALI")
+            raise ValueError(f"weight={weight}: the weight of the cycle loss must be finite and not negative; 0 is ALI")
         rates: dict[str, Any] = {"learning_rate": learning_rate, "betas": betas}
         super().__init__(generator, encoder, critic, latent_dim, stochastic=stochastic, gamma=gamma, **rates)
         self.weight, self.cycle_critic = weight, cycle_critic
 
-    def optimizers(self) -> dict[str, Any]:
+    def optimizers(self) -> dict[str, Optimizer]:
         optimizers = super().optimizers()
         if self.cycle_critic is not None:
             optimizers["cycle_critic"] = adam(self.cycle_critic, learning_rate=self.learning_rate, betas=self.betas)
@@ -93,12 +92,12 @@ class ALICE(ALI):
 
 
 def cycle_critic_loss(cycle_critic: Critic, x: Tensor, again: Tensor) -> Tensor:
-    """Cross-entropy of telling (x, x) from (x, x~), x and x~ (batch, *event_shape)."""
+    """Cross-entropy of classifying (x, x) against (x, x~), x and x~ (batch, *event_shape)."""
     return discriminator_loss(cycle_critic(torch.cat([x, x], dim=1)), cycle_critic(torch.cat([x, again], dim=1)))
 
 
 def adversarial_cycle_loss(cycle_critic: Critic, x: Tensor, again: Tensor) -> Tensor:
-    """What generator and encoder lower so that (x, x~) is taken for (x, x)."""
+    """The cycle loss of generator and encoder: -log of the critic's probability that (x, x~) is (x, x)."""
     return softplus(-cycle_critic(torch.cat([x, again], dim=1))).mean()
 
 

@@ -1,17 +1,17 @@
 """Alternating back-propagation: infer the latents of data by Langevin dynamics, then regress the data on them.
 
     x = g(z) + sigma e,    z ~ Normal(0, I)                   the initializer's model (Eq. 7), learned without a solver
-    z' = z + (s^2 / 2) [ grad log p(x | z) - z ] + s xi       a few steps, from where the item's last ones ended (Eq. 20)
-    descend |x - g(z')|^2 / 2 sigma^2                         averaged over the numbers of an event
+    z' = z + (s^2 / 2) [ grad log p(x | z) - z ] + s xi       a few steps, from the item's last state (Eq. 20)
+    descend |x - g(z')|^2 / 2 sigma^2                         averaged over the dimensions of an event
 
-It ascends the likelihood of the data: the gradient of log p(x) is the mean of that of log p(x, z) over p(z | x). Every item
-that is trained on has a latent, which persists as a chain of its own, and a checkpoint carries it.
+This ascends the likelihood: the gradient of log p(x) is the mean of the gradient of log p(x, z) over p(z | x). Every training
+item has its own persistent chain of latents, which is stored in checkpoints.
 
 References:
     Han, Lu, Zhu, Wu. Alternating back-propagation for generator network. AAAI 2017 (algorithm 1).
     Xie, Zheng, Fang, Zhu, Wu. Cooperative training of fast thinking initializer and slow thinking solver for conditional
         learning. IEEE TPAMI 2022 (section 2.2, and Eq. 20).
-Departures: moves of the recipe are clipped, since the likelihood of an image is steep.
+Departures: the recipe clips the steps, since the likelihood of an image is steep.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from cogen.inference.torch.short_run import ShortRun
 from cogen.models.families.coopnets import mapping_shift
@@ -29,20 +30,19 @@ from cogen.models.families.recipe import Kind, Recipe
 from cogen.models.families.sizes import Sizes
 
 RUN = ShortRun.langevin(20, 0.05, reference_scale=1.0, clip=0.2)
-"""Of the latents, whose prior is the reference."""
+"""Short-run Langevin of the latents, whose prior is the reference."""
 
 
 class AlternatingBackPropagation(Family):
-    """A generator, and the latents of the items that it is trained on; with labels in the batch, a generator of (z, label).
+    """A generator and the latents of its training items; with labels in the batch, a generator of (z, label).
 
     :param generator: g, (z) or (z, label) -> x.
-    :param num_items: how many items there are.
-    :param run: the steps of their latents, with the reference scale one of their prior.
+    :param num_items: number of training items, at least 2.
+    :param run: the Langevin steps of the latents, with ``reference_scale=1`` for their prior.
     :param scale: sigma, positive.
-    :param learning_rate: of Adam.
-    :param betas: Adam's.
-
-    Raises ValueError for fewer than two items, a scale that is not positive, and a run without that reference.
+    :param learning_rate: learning rate of Adam.
+    :param betas: betas of Adam.
+    :raises ValueError: for fewer than two items, a scale that is not positive, or another reference scale.
     """
 
     takes_items = True
@@ -62,16 +62,14 @@ class AlternatingBackPropagation(Family):
     ) -> None:
         super().__init__()
         if num_items < 2 or not scale > 0:
-            raise ValueError(
-                f"num_items={num_items}, scale={scale}: two items at least, each with a latent, and a positive sigma"
-            )
+            raise ValueError(f"num_items={num_items}, scale={scale}: num_items must be at least 2 and scale positive")
         if run.reference_scale != 1.0:
-            raise ValueError(f"run.reference_scale={run.reference_scale}: the prior of the latents is standard normal: give 1")
+            raise ValueError(f"run.reference_scale={run.reference_scale}: it must be 1, as the prior of z is standard normal")
         self.generator, self.latent_dim, self.run, self.scale = generator, latent_dim, run, scale
         self.learning_rate, self.betas = learning_rate, betas
         self.register_buffer("latents", torch.randn(num_items, latent_dim))
 
-    def optimizers(self) -> dict[str, Any]:
+    def optimizers(self) -> dict[str, Optimizer]:
         return {"generator": adam(self.generator, learning_rate=self.learning_rate, betas=self.betas)}
 
     def step(self, batch: Batch, update: Update, iteration: int) -> None:

@@ -2,8 +2,8 @@
 
     max  E_{view, z ~ p(z), y ~ p(y | G(z))}  log q(z | what the view shows of y).
 
-The views are those that a model is conditioned on later, with their noise. One network serves them all, since it is told what
-is seen: a view's `shown` is a picture in the shape of x, and the weight of its pixels.
+The views are those that a model is conditioned on later, with their noise. One network serves all views, since the seen part is
+an input: a view's `shown` is an image in the shape of x and the weights of its pixels.
 
 References:
     Papamakarios, Murray. Fast epsilon-free inference of simulation models with Bayesian conditional density estimation. NeurIPS
@@ -13,12 +13,14 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, Required, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.optim import Optimizer
 
 from cogen.models.families.family import Batch, Family, Update, adam
 from cogen.models.frozen import frozen
@@ -29,19 +31,38 @@ from cogen.models.training.trainer import Training, train
 from cogen.models.views import View
 
 LARGEST_GRADIENT = 20.0
-"""Norm to which the gradient is cut: where a network is very sure, a pair that it gets wrong has one of any size."""
+"""Norm to which gradients are clipped: pairs that a confident network predicts badly have gradients of any size."""
+
+
+class TrainingOptions(TypedDict, total=False):
+    """The options of `train` that a caller of `Amortized.fit` may give; there are neither data nor a schedule to choose."""
+
+    seed: Required[int]
+    average: float
+    checkpoint: str | Path | None
+    save_every: int
+    watch: Callable[[int, Family, Callable[[], nn.Module | None]], None] | None
+    watch_every: int
+    precision: Literal["32-true", "bf16-mixed"]
+    accelerator: str
+    devices: int
+    graph: bool
+    seconds: float
+    prolong: bool
+    progress: bool
 
 
 class Amortized(Family):
-    """Trains a `MaskedEncoder` or a `MaskedFlow` on pairs of a frozen copy of a generator.
+    """Train a `MaskedEncoder` or a `MaskedFlow` on pairs that a frozen copy of a generator makes.
 
-    :param views: what is seen and with which noise; every step takes as many pairs of each. A `Mask` with one mask per item
-        is a stock, from which every pair gets one at random.
-    :param learning_rate: of Adam.
-    :param betas: Adam's.
+    The values of x in a batch are not used: only their number, the number of pairs of a step. Labels in the batch are inputs of
+    both generator and encoder.
 
-    The x that the trainer hands in are not looked at: they say how many pairs a step makes. With labels in the batch generator
-    and encoder take them too. Raises ValueError for no views, for an empty stock, and for a noise that is inferred.
+    :param views: views with their noise; every step makes equally many pairs of each. From a `Mask` with one mask per item,
+        every pair gets one mask at random.
+    :param learning_rate: learning rate of Adam.
+    :param betas: betas of Adam.
+    :raises ValueError: for no views, a view with zero masks, or an inferred noise scale.
     """
 
     encoder: MaskedEncoder | MaskedFlow
@@ -58,45 +79,47 @@ class Amortized(Family):
     ) -> None:
         super().__init__()
         if not views:
-            raise ValueError("views: an encoder learns from what is seen, and there is no view")
+            raise ValueError("views is empty: give at least one view to learn from")
         for view in views:
             if view.mask is not None and len(view.mask) == 0:
-                raise ValueError("views: there is no mask in a stock of masks")
+                raise ValueError("views: a view holds zero masks; give at least one")
             if isinstance(view.likelihood.scale, Distribution):
-                raise ValueError(f"views: the noise of {type(view).__name__} is inferred; give it a number to learn from")
+                raise ValueError(f"views: the noise scale of {type(view).__name__} is inferred; give a fixed scale")
         self.generator, self.encoder, self.latent_dim = frozen(generator), encoder, latent_dim
         self.views = nn.ModuleList(views)
-        for k, view in enumerate(views):  # where the networks are
+        for k, view in enumerate(views):  # buffers move with the networks
             self.register_buffer(f"mask_{k}", view.mask, persistent=False)
         self.learning_rate, self.betas = learning_rate, betas
 
-    def fit(self, num_steps: int, batch_size: int, **options: Any) -> Training:
-        """`train` without data, since it makes its own pairs, ``batch_size`` a step; the learning rate falls to zero over the
-        second half. ``options`` are those of `train`."""
-        counts: dict[str, Any] = {"num_steps": num_steps, "batch_size": batch_size}
-        return train(self, torch.zeros(100 * batch_size, 1), schedule=Falling(num_steps), **counts, **options)
+    def fit(self, num_steps: int, batch_size: int, **options: Unpack[TrainingOptions]) -> Training:
+        """`train` on generated pairs, ``batch_size`` per step, without data.
+
+        The learning rate falls to zero over the second half. ``options`` are those of `train`.
+        """
+        data, schedule = torch.zeros(100 * batch_size, 1), Falling(num_steps)
+        return train(self, data, num_steps=num_steps, batch_size=batch_size, schedule=schedule, **options)
 
     def train(self, mode: bool = True) -> Amortized:
         super().train(mode)
         self.generator.eval()
         return self
 
-    def optimizers(self) -> dict[str, Any]:
+    def optimizers(self) -> dict[str, Optimizer]:
         optimizer = adam(self.encoder, learning_rate=self.learning_rate, betas=self.betas)
         learning = list(self.encoder.parameters())
-        optimizer.register_step_pre_hook(lambda *_: _cut(learning))
+        optimizer.register_step_pre_hook(lambda *_: _clip(learning))
         return {"encoder": optimizer}
 
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
         with torch.no_grad():
             z = self.latent(len(batch[0]))
             x = self.generator(z, *batch[1:])
-            pairs = [self._seen(k, made) for k, made in enumerate(x.tensor_split(len(self.views)))]
+            pairs = [self._shown(k, made) for k, made in enumerate(x.tensor_split(len(self.views)))]
             shown, weight = map(torch.cat, zip(*pairs, strict=True))
         update("encoder", lambda: self.encoder.negative_log_posterior(z, shown, weight, *batch[1:]).mean())
 
-    def _seen(self, k: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What a view shows of each x, with noise, and the weight of that, (batch, *event_shape) each."""
+    def _shown(self, k: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The noisy observation of each x through view k, and its weights, (batch, *event_shape) each."""
         view: Any = self.views[k]
         mask = getattr(self, f"mask_{k}")
         y = view.likelihood.pyro(view(x), view.likelihood.scale).sample()
@@ -105,5 +128,5 @@ class Amortized(Family):
         return view.shown(y, mask)
 
 
-def _cut(parameters: list[nn.Parameter]) -> None:
+def _clip(parameters: list[nn.Parameter]) -> None:
     nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)

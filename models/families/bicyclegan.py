@@ -1,21 +1,22 @@
-"""Many images for one condition: a generator of (z, condition), an encoder of x, and what ties z to what it changes.
+"""BicycleGAN: many images for one condition, by a generator of (z, condition) and an encoder of x.
 
-Two games, each with a critic D of pairs (x, c) of its own; c is the condition image, and G(z) is short for G(z, c):
+There are two adversarial games, each with its own critic D of pairs (x, c); c is the condition image, and G(z) stands for
+G(z, c):
 
     cVAE-GAN    z ~ q(z | x):    adversarial loss of G(z) + weight * E |x - G(z)| + kl_weight * KL(q(z | x) || Normal(0, 1))
     cLR-GAN     z ~ Normal(0, 1):    adversarial loss of G(z) + latent_weight * E |z - mean of q(z | G(z))|
 
-The first makes z useful, but draws of the prior are never seen by its critic; the second sees them, but may hide z where no
-eye finds it. `BicycleGAN` is both together. In its latent term the encoder is held fixed, or it would learn to hide z too. The
-two games apart are the named families, and so is cVAE-GAN++: both games, and no latent term.
+The first makes z informative, but its critic never sees images of prior draws. The second sees them, but may encode z in
+imperceptible details. `BicycleGAN` plays both. The encoder is fixed in the latent term; otherwise it would learn such a code
+too. Each game alone is a named family, and so is cVAE-GAN++: both games without the latent term.
 
 References:
     Zhu, Zhang, Pathak, Darrell, Efros, Wang, Shechtman. Toward multimodal image-to-image translation. NeurIPS 2017 (section 3:
         cVAE-GAN, cLR-GAN, and equation 7, the hybrid; section 4: weights, least squares, eight latents).
     Xie, Zheng, Fang, Zhu, Wu. Cooperative training of fast thinking initializer and slow thinking solver for conditional
         learning. IEEE TPAMI 2022 (Tables 5 and 6 compare with all but cLR-GAN; cVAE-GAN++ has the parameters of BicycleGAN).
-Departures: those of `cogen.models.networks.translation`; one critic of patches for each game in place of two scales; both
-games are of the same x. cVAE-GAN++ is not described where it is compared with, and is read off its number of parameters.
+Departures: those of `cogen.models.networks.translation`; one patch critic for each game instead of critics at two scales; both
+games use the same x. The comparison does not describe cVAE-GAN++; it is inferred from its number of parameters.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
+from torch.optim import Optimizer
 
 from cogen.models.families.family import Batch, Family, Update, adam, held
 from cogen.models.families.gan import LeastSquares, Objective
@@ -42,14 +44,13 @@ class BicycleGAN(Family):
     """A generator of (z, condition), an encoder of x and a critic of (x, condition) for each game; batches are (x, condition).
 
     :param encoder: x -> mean, log sd of q(z | x).
-    :param critic: of the images of encoded latents; None leaves the first game out.
-    :param random_critic: of the images of drawn latents; None leaves the second game out.
-    :param objective: of both games, default `LeastSquares`.
-    :param weight: of the mean absolute difference of x and its reconstruction.
-    :param latent_weight: of the mean absolute difference of z and what the encoder infers of its image; 0 leaves it out.
-    :param kl_weight: of the KL, in nats.
-
-    Raises ValueError for weights that are negative or not finite, a latent without dimensions, and without any critic.
+    :param critic: critic of images of encoded latents; None omits the first game.
+    :param random_critic: critic of images of prior draws; None omits the second game.
+    :param objective: objective of both games, default `LeastSquares`.
+    :param weight: weight of the mean absolute difference of x and its reconstruction.
+    :param latent_weight: weight of the mean absolute difference of z and the mean inferred from its image; 0 omits it.
+    :param kl_weight: weight of the KL, in nats.
+    :raises ValueError: for weights that are negative or not finite, ``latent_dim`` below 1, or no critic.
     """
 
     encoder: nn.Module
@@ -72,9 +73,9 @@ class BicycleGAN(Family):
         super().__init__()
         for name, value in (("weight", weight), ("latent_weight", latent_weight), ("kl_weight", kl_weight)):
             if not 0 <= value < math.inf:
-                raise ValueError(f"{name}={value}: a weight beside the games' is a number that is not negative")
+                raise ValueError(f"{name}={value}: it must be finite and not negative")
         if latent_dim < 1:
-            raise ValueError(f"latent_dim={latent_dim}: the encoder infers a latent, which has at least one dimension")
+            raise ValueError(f"latent_dim={latent_dim}: it must be at least 1, since the encoder infers the latent")
         if critic is None and random_critic is None:
             raise ValueError("critic and random_critic are None: give a critic for one game, or for both")
         self.generator, self.encoder, self.latent_dim = generator, encoder, latent_dim
@@ -83,10 +84,12 @@ class BicycleGAN(Family):
         self.weight, self.latent_weight, self.kl_weight = weight, latent_weight, kl_weight
         self.learning_rate, self.betas = learning_rate, betas
 
-    def optimizers(self) -> dict[str, Any]:
+    def optimizers(self) -> dict[str, Optimizer]:
         rates: dict[str, Any] = {"learning_rate": self.learning_rate, "betas": self.betas}
         critics = {"critic": self.critic, "random_critic": self.random_critic}
-        optimizers = {name: adam(critic, **rates) for name, critic in critics.items() if critic is not None}
+        optimizers: dict[str, Optimizer] = {
+            name: adam(critic, **rates) for name, critic in critics.items() if critic is not None
+        }
         return optimizers | {"generator_encoder": adam(self.generator, self.encoder, **rates)}
 
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
@@ -106,7 +109,7 @@ class BicycleGAN(Family):
         return mean + log_sd.exp() * torch.randn_like(mean), kl_to_standard_normal(mean, log_sd)
 
     def generator_encoder_loss(self, x: Tensor, condition: Tensor) -> Tensor:
-        """What generator and encoder lower together: the sum over the games of the module's docstring."""
+        """The joint loss of generator and encoder: the sum over the games of the module's docstring."""
         loss = torch.zeros((), device=x.device)
         if self.critic is not None:
             z, kl = self.infer(x)
@@ -132,7 +135,7 @@ def _judged(critic: nn.Module, condition: Tensor, x: Tensor) -> Tensor:
 
 
 def _made(sizes: PairSizes, rates: Mapping[str, Any], encoded: bool = True, drawn: bool = True, **weights: float) -> BicycleGAN:
-    """With the games of encoded and of drawn latents."""
+    """BicycleGAN with the game of encoded latents, of drawn latents, or both."""
     critics: dict[str, Any] = {
         "critic": sizes.critic() if encoded else None,
         "random_critic": sizes.critic() if drawn else None,

@@ -1,19 +1,19 @@
-"""Context encoder: what is hidden in an image is filled in from what is seen of it, through features that hold no pixels.
+"""Context encoder: fill in the hidden part of an image from its seen part, by an encoder-decoder.
 
-The condition is the image with something else where it is hidden, and as its last channel a mask, 1 where it is seen and -1
+The condition is the image with its hidden pixels replaced and a mask as its last channel, 1 where the image is seen and -1
 where it is hidden (`cogen.models.data.pairs.centre_hidden`). With the hidden pixels m:
 
     generator     weight * E |x - G(z, c)|^2 + (1 - weight) * E softplus(-D(m G(z, c)))        the first averaged over m
     critic        that of `cogen.models.families.gan`, of m x and m G(z, c)
 
-The critic sees what is hidden, and not what stands around it: with the seam before it, it would look at nothing else.
+The critic sees only the hidden part: with its surroundings, the critic would judge only the seam.
 
 References:
     Pathak, Krahenbuhl, Donahue, Darrell, Efros. Context encoders: feature learning by inpainting. CVPR 2016 (equations 1 to 3;
         section 5.1: weights .999 and .001).
-Departures: the mask may be of any form, and the generator's images are whole: what is seen stays as it is. The critic is one of
-patches; no wider weight where hidden and seen overlap, and no channel-wise layer before the smallest features,
-which are one pixel here wherever the sides are powers of two.
+Departures: the mask may have any form, and the generator's images are whole, with the seen pixels unchanged. The critic is a
+patch critic. There is no larger weight where hidden and seen overlap, and no channel-wise layer before the smallest features,
+which are one pixel here if the sides are powers of two.
 """
 
 from __future__ import annotations
@@ -32,11 +32,10 @@ from cogen.models.families.sizes import PairSizes
 class ContextEncoder(GAN):
     """A generator of (z, condition) and a critic of x; batches are (x, condition), the mask as the condition's last channel.
 
-    :param latent_dim: size of z; 0 where the generator is a function of the condition alone.
+    :param latent_dim: size of z; 0 if the generator is a function of the condition alone.
     :param objective: default `NonSaturating` without R1.
-    :param weight: of the squared error, in [0, 1]; the game has the rest.
-
-    Raises ValueError for a weight outside of [0, 1].
+    :param weight: weight of the squared error, in [0, 1]; the adversarial loss has weight ``1 - weight``.
+    :raises ValueError: for a weight outside [0, 1].
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class ContextEncoder(GAN):
         betas: tuple[float, float] = (0.5, 0.999),
     ) -> None:
         if not 0 <= weight <= 1:
-            raise ValueError(f"weight={weight}: the squared error's share of the loss, in [0, 1]; the game has the rest")
+            raise ValueError(f"weight={weight}: the squared error's share of the loss must be in [0, 1]")
         game = objective or NonSaturating(gamma=0.0)
         super().__init__(generator, critic, latent_dim, game, learning_rate=learning_rate, betas=betas)
         self.weight = weight
@@ -65,20 +64,20 @@ class ContextEncoder(GAN):
 
 
 def hidden(condition: Tensor) -> Tensor:
-    """1 where the mask hides and 0 where it shows, (batch, 1, height, width)."""
+    """1 where x is hidden and 0 where it is seen, (batch, 1, height, width)."""
     return (condition[:, -1:] < 0).to(condition.dtype)
 
 
 def squared_error(made: Tensor, x: Tensor, hidden: Tensor) -> Tensor:
-    """The mean squared error of the hidden values; 0 where none is hidden."""
+    """The mean squared error of the hidden values; 0 if none is hidden."""
     return ((made - x).square() * hidden).sum() / (hidden.sum() * x.shape[1]).clamp_min(1)
 
 
 def _build(sizes: PairSizes, rates: Mapping[str, Any], *, weight: float = 0.999) -> ContextEncoder:
     if not sizes.fills:
         raise ValueError(
-            "a context encoder fills in what its condition hides: the condition is the image with a part hidden and a mask,"
-            " --condition centre (centre_hidden in Python, and PairSizes(fills=True))"
+            "a context encoder needs a condition that is the image with a hidden part and a mask: use --condition centre"
+            " (centre_hidden in Python, and PairSizes(fills=True))"
         )
     generator, critic = sizes.encoder_decoder(), sizes.critic(of_pairs=False)
     return ContextEncoder(generator, critic, sizes.latent_dim, weight=weight, **rates)

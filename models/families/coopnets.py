@@ -1,4 +1,4 @@
-"""Cooperative networks: a fast initializer makes y of noise, a slow solver refines it, and each learns from what comes next.
+"""Cooperative networks: a fast initializer makes y from noise, a slow solver refines it, and each learns from the next stage.
 
     y0 = g(z, c) + start_noise eps,    z ~ Normal(0, I)             the initializer
     y1 = a few Langevin steps of f(., c) from y0                    the solver (`ShortRun`)
@@ -6,20 +6,19 @@
     solver:        ascend  mean f(y, c) - mean f(y1, c)             objective shift, from refined to observed (Eqs. 4, 6, 17)
     initializer:   descend mean |y1 - g(z, c)|^2 / 2 sigma^2        mapping shift, with the z that made y0 (Eqs. 8, 18)
 
-c is a class, or a condition image as in `cogen.models.families.pix2pix`; the initializer may then be held near the data too, by
-``weight`` times its mean absolute difference from y (4.2.2). Where c is y with a part hidden, only hidden entries move (4.2.4).
-The initializer needs no inference of z, since it knows the z that it drew; the solver needs no long chains, since the
-initializer puts them where they belong. Without a class these are the CoopNets of Xie et al. 2018.
+c is a class, or a condition image as in `cogen.models.families.pix2pix`; the initializer's loss may then include ``weight``
+times its mean absolute difference from y (4.2.2). If c is y with a hidden part, only hidden entries move (4.2.4).
+The initializer needs no inference of z, since it drew z; the solver needs no long chains, since the initializer starts them
+near the data. Without a class these are the CoopNets of Xie et al. 2018.
 
-What a solver learns as a density is exp(f / T) at the temperature of its steps (`ShortRun.temperature`), with a Gaussian
-reference if they have one. `RECIPE` and `CONDITIONAL` work on small budgets: the value is a mean of units and small, since its
-square and its gradient are penalised; moves are clipped, y is kept in [-1, 1], there is no reference. As a density such a
-solver is very cold. The paper's networks and constants are in `cogen.models.families.published_coopnets`.
+The density that a solver learns is exp(f / T) at the temperature of its steps (`ShortRun.temperature`), with the Gaussian
+reference of the steps, if any. `RECIPE` and `CONDITIONAL` are for small budgets: the value is a mean over units and small,
+since its square and its gradient are penalised; steps are clipped, y stays in [-1, 1], and there is no reference. As a density
+such a solver is very cold. The paper's networks and constants are in `cogen.models.families.published_coopnets`.
 
-A run whose refined samples stay far from the data in the solver's own eyes has failed: the solver has learned to tell them
-apart, and a few steps cannot bring them together. That distance, the gap of the mean values in units of the values' spread,
-both over some hundred steps, is followed, and from the hundredth step on the run stops where it is larger than
-``largest_gap``.
+Training has failed when the solver separates refined samples from the data and a few steps cannot bring them together. The gap,
+the difference of the mean values in units of their standard deviation, both over about a hundred steps, is tracked. From the
+hundredth step on, training stops when the gap exceeds ``largest_gap``.
 
 References:
     Xie, Zheng, Fang, Zhu, Wu. Cooperative training of fast thinking initializer and slow thinking solver for conditional
@@ -37,6 +36,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
+from torch.optim import Optimizer
 
 from cogen.inference.torch.short_run import ShortRun
 from cogen.models.families.ebm import objective_shift, run_of
@@ -48,43 +48,44 @@ from cogen.models.families.recipe import Recipe
 from cogen.models.families.sizes import PairSizes, Sizes
 
 MEMORY = 100
-"""Training steps over which values are averaged to be compared."""
+"""Number of training steps over which values are averaged."""
 
 
 def mapping_shift(refined: Tensor, made: Tensor, scale: float) -> Tensor:
-    """The initializer's loss, of refined samples and of what it makes of the same z, (batch, *event) each."""
+    """The initializer's loss, of refined samples and its output for the same z, (batch, *event) each."""
     return (refined - made).square().mean() / (2 * scale**2)
 
 
 class CoopNets(Family):
-    """An initializer and a solver; with labels or condition images in the batch, both of these.
+    """An initializer and a solver; labels or condition images in the batch are inputs of both.
+
+    `step` raises FloatingPointError if chains become non-finite or the gap is too large.
 
     :param generator: the initializer g, (z) or (z, c) -> y.
     :param energy: the solver f, (y) or (y, c) -> (batch,).
     :param run: the solver's steps.
     :param scale: sigma of Eq. 7, positive.
     :param start_noise: standard deviation of the noise on y0; the paper's algorithm has sigma.
-    :param penalty: of the squared values.
-    :param gamma: of the squared gradient of the solver at data, half of which is a part of its loss (R1, as in
+    :param penalty: weight of the squared values.
+    :param gamma: the solver's loss includes ``gamma / 2`` times its squared gradient at data (R1, as in
         `cogen.models.families.gan`).
-    :param penalty_every: it is added in every so many-th step, times that number.
-    :param weight: of the initializer's mean absolute difference from the data.
-    :param fills: c is y with a part hidden and a mask as its last channel, 1 where y is seen and -1 where it is hidden: the
-        solver's steps move what is hidden.
-    :param noisy_steps: training steps after which the Langevin noise is off; None for never.
-    :param largest_gap: of values, in units of their standard deviation, at which the run stops.
-    :param learning_rate: of Adam, for the initializer.
-    :param solver_rate: of Adam, for the solver.
-    :param betas: Adam's.
-
-    `step` raises FloatingPointError where chains are lost or the gap is too large.
+    :param penalty_every: the R1 term is added in every ``penalty_every``-th step, multiplied by ``penalty_every``.
+    :param weight: weight of the initializer's mean absolute difference from the data.
+    :param fills: c is y with a hidden part and a mask as its last channel, 1 where y is seen and -1 where it is hidden; the
+        solver's steps move only hidden entries.
+    :param noisy_steps: number of training steps with Langevin noise; None for all.
+    :param largest_gap: gap of the mean values, in standard deviations, above which training stops.
+    :param learning_rate: learning rate of Adam for the initializer.
+    :param solver_rate: learning rate of Adam for the solver.
+    :param betas: betas of Adam.
+    :raises ValueError: for settings out of their range.
     """
 
     moments: Tensor
-    """Means of values and of their squares, of data and of refined samples, less the mean of all in the same step, with a
-    memory of `MEMORY` steps, (2, 2): the level of f has no meaning, and may drift."""
+    """Running means of values and of their squares, of data and of refined samples, over about `MEMORY` steps, (2, 2). The mean
+    of all values of a step is subtracted, since the level of f is arbitrary and may drift."""
     count: Tensor
-    """Steps made."""
+    """Number of steps taken."""
 
     def __init__(
         self,
@@ -110,8 +111,8 @@ class CoopNets(Family):
         if not (min(start_noise, penalty, gamma, weight) >= 0 and min(scale, largest_gap) > 0 and penalty_every >= 1):
             raise ValueError(
                 f"scale={scale}, start_noise={start_noise}, penalty={penalty}, gamma={gamma}, penalty_every={penalty_every},"
-                f" weight={weight}, largest_gap={largest_gap}: the scale and the gap are positive, penalty_every"
-                " is at least 1, and the others are not negative"
+                f" weight={weight}, largest_gap={largest_gap}: scale and largest_gap must be positive,"
+                " penalty_every at least 1, and the others not negative"
             )
         self.generator, self.energy, self.latent_dim = generator, energy, latent_dim
         self.run, self.scale, self.start_noise, self.penalty = run, scale, start_noise, penalty
@@ -121,7 +122,7 @@ class CoopNets(Family):
         self.register_buffer("moments", torch.zeros(2, 2, dtype=torch.float64))
         self.register_buffer("count", torch.zeros(()))
 
-    def optimizers(self) -> dict[str, Any]:
+    def optimizers(self) -> dict[str, Optimizer]:
         return {
             "solver": adam(self.energy, learning_rate=self.solver_rate, betas=self.betas),
             "initializer": adam(self.generator, learning_rate=self.learning_rate, betas=self.betas),
@@ -151,9 +152,9 @@ class CoopNets(Family):
         update("initializer", lambda: self._initializer_loss(refined, made, observed))
         if self.count >= MEMORY and (gap := self.gap) > self.largest_gap:
             raise FloatingPointError(
-                f"the solver tells refined samples from data by {gap:.1f} standard deviations of its value, and"
-                f" {self.largest_gap:g} are allowed: {self.run.steps} Langevin steps do not bring them together; more steps, a"
-                " larger rate of theirs or a smaller solver_rate may help"
+                f"the solver's mean values of data and refined samples differ by {gap:.1f} standard deviations, more than"
+                f" largest_gap={self.largest_gap:g}: use more than {self.run.steps} Langevin steps, a larger rate of these"
+                " steps or a smaller solver_rate"
             )
 
     def variant(self, iteration: int) -> bool:
@@ -162,17 +163,20 @@ class CoopNets(Family):
 
     @property
     def gap(self) -> float:
-        """How far the mean values of data and of refined samples are apart, in standard deviations, which a batch of one
-        underestimates by a factor of 1.4 (about their own mean 2n values have 1 - 1 / 2n of their variance)."""
+        """Difference of the mean values of data and of refined samples, in standard deviations.
+
+        Batches of one item underestimate the standard deviation by a factor of 1.4: the variance of 2n values about their own
+        mean is 1 - 1 / 2n of the true one.
+        """
         mean, square = self.moments
         return float((mean[0] - mean[1]) / (square - mean.square()).mean().clamp(min=1e-24).sqrt())
 
     def refined(self, start: Tensor, *context: Tensor, run: ShortRun | None = None) -> Tensor:
-        """Where the solver's steps (those of ``run``, if given) lead from ``start``, (batch, *event) each."""
+        """The end of the solver's steps (or those of ``run``) from ``start``, (batch, *event) each."""
         return (run or self.run)(lambda y: self.energy(y, *context), start, free=self._free(*context))
 
     def _free(self, *context: Tensor) -> Tensor | None:
-        """The entries that may move, of a shape that broadcasts to that of y; None where all may."""
+        """A mask of the entries that may move, broadcastable to y; None if all may."""
         return context[0][:, -1:] < 0 if self.fills else None
 
     def _initializer_loss(self, refined: Tensor, made: Tensor, observed: Tensor) -> Tensor:
@@ -192,11 +196,11 @@ class CoopNets(Family):
 
 
 SHORT = ShortRun(1, rate=1.0, noise=0.001, clip=0.1, bounds=(-1.0, 1.0))
-"""For small budgets and values in [-1, 1]; its temperature is 5e-7. It makes one step, because runs with more steps were worse
-after the same time (docs/cooperative.md). In the paper runs with few steps fail; with clipped moves and penalised gradients
+"""For small budgets and values in [-1, 1]; its temperature is 5e-7. It takes one step, because runs with more steps were worse
+after the same time (docs/cooperative.md). In the paper runs with few steps fail; with clipped steps and penalised gradients
 they did not fail here."""
 PENALTIES = {"penalty": 0.02, "gamma": 0.1}
-"""Of images."""
+"""Penalties of the solver's loss for images."""
 
 
 def _build(sizes: Sizes, rates: Mapping[str, Any], *, steps: int | None = None) -> CoopNets:
@@ -208,7 +212,7 @@ def _build(sizes: Sizes, rates: Mapping[str, Any], *, steps: int | None = None) 
 
 def _of_pairs(sizes: PairSizes, rates: Mapping[str, Any], *, weight: float = 10.0, steps: int | None = None) -> CoopNets:
     run = replace(SHORT, steps=steps or SHORT.steps)
-    # Of label maps and photographs a solver soon tells five deviations, and the pair goes on learning.
+    # On label maps and photographs the gap soon exceeds five standard deviations, and training still improves.
     own = {"weight": weight, "fills": sizes.fills, "solver_rate": 2 * rates["learning_rate"], "largest_gap": 20.0}
     settings: dict[str, Any] = {**PENALTIES, **own, **rates}
     return CoopNets(sizes.unet(DROPOUT, dropout_layers=None), sizes.energy(), sizes.latent_dim, run, **settings)
@@ -223,4 +227,4 @@ OF_PAIRS = replace(
     generator=partial(PairSizes.unet_architecture, dropout=DROPOUT, dropout_layers=None),
     energy=PairSizes.energy_architecture,
 )
-"""The U-Net has dropout in all layers of the way up but the last, as the paper's."""
+"""The U-Net has dropout in all decoder layers but the last, as in the paper."""

@@ -1,14 +1,15 @@
-"""An energy learned by contrastive divergence: up on data, down on samples of chains.
+"""An energy learned by contrastive divergence: its value is raised on data and lowered on samples of chains.
 
     grad log-likelihood = mean grad f(y) - E grad f(y'),    y' ~ p(y'),        p(y) = exp f(y) / Z (with a reference, if any)
 
-where y' are chains of a few Langevin steps (`ShortRun`) that begin
+where y' are chains of a few Langevin steps (`ShortRun`) that start
 
-* at the data: contrastive divergence (Hinton 2002), biased towards what the steps cannot leave;
-* at noise, afresh at each step: short-run learning (Nijkamp et al. 2019), which makes a sampler, and no density;
-* where the last ones of them ended: persistent chains (Tieleman 2008), whose bias goes as the rates do.
+* at the data: contrastive divergence (Hinton 2002), biased towards regions that the steps cannot leave;
+* at new noise in each step: short-run learning (Nijkamp et al. 2019), which gives a sampler but no density;
+* at their last state: persistent chains (Tieleman 2008), whose bias vanishes with the learning rate.
 
-Persistent chains are many more than a batch; at each step a random part of them goes on, and a share of these begins afresh.
+There are many more persistent chains than items in a batch; each step continues a random subset of them and restarts a fraction
+of this subset.
 
 References:
     Hinton. Training products of experts by minimizing contrastive divergence. Neural Computation 2002.
@@ -16,8 +17,8 @@ References:
     Nijkamp, Hill, Zhu, Wu. Learning non-convergent non-persistent short-run MCMC toward energy-based model. NeurIPS 2019.
     Xie, Zheng, Fang, Zhu, Wu. Cooperative training of fast thinking initializer and slow thinking solver for conditional
         learning. IEEE TPAMI 2022 (Eqs. 4 to 6).
-    Du, Mordatch. Implicit generation and modeling with energy-based models. NeurIPS 2019 (a buffer of chains, of which a share
-        begins afresh).
+    Du, Mordatch. Implicit generation and modeling with energy-based models. NeurIPS 2019 (a buffer of chains, a fraction of
+        which is restarted).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from cogen.inference.torch.short_run import ShortRun
 from cogen.models.families.family import Batch, Family, Update, adam
@@ -40,32 +42,33 @@ Chains = Literal["data", "noise", "persistent"]
 
 
 def objective_shift(observed: Tensor, sampled: Tensor, penalty: float = 0.0) -> Tensor:
-    """The loss of an energy, of its values of data and of samples, (batch,) each; ``penalty`` weighs their mean squares."""
+    """The loss of an energy from its values at data and samples, (batch,) each; ``penalty`` is the weight of mean squares."""
     shift = sampled.mean() - observed.mean()
     return shift + penalty * (observed.square().mean() + sampled.square().mean()) if penalty else shift
 
 
 class EBM(Family):
-    """An energy; with labels in the batch, of y and a class, and then every chain has a class.
+    """An energy; with labels in the batch, an energy of (y, label), and then every chain has a label.
+
+    `step` raises FloatingPointError if chains become non-finite.
 
     :param energy: f, (y) or (y, label) -> (batch,).
-    :param event_shape: of one y.
-    :param run: the steps of the chains.
-    :param chains: where they begin.
-    :param count: of persistent chains.
-    :param afresh: the share of persistent chains that begin at noise at each step.
-    :param start_scale: the standard deviation of that noise, which is normal; default the run's reference, or one.
-    :param penalty: of the squared values.
-    :param learning_rate: of Adam.
-    :param betas: Adam's.
-
-    Raises ValueError for numbers out of range; `step` FloatingPointError where chains are lost.
+    :param event_shape: shape of one y.
+    :param run: the Langevin steps of the chains.
+    :param chains: where chains start.
+    :param count: number of persistent chains.
+    :param afresh: fraction of the persistent chains that restart at noise in each step, in [0, 1].
+    :param start_scale: standard deviation of this normal noise; default the run's reference scale, or 1.
+    :param penalty: weight of the squared values.
+    :param learning_rate: learning rate of Adam.
+    :param betas: betas of Adam.
+    :raises ValueError: for unknown ``chains``, or settings out of their range.
     """
 
     kept: Tensor
     """The persistent chains, (chain, *event)."""
     kept_labels: Tensor
-    """And their classes, -1 for a chain that has not begun."""
+    """The labels of the persistent chains, -1 for a chain that has not started."""
 
     def __init__(
         self,
@@ -83,11 +86,11 @@ class EBM(Family):
     ) -> None:
         super().__init__()
         if chains not in ("data", "noise", "persistent"):
-            raise ValueError(f"chains={chains!r}: they begin at 'data', at 'noise', or are 'persistent'")
+            raise ValueError(f"chains={chains!r}: it must be 'data', 'noise' or 'persistent'")
         if count < 1 or not 0 <= afresh <= 1 or penalty < 0 or (start_scale is not None and not start_scale > 0):
             raise ValueError(
-                f"count={count}, afresh={afresh}, penalty={penalty}, start_scale={start_scale}: at least one chain, a share in"
-                " [0, 1], a penalty that is not negative, and a positive scale"
+                f"count={count}, afresh={afresh}, penalty={penalty}, start_scale={start_scale}: count must be at"
+                " least 1, afresh in [0, 1], penalty not negative, and start_scale positive"
             )
         self.energy, self.event_shape, self.run = energy, tuple(event_shape), run
         self.chains, self.afresh, self.penalty = chains, afresh, penalty
@@ -101,7 +104,7 @@ class EBM(Family):
     def averaged(self) -> nn.Module:
         return self.energy
 
-    def optimizers(self) -> dict[str, Any]:
+    def optimizers(self) -> dict[str, Optimizer]:
         return {"energy": adam(self.energy, learning_rate=self.learning_rate, betas=self.betas)}
 
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
@@ -112,7 +115,7 @@ class EBM(Family):
             start = self._noise(observed)
         elif self.chains == "persistent":
             rows = torch.randperm(len(self.kept), device=observed.device)[: len(observed)]
-            start, of_start = self._going_on(rows, observed, label)
+            start, of_start = self._continued(rows, observed, label)
         sampled = self.run(lambda y: self.energy(y, *of_start), start)
         if rows is not None:
             self.kept[rows] = sampled
@@ -122,40 +125,40 @@ class EBM(Family):
         )
 
     def starts(self, count: int) -> Tensor:
-        """Where chains may begin, (count, *event): persistent ones that are under way, or noise."""
+        """Initial states of chains, (count, *event): states of persistent chains that have started, or noise."""
         if self.chains == "persistent" and (begun := self.kept[self.kept_labels >= 0]).shape[0]:
             return begun[torch.randint(len(begun), (count,))]
         return self._noise(torch.zeros(count, *self.event_shape))
 
     def samples(self, energy: nn.Module, count: int) -> Tensor:
-        """Where the steps of an energy without classes lead from there, (count, *event_shape)."""
+        """The end of the steps of an energy without labels from `starts`, (count, *event_shape)."""
         return self.run(energy, self.starts(count))
 
     def _noise(self, like: Tensor) -> Tensor:
         start = self.start_scale * torch.randn_like(like)
         return start if self.run.bounds is None else start.clamp(*self.run.bounds)
 
-    def _going_on(self, rows: Tensor, observed: Tensor, label: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Where these persistent chains begin, and their classes; those that begin afresh take the batch's."""
+    def _continued(self, rows: Tensor, observed: Tensor, label: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Initial states and labels of the persistent chains ``rows``; restarted chains take the labels of the batch."""
         labels = self.kept_labels[rows]
         fresh = (labels < 0) | (torch.rand(len(rows), device=rows.device) < self.afresh)
         given = label[0][: len(rows)] if label else torch.zeros_like(labels)
         self.kept_labels[rows] = labels = torch.where(fresh, given, labels)
         noise = self._noise(observed[: len(rows)])
-        shown = fresh.reshape(-1, *(1,) * (noise.ndim - 1))
-        return torch.where(shown, noise, self.kept[rows]), [labels] if label else []
+        restarted = fresh.reshape(-1, *(1,) * (noise.ndim - 1))
+        return torch.where(restarted, noise, self.kept[rows]), [labels] if label else []
 
 
 # --- recipe --------------------------------------------------------------------------------------------------------
 
 SHORT = ShortRun(40, rate=0.3, noise=0.005, clip=0.1, bounds=(-1.0, 1.0))
-"""For images with values in [-1, 1]: very cold as a density."""
+"""For images with values in [-1, 1]; as a density very cold."""
 LANGEVIN = ShortRun.langevin(16, 0.2, reference_scale=2.0, limit=100.0)
-"""For points within a few units of zero: at the temperature one, a density."""
+"""For points within a few units of zero; a density at temperature 1."""
 
 
 def run_of(sizes: Sizes, of_images: ShortRun, steps: int | None) -> ShortRun:
-    """``of_images`` for images and `LANGEVIN` for points, with so many steps, if any are given."""
+    """``of_images`` for images and `LANGEVIN` for points, with ``steps`` steps unless None."""
     run = of_images if len(sizes.event_shape) == 3 else LANGEVIN
     return replace(run, steps=steps or run.steps)
 
@@ -169,13 +172,13 @@ def _build(sizes: Sizes, rates: Mapping[str, Any], *, chains: Chains = "persiste
 
 
 NOISE = 0.3
-"""Standard deviation of what is added to the images of a density, which has steps of half that length."""
+"""Standard deviation of the noise added to the images of a density; its Langevin steps are half as long."""
 AT_ONE = ShortRun.langevin(20, NOISE / 2, reference_scale=1.0, limit=20.0)
-"""For images with that noise: at the temperature one, a density."""
+"""For images with that noise; a density at temperature 1."""
 
 
 def with_noise(images: Tensor) -> Tensor:
-    """Bytes as values in [-1, 1], and `NOISE`."""
+    """Bytes as values in [-1, 1], plus normal noise of scale `NOISE`."""
     values = as_floats(images)
     return values + NOISE * torch.randn_like(values)
 
@@ -203,4 +206,4 @@ DENSITY = Recipe(
     generator=None,
     energy=_summed,
 )
-"""Of images: what `EnergyModel` samples."""
+"""A density of images, which `EnergyModel` samples."""

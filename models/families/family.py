@@ -1,9 +1,9 @@
-"""A family of generators: its networks, its optimisers, and one training step that says which loss trains which of them.
+"""A family of generators: its networks, its optimisers, and one training step that assigns losses to optimisers.
 
-A step hands losses to ``update(name, loss)``: the optimiser of that name takes one step on the loss. Parameters of the family
-that this optimiser does not own are held fixed while the loss is computed, so a loss reaches what its optimiser owns and
-nothing else; gradients still flow through the fixed networks to those that learn. A family knows no devices, no
-checkpoints and no loop: these are the trainer's (`cogen.models.training.trainer`), and a bare loop can take its place:
+A step passes losses to ``update(name, loss)``: the optimiser of that name takes one step on the loss. Parameters of the family
+that this optimiser does not own are fixed while the loss is computed, so that the loss trains only the optimiser's parameters;
+gradients still flow through the fixed networks. A family has no devices, checkpoints or training loop, which are the trainer's
+(`cogen.models.training.trainer`). A plain loop can replace the trainer:
 
     update = Updates(family, family.optimizers())
     for iteration in range(1000):
@@ -14,70 +14,70 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 Batch = tuple[Tensor, ...]
-"""What a step takes: x (item, *event_shape) first, then labels (item,) or images where the family is conditional."""
+"""The input of a step: x (item, *event_shape), then labels (item,) or condition images if the family is conditional."""
 
 Update = Callable[[str, Callable[[], Tensor]], Tensor]
 
 
 class Family(nn.Module):
-    """The base of all families: an `nn.Module` whose children are its networks.
+    """Base class of all families: an `nn.Module` whose children are its networks.
 
-    ``generator`` is the network that maps (batch, latent_dim) to (batch, *event_shape); a family that infers has an ``encoder``
-    too, from x to the mean and log standard deviation of q(z | x), each (batch, latent_dim). A family without a generator, as
-    that of an energy, says which of its networks is ``averaged``.
+    ``generator`` maps (batch, latent_dim) to (batch, *event_shape). A family that infers also has an ``encoder``, from x to the
+    mean and log standard deviation of q(z | x), each (batch, latent_dim). A family without a generator, such as an energy,
+    defines ``averaged``.
     """
 
     generator: nn.Module
     latent_dim: int
     batches_per_step: int = 1
-    """How many batches one step takes: more than one where a critic learns several times for each generator step."""
+    """Number of batches per step; more than 1 if the critic takes several steps for each generator step."""
     takes_items: bool = False
-    """Whether a batch ends with the places of its items in the data, (item,): where each has parameters of its own."""
+    """Whether a batch ends with the indices of its items in the data, (item,), for families with parameters for each item."""
 
     @property
     def averaged(self) -> nn.Module:
-        """The network of whose weights a training keeps an average: the generator, where there is one."""
+        """The network whose weights the training averages: the generator, if there is one."""
         return self.generator
 
-    def optimizers(self) -> dict[str, Any]:
-        """Fresh optimisers by name; what each trains is what it was given."""
+    def optimizers(self) -> dict[str, Optimizer]:
+        """New optimisers by name, each with the parameters that it trains."""
         raise NotImplementedError
 
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
-        """One step on ``batches_per_step`` batches, laid one after the other in ``batch``.
+        """Take one step on ``batches_per_step`` batches, concatenated in ``batch``.
 
-        Raises FloatingPointError, saying why, where training cannot go on.
+        :raises FloatingPointError: if training cannot continue, with the reason.
         """
         raise NotImplementedError
 
     def variant(self, iteration: int) -> Hashable:
-        """Steps of one variant compute the same: two of them where a penalty comes only every k-th step."""
+        """Key of a step's computation, equal for steps that compute the same; steps with an occasional penalty differ."""
         return 0
 
     def initialise(self, x: Tensor) -> None:
-        """Set the initial values that depend on data x (item, *event_shape), before training; most families have none."""
+        """Set initial values that depend on data x (item, *event_shape), before training; by default nothing."""
 
     def latent(self, count: int) -> Tensor:
-        """Draws of the prior, (count, latent_dim)."""
+        """Draws from the prior, (count, latent_dim)."""
         return torch.randn(count, self.latent_dim, device=next(self.parameters()).device)
 
 
 class Updates:
-    """The plain `Update`. The last loss of each name is in ``losses``, detached.
+    """The default `Update`. ``losses`` holds the last loss of each name, detached.
 
-    ``reduce`` is called with the parameters between the gradients and the optimiser's step, for several devices.
+    :param reduce: called with the optimiser's parameters after the backward pass, to reduce gradients over devices.
     """
 
     def __init__(
         self,
         family: nn.Module,
-        optimizers: Mapping[str, Any],
+        optimizers: Mapping[str, Optimizer],
         reduce: Callable[[list[nn.Parameter]], None] | None = None,
     ) -> None:
         self.optimizers = optimizers
@@ -107,20 +107,23 @@ class Updates:
 
 
 def x_alone(batch: Batch) -> Tensor:
-    """The x of a batch without labels. Raises ValueError for one with more than x."""
+    """The x of a batch without labels.
+
+    :raises ValueError: for a batch of more than one tensor.
+    """
     if len(batch) != 1:
-        raise ValueError(f"the batch holds {len(batch)} tensors, and this family models x alone: train on x without labels")
+        raise ValueError(f"the batch holds {len(batch)} tensors, but this family models x alone: train on x without labels")
     return batch[0]
 
 
 def adam(*networks: nn.Module, learning_rate: float, betas: tuple[float, float]) -> torch.optim.Adam:
-    """Adam over the networks' weights, fused: a step is one kernel."""
+    """Fused Adam over the networks' weights."""
     return torch.optim.Adam([p for net in networks for p in net.parameters()], learning_rate, betas, fused=True)
 
 
 @contextmanager
 def held(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Parameters as constants of what is computed meanwhile; they learn before and after."""
+    """Context manager that makes parameters constants of the computation; afterwards they require gradients."""
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:

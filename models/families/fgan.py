@@ -2,8 +2,8 @@
 
     KL(data || generator) = sup_T  E_data T(x) - E_z exp(T(G(z)) - 1),      attained at T = 1 + log data(x) / generator(x)
 
-The critic's output is T. The generator lowers the divergence's only term that depends on it, -E exp(T(G(z)) - 1), or,
-``non_saturating``, raises E T(G(z)), which has the same fixed point and a gradient where the critic is sure.
+The critic's output is T. The generator minimises the only term that depends on it, -E exp(T(G(z)) - 1), or maximises
+E T(G(z)) (``non_saturating``), which has the same fixed point and a gradient that does not vanish where the critic is certain.
 
 References:
     Nowozin, Cseke, Tomioka. f-GAN: training generative neural samplers using variational divergence minimization. NeurIPS
@@ -23,17 +23,16 @@ from cogen.models.families.gan import Critic, adversarial
 from cogen.models.families.recipe import Recipe
 
 LARGEST = 10.0
-"""exp(T - 1) is continued linearly beyond T - 1 = 10: early critics are wild, and one sample must not be all of the loss."""
+"""exp(T - 1) is continued linearly beyond T - 1 = 10: early critics have extreme outputs, and one sample must not dominate."""
 
 
 @dataclass(frozen=True)
 class KL:
     """The objective KL(data || generator).
 
-    :param critic_steps: for each generator step.
-    :param non_saturating: the generator raises E T(G(z)), and does not lower -E exp(T(G(z)) - 1).
-
-    Raises ValueError for less than one critic step.
+    :param critic_steps: critic steps for each generator step, at least 1.
+    :param non_saturating: the generator maximises E T(G(z)) instead of minimising -E exp(T(G(z)) - 1).
+    :raises ValueError: for fewer than one critic step.
     """
 
     critic_steps: int = 1
@@ -41,7 +40,7 @@ class KL:
 
     def __post_init__(self) -> None:
         if self.critic_steps < 1:
-            raise ValueError(f"{self}: critic_steps >= 1 is asked")
+            raise ValueError(f"{self}: critic_steps must be at least 1")
 
     def critic_loss(self, critic: Critic, real: Tensor, fake: Tensor, iteration: int) -> Tensor:
         return conjugate(critic(fake)).mean() - critic(real).mean()
@@ -58,9 +57,9 @@ class KL:
 
 
 def conjugate(output: Tensor) -> Tensor:
-    """exp(T - 1), the convex conjugate of u log u, continued linearly where it is huge; right in value and first derivative.
+    """exp(T - 1), the convex conjugate of u log u, continued linearly beyond `LARGEST`; exact in value and first derivative.
 
-    That is the tangent of exp at the nearest point where it is not huge, seen as a line: half the operations of the curve.
+    It is computed as the tangent at the clamped point, with half the operations of the curve.
     """
     with torch.no_grad():
         point = (output - 1.0).clamp(max=LARGEST)

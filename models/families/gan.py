@@ -1,22 +1,22 @@
-"""Adversarial training: a critic learns to tell data from samples, a generator learns to be taken for data.
+"""Adversarial training: a critic learns to distinguish data from samples, a generator learns to make the two alike.
 
-With critic outputs D(x), unbounded, and the discriminator of the first paper sigmoid(D(x)):
+With unbounded critic outputs D(x), where sigmoid(D(x)) is the discriminator of the first paper:
 
     critic            s E softplus(-D(x)) + (1 - s) E softplus(D(x)) + E softplus(D(G(z))) + (gamma / 2) E |grad D(x)|^2
     non-saturating    generator: E softplus(-D(G(z)))
     saturating        generator: -E softplus(D(G(z)))
     least squares     critic: E (D(x) - 1)^2 + E D(G(z))^2,    generator: E (D(G(z)) - 1)^2
 
-s is one, or 0.9 for one-sided label smoothing. Other objectives, `wgan.Clipping`, `wgan.GradientPenalty` and `fgan.KL`,
-take the same place in `GAN`.
+s is 1, or 0.9 for one-sided label smoothing. `wgan.Clipping`, `wgan.GradientPenalty` and `fgan.KL` are other objectives of
+`GAN`.
 
 References:
     Goodfellow et al. Generative adversarial nets. NeurIPS 2014 (equation 1, and the non-saturating loss of section 3).
     Salimans et al. Improved techniques for training GANs. NeurIPS 2016 (section 3.4: one-sided label smoothing).
     Mao, Li, Xie, Lau, Wang, Smolley. Least squares generative adversarial networks. ICCV 2017 (equation 9, twice).
     Mescheder, Geiger, Nowozin. Which training methods for GANs do actually converge? ICML 2018 (R1: equation 9).
-    Karras et al. Analyzing and improving the image quality of StyleGAN. CVPR 2020 (section 3.1: the penalty only every
-        k-th step, k times as strong).
+    Karras et al. Analyzing and improving the image quality of StyleGAN. CVPR 2020 (section 3.1: the penalty in every
+        k-th step, multiplied by k).
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
+from torch.optim import Optimizer
 
 from cogen.models.families.family import Batch, Family, Update, adam
 from cogen.models.families.recipe import Recipe
 from cogen.models.families.sizes import Sizes
 
 Critic = Callable[[Tensor], Tensor]
-"""From x (batch, *event_shape) to one number each, (batch,), or to a map of numbers."""
+"""From x (batch, *event_shape) to one value per item, (batch,), or a map of values per item."""
 
 
 class Objective(Protocol):
-    """What a `GAN` plays for."""
+    """The losses of a `GAN`."""
 
     @property
     def critic_steps(self) -> int:
@@ -47,15 +48,15 @@ class Objective(Protocol):
         ...
 
     def variant(self, iteration: int) -> Hashable:
-        """Equal for generator steps whose losses are the same functions."""
+        """A key that is equal for generator steps with the same loss functions."""
         ...
 
     def critic_loss(self, critic: Critic, real: Tensor, fake: Tensor, iteration: int) -> Tensor:
-        """``iteration`` counts the critic's steps."""
+        """The critic's loss; ``iteration`` counts critic steps."""
         ...
 
     def generator_loss(self, critic: Critic, fake: Tensor) -> Tensor:
-        """What the generator minimises, of its samples (batch, *event_shape)."""
+        """The generator's loss, of its samples (batch, *event_shape)."""
         ...
 
     def constrain(self, critic: nn.Module) -> None:
@@ -65,11 +66,11 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class NonSaturating:
-    """The non-saturating objective; `gamma` = 0 is the vanilla GAN, else R1 is applied every `penalty_every` steps.
+    """The non-saturating objective.
 
+    :param gamma: weight of R1, which is applied in every ``penalty_every``-th step; 0 is the vanilla GAN.
     :param real_target: s, the critic's target for data, in (0.5, 1]; 0.9 is one-sided label smoothing.
-
-    Raises ValueError for values out of range.
+    :raises ValueError: for values out of range.
     """
 
     gamma: float = 1.0
@@ -79,7 +80,10 @@ class NonSaturating:
 
     def __post_init__(self) -> None:
         if not (self.gamma >= 0 and self.penalty_every >= 1 and self.critic_steps >= 1 and 0.5 < self.real_target <= 1):
-            raise ValueError(f"{self}: gamma >= 0, penalty_every >= 1, critic_steps >= 1 and real_target in (0.5, 1] are asked")
+            raise ValueError(
+                f"{self}: gamma must not be negative, penalty_every and critic_steps must be at least 1, and real_target in"
+                " (0.5, 1]"
+            )
 
     def variant(self, iteration: int) -> Hashable:
         counts = range(iteration * self.critic_steps, (iteration + 1) * self.critic_steps)
@@ -100,7 +104,7 @@ class NonSaturating:
 
 @dataclass(frozen=True)
 class Saturating(NonSaturating):
-    """The minimax objective of the first paper's equation 1: its gradient vanishes where the critic is sure."""
+    """The minimax objective of the first paper's equation 1: its gradient vanishes where the critic is certain."""
 
     def generator_loss(self, critic: Critic, fake: Tensor) -> Tensor:
         return -softplus(critic(fake)).mean()
@@ -126,7 +130,7 @@ class LeastSquares:
 
 
 def discriminator_loss(real: Tensor, fake: Tensor, real_target: float = 1.0) -> Tensor:
-    """Cross-entropy of telling data from samples, of critic outputs (batch,) each."""
+    """Cross-entropy of classifying data against samples, from critic outputs (batch,) each."""
     loss = softplus(-real).mean() + softplus(fake).mean()
     if real_target < 1.0:  # softplus(D) = softplus(-D) + D
         loss = loss + (1.0 - real_target) * real.mean()
@@ -134,7 +138,7 @@ def discriminator_loss(real: Tensor, fake: Tensor, real_target: float = 1.0) -> 
 
 
 def squared_gradient(critic: Critic, x: Tensor) -> Tensor:
-    """|grad_x D(x)|^2 for each example, (batch,), itself differentiable in the critic's weights."""
+    """|grad_x D(x)|^2 for each item, (batch,), differentiable in the critic's weights."""
     x = x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
     return gradient.square().flatten(1).sum(1)
@@ -144,8 +148,8 @@ class GAN(Family):
     """A generator and a critic of x; with labels in the batch, a generator of (z, label) and a critic of (x, label).
 
     :param objective: default `NonSaturating`.
-    :param learning_rate: of Adam, for both.
-    :param betas: Adam's.
+    :param learning_rate: learning rate of Adam, for both networks.
+    :param betas: betas of Adam.
     """
 
     def __init__(
@@ -167,7 +171,7 @@ class GAN(Family):
     def variant(self, iteration: int) -> Hashable:
         return self.objective.variant(iteration)
 
-    def optimizers(self) -> dict[str, Any]:
+    def optimizers(self) -> dict[str, Optimizer]:
         networks = {"critic": self.critic, "generator": self.generator}
         return {name: adam(network, learning_rate=self.learning_rate, betas=self.betas) for name, network in networks.items()}
 
@@ -184,11 +188,11 @@ class GAN(Family):
         update("generator", lambda: self.generator_loss(critic, fool(), real, *label))
 
     def judged(self, label: list[Tensor], x: Tensor) -> Tensor:
-        """What the critic says of x."""
+        """The critic's output for x."""
         return self.critic(x, *label)
 
     def generator_loss(self, critic: Critic, fake: Tensor, real: Tensor, *label: Tensor) -> Tensor:
-        """What the generator minimises, of its samples and of the data with the same labels."""
+        """The generator's loss, of its samples and of the data with the same labels."""
         return self.objective.generator_loss(critic, fake)
 
 
@@ -215,9 +219,9 @@ def _saturating(sizes: Sizes, rates: Mapping[str, Any], *, real_target: float = 
 
 
 def with_penalty(recipe: Recipe, gamma: float, penalty_every: int = 8) -> dict[str, Any]:
-    """The settings of a recipe under which R1 of weight ``gamma`` holds its critic's gradient; none where R1 is no part of it.
+    """Settings of a recipe with R1 of weight ``gamma``; empty if the family has no R1.
 
-    A critic of x is penalised at every ``penalty_every``-th step, and the game is then `NonSaturating`; a critic of pairs at
+    A critic of x is penalised in every ``penalty_every``-th step, with the objective `NonSaturating`; a critic of pairs in
     every step.
     """
     if "objective" in recipe.settings:
@@ -228,4 +232,4 @@ def with_penalty(recipe: Recipe, gamma: float, penalty_every: int = 8) -> dict[s
 RECIPE = Recipe(_non_saturating)
 CONDITIONAL = replace(RECIPE, labelled=True)
 SATURATING = Recipe(_saturating, learning_rate=5e-4)
-"""At half the rate: no R1 holds the critic's gradient."""
+"""At half the learning rate, since there is no R1."""

@@ -1,27 +1,27 @@
-"""Generative latent flow: an autoencoder, and a flow that makes its codes from a standard normal latent.
+"""Generative latent flow: an autoencoder, and a flow from a standard normal latent to its codes.
 
     e ~ q(e | x),    x ~ p(x | D(e)),    e = f(z),    z ~ Normal(0, I),        G(z) = D(f(z)).
 
-The codes of an autoencoder are not distributed as any prior says: between and around them lie places from which the decoder
-makes blobs, and the posterior of half an image finds them. A RealNVP f learns the codes' density, so that the composition has a
-standard normal latent again, and an exact density of its codes, log p(e) = log Normal(f^-1(e)) + log |det d f^-1(e) / de|.
+The codes of an autoencoder do not follow its prior: in regions between the codes the decoder makes unrealistic images, and the
+posterior given half an image reaches these regions. A RealNVP f learns the codes' density, so that the composition has a
+standard normal latent and an exact density of its codes, log p(e) = log Normal(f^-1(e)) + log |det d f^-1(e) / de|.
 
-One loss a step, the negative evidence lower bound with the flow as the prior,
+The loss is the negative evidence lower bound with the flow as the prior,
 
     -log p(x | D(e)) + log q(e | x) - log p(e),    e ~ q(e | x),
 
-or, with ``joint=False``, the two of the paper: the bound with Normal(0, I) as what keeps codes near each other, and the flow's
-negative log likelihood of the codes, which does not reach the encoder.
+or, with ``joint=False``, the paper's sum of two losses: the bound with the prior Normal(0, I), and the flow's negative log
+likelihood of the codes, without gradients to the encoder.
 
-Pixels have the noise that is learned with the decoder (`cogen.models.pixels.noise`): it goes with the generator, which is
-conditioned by it. Other events have a Gaussian noise of a given scale.
+The noise of pixels is learned with the decoder (`cogen.models.pixels.noise`) and stored with the generator, for its likelihood.
+Other events have Gaussian noise of a given scale.
 
 References:
     Xiao, Yan, Amit. Generative latent flow. arXiv 1905.10485, 2019 (section 3: both parts at once, no gradient from the flow to
         the encoder).
     Dai, Wipf. Diagnosing and enhancing VAE models. ICLR 2019 (section 4: a second stage for the aggregated posterior).
     Chen et al. Variational lossy autoencoder. ICLR 2017 (section 3.2: a flow as the prior, trained with the rest).
-Departures: the encoder is Gaussian, that of Xiao et al. deterministic with an added noise.
+Departures: the encoder is Gaussian; that of Xiao et al. is deterministic with added noise.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
+from torch.optim import Optimizer
 
 from cogen.models.families.family import Batch, Family, Update, adam, x_alone
 from cogen.models.families.realnvp import RealNVPGenerator
@@ -46,23 +47,22 @@ from cogen.models.pixels.noise import PixelNoise, saturated
 
 COUPLINGS = 8
 HIDDEN = (64, 64)
-"""Of the flow, by default."""
+"""Default hidden widths of the flow's networks."""
 
 SCALE = 0.3
-"""Of the Gaussian noise, by default."""
+"""Default scale of the Gaussian noise."""
 
 
 class LatentFlowGenerator(nn.Module):
-    """The generator x = D(f(z)), by the name and the arguments of its decoder, so that it can be stored.
+    """The generator x = D(f(z)). It can be stored, since its decoder is given by name and arguments.
 
-    :param architecture: of the decoder D, one of `PLAIN`.
-    :param arguments: its keyword arguments; their ``latent_dim`` is the size of z and of a code, at least 2.
-    :param couplings: of the flow f.
+    :param architecture: name of the decoder D, a key of `PLAIN`.
+    :param arguments: keyword arguments of D; their ``latent_dim`` is the size of z and of a code, at least 2.
+    :param couplings: number of couplings of the flow f.
     :param hidden: widths of the hidden layers of every coupling's network.
-    :param noise: x are pixels in [-1, 1] with a learned noise, `noise`; the decoder makes any numbers (``bounded=False``),
-        which are saturated at the ends of the range.
-
-    Raises ValueError for another architecture, a bounded decoder of pixels with noise, and what `RealNVPGenerator` raises.
+    :param noise: x are pixels in [-1, 1] with learned noise; the decoder must be unbounded (``bounded=False``), and its output
+        is saturated at the ends of the range.
+    :raises ValueError: for another architecture, a bounded decoder with ``noise``, and as `RealNVPGenerator`.
     """
 
     def __init__(
@@ -75,9 +75,9 @@ class LatentFlowGenerator(nn.Module):
     ) -> None:
         super().__init__()
         if architecture not in PLAIN:
-            raise ValueError(f"a latent flow has the decoder {' or '.join(PLAIN)}, not {architecture!r}")
+            raise ValueError(f"architecture={architecture!r}: the decoder of a latent flow must be {' or '.join(PLAIN)}")
         if noise and arguments.get("bounded", True):
-            raise ValueError(f"pixels with a learned noise take a decoder with bounded=False, not {architecture} as it is")
+            raise ValueError(f"noise=True requires an unbounded decoder: give {architecture} the argument bounded=False")
         self.flow = RealNVPGenerator((arguments["latent_dim"],), couplings, hidden)
         self.decoder = PLAIN[architecture](**arguments)
         self.noise = PixelNoise() if noise else None
@@ -95,13 +95,14 @@ class LatentFlowGenerator(nn.Module):
 class GLF(Family):
     """An encoder of codes (batch, *event) -> mean, log sd and a `LatentFlowGenerator`; batches are x alone.
 
-    :param scale: sigma of the Gaussian likelihood of a generator without a learned noise, positive: the larger, the nearer the
-        codes are to each other and the smoother the flow has to be.
-    :param joint: one bound with the flow as the prior; otherwise the paper's two losses.
-    :param learning_rate: of Adam, for all parts.
-    :param betas: Adam's.
+    `step` raises ValueError for batches with labels.
 
-    Raises ValueError for a scale that is not positive; `step` for batches with labels.
+    :param scale: sigma of the Gaussian likelihood of a generator without learned noise, positive; a larger scale moves the
+        codes closer together and makes the flow smoother.
+    :param joint: one bound with the flow as the prior; otherwise the paper's two losses.
+    :param learning_rate: learning rate of Adam, for all networks.
+    :param betas: betas of Adam.
+    :raises ValueError: for a scale that is not positive.
     """
 
     generator: LatentFlowGenerator
@@ -119,12 +120,12 @@ class GLF(Family):
     ) -> None:
         super().__init__()
         if not scale > 0:
-            raise ValueError(f"scale={scale}: the noise of the Gaussian likelihood is a positive number")
+            raise ValueError(f"scale={scale}: the noise scale of the Gaussian likelihood must be positive")
         self.code_encoder, self.generator, self.latent_dim = code_encoder, generator, latent_dim
         self.scale, self.joint = scale, joint
         self.learning_rate, self.betas = learning_rate, betas
 
-    def optimizers(self) -> dict[str, Any]:
+    def optimizers(self) -> dict[str, Optimizer]:
         return {"negative_elbo": adam(self.code_encoder, self.generator, learning_rate=self.learning_rate, betas=self.betas)}
 
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
@@ -132,7 +133,7 @@ class GLF(Family):
         update("negative_elbo", lambda: self.negative_bound(x).mean())
 
     def negative_bound(self, x: Tensor) -> Tensor:
-        """The negative lower bound of log p(x) by one code each, (batch,); with ``joint=False`` both losses added."""
+        """The negative lower bound of log p(x) with one code per item, (batch,); with ``joint=False`` the two losses' sum."""
         mean, log_sd = self.code_encoder(x)
         noise = torch.randn_like(mean)
         code = mean + log_sd.exp() * noise
@@ -159,14 +160,17 @@ class GLF(Family):
 
 
 def _architecture(sizes: Sizes) -> Architecture:
-    """Images have a mixer where "convolutional" is asked for, ``widths`` being its channels, its blocks, and the features that
-    its first layer makes. The flow's networks are as wide as z where that is longer than 64."""
+    """The stored generator: a mixer for images with ``convolutional``, else a dense decoder.
+
+    ``widths`` of a mixer are its channels, its blocks, and the features of its first layer. The hidden widths of the flow's
+    networks are latent_dim if it exceeds 64.
+    """
     noise = {"noise": True} if len(sizes.event_shape) == 3 else {}
     if sizes.convolutional:
         widths = sizes.widths or (96, 3)
         if len(widths) not in (2, 3):
             raise ValueError(
-                f"widths {widths}: give the features of a patch, the number of blocks and, if fewer, the first layer's features"
+                f"widths {widths}: give the features of a patch, the number of blocks and optionally the first layer's features"
             )
         shape = {"latent_dim": sizes.latent_dim, "event_shape": sizes.event_shape, "bounded": False}
         mixer = dict(zip(("channels", "blocks", "projected"), widths, strict=False))

@@ -1,19 +1,19 @@
-"""Image-to-image translation: a generator of (z, condition image) that stays near the target, and a critic of pairs.
+"""Image-to-image translation: a generator of (z, condition image) with an L1 loss to the target, and a critic of pairs.
 
     critic        that of `cogen.models.families.gan`, of pairs (x, c), for every patch of the images
     generator     E softplus(-D(G(z, c), c)) + weight * E |x - G(z, c)|        averaged over patches, and over pixels
-                  - diversity * E min(|G(z, c) - G(z', c)| / |z - z'|, most)   where draws are asked to differ (DSGAN)
+                  - diversity * E min(|G(z, c) - G(z', c)| / |z - z'|, most)   if diversity > 0 (DSGAN)
 
-The distance asks for the layout and the colours, the critic for texture. The distance alone is `Regression`: the generator then
-makes the median of the images that go with a condition, which is blurred where these differ.
+The distance determines the layout and the colours, the critic the texture. The distance alone is `Regression`: the generator
+then makes the median of the images of a condition, which is blurred where these differ.
 
 References:
     Isola, Zhu, Zhou, Efros. Image-to-image translation with conditional adversarial networks. CVPR 2017 (equations 1, 3 and 4;
         L1 alone in section 4.1).
     Yang, Hong, Jang, Zhao, Lee. Diversity-sensitive conditional generative adversarial networks. ICLR 2019 (equation 2).
-Departures: those of `cogen.models.networks.translation`. The critic's loss is not halved. Both losses of a step are of draws
-of their own, and so is the term for draws that differ; |.| is the mean absolute value. Random crops and mirroring are the
-caller's (`cogen.models.training.preparation.Alike`).
+Departures: those of `cogen.models.networks.translation`. The critic's loss is not halved. The critic's loss, the generator's
+loss and the diversity term use separate draws; |.| is the mean absolute value. The caller makes random crops and mirror images
+(`cogen.models.training.preparation.Alike`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
+from torch.optim import Optimizer
 
 from cogen.models.families.family import Batch, Family, Update, adam
 from cogen.models.families.gan import GAN, Critic, NonSaturating, Objective
@@ -33,18 +34,18 @@ from cogen.models.families.recipe import Kind, Recipe
 from cogen.models.families.sizes import PairSizes
 
 DROPOUT = 0.5
-"""Of the published U-Net."""
+"""Dropout probability of the published U-Net."""
 
 
 class Pix2Pix(GAN):
     """A generator of (z, condition) and a critic of (x, condition); batches are (x, condition).
 
-    :param latent_dim: size of z; 0 where dropout is the generator's noise.
+    :param latent_dim: size of z; 0 if dropout is the generator's noise.
     :param objective: default `NonSaturating` without R1.
-    :param weight: of the mean absolute difference from x.
-    :param diversity: weight of how much draws differ, up to ``most`` times their latents; 0 leaves it out.
-
-    Raises ValueError for weights that are negative or not finite, and for draws that differ without a z.
+    :param weight: weight of the mean absolute difference from x.
+    :param diversity: weight of the diversity term; 0 omits it.
+    :param most: upper bound of the ratio in the diversity term, positive.
+    :raises ValueError: for weights that are negative or not finite, or ``diversity`` without a z.
     """
 
     def __init__(
@@ -61,11 +62,11 @@ class Pix2Pix(GAN):
         betas: tuple[float, float] = (0.5, 0.999),
     ) -> None:
         if not 0 <= weight < math.inf:
-            raise ValueError(f"weight={weight}: of the distance from x beside the game, a number that is not negative")
+            raise ValueError(f"weight={weight}: the weight of the L1 distance must be finite and not negative")
         if not 0 <= diversity < math.inf or not most > 0 or (diversity and not latent_dim):
             raise ValueError(
-                f"diversity={diversity}, most={most}, latent_dim={latent_dim}: a weight that is not negative, a positive bound,"
-                " and a generator with a z"
+                f"diversity={diversity}, most={most}, latent_dim={latent_dim}: diversity must be finite and not"
+                " negative, most positive, and diversity > 0 requires latent_dim > 0"
             )
         game = objective or NonSaturating(gamma=0.0)
         super().__init__(generator, critic, latent_dim, game, learning_rate=learning_rate, betas=betas)
@@ -82,7 +83,7 @@ class Pix2Pix(GAN):
 
 
 class Regression(Family):
-    """A generator of (z, condition) that lowers its mean absolute difference from x, and nothing else."""
+    """A generator of (z, condition) whose only loss is the mean absolute difference from x."""
 
     def __init__(
         self,
@@ -96,7 +97,7 @@ class Regression(Family):
         self.generator, self.latent_dim = generator, latent_dim
         self.learning_rate, self.betas = learning_rate, betas
 
-    def optimizers(self) -> dict[str, Any]:
+    def optimizers(self) -> dict[str, Optimizer]:
         return {"generator": adam(self.generator, learning_rate=self.learning_rate, betas=self.betas)}
 
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
@@ -123,10 +124,10 @@ OF_PAIRS: dict[str, Any] = {
     "average": 0.0,
     "reads": frozenset({"latent_dim", "widths"}),
 }
-"""What the published recipes share: 200 epochs of single pairs, the rate falling over the second half."""
+"""Settings shared by the published recipes: 200 epochs, one pair per batch, a learning rate that falls over the second half."""
 
 RECIPE = Recipe(
     _translated, latent_dim=0, generator=functools.partial(PairSizes.unet_architecture, dropout=DROPOUT), **OF_PAIRS
 )
 ALONE = replace(RECIPE, build=_regressed)
-"""The distance without the game."""
+"""The L1 distance without a critic."""

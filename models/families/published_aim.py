@@ -1,6 +1,6 @@
 """Networks and settings of the AIM paper, Tables 3 (digits) and 4 (CIFAR-10), for AIM, AIM- and the GAN of the same networks.
 
-Digits, 32 latents, values in [0, 1]; every layer but those with a star has batch norm, * is none:
+Digits, 32 latents, values in [0, 1]; layers without a star (*) have batch norm:
 
     generator    dense 1024, dense 6272 as 128 x 7 x 7, transposed convolution 64, transposed convolution 1*, sigmoid; ReLU
     features     convolution 64*, convolution 128; leaky ReLU
@@ -15,16 +15,15 @@ CIFAR-10, 64 latents, images enlarged to 64 x 64, values in [-1, 1]:
     encoder      on the features: convolutions 512*, 512, 256, 128; for mean and sigma each dense 64, leaky ReLU, dense 64*
 
 Both: weights from Normal(0, 0.02), biases zero, batches of 100, Adam with rate 2e-4 / sqrt(epoch) and betas (0.5, 0.999),
-vanilla losses, generator and encoder together. Leaky slopes .1 and .2; 400 and 300 epochs.
+vanilla losses, generator and encoder updated together. Leaky slopes .1 (digits) and .2 (CIFAR-10); 400 and 300 epochs.
 
 References:
     Li, Wang, Chen, Gao. AIM: adversarial inference by matching priors and conditionals. 2018 (Tables 3 and 4; section 5).
-What the tables leave open, and what is done here: the last layer of digits has 3 maps there and one here. Batch norm's scale
-starts at one, and its statistics are the batch's in training and their running mean in evaluation; data and samples go through
-the critic one after the other. Adam's second beta is its default. sigma is the exponential of the network's output. Of the
-sizes of CIFAR's encoder (a kernel of 2 x 2 behind two halvings of 4 x 4, and 512 = 128 x 2 x 2 numbers at the end) no padding
-of one kind gives all: the second convolution is padded by two, the third to the size of its input. How images were enlarged is
-not said: bilinearly here.
+Choices where the tables are incomplete: the last layer of digits has 3 maps there and one here. Batch norm's scale starts at
+one, with the batch's statistics in training and running means in evaluation; data and samples pass the critic separately.
+Adam's second beta is its default. sigma is the exponential of the network's output. No uniform padding gives the sizes of
+CIFAR's encoder (a 2 x 2 kernel after two 4 x 4 convolutions of stride 2, and 512 = 128 x 2 x 2 outputs at the end): the second
+convolution is padded by two, the third to the size of its input. Images are enlarged bilinearly; the paper does not say how.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class PublishedCritic(nn.Module):
 
 
 class PublishedHead(nn.Module):
-    """From the critic's maps to mean and log sd, (batch, 2 latent_dim), by two networks on a common one."""
+    """From the critic's maps to mean and log sd, (batch, 2 latent_dim), by two networks on a common network."""
 
     def __init__(self, common: nn.Module, mean: nn.Module, log_sd: nn.Module) -> None:
         super().__init__()
@@ -71,7 +70,7 @@ class PublishedHead(nn.Module):
 
 
 class Networks(NamedTuple):
-    """Of one table."""
+    """The networks of one table."""
 
     generator: nn.Module
     critic: PublishedCritic
@@ -79,7 +78,7 @@ class Networks(NamedTuple):
 
 
 def digits_networks(latent_dim: int = 32) -> Networks:
-    """Table 3; images (1, 28, 28) with values in [0, 1]."""
+    """The networks of Table 3, for images (1, 28, 28) with values in [0, 1]."""
     slope = 0.1
     generator = nn.Sequential(
         *_dense(latent_dim, 1024, nn.ReLU()),
@@ -97,7 +96,7 @@ def digits_networks(latent_dim: int = 32) -> Networks:
 
 
 def cifar_networks(latent_dim: int = 64) -> Networks:
-    """Table 4; images (3, 64, 64) with values in [-1, 1]."""
+    """The networks of Table 4, for images (3, 64, 64) with values in [-1, 1]."""
     slope = 0.2
     generator = nn.Sequential(
         nn.Unflatten(1, (latent_dim, 1, 1)),
@@ -173,8 +172,8 @@ def _networks(sizes: Sizes) -> Networks:
     if sizes.event_shape == (3, 64, 64):
         return cifar_networks(sizes.latent_dim)
     raise ValueError(
-        f"event_shape={sizes.event_shape}: the paper has networks for (1, 28, 28), its Table 3, and for (3, 64, 64), its Table"
-        " 4; other images have the recipes of cogen.models.families.aim"
+        f"event_shape={sizes.event_shape}: the paper has networks for (1, 28, 28), its Table 3, and (3, 64, 64), its Table 4;"
+        " use the recipes of cogen.models.families.aim for other images"
     )
 
 
@@ -214,8 +213,8 @@ _DIGITS = Recipe(
     reads=frozenset({"latent_dim"}),
 )
 DIGITS = {"aim": _DIGITS, "aim-minus": replace(_DIGITS, build=_unit_variance), "gan": replace(_DIGITS, build=_gan)}
-"""Table 3, by the names of the families."""
+"""Recipes of Table 3, by the names of the families."""
 CIFAR = {
     name: replace(made, prepare=enlarged, value_range=(-1.0, 1.0), epochs=300, latent_dim=64) for name, made in DIGITS.items()
 }
-"""Table 4."""
+"""Recipes of Table 4, by the names of the families."""

@@ -1,6 +1,6 @@
 """Networks and constants of the CCoopNets paper: digits and clothes (4.1.2), CIFAR-10 (4.1.3), images of label maps (4.2.2).
 
-28 x 28, 128 latents, the class beside z:
+28 x 28, 128 latents, the class concatenated to z:
 
     initializer  transposed convolutions 256 (to 4 x 4), 128 (to 7 x 7), 64, 1*; batch norm, ReLU; tanh
     solver       convolutions 5 x 5 64, 3 x 3 128, each halving; the class in 10 more maps; convolution 3 x 3 256; dense 100
@@ -12,23 +12,23 @@
     solver       as above
     l = 8, delta = .0008; Langevin noise for 500 of 2,000 epochs; Adam .002 and .0064
 
-Both: the solver's value is the sum of its 100 units, y is not bounded, batches of 300, betas (.5, .999), and the rates fall by
-.96 every hundred epochs (as the published code has it).
+Both: the solver's value is the sum of its 100 units, y is not bounded, batches of 300, betas (.5, .999), and learning rates
+that are multiplied by .96 every hundred epochs (as in the published code).
 
-256 x 256 in colour, of a condition image of this size, the noise of the U-Net being its dropout:
+256 x 256 in colour, given a condition image of this size; the noise of the U-Net is its dropout:
 
-    initializer  U-Net, 64 maps in the first layer; dropout .5 in all layers of the way up but the last
+    initializer  U-Net, 64 maps in the first layer; dropout .5 in all decoder layers but the last
     solver       convolutions 5 x 5 64, 3 x 3 128, each halving, of both images; 3 x 3 256; leaky ReLU; dense 100, their sum
     l = 15, delta = .002, s = .016, sigma = .3; Adam .007 and .0001; pairs one by one, 3,000 epochs
 
 References:
     Xie, Zheng, Fang, Zhu, Wu. Cooperative training of fast thinking initializer and slow thinking solver for conditional
         learning. IEEE TPAMI 2022 (sections 4.1.2, 4.1.3, 4.2.1 and 4.2.2).
-What the text leaves open, and what is done here: the initial y has no noise; the loss of the initializer is the mean over
-pixels; s and sigma of CIFAR-10 are those of digits; a layer of 7 x 7 from 4 x 4 is one of 8 x 8 without its last row and
-column; the weight of the distance from the data in 4.2.2 is pix2pix's, 100, and the rates of 4.2.2 stay as they are. An
-initializer that is used after the training has batch statistics of its own weights (the paper's stays in training mode, where
-an image depends on the others of its batch).
+Choices where the text is incomplete: the initial y has no noise; the loss of the initializer is the mean over pixels; s and
+sigma of CIFAR-10 are those of digits; a 7 x 7 layer on 4 x 4 is an 8 x 8 layer without its last row and column; the weight of
+the distance from the data in 4.2.2 is pix2pix's, 100, and the learning rates of 4.2.2 are constant. After training, the
+initializer uses batch statistics of its final weights (the paper's stays in training mode, where an image depends on the rest
+of its batch).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ REFERENCE = 0.016
 
 
 class LateInitializer(nn.Module):
-    """Layers of z, and layers of these with the class in maps of its own ("late concatenation", Figure 3(2))."""
+    """Layers of z, then layers on their output with the class in additional maps ("late concatenation", Figure 3(2))."""
 
     def __init__(self, first: nn.Module, second: nn.Module, num_classes: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class LateInitializer(nn.Module):
 
 
 def digits_initializer(latent_dim: int, num_classes: int) -> nn.Module:
-    """Of (z, label), or of z where there are no classes, to (batch, 1, 28, 28)."""
+    """A network from (z, label), or from z without classes, to (batch, 1, 28, 28)."""
     inputs = latent_dim + num_classes
     layers = nn.Sequential(
         nn.Unflatten(1, (inputs, 1, 1)),
@@ -81,7 +81,7 @@ def digits_initializer(latent_dim: int, num_classes: int) -> nn.Module:
 
 
 def cifar_initializer(latent_dim: int, num_classes: int) -> nn.Module:
-    """Of (z, label) to (batch, 3, 32, 32)."""
+    """A network from (z, label) to (batch, 3, 32, 32)."""
     first = nn.Sequential(nn.Unflatten(1, (latent_dim, 1, 1)), *_up(latent_dim, 256, 4, 1, 0), *_up(256, 128, 5, 2, 2, extra=1))
     second = nn.Sequential(*_up(128 + num_classes, 64, 5, 2, 2, extra=1), nn.ConvTranspose2d(64, 3, 5, 2, 2, 1), nn.Tanh())
     return LateInitializer(first, second, num_classes)
@@ -99,8 +99,8 @@ def _up(
 
 
 def _pairs_architecture(sizes: PairSizes) -> Architecture:
-    found = sizes.energy_architecture()
-    return found._replace(arguments={**found.arguments, "units": UNITS, "value": "sum", "activation": "leaky_relu"})
+    stored = sizes.energy_architecture()
+    return stored._replace(arguments={**stored.arguments, "units": UNITS, "value": "sum", "activation": "leaky_relu"})
 
 
 def _pairs(sizes: PairSizes, rates: Mapping[str, Any], *, weight: float = 100.0, steps: int = 15) -> CoopNets:
@@ -112,7 +112,7 @@ def _pairs(sizes: PairSizes, rates: Mapping[str, Any], *, weight: float = 100.0,
 
 @dataclass(frozen=True)
 class EveryHundredEpochs:
-    """.96 to the power of the hundreds of epochs that are over."""
+    """.96 to the power of the number of completed hundreds of epochs."""
 
     def __call__(self, step: int, epoch: float) -> float:
         return 0.96 ** (epoch // 100)
@@ -137,13 +137,13 @@ def _pair(
 
 def _digits(sizes: Sizes, rates: Mapping[str, Any], *, noisy_steps: int = 20_000, steps: int = 16) -> CoopNets:
     if sizes.event_shape != (1, 28, 28):
-        raise ValueError(f"event_shape={sizes.event_shape}: section 4.1.2 has networks for (1, 28, 28)")
+        raise ValueError(f"event_shape={sizes.event_shape}: the networks of section 4.1.2 are for (1, 28, 28)")
     return _pair(sizes, rates, digits_initializer(sizes.latent_dim, sizes.num_classes), 0.0008, noisy_steps, steps)
 
 
 def _cifar(sizes: Sizes, rates: Mapping[str, Any], *, noisy_steps: int = 83_000, steps: int = 8) -> CoopNets:
     if sizes.event_shape != (3, 32, 32) or not sizes.num_classes:
-        raise ValueError(f"event_shape={sizes.event_shape}: section 4.1.3 has networks for (3, 32, 32), with classes")
+        raise ValueError(f"event_shape={sizes.event_shape}: the networks of section 4.1.3 are for (3, 32, 32), with classes")
     return _pair(sizes, rates, cifar_initializer(sizes.latent_dim, sizes.num_classes), 0.002, noisy_steps, steps)
 
 
@@ -171,4 +171,4 @@ PAIRS = replace(
     generator=partial(PairSizes.unet_architecture, dropout=DROPOUT, dropout_layers=None),
     energy=_pairs_architecture,
 )
-"""Section 4.2.2, with `PairSizes` of the width 64."""
+"""Section 4.2.2, with `PairSizes` of width 64."""

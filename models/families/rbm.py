@@ -1,13 +1,13 @@
-"""Contrastive divergence: a restricted Boltzmann machine learned with the samples of a few sweeps of block Gibbs.
+"""Contrastive divergence: a restricted Boltzmann machine learned with samples from a few sweeps of block Gibbs.
 
     loss = mean F(data) - mean F(v'),        so that  -gradient = <dE/dw over its own v'> - <dE/dw over data>,
 
-with h summed out of both means, and v' held fixed. Were v' draws of the machine, this would be the gradient of -log p(data).
-CD-k takes v' from the data by k sweeps. Persistent contrastive divergence keeps chains from step to step; they follow the
-machine as it learns, the nearer the smaller the learning rate. The loss says nothing of how good the machine is: look at F of
-held-out data beside F of training data, at log Z, at samples.
+with h summed out of both means, and v' fixed. If v' were draws from the machine, this would be the gradient of -log p(data).
+CD-k makes v' from the data by k sweeps. Persistent contrastive divergence keeps chains between steps, which follow the machine
+more closely the smaller the learning rate is. The loss does not measure the quality of the machine: compare F of held-out and
+training data, and check log Z and samples.
 
-Persistent chains are a buffer of the family, and so part of a checkpoint: a run that was killed goes on with the same chains.
+Persistent chains are a buffer of the family and stored in checkpoints: an interrupted training resumes with the same chains.
 
 References:
     Hinton. Training products of experts by minimizing contrastive divergence. Neural Computation 2002.
@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from cogen.models.families.ebm import objective_shift
 from cogen.models.families.family import Batch, Family, Update, x_alone
@@ -32,25 +33,26 @@ from cogen.models.networks.restricted_boltzmann import RBM, BernoulliRBM
 from cogen.models.training.preparation import binarised
 
 SHOWN_AFTER = 1_000
-"""Sweeps before a sample is shown."""
+"""Number of sweeps before a sample is returned."""
 
 
 class ContrastiveDivergence(Family):
-    """Trains an RBM; batches are x alone.
+    """Train an RBM; batches are x alone.
 
-    :param steps: k, sweeps for each step.
-    :param chains: how many persist from step to step; 0: they start from the data of each step.
-    :param learning_rate: of stochastic gradient descent.
-    :param momentum: of the same.
-    :param weight_decay: of the connections.
+    ``initialise(x)`` sets the visible biases from data. `step` raises ValueError for batches with labels, and the first step
+    for data outside the support of the visible units.
 
-    ``initialise(x)`` sets the visible biases from data. Raises ValueError for counts out of range; `step` for batches with
-    labels and, at the first, for data that the visible units cannot have.
+    :param steps: k, sweeps per training step.
+    :param chains: number of persistent chains; 0 starts chains at the data of each step.
+    :param learning_rate: learning rate of stochastic gradient descent.
+    :param momentum: momentum of stochastic gradient descent.
+    :param weight_decay: weight decay of the connections.
+    :raises ValueError: for counts out of range.
     """
 
     chains: Tensor
     run = None
-    """It learns without Langevin steps."""
+    """None, since there are no Langevin steps."""
 
     def __init__(
         self,
@@ -64,7 +66,7 @@ class ContrastiveDivergence(Family):
     ) -> None:
         super().__init__()
         if steps < 1 or chains < 0:
-            raise ValueError(f"steps={steps}, chains={chains}: at least one sweep, and no chain (CD) or a number of them (PCD)")
+            raise ValueError(f"steps={steps}, chains={chains}: steps must be at least 1, and chains 0 (CD) or more (PCD)")
         self.rbm, self.steps = rbm, steps
         self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay
         self.register_buffer("chains", torch.zeros(chains, *rbm.event_shape))
@@ -75,17 +77,17 @@ class ContrastiveDivergence(Family):
 
     @property
     def energy(self) -> RBM:
-        """The machine: it gives -F(v)."""
+        """The RBM, whose value is -F(v)."""
         return self.rbm
 
     def samples(self, energy: RBM, count: int) -> Tensor:
-        """Means of v given h at the end of chains of a machine, (count, *event_shape)."""
+        """Means of v given h at the end of chains of ``energy``, (count, *event_shape)."""
         return energy.expected(energy.gibbs(energy.independent(count), SHOWN_AFTER))
 
     def initialise(self, x: Tensor) -> None:
         self.rbm.initialise(x)
 
-    def optimizers(self) -> dict[str, Any]:
+    def optimizers(self) -> dict[str, Optimizer]:
         rbm = self.rbm
         groups: list[dict[str, Any]] = [
             {"params": [rbm.weight], "weight_decay": self.weight_decay},
@@ -133,4 +135,4 @@ RECIPE = Recipe(
     generator=None,
     energy=_architecture,
 )
-"""Pixels are drawn as 0 or 1; z is the hidden layer."""
+"""Pixels are sampled as 0 or 1; z is the hidden layer."""

@@ -1,32 +1,32 @@
-"""RealNVP: an invertible generator, so that the density of what it makes is known exactly, and is what training maximises.
+"""RealNVP: an invertible generator whose exact density is maximised in training.
 
-x = f(z) with z ~ Normal(0, 1) of the size of x. The density follows by the change of variables, and one optimiser ascends it:
+x = f(z) with z ~ Normal(0, 1) of the size of x. The density follows by the change of variables:
 
     log p(x) = log Normal(f^-1(x); 0, 1) + log |det d f^-1(x) / dx|,        loss = -mean log p(x), in nats per event.
 
-f is a chain of affine couplings. Each leaves one half of the numbers as it is and scales and shifts the other half by what a
-network makes of the first, which is inverted in closed form and has a triangular Jacobian:
+f is a chain of affine couplings. Each keeps one half of the dimensions and scales and shifts the other half by functions of the
+first, which are the outputs of a network. A coupling is inverted in closed form and has a triangular Jacobian:
 
     y_a = x_a,    y_b = x_b exp(s(x_a)) + t(x_a),        log |det| = sum s(x_a).
 
-The halves are the two colours of a checkerboard over the event (in a vector: every other number) and swap roles at every
-coupling. They are cut once, at the latent, and put in their places once, at the end: between couplings nothing has to move.
+The halves are the two colours of a checkerboard over the event (in a vector: even and odd entries) and swap roles at every
+coupling. The latent is split once and the event reordered once, at the end: no permutations are needed between couplings.
 
-Data in a range, such as images, go through the logit of alpha + (1 - 2 alpha) u, u in [0, 1] the place in the range; its
-Jacobian is in the density. Values that are counts (bytes) have no density before noise of the width of one count is added:
-this dequantisation belongs to the preparation of the data, `train(prepare=...)`.
+Data in a range, such as images, are mapped by the logit of alpha + (1 - 2 alpha) u, with u in [0, 1] the position in the range;
+the density includes its Jacobian. Discrete values (bytes) have no density until noise of the width of one level is added. This
+dequantisation is part of the preparation of the data, `train(prepare=...)`.
 
-`RealNVPGenerator` is conditioned as every other generator, by its latent; `RealNVP.distribution` is its density in Pyro.
+`RealNVPGenerator` is conditioned through its latent, as any other generator; `RealNVP.distribution` is its density in Pyro.
 
 References:
     Dinh, Sohl-Dickstein, Bengio. Density estimation using Real NVP. ICLR 2017 (equations 2 and 3: the change of variables;
         4 to 6: the coupling and its Jacobian; 8: its inverse; 9 and figure 3: the checkerboard; section 4.1: the logit with
         alpha = 0.05, and tanh times a learned factor for s).
-Departures: f maps z to x, theirs x to z (so a coupling and its inverse change names). The networks are multilayer perceptrons
+Departures: f maps z to x, theirs x to z (so a coupling and its inverse are exchanged). The networks are multilayer perceptrons
 with SiLU over the whole event, not residual convolutions; there is no multi-scale architecture with channel-wise masks. In
-place of batch norm (section 3.7), under which one item's density depends on the others, there is one learned scale and shift
-for every number of the event at the data's end, which `RealNVPGenerator.standardise` can set from data. The logit stays
-finite at both ends of the range (theirs, logit(alpha + (1 - alpha) u), is infinite at the upper one).
+place of batch norm (section 3.7), with which one item's density depends on the others, the last layer has one learned scale and
+shift for every dimension of the event, which `RealNVPGenerator.standardise` can set from data. The logit is finite at both ends
+of the range (theirs, logit(alpha + (1 - alpha) u), is infinite at the upper one).
 """
 
 from __future__ import annotations
@@ -34,25 +34,29 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Transform, constraints
+from torch.optim import Optimizer
 
 from cogen.models.families.family import Batch, Family, Update, adam, x_alone
 from cogen.models.families.recipe import Recipe
 from cogen.models.families.sizes import Architecture, Sizes
 from cogen.models.training.preparation import dequantised
 
+if TYPE_CHECKING:
+    from pyro.distributions import TransformedDistribution
+
 
 class AffineCoupling(nn.Module):
-    """One half scaled and shifted by a function of the other (equations 4 and 5; the inverse: 8).
+    """Scale and shift one half by functions of the other (equations 4 and 5; the inverse: 8).
 
-    A fresh one is the identity: the last layer of its network begins at zero.
+    A new coupling is the identity: the last layer of its network is zero.
 
-    :param given: size of the half that is left as it is.
-    :param changed: size of the other.
+    :param given: size of the half that is kept.
+    :param changed: size of the other half.
     :param hidden: widths of the network's hidden layers.
     """
 
@@ -73,7 +77,7 @@ class AffineCoupling(nn.Module):
         return changed * log_scale.exp() + shift
 
     def inverse(self, given: Tensor, changed: Tensor) -> tuple[Tensor, Tensor]:
-        """What `forward` was given as ``changed``, and log |det| of this inverse, (batch,)."""
+        """The argument ``changed`` of `forward`, and log |det| of this inverse, (batch,)."""
         log_scale, shift = self._log_scale_and_shift(given)
         return (changed - shift) * (-log_scale).exp(), -log_scale.sum(1)
 
@@ -83,17 +87,17 @@ class AffineCoupling(nn.Module):
 
 
 class RealNVPGenerator(nn.Module):
-    """The generator x = f(z), its inverse and its density. A fresh one is x = z, put in the event's shape (and range).
+    """The generator x = f(z), its inverse and its density. Initially x = z, in the event's shape (and range).
 
-    :param event_shape: shape of one output, images as (channel, height, width); z has as many numbers (``latent_dim``).
-    :param couplings: their number. Two change every number, three let every number depend on every other.
+    :param event_shape: shape of one output, images as (channel, height, width); its size is ``latent_dim``, the size of z.
+    :param couplings: number of couplings, at least 2. Two change every dimension; with three every dimension depends on every
+        other.
     :param hidden: widths of the hidden layers of every coupling's network.
-    :param bounded: the data lie in ``value_range``; otherwise they are any numbers. What is generated may leave the range by
+    :param bounded: the data lie in ``value_range``; otherwise they are unbounded. Generated values can exceed the range by
         alpha / (1 - 2 alpha) of its width on either side (0.056 of it), where the density is small but not zero.
-    :param value_range: least and greatest value of bounded data.
-    :param alpha: the logit sees [alpha, 1 - alpha].
-
-    Raises ValueError for an event of a single number, which has no halves, and for arguments out of range.
+    :param value_range: minimum and maximum of bounded data.
+    :param alpha: the argument of the logit lies in [alpha, 1 - alpha].
+    :raises ValueError: for an event of a single dimension, which has no halves, or arguments out of range.
     """
 
     latent_order: Tensor
@@ -113,23 +117,23 @@ class RealNVPGenerator(nn.Module):
         self.latent_dim = math.prod(self.event_shape)
         if not all(size >= 1 for size in self.event_shape) or self.latent_dim < 2:
             raise ValueError(
-                f"event_shape {self.event_shape}: a coupling scales one half of an event by the other, so an event has at least"
-                " two numbers; for a single one use a DenseGenerator, or add a column"
+                f"event_shape {self.event_shape}: a coupling scales one half of an event by the other, so an event needs at"
+                " least two dimensions; use a DenseGenerator, or add a column"
             )
         if couplings < 2:
-            raise ValueError(f"couplings={couplings}: a coupling changes one half only; give at least 2, better 4 or more")
+            raise ValueError(f"couplings={couplings}: a coupling changes only one half; give at least 2, preferably 4 or more")
         if not all(width >= 1 for width in hidden):
-            raise ValueError(f"hidden={tuple(hidden)}: the widths of hidden layers are at least 1")
+            raise ValueError(f"hidden={tuple(hidden)}: the widths of hidden layers must be at least 1")
         if not -math.inf < value_range[0] < value_range[1] < math.inf:
-            raise ValueError(f"value_range={tuple(value_range)}: give two finite numbers, the least value first")
+            raise ValueError(f"value_range={tuple(value_range)}: give a finite minimum and maximum")
         if not 0 < alpha < 0.5:
-            raise ValueError(f"alpha={alpha}: it keeps the logit finite and lies in (0, 0.5); the paper has 0.05")
+            raise ValueError(f"alpha={alpha}: it must be in (0, 0.5), such as 0.05")
         self.bounded, self.value_range, self.alpha = bounded, (float(value_range[0]), float(value_range[1])), alpha
 
         colour = torch.stack(torch.meshgrid(*map(torch.arange, self.event_shape), indexing="ij")).sum(0).flatten() % 2
         black = int(colour.sum())
         self.halves = [self.latent_dim - black, black]
-        # Derived from the shape, so they are not kept with the weights.
+        # Derived from the shape, so they are not stored with the weights.
         self.register_buffer("latent_order", colour.argsort(stable=True), persistent=False)
         self.register_buffer("event_order", self.latent_order.argsort(), persistent=False)
         self.couplings = nn.ModuleList(
@@ -142,8 +146,8 @@ class RealNVPGenerator(nn.Module):
         """z (batch, latent_dim) -> (batch, *event_shape)."""
         if z.shape[1:] != (self.latent_dim,):
             raise ValueError(
-                f"z has the shape {tuple(z.shape)}: it is (batch, {self.latent_dim}), as long as an event of shape"
-                f" {self.event_shape} has numbers"
+                f"z has shape {tuple(z.shape)}: give (batch, {self.latent_dim}), the size of an event of shape"
+                f" {self.event_shape}"
             )
         halves = list(z.split(self.halves, dim=1))
         for k, coupling in enumerate(self.couplings):
@@ -157,7 +161,7 @@ class RealNVPGenerator(nn.Module):
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (batch, *event_shape) -> z (batch, latent_dim), log |det dz/dx| (batch,).
 
-        Raises ValueError for another shape, and for bounded data outside their range.
+        :raises ValueError: for another shape, or bounded data outside their range.
         """
         y, log_det = self._unbounded(x)
         y, log_det = (y - self.shift) * (-self.log_scale).exp(), log_det - self.log_scale.sum()
@@ -168,7 +172,10 @@ class RealNVPGenerator(nn.Module):
         return torch.cat(halves, dim=1), log_det
 
     def log_density(self, x: Tensor) -> Tensor:
-        """log p(x) of (batch, *event_shape) in nats, (batch,) (equations 2 and 3). Raises what `inverse` raises."""
+        """log p(x) of (batch, *event_shape) in nats, (batch,) (equations 2 and 3).
+
+        :raises ValueError: as `inverse`.
+        """
         z, log_det = self.inverse(x)
         return log_det - 0.5 * (z.square().sum(1) + self.latent_dim * math.log(2 * math.pi))
 
@@ -176,21 +183,21 @@ class RealNVPGenerator(nn.Module):
     def standardise(self, x: Tensor) -> Self:
         """Set the last scale and shift to standard deviation and mean of x (item, *event_shape), or of its logit if bounded.
 
-        For a fresh generator, before training: it then makes independent Gaussians with the moments of the data.
+        A new generator, before training, then makes independent Gaussians with the moments of the data.
 
-        Raises ValueError for fewer than two items, and for a number that is not finite or the same in all of them.
+        :raises ValueError: for fewer than two items, non-finite values, or a dimension that is constant over the items.
         """
         y, _ = self._unbounded(x)
         if len(y) < 2:
-            raise ValueError(f"x has the shape {tuple(x.shape)}: a standard deviation takes at least two items")
+            raise ValueError(f"x has shape {tuple(x.shape)}: a standard deviation needs at least two items")
         if not y.isfinite().all():
-            raise ValueError(f"x holds {int((~y.isfinite()).sum())} values that are not finite: leave these items out")
+            raise ValueError(f"x holds {int((~y.isfinite()).sum())} non-finite values: remove these items")
         constant = (y == y[0]).all(dim=0)
         if constant.any():
-            place = int(constant.nonzero()[0])
+            index = int(constant.nonzero()[0])
             raise ValueError(
-                f"number {place} of the flattened event is {x.flatten(1)[0, place]:g} in all items, so its density is infinite:"
-                " leave it out, or add noise to it"
+                f"dimension {index} of the flattened event is {x.flatten(1)[0, index]:g} in all items, so its density is"
+                " infinite: remove it, or add noise to it"
             )
         sd, mean = torch.std_mean(y, dim=0)
         self.log_scale.copy_(sd.log())
@@ -198,11 +205,10 @@ class RealNVPGenerator(nn.Module):
         return self
 
     def _unbounded(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """y (batch, latent_dim), any numbers, and log |det dy/dx| (batch,)."""
+        """Unbounded y (batch, latent_dim), and log |det dy/dx| (batch,)."""
         if x.shape[1:] != self.event_shape:
             raise ValueError(
-                f"x has the shape {tuple(x.shape)}: it is (batch, {', '.join(map(str, self.event_shape))}), the items first"
-                " (x[None] for one)"
+                f"x has shape {tuple(x.shape)}: give (batch, {', '.join(map(str, self.event_shape))}) (x[None] for one item)"
             )
         x = x.flatten(1)
         if not self.bounded:
@@ -214,10 +220,10 @@ class RealNVPGenerator(nn.Module):
         outside = ~((p > -4 * rounding) & (p < 1 + 4 * rounding))  # NaN is outside too
         if outside.any():
             raise ValueError(
-                f"x holds {x[outside][0]} ({int(outside.sum())} such values), where the density is zero: the range is"
-                f" {self.value_range}; scale the data into it, or give value_range="
+                f"x holds {x[outside][0]} ({int(outside.sum())} such values) outside the range {self.value_range}, where the"
+                " density is zero: scale the data to the range, or set value_range"
             )
-        p = p.clamp(rounding, 1 - rounding)  # what was generated far out in a tail is rounded to the end
+        p = p.clamp(rounding, 1 - rounding)  # values generated far in a tail are rounded to the end
         log_p, log_q = p.log(), (-p).log1p()
         return log_p - log_q, math.log(slope) * self.latent_dim - (log_p + log_q).sum(1)
 
@@ -225,10 +231,10 @@ class RealNVPGenerator(nn.Module):
 class RealNVP(Family):
     """Maximum likelihood for a `RealNVPGenerator`; batches are x alone.
 
-    :param learning_rate: of Adam.
-    :param betas: Adam's.
-
     `step` raises ValueError for batches with labels.
+
+    :param learning_rate: learning rate of Adam.
+    :param betas: betas of Adam.
     """
 
     generator: RealNVPGenerator
@@ -240,7 +246,7 @@ class RealNVP(Family):
         self.generator, self.latent_dim = generator, generator.latent_dim
         self.learning_rate, self.betas = learning_rate, betas
 
-    def optimizers(self) -> dict[str, Any]:
+    def optimizers(self) -> dict[str, Optimizer]:
         return {"negative_log_likelihood": adam(self.generator, learning_rate=self.learning_rate, betas=self.betas)}
 
     def initialise(self, x: Tensor) -> None:
@@ -250,8 +256,8 @@ class RealNVP(Family):
         x = x_alone(batch)
         update("negative_log_likelihood", lambda: -self.generator.log_density(x).mean())
 
-    def distribution(self) -> Any:
-        """Pyro's distribution of x, with event shape that of x: it is drawn from, scored and differentiated as any other."""
+    def distribution(self) -> TransformedDistribution:
+        """The Pyro distribution of x, with the event shape of x."""
         import pyro.distributions as dist
 
         zero = torch.zeros_like(self.generator.shift)
@@ -260,7 +266,7 @@ class RealNVP(Family):
     def model(self, x: Tensor) -> None:
         """The Pyro model of x (item, *event): the site ``x`` in the plate ``item``.
 
-        Nothing is latent, so the guide of Pyro's SVI is empty, and its loss is that of `step` times the number of items.
+        There are no latent sites, so the guide of Pyro's SVI is empty; its loss is that of `step` times the number of items.
         """
         import pyro
 
@@ -307,7 +313,7 @@ class _Flow(Transform):
         return z
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:  # torch's names: our z and x
-        # A log density asks for the inverse and then for this: both come from one pass.
+        # A log density calls the inverse and then this method: one pass serves both.
         last, self._last = self._last, None
         return -(last[1] if last is not None and last[0] is y else self._inverted(y)[1])
 
@@ -321,7 +327,7 @@ class _Flow(Transform):
 
 
 def _architecture(sizes: Sizes) -> Architecture:
-    """Bounded data lie in [-1, 1]."""
+    """The stored generator; bounded data lie in [-1, 1]."""
     ends: dict[str, Any] = {"bounded": True, "value_range": (-1.0, 1.0)} if sizes.bounded else {}
     hidden = {} if sizes.widths is None else {"hidden": sizes.widths}
     return Architecture("RealNVPGenerator", {"event_shape": sizes.event_shape, **ends, **hidden})
@@ -332,4 +338,4 @@ def _build(sizes: Sizes, rates: Mapping[str, Any]) -> RealNVP:
 
 
 RECIPE = Recipe(_build, prepare=dequantised, reads=frozenset({"widths"}), generator=_architecture)
-"""Its z is as long as x, and its encoder the generator's inverse."""
+"""The size of z is that of x, and the encoder is the generator's inverse."""

@@ -1,7 +1,7 @@
-"""How a family is trained by its name: what it takes, how it is built from sizes, its defaults, and how it is stored.
+"""Recipes, which train a family by name: its data, how it is built from sizes, its defaults, and how it is stored.
 
-Every family file ends with its recipes, and `cogen.models.families.registry` gives them names. `cogen train`, the comparisons
-in `examples` and the benchmark of the trainer read them there; nothing else knows a family by its name.
+Every family file ends with its recipes, and `cogen.models.families.registry` names them. `cogen train`, the comparisons in
+`examples` and the benchmark of the trainer look them up there; no other code refers to families by name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cogen.models.training.preparation import as_floats
 
 
 class Kind(Enum):
-    """Of data; the values are words for messages."""
+    """Kinds of training data; the values are their names in messages."""
 
     IMAGES = "images"
     """Bytes (item, channel, height, width)."""
@@ -30,31 +30,31 @@ class Kind(Enum):
     PAIRS = "pairs of images"
     """Bytes (item, channel, height, width) of x, and of a condition with the same height and width."""
     TABLE = "a table"
-    """Encoded rows (item, column), NaN in the holes."""
+    """Encoded rows (item, column), NaN where missing."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What one has to know of a family to train it.
+    """How to build, train and store a family.
 
-    :param build: ``build(sizes, rates, **settings)`` makes the family: ``sizes`` is a `Sizes` (of pairs a `PairSizes`, of a
-        table a `TableSizes`), ``rates`` holds the keyword arguments of its optimisers, and the keyword-only arguments are its
-        settings, with defaults.
-    :param takes: the kinds of data.
-    :param labelled: whether batches are (x, label), with networks conditioned on a class.
-    :param prepare: makes values in ``value_range`` of images, which are bytes.
-    :param value_range: of what is trained on; the networks' own range.
-    :param learning_rate: default of Adam's.
-    :param batch_size: default; items of a batch.
-    :param epochs: default; passes over the data.
-    :param schedule: from the number of steps to the schedule of the learning rate.
-    :param average: default decay of the moving average of the generator's weights; 0 keeps none.
-    :param latent_dim: default size of z; 0 for generators that take none.
-    :param reads: which of ``latent_dim``, ``widths`` and ``convolutional`` of the sizes its networks follow.
-    :param generator: from the sizes to how the generator is stored; None where there is an energy alone.
-    :param encoder: the same of the family's ``encoder``; None where it has none to store.
-    :param predictor: the same of the family's ``descent``.
-    :param energy: the same of the family's ``energy``, which is stored with the family's ``run``, its Langevin steps.
+    :param build: ``build(sizes, rates, **settings)`` builds the family: ``sizes`` is a `Sizes` (a `PairSizes` for pairs, a
+        `TableSizes` for a table), ``rates`` holds the keyword arguments of its optimisers, and the keyword-only arguments are
+        its settings, with defaults.
+    :param takes: the kinds of data that it trains on.
+    :param labelled: whether batches are (x, label), with networks that take the class as input.
+    :param prepare: converts images in bytes to values in ``value_range``.
+    :param value_range: range of the training data and of the networks' values.
+    :param learning_rate: default learning rate.
+    :param batch_size: default number of items in a batch.
+    :param epochs: default number of passes over the data.
+    :param schedule: from the number of steps to the learning-rate schedule.
+    :param average: default decay of the moving average of the generator's weights; 0 for no average.
+    :param latent_dim: default size of z; 0 for generators without z.
+    :param reads: which of ``latent_dim``, ``widths`` and ``convolutional`` of the sizes its networks use.
+    :param generator: from the sizes to the stored architecture of the generator; None for a family with only an energy.
+    :param encoder: from the sizes to that of the family's ``encoder``; None if no encoder is stored.
+    :param predictor: from the sizes to that of the family's ``descent``.
+    :param energy: from the sizes to that of the family's ``energy``, which is stored with ``run``, its Langevin steps.
     """
 
     build: Callable[..., Family]
@@ -76,25 +76,24 @@ class Recipe:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The defaults of what may be given to `family` besides the rates, by name."""
+        """Names and defaults of the settings of `family`, besides the learning rate and betas."""
         parameters = inspect.signature(self.build).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
     def family(
         self, sizes: Any, *, learning_rate: float | None = None, betas: tuple[float, float] | None = None, **settings: Any
     ) -> Family:
-        """A fresh family.
+        """Build a new family.
 
         :param sizes: a `Sizes`, or a `PairSizes` for pairs, or a `TableSizes` for a table.
         :param learning_rate: default that of the recipe.
-        :param betas: Adam's; default those of the family.
-        :param settings: by the names in `settings`.
-
-        Raises ValueError for a setting that the family does not have, and for what it cannot be built with.
+        :param betas: betas of Adam; default those of the family.
+        :param settings: settings by the names in `settings`.
+        :raises ValueError: for a setting that the family does not have, and for invalid values.
         """
-        if strange := [name for name in settings if name not in self.settings]:
+        if unknown := [name for name in settings if name not in self.settings]:
             raise ValueError(
-                f"{strange[0]}={settings[strange[0]]!r}: the family has no such setting; it has"
+                f"{unknown[0]}={settings[unknown[0]]!r}: the family has no such setting; it has"
                 f" {', '.join(['learning_rate', 'betas', *self.settings])}"
             )
         rates: dict[str, Any] = {"learning_rate": self.learning_rate if learning_rate is None else learning_rate}

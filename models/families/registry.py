@@ -1,4 +1,4 @@
-"""The names of the families. A family is a file with a recipe, and a line here."""
+"""The names of the families. A new family needs a file with a recipe and a line here."""
 
 from __future__ import annotations
 
@@ -43,20 +43,26 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "cgml": ("cogen.models.families.cgml:RECIPE",),
     "context-encoder": ("cogen.models.families.context_encoder:RECIPE",),
 }
-"""Where the recipes of a name are, MODULE:NAME; several take different kinds of data. Nothing is imported before it is asked
-for: the command line lists the names."""
+"""The recipes of each name as MODULE:NAME; several recipes of a name are for different kinds of data. Modules are imported when
+used, so that the command line lists the names quickly."""
 
 
 def recipes(name: str) -> list[Recipe]:
-    """Of a name. Raises ValueError for one that is not known."""
+    """The recipes of a family name.
+
+    :raises ValueError: for an unknown name.
+    """
     if name not in FAMILIES:
         raise ValueError(f"there is no family {name!r}; known are {', '.join(FAMILIES)}")
-    places = (path.split(":") for path in FAMILIES[name])
-    return [getattr(import_module(module), attribute) for module, attribute in places]
+    paths = (path.split(":") for path in FAMILIES[name])
+    return [getattr(import_module(module), attribute) for module, attribute in paths]
 
 
 def recipe(name: str, kind: Kind) -> Recipe:
-    """The recipe of a name for a kind of data. Raises ValueError where there is none."""
+    """The recipe of a family name for a kind of data.
+
+    :raises ValueError: for an unknown name, or a family that does not train on this kind.
+    """
     for found in recipes(name):
         if kind in found.takes:
             return found
@@ -65,7 +71,10 @@ def recipe(name: str, kind: Kind) -> Recipe:
 
 
 def weighted(text: str, kind: Kind) -> tuple[Recipe, dict[str, float]]:
-    """NAME, or NAME:WEIGHT where the family has a weight: the recipe and the setting. Raises ValueError for anything else."""
+    """The recipe and settings of NAME, or of NAME:WEIGHT for a family with a weight.
+
+    :raises ValueError: for any other text.
+    """
     name, colon, number = text.partition(":")
     found = recipe(name, kind)
     if not colon:

@@ -1,4 +1,4 @@
-"""Score matching: an energy is fitted by its gradient, which needs no partition function.
+"""Score matching: fit the gradient of an energy, without its partition function.
 
 With the score s(x) = grad log p(x) of a model, whose log density is f(x) - |x|^2 / 2 r^2 up to log Z, the loss is the mean of
 |s(x) - grad log q(x)|^2 / 2 over the data's density q, up to a constant, in one of three forms:
@@ -7,19 +7,18 @@ With the score s(x) = grad log p(x) of a model, whose log density is f(x) - |x|^
     sliced       E [ v' grad s(x) v + (v' s(x))^2 / 2 ],   or |s(x)|^2 / 2 for its second term; E v v' = I
     denoising    E | s(x + sigma e) + e / sigma |^2 / 2,   e ~ Normal(0, I)
 
-The explicit one asks for d more gradients, where an event has d numbers. The sliced one asks for one, whatever d; its second
-form has the explicit loss as its mean over v. The denoising one asks for no second derivative, and fits the density of
-y = x + sigma e, which is wider than that of the data. Its minimiser is (E[x given y] - y) / sigma^2, so that a denoising
-autoencoder holds a score.
+The explicit form needs d second derivatives for an event of d dimensions. The sliced form needs one for any d; its second form
+has the explicit loss as its mean over v. The denoising form needs none, and fits the density of y = x + sigma e, which is
+wider than that of the data. Its minimiser is (E[x given y] - y) / sigma^2, so that a denoising autoencoder contains a score.
 
-A score that is conditioned on the noise, s(x, sigma), is fitted to all of them at once,
+A noise-conditional score s(x, sigma) is fitted for all noise levels at once,
 
     E sigma^2 | s(x + sigma e, sigma) + e / sigma |^2 / 2,       log sigma uniform between two limits,
 
 and need not be a gradient: the network gives s itself. `cogen.models.score_prior` conditions it.
 
-Score matching compares gradients where there are data. Between modes that are far apart there are none, and the weights of such
-modes are left open (Wenliang and Kanagawa 2020); with noise that reaches from mode to mode they are not.
+Score matching compares gradients where there are data. Without data between distant modes it does not determine the weights of
+the modes (Wenliang and Kanagawa 2020); noise that is wide enough to connect the modes does.
 
 References:
     Hyvarinen. Estimation of non-normalized statistical models by score matching. JMLR 2005 (theorem 1, equation 4).
@@ -28,9 +27,9 @@ References:
     Song, Garg, Shi, Ermon. Sliced score matching. UAI 2019 (SSM, and SSM-VR with reduced variance).
     Song, Ermon. Generative modeling by estimating gradients of the data distribution. NeurIPS 2019 (equations 5 and 6).
     Wenliang, Kanagawa. Blindness of score-based methods to isolated components and mixing proportions. 2020.
-Departures: noise comes in pairs e, -e, which keep the variance of the denoising loss bounded as sigma falls (its limit is the
-sliced loss along e, while the variance with single noise grows as 1 / sigma^2); sigma is drawn for every item from a continuum
-and not from a list of levels.
+Departures: noise is drawn in pairs e, -e, which keep the variance of the denoising loss bounded as sigma falls (its limit is
+the sliced loss along e; with single noise the variance grows as 1 / sigma^2). sigma is drawn for every item from an interval,
+not from a list of levels.
 """
 
 from __future__ import annotations
@@ -38,10 +37,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from cogen.models.families.family import Batch, Family, Update, adam
 
@@ -50,7 +50,7 @@ Score = Callable[[Tensor], Tensor]
 
 
 def score_of(log_density: Callable[[Tensor], Tensor]) -> Score:
-    """The gradient of an unnormalised log density, (batch, *event) -> (batch,), itself differentiable."""
+    """The differentiable gradient of an unnormalised log density, (batch, *event) -> (batch,)."""
 
     def score(x: Tensor) -> Tensor:
         x = x if x.requires_grad else x.detach().requires_grad_()
@@ -63,7 +63,7 @@ def score_of(log_density: Callable[[Tensor], Tensor]) -> Score:
 
 
 def explicit(score: Score, x: Tensor) -> Tensor:
-    """Hyvarinen's loss of each x (batch, *event), (batch,), with the exact trace: a gradient for every number of an event."""
+    """Hyvarinen's loss of each x (batch, *event), (batch,), with the exact trace: one gradient for every dimension of x."""
     x = x.detach().requires_grad_()
     s = score(x)
     flat = s.flatten(1)
@@ -75,7 +75,7 @@ def sliced(score: Score, x: Tensor, direction: Tensor, *, variance_reduced: bool
     """The sliced loss of each x (batch, *event) along a ``direction`` of the same shape, (batch,).
 
     :param direction: draws with E v v' = I; those of `rademacher` have the least variance.
-    :param variance_reduced: with |s|^2 / 2 for (v' s)^2 / 2, its mean.
+    :param variance_reduced: replace (v' s)^2 / 2 by its mean, |s|^2 / 2.
     """
     x = x.detach().requires_grad_()
     s = score(x)
@@ -87,14 +87,14 @@ def sliced(score: Score, x: Tensor, direction: Tensor, *, variance_reduced: bool
 def denoising(score: Score, x: Tensor, sigma: float | Tensor, noise: Tensor) -> Tensor:
     """Vincent's loss of each x (batch, *event) with its standard normal ``noise`` of the same shape, (batch,).
 
-    :param sigma: a number, or one of each x, (batch,).
+    :param sigma: standard deviation of the noise, a float, or (batch,) for each x.
     """
     sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1, *(1,) * (x.ndim - 1))
     return _half_square(score(x + sigma * noise) + noise / sigma)
 
 
 def rademacher(x: Tensor) -> Tensor:
-    """Directions of x's shape, 1 or -1 everywhere."""
+    """Random directions of x's shape with entries 1 and -1."""
     return torch.randint_like(x, 2) * 2 - 1
 
 
@@ -110,16 +110,16 @@ def _along(value: Tensor, x: Tensor) -> Tensor:
 
 
 class Objective(Protocol):
-    """Which loss `ScoreMatching` minimises."""
+    """The loss that `ScoreMatching` minimises."""
 
     def loss(self, score: Score, x: Tensor) -> Tensor:
-        """Of each x, (batch,)."""
+        """The loss of each x, (batch,)."""
         ...
 
 
 @dataclass(frozen=True)
 class Explicit:
-    """`explicit`."""
+    """The objective `explicit`."""
 
     def loss(self, score: Score, x: Tensor) -> Tensor:
         return explicit(score, x)
@@ -127,7 +127,7 @@ class Explicit:
 
 @dataclass(frozen=True)
 class Sliced:
-    """`sliced`, along one random direction of each x.
+    """The objective `sliced`, along one random direction for each x.
 
     :param variance_reduced: as in `sliced`.
     """
@@ -140,18 +140,17 @@ class Sliced:
 
 @dataclass(frozen=True)
 class Denoising:
-    """`denoising`, with a pair of opposite noise of each x.
+    """The objective `denoising`, with a pair of opposite noise for each x.
 
-    :param sigma: standard deviation of the noise, positive; the energy becomes that of the data with this noise.
-
-    Raises ValueError for another sigma.
+    :param sigma: standard deviation of the noise, positive; the learned energy is that of the data with this noise.
+    :raises ValueError: for a sigma that is not positive and finite.
     """
 
     sigma: float
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma < math.inf:
-            raise ValueError(f"sigma={self.sigma}: the noise of denoising has a positive standard deviation")
+            raise ValueError(f"sigma={self.sigma}: the standard deviation of the noise must be positive and finite")
 
     def loss(self, score: Score, x: Tensor) -> Tensor:
         noise = torch.randn_like(x)
@@ -161,11 +160,12 @@ class Denoising:
 class ScoreMatching(Family):
     """An energy, learned by its score.
 
-    :param network: f, from (batch, *event) to (batch,), twice differentiable (SiLU, not ReLU); with labels in the batch from
+    :param network: f, from (batch, *event) to (batch,), twice differentiable (SiLU, not ReLU); with labels in the batch, f of
         (x, label).
     :param objective: `Explicit`, `Sliced` or `Denoising`; default `Sliced`.
-    :param reference_scale: r, of the Gaussian reference beside which ``EnergyModel(network, reference_scale=r, ...)`` is then
-        the density that was learned; None for an energy without one.
+    :param reference_scale: r, the scale of the Gaussian reference; the learned density is
+        ``EnergyModel(network, reference_scale=r, ...)``. None for no reference.
+    :raises ValueError: for a reference scale that is not positive and finite.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class ScoreMatching(Family):
     ) -> None:
         super().__init__()
         if reference_scale is not None and not 0 < reference_scale < math.inf:
-            raise ValueError(f"reference_scale={reference_scale}: the standard deviation of a reference is positive")
+            raise ValueError(f"reference_scale={reference_scale}: it must be positive and finite")
         self.network, self.objective = network, objective or Sliced()
         self.reference_scale = reference_scale
         self.learning_rate, self.betas = learning_rate, betas
@@ -189,11 +189,11 @@ class ScoreMatching(Family):
         return self.network
 
     def log_density(self, x: Tensor, *label: Tensor) -> Tensor:
-        """Unnormalised, (batch,)."""
+        """The unnormalised log density, (batch,)."""
         value = self.network(x, *label)
         return value if self.reference_scale is None else value - _half_square(x) / self.reference_scale**2
 
-    def optimizers(self) -> dict[str, Any]:
+    def optimizers(self) -> dict[str, Optimizer]:
         return {"loss": adam(self.network, learning_rate=self.learning_rate, betas=self.betas)}
 
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
@@ -208,13 +208,12 @@ class ScoreMatching(Family):
 class NCSN(Family):
     """A noise-conditional score network.
 
-    :param network: s, from x (batch, *event) and ``sigma`` (batch,) to (batch, *event); with labels in the batch from (x,
-        sigma, label).
-    :param noise_levels: the least and the greatest sigma. The least is what is left of the noise in what is sampled; the
-        greatest reaches across the data (Song and Ermon 2020, Improved techniques for training score-based generative models,
-        technique 1: the largest distance between two of them).
-
-    Raises ValueError for levels that are not positive, the lesser first.
+    :param network: s, from x (batch, *event) and ``sigma`` (batch,) to (batch, *event); with labels in the batch, s of
+        (x, sigma, label).
+    :param noise_levels: the smallest and the largest sigma. Samples keep noise of the smallest; the largest should be the
+        largest distance between two data items (Song and Ermon 2020, Improved techniques for training score-based generative
+        models, technique 1).
+    :raises ValueError: for levels that are not positive and increasing.
     """
 
     def __init__(
@@ -234,7 +233,7 @@ class NCSN(Family):
     def averaged(self) -> nn.Module:
         return self.network
 
-    def optimizers(self) -> dict[str, Any]:
+    def optimizers(self) -> dict[str, Optimizer]:
         return {"loss": adam(self.network, learning_rate=self.learning_rate, betas=self.betas)}
 
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
@@ -251,7 +250,10 @@ class NCSN(Family):
 
 
 def check_levels(noise_levels: tuple[float, float]) -> None:
-    """Raises ValueError for levels of noise that are not two positive numbers, the lesser first."""
+    """Check the noise levels.
+
+    :raises ValueError: for levels that are not positive, finite and increasing.
+    """
     least, greatest = noise_levels
     if not 0 < least < greatest < math.inf:
-        raise ValueError(f"noise_levels={noise_levels}: two positive standard deviations of the noise, the lesser first")
+        raise ValueError(f"noise_levels={noise_levels}: give two positive standard deviations, the smaller first")

@@ -1,19 +1,18 @@
-"""Unrolled GAN: the generator is judged by the critic as it will be, some steps of learning from now.
+"""Unrolled GAN: the generator's loss uses the critic after K further training steps.
 
-With f the critic's gain, f = -E softplus(-D(x)) - E softplus(D(G(z))), and the critic's weights w,
+With the critic's objective f = -E softplus(-D(x)) - E softplus(D(G(z))), and the critic's weights w,
 
     w_0 = w,    w_{k+1} = w_k + rate * df(G, w_k) / dw_k,
     generator: minimise f(G, w_K), through all steps.
 
-The gradient has a term for how the critic would answer the generator's move, dw_K / dG: going all to one mode does not pay,
-because the critic would be there in K steps. K = 0 is the GAN, K to infinity the game against the best critic. Only the
-generator's loss is special: the critic learns as in a GAN, one step from its own weights, which the generator's step leaves as
-they are.
+The gradient includes the critic's response to the generator, dw_K / dG, which makes collapse to one mode unprofitable: the
+critic would reject that mode after K steps. K = 0 is the GAN, K to infinity the game against the optimal critic. Only the
+generator's loss differs from a GAN: the critic takes one step from its own weights, which the unrolled steps do not change.
 
 References:
     Metz, Poole, Pfau, Sohl-Dickstein. Unrolled generative adversarial networks. ICLR 2017 (equations 7 to 9; 10 and 11 are the
         two updates).
-Departures: the critic's inner steps are plain gradient ascent of f at one rate, while its own step is Adam's and may be
+Departures: the critic's unrolled steps are plain gradient ascent of f at one rate, while its own step uses Adam and may be
 penalised. With the `NonSaturating` objective the generator's part of f, -E softplus(D(G(z))), is E softplus(-D(G(z))) in the
 generator's loss, as usual in a GAN.
 """
@@ -35,17 +34,16 @@ from cogen.models.families.recipe import Recipe
 from cogen.models.families.sizes import Sizes
 
 ZERO_SUM = Saturating(gamma=0.0)
-"""What the generator loses the critic gains: the paper's game."""
+"""The paper's zero-sum game."""
 
 
 class UnrolledGAN(GAN):
-    """A `GAN` whose generator looks ahead; with labels in the batch conditional, as that one.
+    """A `GAN` with an unrolled critic; labels in the batch are inputs of both networks, as in `GAN`.
 
     :param objective: `gan.Saturating`, the paper's, or `gan.NonSaturating`.
-    :param unroll: K, steps of the critic to look ahead; with five a step takes about six times as long as a GAN's.
-    :param unroll_rate: the rate of these steps; where data are wide or the critic steep, a large one overshoots.
-
-    Raises ValueError for a negative number of steps and a rate that is not positive.
+    :param unroll: K, number of unrolled critic steps; with 5 a training step takes about six times as long as a GAN's.
+    :param unroll_rate: learning rate of these steps, positive; with wide data or a steep critic a large rate overshoots.
+    :raises ValueError: for a negative number of steps, or a rate that is not positive.
     """
 
     def __init__(
@@ -61,7 +59,7 @@ class UnrolledGAN(GAN):
         betas: tuple[float, float] = (0.5, 0.99),
     ) -> None:
         if unroll < 0:
-            raise ValueError(f"unroll={unroll}: how many steps to look ahead, 0 for a plain GAN, 5 in the paper")
+            raise ValueError(f"unroll={unroll}: the number of unrolled critic steps must not be negative; 0 is a plain GAN")
         if not 0 < unroll_rate < math.inf:
             raise ValueError(f"unroll_rate={unroll_rate}: the rate of gradient ascent must be positive, such as 0.01")
         super().__init__(generator, critic, latent_dim, objective, learning_rate=learning_rate, betas=betas)
@@ -71,14 +69,14 @@ class UnrolledGAN(GAN):
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
         real, *label = (tensor.chunk(self.batches_per_step)[-1] for tensor in batch)
 
-        def ahead(name: str, loss: Callable[[], Tensor]) -> Tensor:
-            looks_ahead = name == "generator" and self.unroll > 0
-            return update(name, (lambda: self.surrogate(real, label)) if looks_ahead else loss)
+        def unrolled_update(name: str, loss: Callable[[], Tensor]) -> Tensor:
+            unroll = name == "generator" and self.unroll > 0
+            return update(name, (lambda: self.surrogate(real, label)) if unroll else loss)
 
-        super().step(batch, ahead, iteration)
+        super().step(batch, unrolled_update, iteration)
 
     def surrogate(self, real: Tensor, label: list[Tensor]) -> Tensor:
-        """The generator's loss f(G, w_K), equation 9, on data and as many fresh samples."""
+        """The generator's loss f(G, w_K), equation 9, on data and equally many new samples."""
         fake = self.generator(self.latent(len(real)), *label)
 
         def loss(critic: Callable[..., Tensor]) -> Tensor:
@@ -91,9 +89,9 @@ class UnrolledGAN(GAN):
 def unrolled(
     critic: nn.Module, loss: Callable[[Callable[..., Tensor]], Tensor], steps: int, rate: float
 ) -> Callable[..., Tensor]:
-    """The critic after some steps of gradient descent on its loss, as a function that is differentiable in all the loss saw.
+    """The critic after ``steps`` of gradient descent on its loss, differentiable in the inputs of the loss.
 
-    The module's own weights stay (equations 7 and 8).
+    The module's own weights do not change (equations 7 and 8).
     """
     weights = {name: weight.detach().requires_grad_() for name, weight in critic.named_parameters()}
 
@@ -107,7 +105,7 @@ def unrolled(
 
 
 def surrogate_loss(objective: NonSaturating, critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
-    """The generator's loss and the data's part of f: the critic to come depends on the generator there as well."""
+    """The generator's loss plus the data's part of f, where the unrolled critic also depends on the generator."""
     data = critic(real)
     return objective.generator_loss(critic, fake) - softplus(-data).mean() - (1.0 - objective.real_target) * data.mean()
 

@@ -2,14 +2,13 @@
 
     log p(x) >= E_q(z|x) log p(x | G(z)) - KL(q(z | x) || Normal(0, 1))
 
-The likelihood is Gaussian or Bernoulli. The Gaussian's noise sigma is not tuned unless it is given: for every batch it is its
-own maximum-likelihood value, the root mean square residual, so the reconstruction term is the log of the residual and the
-balance between the two terms comes out by itself.
+The likelihood is Gaussian or Bernoulli. Unless it is given, the Gaussian's sigma is the maximum-likelihood value of every
+batch, the root mean square residual; the reconstruction term is then the log of the residual, and needs no weight.
 
-`VAE.model` and `VAE.guide` are the same as a Pyro model and guide, with ``z`` and ``x`` in a plate over items; Pyro's SVI on
-them has the loss of `negative_elbo` (at a given sigma) times the number of items.
+`VAE.model` and `VAE.guide` are the Pyro model and guide, with ``z`` and ``x`` in a plate over items; the loss of Pyro's SVI is
+`negative_elbo` (with a given sigma) times the number of items.
 
-With labels in the batch both networks see the class as well: p(x | z, c) and q(z | x, c), the conditional VAE.
+With labels in the batch the class is an input of both networks: p(x | z, c) and q(z | x, c), the conditional VAE.
 
 References:
     Kingma, Welling. Auto-encoding variational Bayes. ICLR 2014 (equation 10; the KL in appendix B; Bernoulli in C.1).
@@ -22,18 +21,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy
+from torch.optim import Optimizer
 
 from cogen.models.families.family import Batch, Family, Update, adam
 from cogen.models.families.recipe import Recipe
 from cogen.models.families.sizes import Sizes
 
+if TYPE_CHECKING:
+    from pyro.distributions.torch_distribution import TorchDistributionMixin
+
 SMALLEST_SCALE = 0.02
-"""Bounds the fitted sigma from below: the density of an exactly reproduced pixel is infinite."""
+"""Lower bound of the fitted sigma: the density of an exactly reproduced pixel is infinite."""
 
 
 def negative_elbo(
@@ -46,19 +49,20 @@ def negative_elbo(
 ) -> tuple[Tensor, Tensor]:
     """Mean negative evidence lower bound over the batch, in nats per event, and the noise scale (detached; 0 for Bernoulli).
 
-    ``condition`` is passed on to both networks. ``scale`` None fits sigma to the batch. ``bernoulli``: G(z) in (0, 1) is the
-    probability of a one.
+    :param condition: further inputs of both networks.
+    :param scale: sigma; None fits it to the batch.
+    :param bernoulli: a Bernoulli likelihood, whose probability of 1 is G(z) in (0, 1).
     """
     mean, log_sd = encoder(x, *condition)  # (batch, latent) each
     made = decoder(mean + log_sd.exp() * torch.randn_like(mean), *condition)
     kl = kl_to_standard_normal(mean, log_sd).mean()
     if bernoulli:
-        with torch.autocast(x.device.type, enabled=False):  # no probability is safe in half precision
+        with torch.autocast(x.device.type, enabled=False):  # half precision rounds probabilities to 0 or 1
             loss = binary_cross_entropy(_open(made.float()), x, reduction="none").flatten(1).sum(1).mean()
         return loss + kl, torch.zeros((), device=x.device)
     error = (x - made).square().flatten(1)  # (batch, pixel)
     if scale is None:
-        # At the optimal sigma the derivative in sigma vanishes, so holding it leaves the gradient as it is.
+        # The derivative in sigma vanishes at the optimal sigma, so detaching it does not change the gradient.
         variance = error.detach().mean().clamp_min(SMALLEST_SCALE**2)
     else:
         variance = torch.full((), scale**2, device=x.device)
@@ -72,12 +76,12 @@ def kl_to_standard_normal(mean: Tensor, log_sd: Tensor) -> Tensor:
 
 
 class VAE(Family):
-    """An encoder (batch, *event) -> mean, log sd and a decoder, the generator; with labels in the batch both take them too.
+    """An encoder (batch, *event) -> mean, log sd and a decoder, the generator; labels in the batch are inputs of both.
 
-    :param scale: sigma of the Gaussian likelihood; None fits it as training goes, and ``fitted_scale`` then follows it.
+    :param scale: sigma of the Gaussian likelihood, positive; None fits it in training, with its moving average in
+        ``fitted_scale``.
     :param bernoulli: a Bernoulli likelihood; the decoder makes probabilities in (0, 1), the data lie in [0, 1].
-
-    Raises ValueError where a scale is given to a Bernoulli likelihood, or is not positive.
+    :raises ValueError: for a scale that is not positive, or a scale of a Bernoulli likelihood.
     """
 
     encoder: nn.Module
@@ -96,13 +100,13 @@ class VAE(Family):
     ) -> None:
         super().__init__()
         if scale is not None and (bernoulli or not scale > 0):
-            raise ValueError(f"scale={scale}: the noise of a Gaussian likelihood, a positive number; a Bernoulli one has none")
+            raise ValueError(f"scale={scale}: the scale of a Gaussian likelihood must be positive; omit it with bernoulli=True")
         self.encoder, self.generator, self.latent_dim = encoder, generator, latent_dim
         self.scale, self.bernoulli = scale, bernoulli
         self.learning_rate, self.betas = learning_rate, betas
         self.register_buffer("fitted_scale", torch.tensor(1.0 if scale is None else scale))
 
-    def optimizers(self) -> dict[str, Any]:
+    def optimizers(self) -> dict[str, Optimizer]:
         return {"negative_elbo": adam(self.encoder, self.generator, learning_rate=self.learning_rate, betas=self.betas)}
 
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
@@ -114,8 +118,8 @@ class VAE(Family):
 
         update("negative_elbo", loss)
 
-    def likelihood(self, made: Tensor) -> Any:
-        """Pyro's distribution of x, with event shape that of x, given what the decoder made."""
+    def likelihood(self, made: Tensor) -> TorchDistributionMixin:
+        """The Pyro distribution of x given the decoder's output, with the event shape of x."""
         import pyro.distributions as dist
 
         noise = dist.Bernoulli(_open(made), validate_args=False) if self.bernoulli else dist.Normal(made, self.fitted_scale)
@@ -143,7 +147,7 @@ class VAE(Family):
 
 
 def _open(probability: Tensor) -> Tensor:
-    """A probability kept away from 0 and 1, where its logarithm is infinite."""
+    """A probability bounded away from 0 and 1, where logarithms are infinite."""
     return 1e-6 + (1.0 - 2e-6) * probability
 
 

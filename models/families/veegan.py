@@ -1,24 +1,23 @@
-"""VEEGAN: a reconstructor maps events to latents, and what the generator makes of z must lead back to z.
+"""VEEGAN: a reconstructor maps events to latents, and must recover z from the generator's event G(z).
 
-To a critic of x, a generator that has lost modes still looks right. But the reconstructor F maps all data to latents, those
-that the generator misses too, and a critic of pairs sees that these are not distributed as z. With the critic's unbounded
-output D(x, z), high for the pairs (x, F(x)) of data:
+A critic of x alone hardly detects missing modes. The reconstructor F maps all data to latents, including data that the
+generator misses, and a critic of pairs detects that these latents are not distributed as z. With the critic's unbounded output
+D(x, z), high for the pairs (x, F(x)) of data:
 
     critic                        E softplus(-D(x, F(x))) + E softplus(D(G(z), z)) + (gamma / 2) E |grad D(x, F(x))|^2
     generator and reconstructor   -E D(G(z), z) + weight * E |z - F(G(z))|^2 / latent_dim
 
-At the best critic D is log data(x) q(z | x) / p(z) p(x | z), so that -E D is KL(p(z) p(x | z) || data(x) q(z | x)). Together
-with the latent error, an autoencoder of noise, it bounds the cross-entropy between Normal(0, 1) and the latents of data from
-above. The first term holds no F: the reconstructor learns from the latent error alone.
+The optimal critic is D = log data(x) q(z | x) / p(z) p(x | z), so that -E D is KL(p(z) p(x | z) || data(x) q(z | x)). Its sum
+with the latent error, an autoencoder loss of noise, is an upper bound of the cross-entropy between Normal(0, 1) and the latents
+of data. The first term does not depend on F: the reconstructor learns from the latent error alone.
 
 References:
     Srivastava, Valkov, Russell, Gutmann, Sutton. VEEGAN: reducing mode collapse in GANs using implicit variational learning.
         NeurIPS 2017 (section 3 up to equation 8; algorithm 1).
-Departures: the critic's gradient is penalised (R1, as in `cogen.models.families.ali`); gamma = 0 is the paper's game, in which
-samples of three Gaussians ended farther from the data than they began, in each of three runs. The paper's critic is -D, high
-for generated pairs. The critic learns first and the others answer it, where algorithm 1 takes all gradients at the same
-weights. The latent error is averaged over latents, with a weight. F(x) enters the critic without noise; as an encoder it is
-given a standard deviation, which training does not use.
+Departures: the critic's gradient is penalised (R1, as in `cogen.models.families.ali`); gamma = 0 is the paper's objective, with
+which samples of three Gaussians moved away from the data in each of three runs. The paper's critic is -D, high for generated
+pairs. The critic is updated first; algorithm 1 takes all gradients at the same weights. The latent error is averaged over
+latents, with a weight. F(x) enters the critic without noise; the encoder has a standard deviation, which training does not use.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from cogen.models.families.ali import Pairs, check, critic_loss, joint_critic
 from cogen.models.families.family import Batch, Family, Update, adam
@@ -39,9 +39,9 @@ from cogen.models.families.sizes import Sizes
 class Reconstructor(nn.Module):
     """F as the encoder q(z | x) = Normal(F(x), sd).
 
-    Its sd, one for each latent, follows the root mean square of z - F(G(z)) on the generator's samples.
+    Its sd, one for each latent, is a moving root mean square of z - F(G(z)) on the generator's samples.
 
-    :param network: F, x (batch, *event_shape) to (batch, latent_dim).
+    :param network: F, from x (batch, *event_shape) to (batch, latent_dim).
     """
 
     log_sd: Tensor
@@ -58,7 +58,7 @@ class Reconstructor(nn.Module):
 
     @torch.no_grad()
     def follow(self, error: Tensor, rate: float) -> None:
-        """Take the latest errors, (batch, latent_dim), into the moving average of their squares."""
+        """Update the moving average of squared errors with new errors (batch, latent_dim)."""
         square = torch.lerp((2 * self.log_sd).exp(), error.square().mean(0).float(), rate)
         self.log_sd.copy_(0.5 * square.clamp_min(1e-12).log())
 
@@ -68,13 +68,12 @@ class VEEGAN(Family):
 
     ``encoder`` is the reconstructor with a standard deviation.
 
-    :param critic: such as `ali.JointCritic`.
-    :param weight: of the latent error.
+    :param critic: a critic of pairs, such as `ali.JointCritic`.
+    :param weight: weight of the latent error.
     :param gamma: weight of R1, the penalty on the critic's gradient in x and z at the pairs of data.
-    :param learning_rate: of Adam, for all.
-    :param betas: Adam's.
-
-    Raises ValueError for a weight or a gamma that is negative, and where a `JointCritic` was made for another size of z.
+    :param learning_rate: learning rate of Adam, for all networks.
+    :param betas: betas of Adam.
+    :raises ValueError: for a negative weight or gamma, or a `JointCritic` of another ``latent_dim``.
     """
 
     encoder: Reconstructor
@@ -93,14 +92,14 @@ class VEEGAN(Family):
     ) -> None:
         super().__init__()
         if not (0 <= weight < math.inf):
-            raise ValueError(f"weight={weight}: of the latent error beside the critic's term, a number that is not negative")
+            raise ValueError(f"weight={weight}: the weight of the latent error must be finite and not negative")
         check(critic, latent_dim, gamma)
         self.generator, self.critic, self.latent_dim = generator, critic, latent_dim
         self.weight, self.gamma = weight, gamma
         self.encoder = Reconstructor(reconstructor, latent_dim)
         self.learning_rate, self.betas = learning_rate, betas
 
-    def optimizers(self) -> dict[str, Any]:
+    def optimizers(self) -> dict[str, Optimizer]:
         networks = {"critic": [self.critic], "generator_reconstructor": [self.generator, self.encoder]}
         return {name: adam(*some, learning_rate=self.learning_rate, betas=self.betas) for name, some in networks.items()}
 

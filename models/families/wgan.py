@@ -1,10 +1,10 @@
 """Wasserstein objectives: the critic estimates the earth mover's distance between data and samples.
 
-    critic       E D(G(z)) - E D(x),     D kept 1-Lipschitz, by clipping its weights or by lambda E (|grad D(u)| - 1)^2
+    critic       E D(G(z)) - E D(x),     D 1-Lipschitz, by clipping its weights or by lambda E (|grad D(u)| - 1)^2
     generator    -E D(G(z))
 
-u lies on the line between a data point and a sample. Minus the critic's loss without the penalty is the estimate of
-the distance (`distance`).
+u lies on the line between a data item and a sample. The estimate of the distance is minus the critic's loss without the penalty
+(`distance`).
 
 References:
     Arjovsky, Chintala, Bottou. Wasserstein GAN. ICML 2017 (algorithm 1; equation 3).
@@ -25,9 +25,9 @@ from cogen.models.families.recipe import Recipe
 
 @dataclass(frozen=True)
 class Clipping:
-    """The objective of the first paper: after every critic step its weights are clipped to [-clip, clip].
+    """The objective of the first paper: after every critic step the critic's weights are clipped to [-clip, clip].
 
-    Raises ValueError for a clip or a count that is not positive.
+    :raises ValueError: for ``clip`` or ``critic_steps`` that is not positive.
     """
 
     clip: float = 0.01
@@ -35,7 +35,7 @@ class Clipping:
 
     def __post_init__(self) -> None:
         if not (self.clip > 0 and self.critic_steps >= 1):
-            raise ValueError(f"{self}: clip > 0 and critic_steps >= 1 are asked")
+            raise ValueError(f"{self}: clip must be positive, and critic_steps at least 1")
 
     def critic_loss(self, critic: Critic, real: Tensor, fake: Tensor, iteration: int) -> Tensor:
         return -distance(critic, real, fake)
@@ -56,7 +56,7 @@ class Clipping:
 class GradientPenalty:
     """The objective of the second paper, with its five critic steps for each generator step.
 
-    Raises ValueError for a penalty or a count that is not positive.
+    :raises ValueError: for ``penalty`` or ``critic_steps`` that is not positive.
     """
 
     penalty: float = 10.0
@@ -64,7 +64,7 @@ class GradientPenalty:
 
     def __post_init__(self) -> None:
         if not (self.penalty > 0 and self.critic_steps >= 1):
-            raise ValueError(f"{self}: penalty > 0 and critic_steps >= 1 are asked")
+            raise ValueError(f"{self}: penalty must be positive, and critic_steps at least 1")
 
     def critic_loss(self, critic: Critic, real: Tensor, fake: Tensor, iteration: int) -> Tensor:
         share = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device)
@@ -83,7 +83,7 @@ class GradientPenalty:
 
 
 def distance(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
-    """E D(x) - E D(G(z)): the critic's estimate of the Wasserstein distance, from below."""
+    """E D(x) - E D(G(z)), the critic's lower bound of the Wasserstein distance."""
     return critic(real).mean() - critic(fake).mean()
 
 

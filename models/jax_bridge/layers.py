@@ -1,17 +1,17 @@
 """The layers of a generator in JAX, with PyTorch's arguments, layout (batch, channel, *space) and conventions.
 
-Convolutions have two forms. Outside loops they are XLA's own. Inside a compiled loop on the CPU, where XLA loses its
-fast convolutions (`cogen.inference.loops`), they are written as patches and one matrix product, so that the gradient is
-a product too:
+Convolutions have two implementations. Outside loops they are those of XLA. Inside a compiled loop on the CPU, where XLA's fast
+convolutions are not available (`cogen.inference.loops`), they are patches and one matrix product, so that the gradient is a
+product too:
 
     y[n, o, i] = sum over offset k and channel c of w[o, c, k] x[n, c, stride i + dilation k - padding].
 
-A transposed convolution of stride s is then an ordinary one with s^2 times the channels, one group for each phase of
-the output grid, followed by interleaving ("Real-Time Single Image and Video Super-Resolution Using an Efficient
-Sub-Pixel Convolutional Neural Network", Shi et al., 2016, section 2.2): no product with inserted zeros is computed.
+A transposed convolution of stride s is then an ordinary convolution with s^2 times the channels, one group for each phase of
+the output grid, followed by interleaving ("Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel
+Convolutional Neural Network", Shi et al., 2016, section 2.2), which avoids products with inserted zeros.
 
-Interpolation and uneven pooling are linear along each axis; their matrices are what torch makes of the identity, so
-that torch's conventions (align_corners, rounding of sizes) hold by construction.
+Interpolation and uneven pooling are linear along each axis. Their matrices are computed by torch from the identity, so torch's
+conventions (align_corners, rounding of sizes) hold by construction.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ from cogen.inference.loops import in_compiled_loop
 
 
 def _each(value: int | Sequence[int], dimensions: int) -> tuple[int, ...]:
-    """torch lets one number, or a list of one, stand for every axis of space."""
+    """One value per spatial axis, from torch's arguments, where one number or a list of one applies to all axes."""
     values = (value,) if isinstance(value, int) else tuple(value)
     return values * dimensions if len(values) == 1 else values
 
@@ -94,7 +95,7 @@ def transposed_convolution(x, weight, bias=None, stride=1, padding=0, output_pad
 
 
 def any_convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups):
-    """aten.convolution, which is all of the above."""
+    """aten.convolution, ordinary or transposed."""
     if transposed:
         return transposed_convolution(x, weight, bias, stride, padding, output_padding, groups, dilation)
     return convolution(x, weight, bias, stride, padding, dilation, groups)
@@ -131,7 +132,7 @@ def _by_patches(x, weight, stride, pads, dilation, groups):
 def _by_phases(x, weight, stride, groups):
     """A transposed convolution, uncropped. weight  # (group, in / groups, out / groups, *kernel)"""
     n, kernel = len(stride), weight.shape[3:]
-    taps = [math.ceil(k / s) for k, s in zip(kernel, stride, strict=True)]  # of one phase
+    taps = [math.ceil(k / s) for k, s in zip(kernel, stride, strict=True)]  # kernel size of one phase
     weight = _pad_space(weight, [(0, t * s - k, 0) for t, s, k in zip(taps, stride, kernel, strict=True)], leading=3)
     weight = weight.reshape(*weight.shape[:3], *itertools.chain(*zip(taps, stride, strict=True)))
     tap_axes, phase_axes = range(3, 3 + 2 * n, 2), range(4, 4 + 2 * n, 2)
@@ -145,7 +146,7 @@ def _by_phases(x, weight, stride, groups):
 
 
 def _pad_space(x: Array, pads: Sequence[tuple[int, int, int]], leading: int = 2) -> Array:
-    """Pads (or, where negative, crops) every axis of space by (low, high, zeros between)."""
+    """Pad every spatial axis by (low, high, zeros between); negative values crop."""
     if all(pad == (0, 0, 0) for pad in pads):
         return x
     return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] * leading + list(pads))
@@ -155,7 +156,7 @@ def _pad_space(x: Array, pads: Sequence[tuple[int, int, int]], leading: int = 2)
 
 
 def batch_norm(x, weight, bias, mean, variance, momentum, epsilon):
-    """aten._native_batch_norm_legit_no_training: with the stored statistics. Returns a triple as torch does."""
+    """aten._native_batch_norm_legit_no_training, with the stored statistics; returns a triple like torch."""
     channel = (-1, *[1] * (x.ndim - 2))
     scale = lax.rsqrt(variance + epsilon) if weight is None else weight * lax.rsqrt(variance + epsilon)
     shift = -mean * scale if bias is None else bias - mean * scale
@@ -194,7 +195,7 @@ def _standardise(x, axes, epsilon):
 # --- pooling and interpolation --------------------------------------------------------------------------------------
 
 
-def average_pool(dimensions: int) -> Callable:
+def average_pool(dimensions: int) -> Callable[..., Any]:
     def pool(x, kernel, stride=(), padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None):
         kernel, padding = _each(kernel, dimensions), _each(padding, dimensions)
         stride = _each(stride, dimensions) or kernel
@@ -213,7 +214,7 @@ def average_pool(dimensions: int) -> Callable:
     return pool
 
 
-def max_pool(dimensions: int) -> Callable:
+def max_pool(dimensions: int) -> Callable[..., Any]:
     def pool(x, kernel, stride=(), padding=0, dilation=1, ceil_mode=False):
         kernel, padding = _each(kernel, dimensions), _each(padding, dimensions)
         stride, dilation = _each(stride, dimensions) or kernel, _each(dilation, dimensions)
@@ -230,13 +231,13 @@ def adaptive_average_pool(x, size):
     return _block_mean(x, [z if s is None else s for z, s in zip(x.shape[-len(size) :], size, strict=True)])
 
 
-def nearest(name: str) -> Callable:
+def nearest(name: str) -> Callable[..., Any]:
     def upsample(x, size, *scales):
         for axis, out, scale in _targets(x, size, scales):
             index = _nearest_index(name, x.shape[axis], out, scale)
             factor = out // x.shape[axis]
             if factor and np.array_equal(index, np.arange(out) // factor):
-                x = jnp.repeat(x, factor, axis=axis)  # whose gradient is a sum, not a scatter
+                x = jnp.repeat(x, factor, axis=axis)  # the gradient is a sum instead of a scatter
             else:
                 x = jnp.take(x, index, axis=axis)
         return x
@@ -244,7 +245,7 @@ def nearest(name: str) -> Callable:
     return upsample
 
 
-def interpolation(name: str) -> Callable:
+def interpolation(name: str) -> Callable[..., Any]:
     def upsample(x, size, align_corners, *scales):
         for axis, out, scale in _targets(x, size, scales):
             x = _along(x, axis, _interpolation_matrix(name, x.shape[axis], out, align_corners, scale))
@@ -254,7 +255,7 @@ def interpolation(name: str) -> Callable:
 
 
 def _targets(x, size, scales):
-    """(axis, size after, scale or None) for each axis of space, from either of torch's two signatures."""
+    """(axis, output size, scale or None) for each spatial axis, from either of torch's two signatures."""
     n = x.ndim - 2
     if len(scales) == 1 and not isinstance(scales[0], float | int):
         scales = scales[0] or ()
@@ -271,7 +272,7 @@ def _nearest_index(name, size, out, scale):
 
 @functools.lru_cache(maxsize=64)
 def _interpolation_matrix(name, size, out, align_corners, scale):
-    # Space is the last axis: of an image one pixel wide, torch 2.13 resamples the height wrongly with antialias.
+    # Space is the last axis, because torch 2.13 resamples the height of images of width one wrongly with antialiasing.
     identity = torch.eye(size, dtype=torch.float64).reshape(1, size, 1, size)
     return getattr(torch.ops.aten, name)(identity, [1, out], align_corners, None, scale).reshape(size, out).numpy()
 
@@ -283,7 +284,7 @@ def _pooling_matrix(size, out):
 
 
 def _along(x, axis, matrix):
-    """Applies a matrix (size, out) along one axis."""
+    """Apply a matrix (size, out) along one axis."""
     return jnp.moveaxis(jnp.tensordot(x, jnp.asarray(matrix, x.dtype), axes=(axis, 0)), -1, axis)
 
 
@@ -304,7 +305,7 @@ def _windows(x, start, combine, kernel, stride, padding, dilation=None):
 
 def _no_ceil_mode(ceil_mode):
     if ceil_mode:
-        raise ValueError("pooling with ceil_mode=True has no JAX form here: pad the image and use ceil_mode=False")
+        raise ValueError("pooling with ceil_mode=True is not supported in JAX: pad the image and use ceil_mode=False")
 
 
 # --- attention ------------------------------------------------------------------------------------------------------
@@ -328,7 +329,7 @@ def linear(x, weight, bias=None):
     return y if bias is None else y + bias
 
 
-LAYERS: dict[str, Callable] = {
+LAYERS: dict[str, Callable[..., Any]] = {
     "linear": linear,
     "convolution": any_convolution,
     **{f"conv{n}d": convolution for n in (1, 2, 3)},

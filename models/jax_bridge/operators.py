@@ -1,9 +1,9 @@
-"""ATen operators as JAX functions: the table that `cogen.models.jax_bridge.torch_to_jax` interprets a generator with.
+"""ATen operators as JAX functions, the table with which `cogen.models.jax_bridge.torch_to_jax` interprets a generator.
 
-A key is the operator's name without ``aten.`` and without the overload; the function takes the operator's arguments as
-torch lists them. Where torch and JAX differ in the gradient at a kink (clamp, norm of zero) the function follows torch.
-Layers (convolution, normalisation, pooling, attention) are in `cogen.models.jax_bridge.layers`. Operators that are not here
-are first decomposed by torch into its core set, most of which is here.
+A key is the operator's name without ``aten.`` and without the overload; the function takes the operator's arguments in torch's
+order. Where torch and JAX differ in the gradient at a kink (clamp, norm of zero), the function follows torch. Layers
+(convolution, normalisation, pooling, attention) are in `cogen.models.jax_bridge.layers`. Operators that are not in the table
+are first decomposed by torch into its core set, most of which is.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,12 +42,12 @@ def power(x, exponent):
 
 
 def clamp(x, low=None, high=None):
-    """With gradient one at the bounds, as in torch (jnp.clip gives a half there)."""
+    """Clamp with gradient one at the bounds, as in torch (that of jnp.clip is one half)."""
     x = x if low is None else jnp.where(x < low, low, x)
     return x if high is None else jnp.where(x > high, high, x)
 
 
-ARITHMETIC: dict[str, Callable] = {
+ARITHMETIC: dict[str, Callable[..., Any]] = {
     "add": add,
     "sub": subtract,
     "rsub": lambda x, y, alpha=1: subtract(y, x, alpha),
@@ -97,7 +98,7 @@ ARITHMETIC: dict[str, Callable] = {
 
 
 def elu(x, alpha=1.0, scale=1.0, input_scale=1.0):
-    # The unused branch must stay finite, or its gradient poisons the used one.
+    # The unused branch must stay finite, otherwise the gradient is NaN.
     return scale * jnp.where(x > 0, x, alpha * jnp.expm1(input_scale * jnp.minimum(x, 0)))
 
 
@@ -126,7 +127,7 @@ def threshold(x, bound, value):
     return jnp.where(x > bound, x, value)
 
 
-ACTIVATIONS: dict[str, Callable] = {
+ACTIVATIONS: dict[str, Callable[..., Any]] = {
     "relu": jax.nn.relu,
     "relu6": lambda x: clamp(x, 0.0, 6.0),
     "leaky_relu": lambda x, slope=0.01: jnp.where(x > 0, x, slope * x),
@@ -158,13 +159,13 @@ ACTIVATIONS: dict[str, Callable] = {
 
 
 def _axes(dim):
-    """torch: no axis and an empty list both mean all axes."""
+    """torch's axes in NumPy's form: None and an empty list both mean all axes."""
     if dim is None or isinstance(dim, int):
         return dim
     return tuple(dim) or None
 
 
-def _reduction(function: Callable) -> Callable:
+def _reduction(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda x, dim=None, keepdim=False, dtype=None: function(x, axis=_axes(dim), keepdims=keepdim)
 
 
@@ -193,7 +194,7 @@ def vector_norm(x, order=2, dim=None, keepdim=False, dtype=None):
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), 0)
 
 
-def extreme(reduce: Callable, locate: Callable, pairwise: Callable) -> Callable:
+def extreme(reduce: Callable[..., Any], locate: Callable[..., Any], pairwise: Callable[..., Any]) -> Callable[..., Any]:
     def largest(x, dim=None, keepdim=False):
         if dim is None:
             return reduce(x)
@@ -208,7 +209,7 @@ def log_sum_exp(x, dim, keepdim=False):
     return jax.scipy.special.logsumexp(x, axis=_axes(dim), keepdims=keepdim)
 
 
-REDUCTIONS: dict[str, Callable] = {
+REDUCTIONS: dict[str, Callable[..., Any]] = {
     "sum": _reduction(jnp.sum),
     "mean": _reduction(jnp.mean),
     "prod": _reduction(jnp.prod),
@@ -235,7 +236,7 @@ def product_plus(bias, a, b, beta=1, alpha=1):
     return beta * bias + alpha * jnp.matmul(a, b) if (alpha, beta) != (1, 1) else bias + jnp.matmul(a, b)
 
 
-PRODUCTS: dict[str, Callable] = {
+PRODUCTS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), jnp.matmul),
     "addmm": product_plus,
     "baddbmm": product_plus,
@@ -247,7 +248,7 @@ PRODUCTS: dict[str, Callable] = {
 
 def reshape(x, size):
     if not isinstance(size, list | tuple):
-        raise ValueError(f"a view as another type ({size}) has no JAX form here")
+        raise ValueError(f"a view as another dtype ({size}) is not supported in JAX")
     return jnp.reshape(x, size)
 
 
@@ -273,7 +274,7 @@ def unflatten(x, dim, sizes):
 
 
 def split(x, size, dim=0):
-    """By pieces of one size, the last one shorter, or by a list of sizes."""
+    """Split into pieces of one size, the last possibly shorter, or of the listed sizes."""
     if isinstance(size, int):
         size = [min(size, x.shape[dim] - at) for at in range(0, x.shape[dim], size)]
     return jnp.split(x, np.cumsum(size)[:-1], axis=dim)
@@ -317,7 +318,7 @@ def slice_scatter(x, source, dim=0, start=None, end=None, step=1):
 
 
 def select_scatter(x, source, dim, position):
-    at: list = [slice(None)] * x.ndim
+    at: list[Any] = [slice(None)] * x.ndim
     at[dim] = position
     return x.at[tuple(at)].set(source)
 
@@ -346,7 +347,7 @@ def _filled(x, value, dtype=None):
     return jnp.full(x.shape, value, dtype or x.dtype)
 
 
-SHAPES: dict[str, Callable] = {
+SHAPES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("view", "reshape", "_unsafe_view", "view_copy"), reshape),
     "permute": jnp.transpose,
     "transpose": jnp.swapaxes,
@@ -396,4 +397,4 @@ SHAPES: dict[str, Callable] = {
     "new_full": lambda x, size, value, dtype=None: jnp.full(size, value, dtype or x.dtype),
 }
 
-OPERATORS: dict[str, Callable] = {**ARITHMETIC, **ACTIVATIONS, **REDUCTIONS, **PRODUCTS, **SHAPES, **LAYERS}
+OPERATORS: dict[str, Callable[..., Any]] = {**ARITHMETIC, **ACTIVATIONS, **REDUCTIONS, **PRODUCTS, **SHAPES, **LAYERS}

@@ -1,14 +1,14 @@
-"""The encoder of rows with holes, q(z | what is seen of a row): the guide of a generator of tables.
+"""The encoder of rows with missing entries, q(z | seen entries): the guide of a generator of tables.
 
-    q(z | y_S) = Normal(mean(y_S, S), sd(y_S, S)),        S the columns that are seen
+    q(z | y_S) = Normal(mean(y_S, S), sd(y_S, S)),        S the seen columns
 
-It is trained with the generator (`cogen.models.families.tabular_vae`), and the annealing of `cogen fill` starts from it.
+It is trained with the generator (`cogen.models.families.tabular_vae`), and is the start of the annealing of `cogen fill`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,11 +18,14 @@ from cogen.models.data.column_parameters import parameter_places
 from cogen.models.data.tables import Schema
 from cogen.models.networks.architectures import DenseEncoder
 
+if TYPE_CHECKING:
+    from cogen.models.cogenerator import CoGenerator
+
 
 class RowEncoder(nn.Module):
-    """Rows (item, column) with NaN in the holes -> mean and log standard deviation of q(z | what is seen), by a perceptron.
+    """Rows (item, column), NaN where missing, -> mean and log standard deviation of q(z | seen entries), by a perceptron.
 
-    It sees continuous values (0 in a hole), one-hot levels (all 0 in a hole), and for each column whether it is a hole.
+    Its inputs are continuous values (0 if missing), one-hot levels (all 0 if missing), and whether each column is missing.
     """
 
     levels: Tensor
@@ -42,19 +45,21 @@ class RowEncoder(nn.Module):
         one_hot = (rows[:, self.discrete, None] == self.levels).to(rows.dtype)  # NaN equals no level
         return self.network(torch.cat([values, one_hot.flatten(1), holes.to(rows.dtype)], dim=1))
 
-    def moments(self, seen: Any) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of q(z | what is seen), each (item, latent), of the rows of a conditioned `CoGenerator`.
+    def moments(self, seen: CoGenerator) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of q(z | seen entries), each (item, latent), of the rows of a conditioned `CoGenerator`.
 
         :raises ValueError: for a model that is not conditioned on one view of the columns, `MixedColumns`.
         """
-        data: Mapping[str, Mapping[str, np.ndarray]] = seen.item_data
+        data = seen.item_data
         if len(data) != 1:
-            raise ValueError(f"the encoder sees the rows of one view, and the model is conditioned on {list(data) or 'none'}")
+            raise ValueError(
+                f"the encoder needs a model conditioned on one view, but this one is conditioned on {list(data) or 'none'}"
+            )
         ((name, entry),) = data.items()
         columns = len(self.schema.columns)
         if "mask" not in entry or entry["value"].shape[1:] != (columns,):
             raise ValueError(
-                f"view {name!r} shows {entry['value'].shape[1:]} of an item, and the encoder takes rows of {columns} columns:"
+                f"view {name!r} has shape {entry['value'].shape[1:]}, but the encoder takes rows of {columns} columns:"
                 " condition on MixedColumns"
             )
         rows = np.where(entry["mask"], entry["value"], np.float32(np.nan))

@@ -1,4 +1,4 @@
-"""Rows of mixed columns as one distribution of NumPyro, elementwise over columns; `rows_torch` is the same for Pyro."""
+"""Rows of mixed columns as one NumPyro distribution, elementwise over columns; `rows_torch` is the Pyro version."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class MixedRows(Distribution):
     """Normal, Bernoulli and Categorical columns side by side, batch shape (..., column); levels are drawn as floats 0, 1, ...
 
     :param parameters: (..., parameter), in the order of `parameter_places`.
-    :param scale: of the continuous columns, a number or (..., continuous).
+    :param scale: standard deviation of the continuous columns, a float or (..., continuous).
     """
 
     arg_constraints = {"parameters": constraints.real_vector, "scale": constraints.positive}  # noqa: RUF012 (NumPyro reads it so)
-    support = constraints.real  # what a hole is filled with, 0, must be in it for every kind of column
+    support = constraints.real  # must contain 0, the value of missing entries, for every kind of column
     pytree_aux_fields = ("schema",)
 
     def __init__(self, parameters: Any, scale: Any, schema: Schema, *, validate_args: bool | None = None) -> None:
@@ -38,13 +38,12 @@ class MixedRows(Distribution):
         drawn = [part.sample(k, sample_shape) for k, (_, _, part) in zip(keys, parts, strict=True)]
         return self._joined([values.astype(self.parameters.dtype) for values in drawn])
 
-    def _joined(self, parts: list) -> jax.Array:
-        """In the order of the columns."""
+    def _joined(self, parts: list[Any]) -> jax.Array:
+        """Values of both kinds of columns, in the order of the columns."""
         return jnp.concatenate(parts, axis=-1)[..., parameter_places(self.schema).order]
 
     def _parts(self) -> list[tuple[np.ndarray, Any, Any]]:
-        """The continuous columns (..., continuous) and the others (..., discrete), where there are any: which, the type of
-        their values, and their distribution."""
+        """Indices, value type and distribution of the continuous columns (..., continuous) and the others (..., discrete)."""
         where, parts = parameter_places(self.schema), []
         if where.continuous.size:
             parts.append((where.continuous, self.parameters.dtype, Normal(self.parameters[..., where.means], self.scale)))

@@ -1,4 +1,4 @@
-"""Rows of mixed columns as one distribution of Pyro, elementwise over columns; `rows_jax` is the same for NumPyro."""
+"""Rows of mixed columns as one Pyro distribution, elementwise over columns; `rows_jax` is the NumPyro version."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class MixedRows(TorchDistribution):
     """Normal, Bernoulli and Categorical columns side by side, batch shape (..., column); levels are drawn as floats 0, 1, ...
 
     :param parameters: (..., parameter), in the order of `parameter_places`.
-    :param scale: of the continuous columns, a number or (..., continuous).
+    :param scale: standard deviation of the continuous columns, a float or (..., continuous).
     """
 
     arg_constraints = {"parameters": constraints.real_vector}  # noqa: RUF012 (torch reads it so)
-    support = constraints.real  # what a hole is filled with, 0, must be in it for every kind of column
+    support = constraints.real  # must contain 0, the value of missing entries, for every kind of column
     has_rsample = False
 
     def __init__(self, parameters: Tensor, scale: Any, schema: Schema, validate_args: bool | None = None) -> None:
@@ -43,11 +43,11 @@ class MixedRows(TorchDistribution):
             return self._joined([part.sample(sample_shape).to(self.parameters.dtype) for _, part in self._parts()])
 
     def _joined(self, parts: list[Tensor]) -> Tensor:
-        """In the order of the columns."""
+        """Values of both kinds of columns, in the order of the columns."""
         return torch.cat(parts, dim=-1)[..., parameter_places(self.schema).order]
 
     def _parts(self) -> list[tuple[np.ndarray, Normal | Categorical]]:
-        """The continuous columns (..., continuous) and the others (..., discrete), where there are any: which, and what of."""
+        """Indices and distribution of the continuous columns (..., continuous) and the others (..., discrete)."""
         where, check = parameter_places(self.schema), self._validate_args
         parts: list[tuple[np.ndarray, Normal | Categorical]] = []
         if where.continuous.size:

@@ -1,9 +1,8 @@
 """Small architectures: generators, critics, and the encoder of a variational autoencoder.
 
-A generator maps (batch, latent_dim) to (batch, *event_shape); a critic maps an event to one number; an encoder maps it
-to the mean and the log standard deviation of a Gaussian over the latent. They are written for inference as much as for
-training: Hamiltonian dynamics runs *through* a generator, so activations are smooth (SiLU) where the architecture
-leaves the choice.
+A generator maps (batch, latent_dim) to (batch, *event_shape); a critic maps an event to one value; an encoder maps it
+to the mean and the log standard deviation of a Gaussian over the latent. Hamiltonian dynamics differentiates through a
+generator, so activations are smooth (SiLU) unless the architecture specifies others.
 
 References:
     Radford, Metz, Chintala. Unsupervised representation learning with deep convolutional GANs. ICLR 2016 (section 3:
@@ -13,9 +12,9 @@ References:
         channels).
     Tancik et al. Fourier features let networks learn high frequency functions in low dimensional domains. NeurIPS 2020
         (section 6: Gaussian frequencies).
-Departures: the DCGAN here has two upsampling stages (28 = 7 * 2 * 2) and its critic has no batch norm, because a
-penalty on the critic's gradient at one example must not see the others. The mixer has one linear layer in place of each
-perceptron of two, and no layer norm.
+Departures: the DCGAN here has two upsampling stages (28 = 7 * 2 * 2) and its critic has no batch norm, so that a penalty
+on the critic's gradient at one item does not depend on the others. The mixer has one linear layer in place of each
+two-layer perceptron, and no layer norm.
 """
 
 import math
@@ -37,7 +36,7 @@ class DenseGenerator(nn.Module):
     :param event_shape: shape of one output, images as (channel, height, width).
     :param hidden: widths of the hidden layers.
     :param bounded: tanh at the end, so that values lie in (-1, 1); otherwise the output is linear.
-    :param normalize: batch norm after each hidden linear layer, for training; `folded` takes it out again.
+    :param normalize: batch norm after each hidden linear layer, for training; `folded` removes it.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class DenseGenerator(nn.Module):
         return self.layers(z).reshape(-1, *self.event_shape)
 
     def folded(self) -> "DenseGenerator":
-        """The same function in evaluation mode, batch norm absorbed by the linear layers: fewer operations."""
+        """An equivalent copy in evaluation mode with batch norm folded into the linear layers, for speed."""
         copy = deepcopy(self).eval()
         layers: list[nn.Module] = []
         for layer in copy.layers:
@@ -112,17 +111,17 @@ class MixerGenerator(nn.Module):
     """Patches of an image as rows of features, mixed by dense layers: over the patches, over the features, and again.
 
     z -> linear -> (patch, channel), then in every block  h += SiLU(h mixed over patches),  h += SiLU(h mixed over channels),
-    then each patch's features -> its pixels. All of it is matrix products, which are fast on CPUs, inside of loops too.
+    then each patch's features -> its pixels. All layers are matrix products, which are fast on CPUs, also inside loops.
 
-    The first layer has latent_dim x patches x channels weights, most of the network; with ``projected`` it makes so many
-    features of a patch, and one layer that all patches share makes ``channels`` of them.
+    The first layer has latent_dim x patches x channels weights, most of the network. With ``projected`` it makes ``projected``
+    features per patch, which a layer shared by all patches maps to ``channels``.
 
     :param latent_dim: size of z.
     :param event_shape: (channel, height, width); height and width divisible by four, the side of a patch.
     :param channels: features of a patch.
-    :param blocks: their number.
+    :param blocks: number of blocks.
     :param bounded: tanh at the end, so that values lie in (-1, 1); otherwise the output is linear.
-    :param projected: features of a patch that the first layer makes; None for ``channels``, without a shared layer.
+    :param projected: features per patch of the first layer; None: ``channels``, without a shared layer.
     """
 
     def __init__(
@@ -157,15 +156,15 @@ class MixerGenerator(nn.Module):
 
 
 class MixerFeatures(nn.Module):
-    """The other way round: features of an image, by the same mixing of patches.
+    """Features of an image, by the mixing of patches of `MixerGenerator`.
 
-    patches -> linear -> (patch, channel), the blocks of `MixerGenerator`, few mixtures of the patches -> ``width`` numbers.
+    patches -> linear -> (patch, channel), the blocks of `MixerGenerator`, ``mixtures`` of the patches -> ``width`` features.
 
     :param event_shape: (channel, height, width); height and width divisible by four, the side of a patch.
     :param width: number of features.
     :param channels: features of a patch.
-    :param blocks: their number.
-    :param mixtures: of patches, from which the features are made.
+    :param blocks: number of blocks.
+    :param mixtures: number of linear combinations of the patches from which the features are made.
     """
 
     def __init__(
@@ -200,20 +199,19 @@ PLAIN: dict[str, Any] = {
     "DcganGenerator": DcganGenerator,
     "MixerGenerator": MixerGenerator,
 }
-"""Generators on which others are built, by the names under which they are stored."""
+"""Generators on which others are built, by their stored names."""
 
 
 class FourierFeatures(nn.Module):
-    """Sines and cosines of fixed random combinations of a few numbers, for events of few numbers and fine detail.
+    """Sines and cosines of fixed random projections, for events with few dimensions and fine detail.
 
-    A multilayer perceptron of the numbers themselves learns slow functions of them first, and fast ones late.
+    A multilayer perceptron of the event itself learns low-frequency functions first and high-frequency ones late.
 
-    :param inputs: how many numbers an event has.
+    :param inputs: number of dimensions of an event.
     :param width: number of features, even: half are sines, half cosines.
-    :param bandwidth: standard deviation of the frequencies, in radians for each unit of an input (without the paper's 2 pi);
+    :param bandwidth: standard deviation of the frequencies, in radians per unit of an input (without the paper's 2 pi);
         the features change over distances of 1 / bandwidth.
-
-    Raises ValueError for a width that is odd, and for a bandwidth that is not positive.
+    :raises ValueError: for an odd width, or a bandwidth that is not positive.
     """
 
     frequencies: Tensor
@@ -221,7 +219,7 @@ class FourierFeatures(nn.Module):
     def __init__(self, inputs: int, width: int, bandwidth: float) -> None:
         super().__init__()
         if width < 2 or width % 2 or not 0 < bandwidth < math.inf:
-            raise ValueError(f"width={width}, bandwidth={bandwidth}: an even number of features, and a positive bandwidth")
+            raise ValueError(f"width={width}, bandwidth={bandwidth}: width must be even, and bandwidth positive")
         self.inputs, self.width = inputs, width
         self.register_buffer("frequencies", bandwidth * torch.randn(inputs, width // 2))
 
@@ -232,15 +230,14 @@ class FourierFeatures(nn.Module):
 
 
 class DenseCritic(nn.Module):
-    """Multilayer perceptron from an event of any shape to one unbounded number per event.
+    """Multilayer perceptron from an event of any shape to one unbounded value per event.
 
-    `features` (batch, width) feeds its `last` layer, and that of an encoder that reads along.
+    `features` (batch, width) is the input of the `last` layer, and may be shared with an encoder.
 
     :param event_shape: shape of one event.
     :param hidden: widths of the hidden layers.
-    :param fourier: what the layers see in place of the event's own numbers.
-
-    Raises ValueError where `fourier` takes another count of numbers than an event has.
+    :param fourier: Fourier features, the input of the layers in place of the event.
+    :raises ValueError: for a `fourier` of another number of inputs than an event has.
     """
 
     def __init__(
@@ -249,7 +246,7 @@ class DenseCritic(nn.Module):
         super().__init__()
         inputs = math.prod(event_shape)
         if fourier is not None and fourier.inputs != inputs:
-            raise ValueError(f"fourier takes {fourier.inputs} numbers, an event of shape {tuple(event_shape)} has {inputs}")
+            raise ValueError(f"fourier has {fourier.inputs} inputs, but an event of shape {tuple(event_shape)} has {inputs}")
         widths = [inputs if fourier is None else fourier.width, *hidden]
         layers: list[nn.Module] = [nn.Flatten() if fourier is None else fourier]
         for inputs, outputs in pairwise(widths):
@@ -265,7 +262,7 @@ class DenseCritic(nn.Module):
 class ConvolutionalCritic(nn.Module):
     """Two strided convolutions and two linear layers: the DCGAN discriminator without batch norm.
 
-    `outputs` > 1 turns it into a classifier: `features` (batch, width) feeds its last layer.
+    With `outputs` > 1 it is a classifier. `features` (batch, width) is the input of the `last` layer.
     """
 
     def __init__(
@@ -309,19 +306,19 @@ class DenseEncoder(nn.Module):
 
 
 def beside_classes(x: Tensor, label: Tensor, num_classes: int) -> Tensor:
-    """A vector or maps with the class beside them: weights beside (batch, n), constant planes beside (batch, channel, ...).
+    """Concatenate the class to x: as weights to vectors (batch, n), as constant planes to maps (batch, channel, ...).
 
-    :param label: (batch,) of integers, or weights (batch, num_classes).
+    :param label: integers (batch,), or weights (batch, num_classes).
     """
     classes = (one_hot(label.long(), num_classes) if label.ndim == 1 else label).to(x.dtype)
     return torch.cat([x, classes[(...,) + (None,) * (x.ndim - 2)].expand(-1, -1, *x.shape[2:])], dim=1)
 
 
 class Conditioned(nn.Module):
-    """A network that sees a class beside its input: a one-hot vector beside a vector, constant planes beside an image.
+    """A network whose input is concatenated with a class: a one-hot vector for vectors, constant planes for images.
 
-    :param network: takes `num_classes` more numbers (or channels) than the input has.
-    :param num_classes: how many classes there are.
+    :param network: a network with `num_classes` more inputs (or channels) than x has.
+    :param num_classes: number of classes.
     """
 
     def __init__(self, network: nn.Module, num_classes: int) -> None:
@@ -329,16 +326,19 @@ class Conditioned(nn.Module):
         self.network, self.num_classes = network, num_classes
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        """x (batch, n) or (batch, channel, height, width); label (batch,) of integers, or weights (batch, num_classes)."""
+        """x (batch, n) or (batch, channel, height, width); label integers (batch,), or weights (batch, num_classes)."""
         return self.network(beside_classes(x, label, self.num_classes))
 
     def given(self, label: int) -> "Given":
-        """The network of one class, a module of x alone. Raises ValueError for a label that is none of the classes."""
+        """The network with a fixed class, a module of x alone.
+
+        :raises ValueError: for a label that is not one of the classes.
+        """
         return Given(self, label)
 
 
 class Given(nn.Module):
-    """A `Conditioned` network at one class."""
+    """A `Conditioned` network with a fixed class."""
 
     def __init__(self, network: Conditioned, label: int) -> None:
         super().__init__()
@@ -351,23 +351,23 @@ class Given(nn.Module):
 
 
 class ConditionalGenerator(Conditioned):
-    """A generator of (z, label), by the name and the arguments of the architecture below it, so that it can be stored."""
+    """A generator of (z, label). It can be stored, since its architecture is given by name and arguments."""
 
     def __init__(self, architecture: str, num_classes: int, arguments: Mapping[str, Any]) -> None:
         if architecture not in PLAIN:
-            raise ValueError(f"a conditional generator is built on {' or '.join(PLAIN)}, not on {architecture!r}")
+            raise ValueError(f"architecture={architecture!r}: a conditional generator must be built on {' or '.join(PLAIN)}")
         super().__init__(PLAIN[architecture](**arguments), num_classes)
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Number of trainable weights of a module."""
+    """The number of parameters of a module."""
     return sum(p.numel() for p in module.parameters())
 
 
 def _unit_variance(layer: nn.Linear) -> nn.Linear:
-    """Initial weights that keep the variance of a signal (He et al. 2015, equation 10).
+    """Set initial weights that preserve the variance of the activations (He et al. 2015, equation 10).
 
-    torch's default shrinks it about threefold a layer: a generator then starts as a constant, and collapses early.
+    torch's default reduces it about threefold per layer, so that a generator starts almost constant and collapses early.
     """
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     nn.init.zeros_(layer.bias)
@@ -377,8 +377,8 @@ def _unit_variance(layer: nn.Linear) -> nn.Linear:
 def _image_shape(event_shape: Sequence[int]) -> tuple[int, int, int]:
     if len(event_shape) != 3 or event_shape[1] % 4 or event_shape[2] % 4:
         raise ValueError(
-            f"event_shape {tuple(event_shape)}: a convolutional network here needs (channel, height, width) with "
-            "height and width divisible by four; pad the images, or take a dense network"
+            f"event_shape {tuple(event_shape)}: a convolutional network needs (channel, height, width) with "
+            "height and width divisible by four; pad the images, or use a dense network"
         )
     colours, height, width = event_shape
     return colours, height, width

@@ -1,6 +1,6 @@
-"""Networks of an energy: f from an event, and a class if any, to one number that rises where events are likely.
+"""Networks of an energy: f from an event, and a class if any, to one value that is larger for likelier events.
 
-Langevin runs through them, so activations are smooth (SiLU) unless the published ones are asked for.
+Langevin steps differentiate them, so activations are smooth (SiLU) unless the published ones are selected.
 
 References:
     Xie, Zheng, Fang, Zhu, Wu. Cooperative training of fast thinking initializer and slow thinking solver for conditional
@@ -23,11 +23,11 @@ from cogen.models.networks.restricted_boltzmann import BernoulliRBM, GaussianRBM
 
 
 class DenseEnergy(nn.Module):
-    """A multilayer perceptron with SiLU; a class enters beside the event.
+    """A multilayer perceptron with SiLU; a class is concatenated to the event.
 
-    :param event_shape: of one event.
+    :param event_shape: shape of one event.
     :param hidden: widths of the hidden layers.
-    :param num_classes: how many classes there are; 0 for none.
+    :param num_classes: number of classes; 0 for none.
     """
 
     def __init__(self, event_shape: Sequence[int], hidden: Sequence[int] = (128, 128), num_classes: int = 0) -> None:
@@ -40,22 +40,22 @@ class DenseEnergy(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
-        """x (batch, *event_shape), label (batch,) of integers or weights (batch, num_classes) -> (batch,)."""
+        """x (batch, *event_shape), label integers (batch,) or weights (batch, num_classes) -> (batch,)."""
         flat = x.flatten(1)
         return self.layers(flat if label is None else beside_classes(flat, label, self.num_classes))[:, 0]
 
 
 class ConvolutionalEnergy(nn.Module):
-    """Convolutions that halve the size, a dense layer of units, and their mean or sum as the value.
+    """Strided convolutions and a dense layer of units, whose mean or sum is the value.
 
-    A class enters as constant maps beside those of the second convolution ("late concatenation", Figure 4(2) of the paper).
+    A class is concatenated as constant maps to the second convolution ("late concatenation", Figure 4(2) of the paper).
 
     :param event_shape: (channel, height, width).
-    :param channels: maps of the convolutions: 5 x 5 and 3 x 3 with stride two, then 3 x 3 as they are.
-    :param units: of the dense layer.
-    :param num_classes: how many classes there are; 0 for none.
-    :param value: "mean" of the units, or their "sum", which the paper has.
-    :param activation: "silu", or one of the paper's, "relu" for classes and "leaky_relu" for condition images.
+    :param channels: maps of the convolutions: 5 x 5 and 3 x 3 with stride 2, then 3 x 3 with stride 1.
+    :param units: number of units of the dense layer.
+    :param num_classes: number of classes; 0 for none.
+    :param value: "mean" of the units, or their "sum", as in the paper.
+    :param activation: "silu", or as in the paper "relu" for classes and "leaky_relu" for condition images.
     """
 
     def __init__(
@@ -85,18 +85,18 @@ class ConvolutionalEnergy(nn.Module):
         self.after = nn.Sequential(*after, nn.Flatten(), nn.Linear(flat, units))
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
-        """x (batch, channel, height, width), label (batch,) of integers or weights (batch, num_classes) -> (batch,)."""
+        """x (batch, channel, height, width), label integers (batch,) or weights (batch, num_classes) -> (batch,)."""
         maps = self.before(x)
         units = self.after(maps if label is None else beside_classes(maps, label, self.num_classes))
         return units.mean(1) if self.value == "mean" else units.sum(1)
 
 
 class PairEnergy(nn.Module):
-    """A `ConvolutionalEnergy` of an image and its condition image, the channels of one beside those of the other (Figure 12).
+    """A `ConvolutionalEnergy` of an image and its condition image with concatenated channels (Figure 12).
 
-    :param event_shape: of the image, (channel, height, width).
-    :param condition_shape: of the condition, with the same height and width.
-    :param channels: this and the next three as of `ConvolutionalEnergy`.
+    :param event_shape: shape of the image, (channel, height, width).
+    :param condition_shape: shape of the condition, with the same height and width.
+    :param channels: as in `ConvolutionalEnergy`, like the following parameters.
     """
 
     def __init__(
@@ -124,4 +124,4 @@ ENERGIES: dict[str, Callable[..., nn.Module]] = {
     "BernoulliRBM": BernoulliRBM,
     "GaussianRBM": GaussianRBM,
 }
-"""By the names under which they are stored."""
+"""Energies by their stored names."""

@@ -1,4 +1,4 @@
-"""What a `MaskedFlow` says of z as a distribution of NumPyro; `flow_posterior_torch` is the same for Pyro."""
+"""The posterior of a `MaskedFlow` as a NumPyro distribution; `flow_posterior_torch` is the Pyro version."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class _LogDensity(nn.Module):
 
 
 def flow_posterior(flow: MaskedFlow) -> type[dist.Distribution]:
-    """The class of distributions q(z | context) over vectors z, made from a context (..., context_dim)."""
+    """The class of distributions q(z | context) over vectors z, with the parameter context (..., context_dim)."""
     contexts = {"context": (flow.context_dim,)}
     draw, log_density = (as_jax(part, (flow.latent_dim,), contexts) for part in (flow, _LogDensity(flow)))
 
     def rows(function: Any, values: jax.Array, context: jax.Array) -> jax.Array:
         shape = jnp.broadcast_shapes(values.shape[:-1], context.shape[:-1])
         flat = (jnp.broadcast_to(a, (*shape, a.shape[-1])).reshape(-1, a.shape[-1]) for a in (values, context))
-        found = function(next(flat), context=next(flat))
-        return found.reshape(*shape, *found.shape[1:])
+        outputs = function(next(flat), context=next(flat))
+        return outputs.reshape(*shape, *outputs.shape[1:])
 
     class FlowPosterior(dist.Distribution):
         arg_constraints = {"context": constraints.real_vector}  # noqa: RUF012 (NumPyro reads it so)

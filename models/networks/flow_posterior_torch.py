@@ -1,4 +1,4 @@
-"""What a `MaskedFlow` says of z as a distribution of Pyro; `flow_posterior_jax` is the same for NumPyro."""
+"""The posterior of a `MaskedFlow` as a Pyro distribution; `flow_posterior_jax` is the NumPyro version."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from cogen.models.networks.masked_flow import MaskedFlow
 class FlowPosterior(TorchDistribution):
     """q(z | context) over vectors z.
 
-    :param flow: frozen.
-    :param context: (item, context_dim), as `MaskedFlow.context` makes it; the batch shape is (item,).
+    :param flow: a frozen flow.
+    :param context: (item, context_dim), as returned by `MaskedFlow.context`; the batch shape is (item,).
     """
 
     arg_constraints = {"context": constraints.real_vector}  # noqa: RUF012 (torch reads it so)

@@ -1,4 +1,4 @@
-"""Kernels on a sphere as a distribution of NumPyro; `kernels_on_sphere_torch` is the same for Pyro."""
+"""Kernels on a sphere as a NumPyro distribution; `kernels_on_sphere_torch` is the Pyro version."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Array = jax.Array
 
 
 class KernelsOnSphere(dist.Distribution):
-    """Vectors u whose directions have a kernel estimate, and whose lengths are those of standard normal vectors:
+    """Vectors u whose directions have a kernel density estimate, and whose lengths are those of standard normal vectors:
 
         q(u) = Normal(u; 0, I) area / M sum_m kernel(u / |u|; mu_m, concentration)
 
     with power spherical kernels, proportional to (1 + mu_m . d)^concentration (De Cao and Aziz 2020).
 
     :param directions: mu, unit vectors (kernel, latent_dim).
-    :param concentration: of all kernels, a positive number.
+    :param concentration: concentration of all kernels, positive.
     """
 
     arg_constraints = {"directions": constraints.real_matrix, "concentration": constraints.positive}  # noqa: RUF012

@@ -1,4 +1,4 @@
-"""Kernels on a sphere as a distribution of Pyro; `kernels_on_sphere_jax` is the same for NumPyro, and says what it is."""
+"""Kernels on a sphere as a Pyro distribution; `kernels_on_sphere_jax` is the NumPyro version and defines the density."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch.nn.functional import normalize
 
 
 class KernelsOnSphere(TorchDistribution):
-    """One for each item.
+    """The kernel estimate of each item; the batch shape is (item,).
 
     :param directions: unit vectors (item, kernel, latent_dim).
-    :param concentration: (item,), positive.
+    :param concentration: concentration of the kernels, (item,), positive.
     """
 
     arg_constraints = {"concentration": constraints.positive}  # noqa: RUF012 (torch reads it so)

@@ -1,12 +1,12 @@
-"""The posterior of z given any part of x, as a conditional flow: q(z | what is seen, mask).
+"""The posterior of z given any part of x, as a conditional flow: q(z | seen part, mask).
 
-A network looks at what is seen of x and at a weight beside it that says where. What it makes of them is the context c of an
-invertible map of standard normal numbers e, a chain of affine couplings whose networks are given c, a location and a scale:
+The input of a network is the seen part of x and the weights of its pixels. Its outputs are a context c, a location m and a
+scale s. The flow f is a chain of affine couplings whose networks take c, applied to standard normal e:
 
     z = m(c) + s(c) f(e; c),    log q(z | c) = log Normal(e; 0, 1) - log |det dz/de|.
 
-It is exact to draw from and its density is known, so it starts an annealing (`FlowGuide`), and importance weights correct it.
-Trained by `Amortized` on pairs of a generator it is neural posterior estimation, with the mask as an input.
+Draws and density are exact, so that the flow is a start of annealing (`FlowGuide`), which importance weights correct.
+Training by `Amortized` on pairs of a generator is neural posterior estimation, with the mask as an input.
 
 References:
     Papamakarios, Murray. Fast epsilon-free inference of simulation models with Bayesian conditional density estimation. NeurIPS
@@ -14,8 +14,8 @@ References:
     Dinh, Sohl-Dickstein, Bengio. Density estimation using Real NVP. ICLR 2017 (equations 4 to 8: couplings).
     Ivanov, Figurnov, Vetrov. Variational autoencoder with arbitrary conditioning. ICLR 2019 (section 4: one network for any
         mask).
-Departures: between couplings the numbers are dealt out into two halves, as by a perfect shuffle, so that after log2(latent_dim)
-couplings every two have been in different halves.
+Departures: between couplings the dimensions are split into two halves by a perfect shuffle, so that after log2(latent_dim)
+couplings every two dimensions have been in different halves.
 """
 
 from __future__ import annotations
@@ -31,17 +31,16 @@ from cogen.models.networks.encoders import LARGEST_LOG_SD, SMALLEST_LOG_SD
 
 
 class MaskedFlow(nn.Module):
-    """See the top of the file. A fresh one has f(e; c) = e.
+    """The conditional flow of the module's docstring; initially f(e; c) = e.
 
-    :param features: the network: what is seen and its weight, (batch, 2 channel, height, width) or (batch, 2 column), ->
+    :param features: the network from the seen part and its weights, (batch, 2 channel, height, width) or (batch, 2 column), to
         (batch, width).
-    :param width: of the features.
+    :param width: number of features.
     :param latent_dim: size of z, at least 2.
-    :param context: numbers of c that the couplings are given.
-    :param couplings: their number; below 2 log2(latent_dim) + 2 some numbers do not depend on some others.
+    :param context: size of c.
+    :param couplings: number of couplings; below 2 log2(latent_dim) + 2 some dimensions do not depend on some others.
     :param hidden: widths of the hidden layers of every coupling's network.
-
-    Raises ValueError for a latent of one number, which has no halves.
+    :raises ValueError: for ``latent_dim`` below 2, since a coupling needs two halves.
     """
 
     dealt: Tensor
@@ -59,7 +58,7 @@ class MaskedFlow(nn.Module):
         super().__init__()
         if latent_dim < 2:
             raise ValueError(
-                f"latent_dim={latent_dim}: a coupling scales one half of z by the other, so z has at least two numbers"
+                f"latent_dim={latent_dim}: it must be at least 2, since a coupling scales one half of z by the other"
             )
         self.features, self.latent_dim = features, latent_dim
         self.sizes = [context, latent_dim, latent_dim]
@@ -68,17 +67,17 @@ class MaskedFlow(nn.Module):
         self.couplings = nn.ModuleList(AffineCoupling(half + context, latent_dim - half, hidden) for _ in range(couplings))
         evens, odds = torch.arange(0, latent_dim, 2), torch.arange(1, latent_dim, 2)
         dealt = torch.stack([torch.cat([evens, odds] if k % 2 == 0 else [odds, evens]) for k in range(couplings)])
-        # Derived from the sizes, so they are not kept with the weights.
+        # Derived from the sizes, so they are not stored with the weights.
         self.register_buffer("dealt", dealt, persistent=False)
         self.register_buffer("back", dealt.argsort(1), persistent=False)
 
     @property
     def context_dim(self) -> int:
-        """Numbers of a context: c, m and log s."""
+        """The size of a context: c, m and log s."""
         return sum(self.sizes)
 
     def context(self, x: Tensor, weight: Tensor) -> Tensor:
-        """What is seen of x and its weight (batch, *event_shape), as `cogen.models.views.View.shown` has them -> (batch,
+        """The seen part of x and its weights (batch, *event_shape), from `cogen.models.views.View.shown`, -> (batch,
         context_dim)."""
         return self.head(self.features(torch.cat([x, weight], dim=1)))
 
@@ -103,7 +102,7 @@ class MaskedFlow(nn.Module):
         return log_det - 0.5 * (e.square().sum(1) + self.latent_dim * math.log(2 * math.pi))
 
     def negative_log_posterior(self, z: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-        """-log q(z | what is seen), (batch,)."""
+        """-log q(z | seen part), (batch,)."""
         return -self.log_density(z, self.context(x, weight))
 
     def _parts(self, context: Tensor) -> tuple[Tensor, ...]:

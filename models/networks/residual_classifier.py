@@ -1,14 +1,14 @@
-"""A small residual network of images: convolutions with batch norm, a mean over all places, one linear layer.
+"""A small residual network of images: convolutions with batch norm, a mean over all positions, one linear layer.
 
     h = SiLU(N(C x)),    h += SiLU(N(C h)),    h = SiLU(N(C_2 h)),    h += SiLU(N(C h)),    h = SiLU(N(C_2 h)),
 
-C a convolution of 3 x 3, C_2 one of stride two, N batch norm. The features are the means of the last h over its places, so they
-know what is in an image and little of where. Nearly all weights of `ConvolutionalCritic` are in its dense layer; here the same
-number goes into convolutions.
+with C a 3 x 3 convolution, C_2 one of stride 2, and N batch norm. The features are the means of the last h over its positions,
+and hardly depend on the position of objects in an image. Nearly all weights of `ConvolutionalCritic` are in its dense layer;
+this network has a similar number of weights, in convolutions.
 
 References:
     He, Zhang, Ren, Sun. Deep residual learning for image recognition. CVPR 2016 (section 3).
-    Lin, Chen, Yan. Network in network. ICLR 2014 (section 3.2: the mean over places).
+    Lin, Chen, Yan. Network in network. ICLR 2014 (section 3.2: the mean over positions).
 Departures: one convolution in a block, no residual around the strided ones, SiLU.
 """
 
@@ -31,14 +31,13 @@ class Residual(nn.Module):
 
 
 class ResidualClassifier(nn.Module):
-    """Logits of images; `features` (batch, width) feeds the linear layer `last`.
+    """Logits of images; `features` (batch, width) is the input of the linear layer `last`.
 
     :param event_shape: (channel, height, width) of an image; height and width at least 3.
-    :param channels: feature maps at full size, and behind the first strided convolution.
-    :param width: number of features, and feature maps behind the second.
+    :param channels: feature maps at full size, and after the first strided convolution.
+    :param width: number of features, and of feature maps after the second strided convolution.
     :param outputs: number of classes.
-
-    Raises ValueError for an event that is no image.
+    :raises ValueError: for an event that is not an image.
     """
 
     def __init__(

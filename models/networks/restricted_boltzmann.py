@@ -1,16 +1,16 @@
-"""Restricted Boltzmann machines: visible and hidden units, without connections within a layer.
+"""Restricted Boltzmann machines: visible and hidden units without connections within a layer.
 
     p(v, h) = exp(-E(v, h)) / Z,
     E(v, h) = -b v - c h - h W v                                    v in {0, 1} (`BernoulliRBM`),
     E(v, h) = |v - b|^2 / 2 s^2 - c h - h W v / s                   v real (`GaussianRBM`),        h in {0, 1}.
 
-Given one layer, the units of the other are independent: h_j is one with probability sigmoid(c_j + (W v)_j / s), v_i with
-probability sigmoid(b_i + (h W)_i), or normal with the mean b_i + s (h W)_i and standard deviation s. With the hidden layer
-summed out there is the free energy,
+Given one layer, the units of the other are independent: h_j is 1 with probability sigmoid(c_j + (W v)_j / s); v_i is 1 with
+probability sigmoid(b_i + (h W)_i), or normal with mean b_i + s (h W)_i and standard deviation s. Summing over the hidden layer
+gives the free energy,
 
     F(v) = -log sum_h exp(-E(v, h)) = -b v - sum_j softplus(c_j + (W v)_j / s)          (of real v: |v - b|^2 / 2 s^2 - ...),
 
-with log p(v) = -F(v) - log Z. The smaller layer can be enumerated for log Z while it has some twenty units.
+with log p(v) = -F(v) - log Z. log Z is computed by enumeration of the smaller layer if it has up to about twenty units.
 
 References:
     Smolensky. Information processing in dynamical systems: foundations of harmony theory. 1986.
@@ -21,54 +21,61 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-MOST_ENUMERATED = 24
-"""Units of a layer whose states are enumerated."""
+if TYPE_CHECKING:
+    import jax
 
-_AT_ONCE = 2**14
-"""States."""
+MOST_ENUMERATED = 24
+"""The largest number of units of a layer whose states are enumerated."""
+
+Units = TypeVar("Units", Tensor, "jax.Array")
+"""Arrays of one library."""
+
+_STATES_PER_BLOCK = 2**14
+"""Number of states that are enumerated at once."""
 
 
 class RBM(nn.Module):
-    """What Bernoulli and real visible units share.
+    """Base class for Bernoulli and real visible units.
 
-    :param event_shape: of one v, images as (channel, height, width).
-    :param hidden: how many hidden units.
+    ``base`` holds the visible biases of a machine without connections that is fitted to the data, where annealing starts.
+    `initialise` sets it.
 
-    ``base`` holds the visible biases of the same machine without connections, whose units are those of data alone: annealing
-    starts there. `initialise` sets it. Raises ValueError for a layer without units.
+    :param event_shape: shape of one v, images as (channel, height, width).
+    :param hidden: number of hidden units.
+    :raises ValueError: for a layer without units.
     """
 
     base: Tensor
     scale: float = 1.0
-    """s."""
+    """s, the standard deviation of real visible units."""
 
     def __init__(self, event_shape: Sequence[int], hidden: int) -> None:
         super().__init__()
         self.event_shape = tuple(event_shape)
         self.num_visible, self.num_hidden = math.prod(self.event_shape), hidden
         if min(self.num_visible, hidden) < 1:
-            raise ValueError(f"event_shape {self.event_shape} and hidden={hidden}: each layer has at least one unit")
+            raise ValueError(f"event_shape {self.event_shape} and hidden={hidden}: each layer needs at least one unit")
         self.weight = nn.Parameter(0.01 * torch.randn(hidden, self.num_visible))
         self.visible_bias = nn.Parameter(torch.zeros(self.num_visible))
         self.hidden_bias = nn.Parameter(torch.zeros(hidden))
         self.register_buffer("base", torch.zeros(self.num_visible))
 
-    # --- what differs with the visible units. Arrays of torch and of JAX alike -------------------------------------
+    # --- visible units; the static methods take torch and JAX arrays -----------------------------------------------
 
     @staticmethod
-    def visible_terms(v: Any, bias: Any, scale: float) -> Any:
-        """What each visible unit alone adds to -E."""
+    def visible_terms(v: Units, bias: Units, scale: float) -> Units:
+        """The term of each visible unit in -E, without connections."""
         raise NotImplementedError
 
     @staticmethod
-    def shift_terms(v: Any, bias: Any, base: Any, scale: float) -> Any:
-        """What it adds with this bias, less what with another."""
+    def shift_terms(v: Units, bias: Units, base: Units, scale: float) -> Units:
+        """`visible_terms` with ``bias`` minus those with ``base``."""
         raise NotImplementedError
 
     def visible_mean(self, field: Tensor) -> Tensor:
@@ -76,11 +83,11 @@ class RBM(nn.Module):
         raise NotImplementedError
 
     def draw_visible(self, field: Tensor) -> Tensor:
-        """v given the field h W, (..., visible)."""
+        """A draw of v given the field h W, (..., visible)."""
         raise NotImplementedError
 
     def visible_log_sums(self, bias: Tensor, field: Tensor) -> Tensor:
-        """log of the sum or integral, over each v_i, of exp(visible terms + field v / s)."""
+        """The log of the sum or integral over each v_i of exp(visible terms + field v / s)."""
         raise NotImplementedError
 
     def bias_of(self, x: Tensor) -> Tensor:
@@ -88,14 +95,17 @@ class RBM(nn.Module):
         raise NotImplementedError
 
     def check(self, v: Tensor) -> None:
-        """Raises ValueError for values that the visible units cannot have."""
+        """Check values of visible units.
+
+        :raises ValueError: for values outside the support of the visible units.
+        """
 
     # --------------------------------------------------------------------------------------------------------------
 
     def initialise(self, x: Tensor) -> None:
-        """Set the visible biases, and ``base``, so that each unit alone fits data (item, *event_shape).
+        """Set the visible biases and ``base`` to fit data (item, *event_shape) without connections.
 
-        Raises ValueError for data of another shape, and of values that the units cannot have.
+        :raises ValueError: for data of another shape, or outside the support of the units.
         """
         v = self._flat(x)
         self.check(v)
@@ -110,17 +120,20 @@ class RBM(nn.Module):
         return -alone - (h * self._hidden_field(flat)).sum(-1)
 
     def free_energy(self, v: Tensor) -> Tensor:
-        """F(v), (batch,), of v (batch, *event_shape). Raises ValueError for v of another shape."""
+        """F(v), (batch,), of v (batch, *event_shape).
+
+        :raises ValueError: for v of another shape.
+        """
         flat = self._flat(v)
         alone = self.visible_terms(flat, self.visible_bias, self.scale).sum(-1)
         return -alone - softplus(self._hidden_field(flat)).sum(-1)
 
     def forward(self, v: Tensor) -> Tensor:
-        """-F(v): the unnormalised log density."""
+        """-F(v), the unnormalised log density."""
         return -self.free_energy(v)
 
     def hidden_probability(self, v: Tensor) -> Tensor:
-        """That each hidden unit is one given v (batch, *event_shape), (batch, hidden)."""
+        """The probability that each hidden unit is 1 given v (batch, *event_shape), (batch, hidden)."""
         return self._hidden_field(self._flat(v)).sigmoid()
 
     def reconstruct(self, h: Tensor) -> Tensor:
@@ -128,7 +141,7 @@ class RBM(nn.Module):
         return self.visible_mean(h @ self.weight).unflatten(-1, self.event_shape)
 
     def independent(self, count: int) -> Tensor:
-        """Draws of v of the machine with the biases ``base`` and no connections, (count, *event_shape)."""
+        """Draws of v from the machine with biases ``base`` and no connections, (count, *event_shape)."""
         with torch.no_grad():
             drawn = self.draw_visible((self.base - self.visible_bias).expand(count, -1) / self.scale)
         return drawn.unflatten(-1, self.event_shape)
@@ -140,7 +153,7 @@ class RBM(nn.Module):
             return self.visible_mean(h @ self.weight).unflatten(-1, self.event_shape)
 
     def gibbs(self, v: Tensor, steps: int) -> Tensor:
-        """v after so many sweeps, each of h given v and v given h, from v (batch, *event_shape)."""
+        """v after ``steps`` sweeps, each drawing h given v and v given h, from v (batch, *event_shape)."""
         flat = self._flat(v)
         with torch.no_grad():
             for _ in range(steps):
@@ -149,24 +162,24 @@ class RBM(nn.Module):
         return flat.unflatten(-1, self.event_shape)
 
     def log_partition(self) -> float:
-        """log Z, exactly, by enumeration of the smaller layer (of real visible units the hidden one), in float64.
+        """Exact log Z by enumeration of the smaller layer (the hidden layer, for real visible units), in float64.
 
-        Raises ValueError for a layer of more than `MOST_ENUMERATED` units.
+        :raises ValueError: for a layer of more than `MOST_ENUMERATED` units.
         """
         hidden = self.num_hidden <= self.num_visible or not self._enumerable
         units = self.num_hidden if hidden else self.num_visible
         if units > MOST_ENUMERATED:
             raise ValueError(
-                f"the layer to enumerate has {units} units, and 2^{MOST_ENUMERATED} states are the most: estimate log Z, as in"
+                f"the layer to enumerate has {units} units, but at most {MOST_ENUMERATED} are enumerated: estimate log Z by"
                 " log_partition(infer(RBMModel(rbm).items(1), BlockGibbs(), ...))"
             )
         weight, b, c = (p.detach().double() for p in (self.weight, self.visible_bias, self.hidden_bias))
-        place = torch.arange(units, device=weight.device)
+        unit = torch.arange(units, device=weight.device)
         sums = []
         with torch.no_grad():
-            for first in range(0, 2**units, _AT_ONCE):
-                states = torch.arange(first, min(first + _AT_ONCE, 2**units), device=weight.device)
-                bits = ((states[:, None] >> place) & 1).double()
+            for first in range(0, 2**units, _STATES_PER_BLOCK):
+                states = torch.arange(first, min(first + _STATES_PER_BLOCK, 2**units), device=weight.device)
+                bits = ((states[:, None] >> unit) & 1).double()
                 if hidden:
                     rest = bits @ c + self.visible_log_sums(b, bits @ weight).sum(-1)
                 else:
@@ -175,7 +188,7 @@ class RBM(nn.Module):
         return float(torch.stack(sums).logsumexp(0))
 
     def log_reference_partition(self, free: Tensor) -> float:
-        """log Z of the machine with the biases ``base`` and no connections, over the free visible units (a boolean array)."""
+        """log Z of the machine with biases ``base`` and no connections, over the free visible units (a boolean array)."""
         alone = self.visible_log_sums(self.base.double(), torch.zeros_like(self.base, dtype=torch.float64))
         return float(alone[free].sum()) + self.num_hidden * math.log(2)
 
@@ -187,21 +200,19 @@ class RBM(nn.Module):
 
     def _flat(self, v: Tensor) -> Tensor:
         if tuple(v.shape[1:]) != self.event_shape:
-            raise ValueError(
-                f"v has shape {tuple(v.shape)}: this machine takes (item, {', '.join(map(str, self.event_shape))})"
-            )
+            raise ValueError(f"v has shape {tuple(v.shape)}: give (item, {', '.join(map(str, self.event_shape))})")
         return v.flatten(1)
 
 
 class BernoulliRBM(RBM):
-    """With visible units of 0 and 1."""
+    """A restricted Boltzmann machine with visible units 0 and 1."""
 
     @staticmethod
-    def visible_terms(v: Any, bias: Any, scale: float) -> Any:
+    def visible_terms(v: Units, bias: Units, scale: float) -> Units:
         return bias * v
 
     @staticmethod
-    def shift_terms(v: Any, bias: Any, base: Any, scale: float) -> Any:
+    def shift_terms(v: Units, bias: Units, base: Units, scale: float) -> Units:
         return (bias - base) * v
 
     def visible_mean(self, field: Tensor) -> Tensor:
@@ -214,23 +225,22 @@ class BernoulliRBM(RBM):
         return softplus(bias + field)
 
     def bias_of(self, x: Tensor) -> Tensor:
-        share = (x.sum(0) + 0.5) / (len(x) + 1)  # finite where a unit is always 0 or always 1
+        share = (x.sum(0) + 0.5) / (len(x) + 1)  # keeps the logit finite for constant units
         return share.logit()
 
     def check(self, v: Tensor) -> None:
         if not ((v == 0) | (v == 1)).all():
             raise ValueError(
-                f"visible units are 0 or 1, and these values lie from {v.min():g} to {v.max():g}: prepare them, as with"
-                " cogen.models.training.preparation.binarised, or use a GaussianRBM"
+                f"visible units are 0 or 1, but these values range from {v.min():g} to {v.max():g}: use"
+                " cogen.models.training.preparation.binarised, or a GaussianRBM"
             )
 
 
 class GaussianRBM(RBM):
-    """With real visible units.
+    """A restricted Boltzmann machine with real visible units.
 
-    :param scale: s, positive: the noise of v given h. It is not learned.
-
-    Raises ValueError for a scale that is not positive.
+    :param scale: s, the standard deviation of v given h, positive. It is not learned.
+    :raises ValueError: for a scale that is not positive.
     """
 
     _enumerable = False
@@ -238,15 +248,15 @@ class GaussianRBM(RBM):
     def __init__(self, event_shape: Sequence[int], hidden: int, scale: float = 1.0) -> None:
         super().__init__(event_shape, hidden)
         if not 0 < scale < math.inf:
-            raise ValueError(f"scale={scale}: the standard deviation of v given h is a positive number")
+            raise ValueError(f"scale={scale}: the standard deviation of v given h must be positive and finite")
         self.scale = float(scale)
 
     @staticmethod
-    def visible_terms(v: Any, bias: Any, scale: float) -> Any:
+    def visible_terms(v: Units, bias: Units, scale: float) -> Units:
         return -0.5 * ((v - bias) / scale) ** 2
 
     @staticmethod
-    def shift_terms(v: Any, bias: Any, base: Any, scale: float) -> Any:
+    def shift_terms(v: Units, bias: Units, base: Units, scale: float) -> Units:
         return (bias - base) * (v - 0.5 * (bias + base)) / scale**2
 
     def visible_mean(self, field: Tensor) -> Tensor:
@@ -264,4 +274,4 @@ class GaussianRBM(RBM):
 
     def check(self, v: Tensor) -> None:
         if not torch.isfinite(v).all():
-            raise ValueError("visible units are real numbers, and some of these values are not finite: leave such items out")
+            raise ValueError("visible units are real, but some of these values are non-finite: remove such items")

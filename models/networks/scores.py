@@ -1,16 +1,16 @@
 """Networks of a noise-conditional score s(x, sigma) = grad log p_sigma(x), p_sigma the density of x + sigma e.
 
-The network F sees x at unit scale, and what it makes is scaled so that it is of order one at every level of noise:
+The input of the network F is x at unit scale, and the factor of F is such that F is of order one at every noise level:
 
     s(x, sigma) = -x / (d^2 + sigma^2) + d F(x / w, log sigma) / (sigma w),        w^2 = d^2 + sigma^2,
 
-with d the scale of the data. F = 0 is the score of Normal(0, d^2) data, exactly.
+with d the scale of the data. F = 0 is exactly the score of Normal(0, d^2) data.
 
 References:
     Karras, Aittala, Aila, Laine. Elucidating the design space of diffusion-based generative models. NeurIPS 2022 (equation 7
         and table 1, with their denoiser D = x + sigma^2 s).
-    Song, Ermon. Improved techniques for training score-based generative models. NeurIPS 2020 (technique 3: a network without
-        knowledge of sigma, divided by it, which is the first order of this).
+    Song, Ermon. Improved techniques for training score-based generative models. NeurIPS 2020 (technique 3: a network
+        without sigma as input, divided by sigma, which is the first order of this).
     Ronneberger, Fischer, Brox. U-Net. MICCAI 2015.
 """
 
@@ -26,15 +26,15 @@ from torch.nn.functional import interpolate, silu
 
 
 class _Scaled(nn.Module):
-    """s of the formula; a subclass has `network`, F.
+    """The score s of the module's docstring; subclasses define F, `network`.
 
-    :param data_scale: d, positive.
+    :param data_scale: d, the standard deviation of the data, positive.
     """
 
     def __init__(self, event_shape: Sequence[int], data_scale: float) -> None:
         super().__init__()
         if not 0 < data_scale < math.inf:
-            raise ValueError(f"data_scale={data_scale}: the scale of the data is their standard deviation, a positive number")
+            raise ValueError(f"data_scale={data_scale}: the standard deviation of the data must be positive and finite")
         self.event_shape, self.data_scale = tuple(event_shape), data_scale
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -66,18 +66,17 @@ class DenseScore(_Scaled):
 
 
 class ConvolutionalScore(_Scaled):
-    """A small U-Net: features at the full size, at a half and at a quarter, each shifted by what a layer makes of log sigma.
+    """A small U-Net: features at the full size, a half and a quarter, each shifted by a network of log sigma.
 
     :param event_shape: (channel, height, width); height and width divisible by four.
     :param channels: feature maps at the three sizes.
-
-    Raises ValueError for another shape.
+    :raises ValueError: for another shape.
     """
 
     def __init__(self, event_shape: Sequence[int], channels: Sequence[int] = (32, 64, 96), *, data_scale: float = 0.5) -> None:
         super().__init__(event_shape, data_scale)
         if len(event_shape) != 3 or event_shape[1] % 4 or event_shape[2] % 4:
-            raise ValueError(f"event_shape {tuple(event_shape)}: images (channel, height, width) whose size divides by four")
+            raise ValueError(f"event_shape {tuple(event_shape)}: give (channel, height, width), with sides divisible by four")
         colours, (full, half, quarter) = event_shape[0], channels
         self.level = nn.Sequential(nn.Linear(1, 64), nn.SiLU(), nn.Linear(64, 2 * full + 2 * half + quarter))
         self.widths = [full, half, quarter, half, full]

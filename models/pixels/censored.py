@@ -1,8 +1,8 @@
-"""The likelihood of pixels whose noise a generator learned, as a view takes it; and its power, for a generator that is wrong.
+"""The likelihood of pixels with the noise that a generator learned, for views; optionally a power likelihood.
 
-With an exponent below 1 this is a power likelihood: log p(y | x) times the exponent. Pixels are taken for independent given the
-latent, but the misfit of a generator shows in many of them at once; the exponent discounts that. What is reported as
-evidence is then that of the power likelihood, no log p(y). On the shipped digits no exponent below 1 was found to help
+With an exponent below 1 this is a power likelihood: log p(y | x) times the exponent. The likelihood treats pixels as
+independent given the latent, but the misfit of a generator is correlated over pixels; the exponent discounts that. The reported
+evidence is then that of the power likelihood, not log p(y). On the shipped digits no exponent below 1 was found to help
 (docs/images.md).
 
 References:
@@ -22,12 +22,11 @@ from cogen.models.pixels.noise import HIGH, LOW, NEAR, PixelNoise, cut, log_scal
 
 @dataclass(frozen=True, eq=False)
 class Censored:
-    """A view's likelihood: the pixel noise of a generator, log p(y | x) times ``exponent``.
+    """A view's likelihood with the pixel noise of a generator: log p(y | x) times ``exponent``.
 
-    :param noise: of the generator that makes x.
+    :param noise: the pixel noise of the generator that makes x.
     :param exponent: in (0, 1]; below 1 this is a power likelihood.
-
-    Raises ValueError for an exponent out of range.
+    :raises ValueError: for an exponent out of range.
     """
 
     noise: PixelNoise
@@ -36,7 +35,7 @@ class Censored:
 
     def __post_init__(self) -> None:
         if not 0 < self.exponent <= 1:
-            raise ValueError(f"exponent={self.exponent}: the exponent of a power likelihood lies in (0, 1]")
+            raise ValueError(f"exponent={self.exponent}: the exponent of a power likelihood must be in (0, 1]")
 
     def pyro(self, location: Tensor, scale: None) -> Any:
         from cogen.models.pixels.censored_torch import CensoredLogistic
@@ -49,21 +48,24 @@ class Censored:
         return CensoredLogistic(location, self.noise.curve.detach().numpy(), self.exponent)
 
     def noisy(self, x: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Draws of pixels y of x, (...) each, as of exponent 1 (for `cogen.diagnostics.score_completions`)."""
+        """Draws of pixels y given x, (...) each, with exponent 1 (for `cogen.diagnostics.score_completions`)."""
         a = unsaturated(np.asarray(x, dtype=np.float64), np)
         scale = np.exp(log_scale(self.noise.curve.detach().numpy(), a, np))
         return cut(a + scale * random.logistic(size=a.shape), np)
 
     def recorded(self, y: np.ndarray) -> np.ndarray:
-        """Pixels y (...) as the noise has them: within `NEAR` of an end, the end."""
+        """Pixels y (...) censored as in the noise model: values within `NEAR` of an end become that end."""
         return cut(y, np)
 
     def check(self, values: np.ndarray) -> str | None:
         outside = values[(values < LOW - NEAR) | (values > HIGH + NEAR)]
-        return f"pixels lie in [{LOW:g}, {HIGH:g}], and there is a {outside[0]:g}" if outside.size else None
+        return f"pixels must be in [{LOW:g}, {HIGH:g}], and there is a {outside[0]:g}" if outside.size else None
 
 
-def pixel_noise_of(generator: Any, exponent: float = 1.0) -> Censored | None:
-    """The likelihood of pixels that a generator learned, None for one that learned none. Raises what `Censored` raises."""
+def pixel_noise_of(generator: object, exponent: float = 1.0) -> Censored | None:
+    """The likelihood with the pixel noise that a generator learned, or None if it has no such noise.
+
+    :raises ValueError: as `Censored`.
+    """
     noise = getattr(generator, "noise", None)
     return Censored(noise, exponent) if isinstance(noise, PixelNoise) else None

@@ -1,4 +1,4 @@
-"""Pixels that end at black and at white as a distribution of NumPyro; `censored_torch` is the same for Pyro."""
+"""Pixels censored at black and white as a NumPyro distribution; `censored_torch` is the Pyro version."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cogen.models.pixels.noise import HIGH, LOW, NEAR, cut, log_scale, unsaturat
 
 
 class CensoredLogistic(Distribution):
-    """See `cogen.models.pixels.noise`.
+    """The pixel noise of `cogen.models.pixels.noise`.
 
     :param location: x, (...).
-    :param curve: of the log scale, (4, unit).
-    :param exponent: of the density; draws are those of exponent 1.
+    :param curve: the curve of the log scale, (4, unit).
+    :param exponent: exponent of the density; draws have exponent 1.
     """
 
     arg_constraints = {"location": constraints.real}  # noqa: RUF012 (NumPyro reads it so)

@@ -1,4 +1,4 @@
-"""Pixels that end at black and at white as a distribution of Pyro; `censored_jax` is the same for NumPyro."""
+"""Pixels censored at black and white as a Pyro distribution; `censored_jax` is the NumPyro version."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from cogen.models.pixels.noise import PixelNoise
 
 
 class CensoredLogistic(TorchDistribution):
-    """See `cogen.models.pixels.noise`.
+    """The pixel noise of `cogen.models.pixels.noise`.
 
     :param location: x, (...).
-    :param noise: of pixels.
-    :param exponent: of the density; draws are those of exponent 1.
+    :param noise: the pixel noise.
+    :param exponent: exponent of the density; draws have exponent 1.
     """
 
     arg_constraints = {"location": constraints.real}  # noqa: RUF012 (torch reads it so)

@@ -1,8 +1,8 @@
-"""Classifiers on disk: the networks that scores of samples are measured with (`cogen.diagnostics.sample_quality`).
+"""Storage of the classifiers used for sample quality scores (`cogen.diagnostics.sample_quality`).
 
-A score means nothing without the exact network behind it. So a classifier is NAME.safetensors and NAME.json
-(`ClassifierConfig`), and the second holds the SHA-256 of the first: other weights under the same name are refused.
-Neither file can run code. Those that ship lie in shipped/classifiers, made by `examples/train_classifier.py`.
+A score is defined only for an exact network. A classifier is therefore stored as NAME.safetensors and NAME.json
+(`ClassifierConfig`) with the SHA-256 of the weights, and other weights are rejected. Neither file can run code. The shipped
+ones are in shipped/classifiers, made by `examples/train_classifier.py`.
 """
 
 import copy
@@ -31,19 +31,19 @@ CLASSIFIERS: dict[str, type[Classifier]] = {
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """What a classifier is and takes; the content of its JSON file.
+    """The configuration of a classifier, the content of its JSON file.
 
     :param architecture: a key of `CLASSIFIERS`.
     :param arguments: keyword arguments of the architecture.
     :param event_shape: shape of one image, (channel, height, width).
-    :param value_range: least and greatest value of a pixel, as it was trained.
-    :param classes: how many there are, in the order of the training labels.
-    :param name: for people; it stands beside every score.
-    :param training_data: what it was trained on.
-    :param licence: of the weights.
-    :param description: in a line.
-    :param figures: what was measured when it was trained.
-    :param sha256: of the weights' file, in hexadecimal; `save_classifier` fills it in.
+    :param value_range: least and greatest value of a pixel in training.
+    :param classes: number of classes, in the order of the training labels.
+    :param name: for display, with every score.
+    :param training_data: the training set.
+    :param licence: licence of the weights.
+    :param description: one line.
+    :param figures: measurements from training.
+    :param sha256: SHA-256 of the file of weights, hexadecimal; set by `save_classifier`.
     """
 
     architecture: str
@@ -64,16 +64,15 @@ class ClassifierConfig:
 
 
 def load_classifier(name_or_path: str | Path) -> Classifier:
-    """A frozen classifier in evaluation mode, with its configuration as `.config` and its name as `.name`.
+    """Load a frozen classifier in evaluation mode, with its configuration as `.config` and its name as `.name`.
 
-    `network(x)`, x (item, *event_shape) within `config.value_range`, gives logits (item, class), and
+    `network(x)`, with x (item, *event_shape) within `config.value_range`, returns logits (item, class), and
     `network.features(x)` the features (item, width) before the last layer.
 
-    :param name_or_path: a shipped name as a string (it wins over a file of that name), or the path of a .safetensors file,
-        with or without the suffix, that has its JSON file beside it.
-
-    Raises FileNotFoundError when there is no such classifier, and ValueError, naming the file, for whatever is wrong with
-    it: weights of another SHA-256 than the configuration says, too.
+    :param name_or_path: a shipped name as a string (it takes precedence over a file of that name), or the path of a
+        .safetensors file, with or without the suffix, with its JSON file beside it.
+    :raises FileNotFoundError: if there is no such classifier.
+    :raises ValueError: for invalid files, and weights whose SHA-256 differs from the configuration.
     """
     shipped = {path.stem: path for path in sorted((SHIPPED / "classifiers").glob("*.safetensors"))}
     path = stored.with_suffix(Path(name_or_path), ".safetensors")
@@ -87,8 +86,8 @@ def load_classifier(name_or_path: str | Path) -> Classifier:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != config.sha256:
         raise ValueError(
-            f"{path} has the SHA-256 {found[:12]}..., {config_path.name} says {config.sha256[:12] or 'nothing'}...: these "
-            "are not the weights it was measured with; fetch both files again"
+            f"{path} has the SHA-256 {found[:12]}..., but {config_path.name} has {config.sha256[:12] or 'none'}...: these "
+            "are not the original weights; download both files again"
         )
 
     def made(network: nn.Module) -> tuple[int, ...]:
@@ -100,9 +99,9 @@ def load_classifier(name_or_path: str | Path) -> Classifier:
 
 
 def save_classifier(path: str | Path, network: Classifier, config: ClassifierConfig, *, half: bool = False) -> Path:
-    """Write PATH.safetensors and PATH.json, its `sha256` filled in; each appears whole or not at all. Returns the former.
+    """Write PATH.safetensors and PATH.json, with its `sha256` set; each is written atomically. Returns the path of the weights.
 
-    ``half`` writes half the bytes a weight, which are single precision again when they are loaded.
+    :param half: store the weights in half precision; they are loaded in single precision.
     """
     weights = stored.packed(copy.deepcopy(network).half() if half else network)
     return stored.write_pair(path, asdict(replace(config, sha256=hashlib.sha256(weights).hexdigest())), weights)

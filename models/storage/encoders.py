@@ -1,8 +1,8 @@
-"""Encoders, guides and predictors on disk, beside the generators they belong to: NAME-encoder, NAME-guide or NAME-predictor,
+"""Storage of encoders, guides and predictors beside their generators: NAME-encoder, NAME-guide or NAME-predictor, each
 .safetensors and .json.
 
-An encoder is of whole x, a `MaskedEncoder`, or a `RowEncoder` of the rows of a table; a guide is a `MaskedFlow`; a predictor is
-a `LatentDescent`.
+An encoder encodes complete x, or is a `MaskedEncoder`, or a `RowEncoder` of the rows of a table; a guide is a `MaskedFlow`; a
+predictor is a `LatentDescent`.
 """
 
 from __future__ import annotations
@@ -70,23 +70,23 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "Reconstructor": _reconstructor,
     "RowEncoder": _row_encoder,
 }
-"""The architectures that a configuration may name; "On...Critic" are a critic's features with a head."""
+"""The architectures of a configuration; "On...Critic" are the features of a critic with a head."""
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """What an encoder is and takes; the content of its JSON file.
+    """The configuration of an encoder, the content of its JSON file.
 
     :param architecture: a key of `ENCODERS`.
     :param arguments: keyword arguments of the architecture.
     :param latent_dim: size of z.
-    :param event_shape: shape of one x, images as (channel, height, width); of a `RowEncoder` (column,).
+    :param event_shape: shape of one x, (channel, height, width) for images, (column,) for a `RowEncoder`.
     :param value_range: least and greatest value of x.
-    :param name: for people, as are the next three.
-    :param training_data: what it was trained on.
-    :param licence: of the weights.
-    :param description: in a line.
-    :param figures: what was measured when it was trained.
+    :param name: for display, as are the next three.
+    :param training_data: the training set.
+    :param licence: licence of the weights.
+    :param description: one line.
+    :param figures: measurements from training.
     """
 
     architecture: str
@@ -106,20 +106,20 @@ class EncoderConfig:
 
 
 def save_encoder(path: str | Path, encoder: nn.Module, config: EncoderConfig, *, half: bool = False) -> Path:
-    """Write PATH.safetensors and PATH.json; each appears whole or not at all. Returns the path of the weights.
+    """Write PATH.safetensors and PATH.json, each atomically. Returns the path of the weights.
 
-    ``half`` writes half the bytes a weight, which are single precision again when they are loaded.
+    :param half: store the weights in half precision; they are loaded in single precision.
     """
     encoder = copy.deepcopy(encoder).half() if half else encoder
     return stored.write_pair(path, asdict(config), stored.packed(encoder))
 
 
 def load_encoder(path: str | Path) -> nn.Module:
-    """A frozen encoder in evaluation mode, with its configuration as `.config`: x -> mean and log sd, (batch, latent_dim) each,
-    or a `MaskedFlow`, or a `LatentDescent`.
+    """Load a frozen encoder in evaluation mode, with its configuration as `.config`.
 
-    Raises FileNotFoundError where one of the two files is missing, and ValueError, naming the file, for whatever is wrong
-    with it.
+    :returns: a module x -> mean and log sd, (batch, latent_dim) each, or a `MaskedFlow`, or a `LatentDescent`.
+    :raises FileNotFoundError: if one of the two files is missing.
+    :raises ValueError: for an invalid file.
     """
     path, beside = stored.both_files(path, "an encoder")
     config = stored.read_json(beside, EncoderConfig)
@@ -138,32 +138,35 @@ def load_encoder(path: str | Path) -> nn.Module:
 
 
 ENCODER, GUIDE, PREDICTOR = "-encoder", "-guide", "-predictor"
-"""What follows a generator's name in that of its encoder, of its guide and of its predictor."""
+"""Suffixes of an encoder, a guide and a predictor, after the generator's name."""
 
 
 def load_row_encoder(generator: str | Path) -> RowEncoder | None:
-    """The encoder that lies beside a generator of a table, as `cogen train vae` leaves it; None where there is none.
+    """Load the encoder beside a generator of a table, as stored by `cogen train vae`; None if there is none.
 
-    Raises as `load_guide` does, and ValueError for an encoder of something else.
+    :raises FileNotFoundError: if there is no such generator.
+    :raises ValueError: for an invalid file, and an encoder that is not a `RowEncoder`.
     """
     encoder = _beside(generator, ENCODER)
     if encoder is not None and not isinstance(encoder, RowEncoder):
-        raise ValueError(f"{generator}{ENCODER}: this is a {type(encoder).__name__}, not an encoder of rows; remove it")
+        raise ValueError(f"{generator}{ENCODER} is a {type(encoder).__name__}, not an encoder of rows: remove it")
     return encoder
 
 
 def load_guide(generator: str | Path) -> MaskedFlow | None:
-    """The guide that lies beside a generator, a shipped one or a path; None where there is none.
+    """Load the guide beside a generator, a shipped name or a path; None if there is none.
 
-    Raises FileNotFoundError where there is no such generator, and what `load_encoder` raises.
+    :raises FileNotFoundError: if there is no such generator, and as `load_encoder`.
+    :raises ValueError: as `load_encoder`.
     """
     return _beside(generator, GUIDE)
 
 
 def load_predictor(generator: str | Path) -> LatentDescent | None:
-    """The learned descent that lies beside a generator, as `cogen train cgml` leaves it; None where there is none.
+    """Load the predictor beside a generator, as stored by `cogen train cgml`; None if there is none.
 
-    Raises as `load_guide` does.
+    :raises FileNotFoundError: as `load_guide`.
+    :raises ValueError: as `load_guide`.
     """
     return _beside(generator, PREDICTOR)
 

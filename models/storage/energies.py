@@ -1,7 +1,7 @@
-"""Energies on disk: NAME.safetensors and NAME.json (`EnergyConfig`), with the Langevin steps that they were learned by, if any.
+"""Storage of energies: NAME.safetensors and NAME.json (`EnergyConfig`), with the Langevin steps of their training, if any.
 
-Neither file can run code (`cogen.models.storage.stored`). Of a cooperative pair the initializer is NAME, a generator like any
-other, and the energy lies beside it as NAME-solver.
+Neither file can run code (`cogen.models.storage.stored`). In a cooperative pair the initializer is NAME, an ordinary generator,
+and the energy is stored beside it as NAME-solver.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
+from cogen.inference.signatures import JSON
 from cogen.inference.torch.short_run import ShortRun
 from cogen.models.contexts import Context, contexts_of
 from cogen.models.networks.energies import ENERGIES
@@ -22,29 +22,29 @@ from cogen.models.storage import stored
 from cogen.models.storage.generators import find_generator, load_generator
 
 SOLVER = "-solver"
-"""What follows an initializer's name in that of its energy."""
+"""Suffix of an energy, after the name of its initializer."""
 
 
 @dataclass(frozen=True)
 class EnergyConfig:
-    """What an energy is and takes; the content of its JSON file.
+    """The configuration of an energy, the content of its JSON file.
 
     :param architecture: a key of `ENERGIES`.
     :param arguments: keyword arguments of the architecture.
     :param event_shape: shape of one y.
     :param value_range: least and greatest value of y.
-    :param run: the `ShortRun` that it was learned by, or its arguments. With a reference and the temperature one the energy is
-        the density that `EnergyModel` samples. None where it was learned otherwise, as a Boltzmann machine is.
-    :param name: for people, as are the next three.
-    :param training_data: what it was trained on.
-    :param licence: of the weights.
-    :param description: in a line.
-    :param figures: what was measured when it was trained.
-    :param contexts: what the energy takes besides y, by name: `Classes` or `Array`; none for most.
+    :param run: the `ShortRun` of its training, or the arguments of one. With a reference and temperature one the energy defines
+        the density that `EnergyModel` samples. None for other training methods, such as that of a Boltzmann machine.
+    :param name: for display, as are the next three.
+    :param training_data: the training set.
+    :param licence: licence of the weights.
+    :param description: one line.
+    :param figures: measurements from training.
+    :param contexts: inputs besides y, by name, `Classes` or `Array`.
     """
 
     architecture: str
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, JSON]
     event_shape: tuple[int, ...]
     value_range: tuple[float, float]
     run: ShortRun | None = None
@@ -52,7 +52,7 @@ class EnergyConfig:
     training_data: str = ""
     licence: str = ""
     description: str = ""
-    figures: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, JSON] = field(default_factory=dict)
     contexts: Mapping[str, Context] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -68,12 +68,12 @@ class EnergyConfig:
 
 
 def save_energy(path: str | Path, energy: nn.Module, config: EnergyConfig) -> Path:
-    """Write PATH.safetensors and PATH.json; each appears whole or not at all. Returns the path of the weights."""
+    """Write PATH.safetensors and PATH.json, each atomically. Returns the path of the weights."""
     return stored.write_pair(path, asdict(config), stored.packed(energy))
 
 
 def is_energy(path: str | Path) -> bool:
-    """Whether what `find_generator` finds is an energy."""
+    """Whether the path found by `find_generator` is an energy."""
     try:
         beside = find_generator(path).with_suffix(".json")
         return json.loads(beside.read_text(encoding="utf-8"))["architecture"] in ENERGIES
@@ -82,12 +82,12 @@ def is_energy(path: str | Path) -> bool:
 
 
 def load_energy(path: str | Path) -> nn.Module:
-    """A frozen energy in evaluation mode, with its configuration as `.config`.
+    """Load a frozen energy in evaluation mode, with its configuration as `.config`.
 
-    It maps y (batch, *event_shape), and a label where it has classes, to (batch,).
+    It maps y (batch, *event_shape), and its contexts if it has any, to (batch,).
 
-    Raises FileNotFoundError where one of the two files is missing, and ValueError, naming the file, for whatever is wrong
-    with it.
+    :raises FileNotFoundError: if one of the two files is missing.
+    :raises ValueError: for an invalid file.
     """
     path, beside = stored.both_files(path, "an energy")
     config = stored.read_json(beside, EnergyConfig)
@@ -98,21 +98,22 @@ def load_energy(path: str | Path) -> nn.Module:
 
     energy, shape = stored.build(config, ENERGIES, made, beside)
     if shape != (2,):
-        raise ValueError(f"{beside}: an energy makes one number of each y, and the architecture makes {shape} of two")
+        raise ValueError(f"{beside}: an energy returns one number per y, but the architecture returns shape {shape} for two")
     return stored.frozen(energy, config, path)
 
 
 def load_initializer(solver: str | Path) -> nn.Module | None:
-    """The generator that lies beside the energy of a cooperative pair; None where there is none."""
+    """Load the generator beside the energy of a cooperative pair; None if there is none."""
     path = stored.with_suffix(Path(solver), ".safetensors")
     beside = path.with_name(f"{path.stem.removesuffix(SOLVER)}.safetensors")
     return load_generator(beside) if path.stem.endswith(SOLVER) and beside.is_file() else None
 
 
 def load_solver(generator: str | Path) -> nn.Module | None:
-    """The energy that lies beside an initializer; None where there is none.
+    """Load the energy beside an initializer; None if there is none.
 
-    Raises FileNotFoundError where there is no such generator, and what `load_energy` raises.
+    :raises FileNotFoundError: if there is no such generator, and as `load_energy`.
+    :raises ValueError: as `load_energy`.
     """
     path = find_generator(generator)
     path = path.with_name(f"{path.stem}{SOLVER}.safetensors")

@@ -1,8 +1,8 @@
-"""Generators named as an entry point, ``my_package.nets:make`` or ``nets/dcgan.py:make``: code of the user's, which is run.
+"""Generators given by an entry point, ``my_package.nets:make`` or ``nets/dcgan.py:make``, as code of the user.
 
-Before the colon stands a module, dotted, or the path of a .py file; after it a function or a class that takes no arguments and
-returns a torch module, or such a module itself. To name one is to run it: nothing else that this package reads runs code
-unless it is allowed to.
+Before the colon is a dotted module name or the path of a .py file; after it a function or class without arguments that returns
+a torch module, or a torch module itself. Loading an entry point runs its code; all other inputs of this package run code only
+if allowed explicitly.
 """
 
 from __future__ import annotations
@@ -25,26 +25,27 @@ _FORM = re.compile(r"(?P<source>.+\.py|[^\W\d]\w*(\.\w+)*):(?P<name>[^\W\d]\w*(\
 
 
 def is_entry_point(text: object) -> bool:
-    """Whether a text has the form of an entry point; a path or another object has not."""
+    """Whether an object is a string in the form of an entry point."""
     return isinstance(text, str) and _FORM.fullmatch(text) is not None
 
 
 def files_beside(entry_point: str) -> Path:
-    """The path, without a suffix, beside which guides and tunings of an entry point lie: ``nets/dcgan-make`` for the second
-    example above, and ``my_package-nets-make`` in the current folder for the first."""
+    """The path without suffix beside which guides and tunings of an entry point are stored: ``my_package-nets-make`` in the
+    current folder for the first example of this module, and ``nets/dcgan-make`` for the second."""
     source, name = _parts(entry_point)
     folder, stem = (Path(source).parent, Path(source).stem) if source.endswith(".py") else (Path(), source)
     return folder / f"{stem}-{name}".replace(".", "-")
 
 
 def made_by(entry_point: str) -> nn.Module:
-    """The torch module that an entry point makes. The folder of a .py file, or the current one, is importable meanwhile.
+    """The torch module of an entry point. The folder of its .py file, or the current folder, is importable meanwhile.
 
-    Raises FileNotFoundError for a .py file or a module that is not there; and ValueError for another text, an unknown name, an
-    error in the code, with file and line, a function that takes arguments, and for what is no torch module.
+    :raises FileNotFoundError: for a .py file or a module that does not exist.
+    :raises ValueError: for another text, an unknown name, an error in the code, a function that takes arguments, and a result
+        that is not a torch module.
     """
     if not is_entry_point(entry_point):
-        raise ValueError(f"{entry_point!r} is no entry point: a module and a function in it, as in my_net.py:make")
+        raise ValueError(f"{entry_point!r} is not an entry point: give a module and a function in it, as in my_net.py:make")
     source, name = _parts(entry_point)
     folder = Path(source).parent if source.endswith(".py") else Path()
     if source.endswith(".py") and not Path(source).is_file():
@@ -54,7 +55,9 @@ def made_by(entry_point: str) -> nn.Module:
         found: Any = module
         for part in name.split("."):
             if not hasattr(found, part):
-                raise ValueError(f"{entry_point}: there is no {part!r} in {source}; it has {_own_names(module) or 'nothing'}")
+                raise ValueError(
+                    f"{entry_point}: there is no {part!r} in {source}, which defines {_own_names(module) or 'nothing'}"
+                )
             found = getattr(found, part)
         made = found if isinstance(found, nn.Module) else _called(entry_point, found, folder)
     if not isinstance(made, nn.Module):
@@ -82,15 +85,15 @@ def _imported(entry_point: str, source: str, folder: Path) -> ModuleType:
     try:
         if not source.endswith(".py"):
             return importlib.import_module(source)
-        # Not the file's own name, which may be that of an installed package.
+        # A different name, because that of the file may be the name of an installed package.
         spec = importlib.util.spec_from_file_location(f"cogen_entry_point_{Path(source).stem}", source)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # dataclasses and torch.jit look it up
+        sys.modules[spec.name] = module  # required by dataclasses and torch.jit
         spec.loader.exec_module(module)
         return module
-    except (Exception, SystemExit) as error:  # a script without `if __name__ == "__main__"` parses its arguments, and exits
+    except (Exception, SystemExit) as error:  # a script without `if __name__ == "__main__"` may exit
         absent = error.name if isinstance(error, ModuleNotFoundError) and not source.endswith(".py") else None
         if absent and f"{source}.".startswith(f"{absent}."):
             where = "the current folder and Python's path were searched"
@@ -100,12 +103,12 @@ def _imported(entry_point: str, source: str, folder: Path) -> ModuleType:
 
 def _called(entry_point: str, found: Any, folder: Path) -> Any:
     if not callable(found):
-        raise ValueError(f"{entry_point} is of {type(found)}: name a function or class that makes a torch module")
+        raise ValueError(f"{entry_point} is a {type(found)}: give a function or class that makes a torch module")
     try:
         inspect.signature(found).bind()
     except TypeError:
         taken = inspect.signature(found)
-        remedy = f"name a function without any, as in def make(): return {_parts(entry_point)[1]}(...)"
+        remedy = f"give a function without arguments, as in def make(): return {_parts(entry_point)[1]}(...)"
         raise ValueError(f"{entry_point} takes arguments, {taken}: {remedy}") from None
     except ValueError:  # a function written in C has no signature
         pass
@@ -116,7 +119,8 @@ def _called(entry_point: str, found: Any, folder: Path) -> Any:
 
 
 def _failure(error: BaseException, folder: Path) -> str:
-    """``ImportError: No module named 'lpips' (nets.py, line 3)``: in one line, at the user's own code if it got there."""
+    """One line such as ``ImportError: No module named 'lpips' (nets.py, line 3)``, with the location in the user's code if
+    there is one."""
     reason = " ".join(str(error).split())
     if isinstance(error, SyntaxError) and error.filename:
         return f"SyntaxError: {error.msg} ({Path(error.filename).name}, line {error.lineno})"
@@ -127,6 +131,6 @@ def _failure(error: BaseException, folder: Path) -> str:
 
 
 def _own_names(module: ModuleType) -> str:
-    """What a module defines itself and may be called."""
+    """The public callables that a module defines itself, as a list in one string."""
     own = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", None) == module.__name__]
     return ", ".join(name for name in own if not name.startswith("_"))

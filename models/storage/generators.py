@@ -1,13 +1,13 @@
-"""Generators on disk: safe weights beside a readable configuration, and the ones that ship with the package.
+"""Storage of generators as weights and a configuration, and the generators shipped with the package.
 
-A generator is two files, NAME.safetensors (weights, nothing else) and NAME.json (`GeneratorConfig`: which architecture
-to build and what it makes), and neither can run code (`cogen.models.storage.stored`). Pickles (.pt, .pth) and exported programs
-(.pt2, torch.export) can: `torch.load` and `torch.export.load` execute what a crafted file tells them to, so they are
-refused unless `allow_pickle=True`.
+A generator is two files, NAME.safetensors (only weights) and NAME.json (`GeneratorConfig`: the architecture and its output).
+Neither can run code (`cogen.models.storage.stored`). Pickled or scripted modules (.pt, .pth) and exported programs (.pt2) can:
+`torch.load` and `torch.export.load` execute code in a malicious file, so they are rejected unless `allow_pickle=True`.
+Checkpoints of plain tensors are read without it.
 
-Generators that somebody else trained come without such a configuration: as code (``my_net.py:make``,
+External generators have no such configuration. They are given as code (``my_net.py:make``,
 `cogen.models.storage.entry_points`), as a checkpoint (`cogen.models.storage.checkpoints`) or as a folder of the Hugging Face
-hub (`cogen.models.storage.hub_folders`). What the JSON file would say is then read off the network
+hub (`cogen.models.storage.hub_folders`), and the configuration is inferred from the network
 (`cogen.models.storage.inferred_config`).
 """
 
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cogen.inference.signatures import JSON
 from cogen.models.contexts import Classes, Context, contexts_of
 from cogen.models.data.datasets import from_bytes
 from cogen.models.families.glf import LatentFlowGenerator
@@ -50,28 +51,28 @@ SHIPPED = Path(__file__).parents[1] / "shipped"
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """What a generator is and makes; the content of its JSON file.
+    """The configuration of a generator, the content of its JSON file.
 
-    :param architecture: a key of `ARCHITECTURES`, or the class name of a module the user brings.
+    :param architecture: a key of `ARCHITECTURES`, or the class name of the user's module.
     :param arguments: keyword arguments of the architecture.
-    :param latent_dim: size of z; 0 for a generator of its contexts alone.
-    :param event_shape: shape of one output, images as (channel, height, width).
-    :param value_range: least and greatest value an output takes; loaders, metrics and pictures use it.
-    :param noise_scale: standard deviation of the noise that views take by default: it covers what the generator cannot make,
-        and is chosen on held-out data.
-    :param name: for people, as are the next three.
-    :param training_data: what it was trained on.
-    :param licence: of the weights.
-    :param description: in a line.
-    :param figures: what was measured when it was trained.
-    :param contexts: what the generator takes besides z, by name: `Classes` or `Array`; none for most.
-    :param schema: of the generator of a table: its columns (`Schema.to_json`), and by name the ``noise_scale`` of those that
-        are continuous, in standardised units.
-    :param bytes: size of the weights on disk; filled in on loading, not stored.
+    :param latent_dim: size of z; 0 for a generator that takes only contexts.
+    :param event_shape: shape of one output, (channel, height, width) for images.
+    :param value_range: least and greatest value of the output, used for loading, metrics and pictures.
+    :param noise_scale: default standard deviation of the noise of views, chosen on held-out data to cover the misfit of the
+        generator.
+    :param name: for display, as are the next three.
+    :param training_data: the training set.
+    :param licence: licence of the weights.
+    :param description: one line.
+    :param figures: measurements from training.
+    :param contexts: inputs besides z, by name, `Classes` or `Array`.
+    :param schema: for a generator of a table, its columns (`Schema.to_json`) and the ``noise_scale`` of the continuous ones by
+        name, in standardised units.
+    :param bytes: size of the weights on disk; set on loading, not stored.
     """
 
     architecture: str
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, JSON]
     latent_dim: int
     event_shape: tuple[int, ...]
     value_range: tuple[float, float]
@@ -80,9 +81,9 @@ class GeneratorConfig:
     training_data: str = ""
     licence: str = ""
     description: str = ""
-    figures: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, JSON] = field(default_factory=dict)
     contexts: Mapping[str, Context] = field(default_factory=dict)
-    schema: Mapping[str, Any] | None = None
+    schema: Mapping[str, JSON] | None = None
     bytes: int = 0
 
     def __post_init__(self) -> None:
@@ -99,14 +100,14 @@ class GeneratorConfig:
 
 @dataclass(frozen=True)
 class Source:
-    """What was read of a generator before it is put together.
+    """The parts of a generator as read from files, before `assembled` combines them.
 
-    :param name: as it was given.
-    :param path: of the weights; of an entry point, `files_beside` it.
-    :param network: with its weights, or still without them; None where nothing says which it is.
-    :param tensors: the weights by their names in the file; None where they are in the network.
-    :param config: what its JSON file says, if it has one.
-    :param settings: the content of a config.json of the hub.
+    :param name: the name or path as given.
+    :param path: the file of weights; for an entry point, `files_beside` it.
+    :param network: the network, with or without its weights; None if it is unknown.
+    :param tensors: the weights by their names in the file; None if the network has them already.
+    :param config: the configuration of its JSON file, if any.
+    :param settings: the content of a config.json of the hub, if any.
     """
 
     name: str
@@ -125,43 +126,42 @@ def load_generator(
     label: int | None = None,
     latent_dim: int | None = None,
 ) -> nn.Module:
-    """A frozen generator in evaluation mode, with its configuration as `.config`, and as `.notes` what was found out or decided
-    on the way, in words: (str, ...).
+    """Load a frozen generator in evaluation mode, with its configuration as `.config` and notes on loading as `.notes`, (str,
+    ...).
+
+    Without a JSON file the configuration is the module's own `.config`, if that is a `GeneratorConfig`, or is inferred from the
+    module (`cogen.models.storage.inferred_config`). A module that takes z as (batch, d, 1, 1) or returns one tensor among other
+    values is then wrapped, and weights that are not float32 are converted.
 
     :param name_or_path: one of
 
-        * a shipped name as a string (see `shipped_generators`; it wins over a file of that name);
-        * the path of a .safetensors file (with or without the suffix), of which a JSON file beside it says what it is;
-        * a folder with ``config.json`` and ``model.safetensors`` or ``diffusion_pytorch_model.safetensors``, whole or in
-          shards, or ``hf://user/repository``, which the package huggingface_hub fetches;
+        * a shipped name as a string (see `shipped_generators`; it takes precedence over a file of that name);
+        * the path of a .safetensors file (with or without the suffix), with its JSON file beside it;
+        * a folder with ``config.json`` and ``model.safetensors`` or ``diffusion_pytorch_model.safetensors``, complete or in
+          shards, or ``hf://user/repository``, which is downloaded by the package huggingface_hub;
         * an entry point as a string, ``"my_package.nets:make"`` or ``"my_net.py:make"``: a function or class without
           arguments that returns a torch module with its weights. Its code is run.
-    :param module: a module of your own, or the entry point of one, for the weights to go into. It keeps its mode and stays
-        trainable: what comes back is a frozen copy. The JSON file may then be absent. The weights may lie under a prefix
-        ("module.", "generator.", "g_ema."); averaged weights are preferred.
-    :param allow_pickle: also read .pt, .pth, .ckpt and .bin (a pickled checkpoint or module, a scripted module) and .pt2 (an
-        exported program, which stays in the mode it was exported in, and takes other batch sizes only if exported with a
-        dynamic one). These run code from the file: allow it for files you trust as you trust a program.
-    :param label: the class, of a conditional generator: what comes back is the generator of this class, without a context.
-        Without it, the generator takes the context ``label``, as its configuration says, and `CoGenerator` reads that.
-    :param latent_dim: size of z, of a generator without a JSON file, where it cannot be read off the module.
-
-    Without a JSON file the configuration is the module's own `.config`, if that is a `GeneratorConfig`, or is read off the
-    module (`cogen.models.storage.inferred_config`); one that takes z as (batch, d, 1, 1) or returns one tensor among
-    other things is wrapped, and weights that are not float32 are converted.
-
-    Raises FileNotFoundError when there is no such generator, and ValueError, naming the file, for whatever is wrong
-    with it, or for a ``latent_dim`` that contradicts its configuration.
+    :param module: your module for the weights, or its entry point. It is not changed: the result is a frozen copy. The JSON
+        file may then be absent. The weights may have a prefix ("module.", "generator.", "g_ema."); averaged weights are
+        preferred.
+    :param allow_pickle: also read pickled or scripted modules (.pt, .pth, .ckpt, .bin) and exported programs (.pt2, which keep
+        the mode of their export, and take other batch sizes only if exported with a dynamic one). These run code from the file:
+        allow it only for files that you trust. Checkpoints of plain tensors are read without it.
+    :param label: the class for a conditional generator; the result then generates this class, without a context. By default
+        the generator takes the context ``label`` of its configuration, which `CoGenerator` reads.
+    :param latent_dim: size of z for a generator without a JSON file, if it cannot be inferred from the module.
+    :raises FileNotFoundError: if there is no such generator.
+    :raises ValueError: for invalid files, and a ``latent_dim`` that contradicts the configuration.
     """
     return assembled(read_source(name_or_path, module, allow_pickle), label, latent_dim)
 
 
 def assembled(source: Source, label: int | None = None, latent_dim: int | None = None) -> nn.Module:
-    """The generator of what was read, frozen, with its configuration. Arguments and errors of `load_generator`."""
+    """Combine the parts of a generator to a frozen module with its configuration; see `load_generator`."""
     path, generator, config, notes = source.path, source.network, source.config, list[str]()
     if generator is None:
         raise FileNotFoundError(
-            f"{path.with_suffix('.json')} is missing: it says which architecture the weights belong to; or give --module"
+            f"{path.with_suffix('.json')} is missing: it names the architecture of the weights; add it, or give --module"
             " my_net.py:make (module= in Python), a function that makes the network"
         )
     if source.tensors is not None:
@@ -169,10 +169,10 @@ def assembled(source: Source, label: int | None = None, latent_dim: int | None =
         notes += [where] if where else []
         stored.fill(generator, weights, path)
     elif not any(True for _ in generator.parameters()):
-        notes.append(f"{type(generator).__name__} has no parameters, so nothing in it was trained")
+        notes.append(f"{type(generator).__name__} has no trained parameters")
     elif is_entry_point(source.name):
-        notes.append(f"the weights are as {source.name} returns them")
-    generator = frozen(generator)  # of the caller's own module a copy
+        notes.append(f"the weights are those returned by {source.name}")
+    generator = frozen(generator)  # a copy of the caller's module
     if config is None and isinstance(getattr(generator, "config", None), GeneratorConfig):
         config = cast(GeneratorConfig, generator.config)
     if config is None:
@@ -181,11 +181,11 @@ def assembled(source: Source, label: int | None = None, latent_dim: int | None =
         notes += found
     if latent_dim not in (None, config.latent_dim):
         raise ValueError(
-            f"--latent-dim {latent_dim} (latent_dim= in Python): the configuration of {source.name} says {config.latent_dim};"
-            " leave it out"
+            f"--latent-dim {latent_dim} (latent_dim= in Python): the configuration of {source.name} has {config.latent_dim};"
+            " omit the option"
         )
     if label is not None and not isinstance(generator, Conditioned):
-        raise ValueError(f"{path}: label {label} was given, and this generator is not conditional on a class")
+        raise ValueError(f"{path}: label {label} was given, but this generator is not conditional on a class")
     if isinstance(generator, Conditioned) and label is not None:
         generator, config = generator.given(label), replace(config, contexts={})
     else:
@@ -196,19 +196,14 @@ def assembled(source: Source, label: int | None = None, latent_dim: int | None =
 
 
 def read_source(name_or_path: str | Path, module: nn.Module | str | None = None, allow_pickle: bool = False) -> Source:
-    """What lies under a name or a path, before any weights go into a network. Arguments and errors of `load_generator`."""
+    """Read the parts of a generator by name or path, without loading weights into a network; see `load_generator`."""
     if isinstance(name_or_path, str) and is_entry_point(name_or_path):
         if module is not None:
             raise ValueError(
-                f"--module (module= in Python) is a network for weights in a file, and {name_or_path} makes one with its own"
+                f"--module (module= in Python) is for weights in a file, but {name_or_path} returns a network with its weights"
             )
         return Source(name_or_path, files_beside(name_or_path), made_by(name_or_path))
     path = find_generator(name_or_path)
-    if path.suffix in EXECUTABLE and not allow_pickle:
-        raise ValueError(
-            f"{path} can run code when it is read, so it is refused; convert it to safetensors, or give --allow-pickle"
-            " (allow_pickle=True in Python) if you trust it"
-        )
     network = made_by(module) if isinstance(module, str) else module
     sharded = path.name.endswith(hub_folders.INDEX)
     beside = path.with_name(path.name.removesuffix(hub_folders.INDEX) + ".json") if sharded else path.with_suffix(".json")
@@ -220,7 +215,7 @@ def read_source(name_or_path: str | Path, module: nn.Module | str | None = None,
         if {"architecture", "event_shape"} <= settings.keys():
             config, beside, settings = read_config(of_hub), of_hub, None
     if path.suffix in EXECUTABLE:
-        content = checkpoints.read_executable(path)
+        content = checkpoints.read_executable(path, allow_pickle)
         if isinstance(content, nn.Module) and network is None:
             return Source(str(name_or_path), path, content, None, config, settings)
         tensors = content.state_dict() if isinstance(content, nn.Module) else content
@@ -234,9 +229,9 @@ def read_source(name_or_path: str | Path, module: nn.Module | str | None = None,
 
 
 def save_generator(path: str | Path, generator: nn.Module, config: GeneratorConfig, *, half: bool = False) -> Path:
-    """Write PATH.safetensors and PATH.json; each appears whole or not at all. Returns the path of the weights.
+    """Write PATH.safetensors and PATH.json, each atomically. Returns the path of the weights.
 
-    ``half`` writes half the bytes a weight, which are single precision again when they are loaded.
+    :param half: store the weights in half precision; they are loaded in single precision.
     """
     content = asdict(config)
     del content["bytes"]
@@ -245,26 +240,28 @@ def save_generator(path: str | Path, generator: nn.Module, config: GeneratorConf
 
 
 def shipped_generators() -> dict[str, GeneratorConfig]:
-    """The configurations of the generators that come with the package, by name; `config.bytes` is the size on disk."""
+    """The configurations of the shipped generators, by name; `config.bytes` is the size on disk."""
     return {path.stem: read_config(path.with_suffix(".json")) for path in _shipped()}
 
 
 def shipped_images(name: str = "mnist") -> tuple[np.ndarray, np.ndarray]:
-    """Held-out test images that come with the package, and their labels.
+    """The shipped held-out test images, float32 (item, channel, height, width) in [-1, 1], and their labels.
 
-    The images are float32 (item, channel, height, width) in [-1, 1]. shipped/README.md says how they were chosen.
+    shipped/README.md describes how they were chosen.
+
+    :raises FileNotFoundError: for an unknown name.
     """
     path = SHIPPED / f"{name}_test.npz"
     if not path.is_file():
         names = ", ".join(p.stem.removesuffix("_test") for p in sorted(SHIPPED.glob("*_test.npz")))
-        raise FileNotFoundError(f"no test images called {name!r} are shipped; there are: {names}")
+        raise FileNotFoundError(f"no test images called {name!r} are shipped; shipped are: {names}")
     with np.load(path, allow_pickle=False) as content:
         images = from_bytes(content["images"], (-1.0, 1.0))
         return images if images.ndim == 4 else images[:, None], content["labels"]
 
 
 def read_config(path: Path) -> GeneratorConfig:
-    """The configuration in a JSON file, checked; `bytes` is the size of the weights beside it."""
+    """Read and check the configuration in a JSON file; `bytes` is the size of the weights beside it."""
     config, weights = stored.read_json(path, GeneratorConfig), path.with_suffix(".safetensors")
     return replace(config, bytes=weights.stat().st_size if weights.is_file() else 0)
 
@@ -274,10 +271,13 @@ def _shipped() -> list[Path]:
 
 
 def find_generator(name_or_path: str | Path) -> Path:
-    """The file of weights of a shipped name, of a path or of a folder; of an entry point the path beside which its guide would
-    lie. Raises what `load_generator` does."""
+    """The file of weights of a shipped name, a path or a folder; for an entry point, `files_beside` it.
+
+    :raises FileNotFoundError: if there is no such generator.
+    :raises ValueError: for a path that is not a generator.
+    """
     shipped = {p.stem: p for p in _shipped()}
-    if name_or_path in shipped:  # before any file of that name: what runs must not depend on the folder one is in
+    if name_or_path in shipped:  # before any file of that name: the result must not depend on the current folder
         return shipped[str(name_or_path)]
     if isinstance(name_or_path, str) and is_entry_point(name_or_path):
         return files_beside(name_or_path)
@@ -286,7 +286,7 @@ def find_generator(name_or_path: str | Path) -> Path:
     if path.suffix in EXECUTABLE or path.name.endswith((".safetensors", hub_folders.INDEX)):
         if path.is_file():
             return path
-        raise FileNotFoundError(f"no file of weights at {path}")
+        raise FileNotFoundError(f"there is no file of weights at {path}")
     if (beside := stored.with_suffix(path, ".safetensors")).is_file():
         return beside
     if path.is_dir():
@@ -295,17 +295,17 @@ def find_generator(name_or_path: str | Path) -> Path:
         raise ValueError(f"{path} is code: name the function in it that makes the generator, as in {path}:make")
     if path.is_file():
         raise ValueError(
-            f"{path} has no suffix that says what it is; weights are .safetensors, or, with --allow-pickle"
+            f"{path} has an unknown suffix; weights are .safetensors, or, with --allow-pickle"
             f" (allow_pickle=True in Python), {', '.join(EXECUTABLE)}"
         )
     raise FileNotFoundError(
-        f"no generator called {str(name_or_path)!r} and no such file; shipped are: {', '.join(shipped)}; and there are files"
-        " (my-gan.safetensors), folders and functions (my_net.py:make)"
+        f"no generator called {str(name_or_path)!r} and no such file: give a shipped name ({', '.join(shipped)}), a file"
+        " (my-gan.safetensors), a folder or a function (my_net.py:make)"
     )
 
 
 def _contexts(generator: nn.Module, config: GeneratorConfig) -> Mapping[str, Context]:
-    """What the configuration says, or of a conditional generator that was stored before it could: its label."""
+    """The contexts of the configuration, or the label of a conditional generator whose configuration predates contexts."""
     if isinstance(generator, Conditioned) and not config.contexts:
         return {"label": Classes(generator.num_classes)}
     return config.contexts
@@ -316,8 +316,8 @@ def _build(config: GeneratorConfig, path: Path) -> nn.Module:
         context = {name: each.points(1) for name, each in _contexts(generator, config).items()}
         return tuple(generator(torch.zeros(1, config.latent_dim), **context).shape[1:])
 
-    hint = "; others need --module my_net.py:make (module= in Python)"
+    hint = "; for others give --module my_net.py:make (module= in Python)"
     generator, shape = stored.build(config, ARCHITECTURES, made, path, hint)
     if shape != config.event_shape:
-        raise ValueError(f"{path}: event_shape says {config.event_shape}, the architecture makes {shape}")
+        raise ValueError(f"{path}: event_shape is {config.event_shape}, but the architecture makes {shape}")
     return generator

@@ -1,8 +1,8 @@
-"""Folders as the Hugging Face hub has them: ``config.json`` beside ``model.safetensors``, whole or in shards.
+"""Folders in the format of the Hugging Face hub: ``config.json`` beside ``model.safetensors``, complete or in shards.
 
-The weights are called ``model.safetensors`` or ``diffusion_pytorch_model.safetensors``; large ones are split, and
-``model.safetensors.index.json`` says which file holds which tensor ("weight_map"). Pickled weights in such a folder are left
-alone. ``hf://user/repository`` is fetched once by the package huggingface_hub, into its own cache.
+The weights are called ``model.safetensors`` or ``diffusion_pytorch_model.safetensors``. Large ones are split into shards, and
+``model.safetensors.index.json`` maps tensors to files ("weight_map"). Pickled weights in such a folder are ignored.
+``hf://user/repository`` is downloaded once by the package huggingface_hub, into its own cache.
 """
 
 from __future__ import annotations
@@ -24,29 +24,34 @@ _NAMES = ("model", "diffusion_pytorch_model")
 
 @functools.cache
 def fetched(address: str) -> Path:
-    """The folder of ``hf://user/repository``, its JSON and safetensors files. Raises ValueError where it cannot be had."""
+    """Download the JSON and safetensors files of ``hf://user/repository``, and return their folder.
+
+    :raises ValueError: if it cannot be downloaded.
+    """
     repository = address.removeprefix(SCHEME).strip("/")
     if repository.count("/") != 1:
-        raise ValueError(f"{address}: an address is {SCHEME}user/repository")
+        raise ValueError(f"{address}: an address must have the form {SCHEME}user/repository")
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise ValueError(
-            f"{address} is fetched by the package huggingface_hub: pip install 'cogen-ppl[hub]', or give a folder that you"
-            " have fetched"
+            f"{address} requires the package huggingface_hub: pip install 'cogen-ppl[hub]', or give a downloaded folder"
         ) from None
     try:
         return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors"]))
-    except Exception as error:  # of the network, of the hub, of the disk, each of a class of its own
+    except Exception as error:  # errors of the network, the hub and the disk have different classes
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"{address} cannot be fetched ({type(error).__name__}: {reason}): is there a network, and the repository public?"
-            " Or give a folder that you have fetched"
+            f"{address} cannot be downloaded ({type(error).__name__}: {reason}): check the network connection and that the"
+            " repository is public, or give a downloaded folder"
         ) from None
 
 
 def weights_in(folder: Path) -> Path:
-    """The file of weights in a folder, or the index of its shards. Raises FileNotFoundError, with what is there instead."""
+    """The file of weights in a folder, or the index of its shards.
+
+    :raises FileNotFoundError: if there is neither.
+    """
     for name in _NAMES:
         for file in (folder / f"{name}.safetensors", folder / f"{name}{INDEX}"):
             if file.is_file():
@@ -54,31 +59,37 @@ def weights_in(folder: Path) -> Path:
     names = sorted(file.name for file in folder.iterdir())
     there = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") if names else "nothing"
     wanted = " or ".join(f"{name}.safetensors" for name in _NAMES)
-    raise FileNotFoundError(f"the folder {folder} has no {wanted}, but {there}: name the file of weights itself")
+    raise FileNotFoundError(f"the folder {folder} has no {wanted}, but {there}: give the path of the file of weights")
 
 
 def read_shards(index: Path) -> dict[str, Tensor]:
-    """The tensors of all files that an index names. Raises ValueError, naming the file, for whatever is wrong with them."""
+    """The tensors of all files of an index.
+
+    :raises ValueError: for an invalid index, and missing or invalid shards.
+    """
     try:
-        places = stored.read_object(index)["weight_map"]
-        files = sorted(set(places.values()))
+        locations = stored.read_object(index)["weight_map"]
+        files = sorted(set(locations.values()))
         if any(Path(name).name != name for name in files):
-            raise ValueError("a shard lies in the folder of its index")
+            raise ValueError("a shard must be in the folder of its index")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index} is no index of shards ({type(error).__name__}: {error})") from None
+        raise ValueError(f"{index} is not an index of shards ({type(error).__name__}: {error})") from None
     if absent := [name for name in files if not (index.parent / name).is_file()]:
-        raise ValueError(f"{index} names {', '.join(absent)}, which the folder lacks: fetch the whole of it")
+        raise ValueError(f"{index} lists {', '.join(absent)}, missing in the folder: download the complete folder")
     tensors: dict[str, Tensor] = {}
     for name in files:
         tensors |= stored.read_weights(index.parent / name)
-    if lost := sorted(places.keys() - tensors.keys()):
-        raise ValueError(f"{index} names {lost[0]}, which no shard holds: fetch the whole folder again")
+    if lost := sorted(locations.keys() - tensors.keys()):
+        raise ValueError(f"{index} lists {lost[0]}, which no shard contains: download the complete folder again")
     return tensors
 
 
 def build(settings: Mapping[str, Any], architectures: Mapping[str, Callable[..., nn.Module]], path: Path) -> nn.Module:
-    """The network that a config.json names as diffusers ("_class_name") or transformers ("architectures") do, of those keys
-    that it takes as arguments. Raises ValueError, naming the file, where cogen has no such architecture."""
+    """The network of a config.json in the format of diffusers ("_class_name") or transformers ("architectures"), with the keys
+    that are arguments of the architecture.
+
+    :raises ValueError: for an architecture that is not in ``architectures``, or cannot be built.
+    """
     listed = settings.get("architectures")
     name = str(settings.get("_class_name") or (listed[0] if isinstance(listed, list) and listed else ""))
     if name not in architectures:
@@ -92,6 +103,6 @@ def build(settings: Mapping[str, Any], architectures: Mapping[str, Callable[...,
         return architectures[name](**{key: value for key, value in settings.items() if key in taken})
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"{path}: cogen's {name} cannot be built from it ({str(error).splitlines()[0]}): if it is another {name}, give"
+            f"{path}: cogen's {name} cannot be built from it ({str(error).splitlines()[0]}): if it is a different {name}, give"
             " --module my_net.py:make (module= in Python)"
         ) from None

@@ -1,11 +1,11 @@
-"""What a network that came without a configuration is and makes, as far as it can be read off the network itself.
+"""Inference of the configuration of a network without one, from the network itself.
 
-* The size of z: what the user says; an attribute of the network, or of its ``config``, with one of the usual names; the input
-  of an exported program; or what the first linear layer or transposed convolution takes.
+* The size of z: given by the user; an attribute of the network, or of its ``config``, with one of the usual names; the input
+  shape of an exported program; or the input size of the first linear layer or transposed convolution.
 * The shape of x: that of a draw.
-* The range of x: an attribute ``value_range``; [-1, 1] where x is what a layer Tanh makes, [0, 1] of a Sigmoid; or that of
-  draws, widened to [0, 1] or [-1, 1] if it lies in one of these.
-* The scale of the noise: an attribute ``noise_scale``, or `NOISE_OF_RANGE` of the width of the range.
+* The range of x: an attribute ``value_range``; [-1, 1] if x is the output of a Tanh layer, [0, 1] for a Sigmoid; or the range
+  of draws, widened to [0, 1] or [-1, 1] if it lies in one of these.
+* The noise scale: an attribute ``noise_scale``, or `NOISE_OF_RANGE` times the width of the range.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from cogen.models.storage import stored
 from cogen.models.wrapped import NeedsWrapper, adapted
 
 LATENT_NAMES = ("latent_dim", "z_dim", "dim_z", "zdim", "z_size", "latent_size", "latent_dims", "noise_dim", "nz")
-"""What networks call the size of z."""
+"""Usual names of the size of z."""
 
 NOISE_OF_RANGE = 0.25
-"""The noise scale of a generator of which nothing was measured, over the width of its range. Measured on held-out images, the
-shipped generators have 0.21 to 0.43."""
+"""Default noise scale of a generator without measurements, relative to the width of its range. The shipped generators have 0.21
+to 0.43, measured on held-out images."""
 
 DRAWS = 64
-"""Draws of the prior that the range is read off."""
+"""Number of draws from the prior from which the range is inferred."""
 
 _LAYERS = {"Linear": 1, "ConvTranspose1d": 0, "ConvTranspose2d": 0, "ConvTranspose3d": 0}
-"""Layers that a generator begins with, and which axis of their weight is the input's."""
+"""Possible first layers of a generator, with the input axis of their weight."""
 
 _BOUNDED = {nn.Tanh: (-1.0, 1.0), nn.Sigmoid: (0.0, 1.0)}
 
 
 class Inferred(NamedTuple):
-    """A generator, the fields of its configuration, and how each was found, in words."""
+    """A generator, the fields of its configuration, and notes on how they were inferred."""
 
     generator: nn.Module
     fields: dict[str, Any]
@@ -46,18 +46,17 @@ class Inferred(NamedTuple):
 
 
 def inferred(network: nn.Module, latent_dim: int | None = None, settings: Mapping[str, Any] | None = None) -> Inferred:
-    """Read off a frozen network what its configuration would say; the network is wrapped where that leaves no choice.
+    """Infer the configuration of a frozen network, and wrap the network if there is only one way to do it.
 
-    :param latent_dim: size of z, if it is known.
-    :param settings: what lay beside the network, as a config.json, by name.
-
-    Raises ValueError where the size of z is not found or not accepted, where x is not finite, and what
-    `cogen.models.wrapped.adapted` raises.
+    :param latent_dim: size of z, if known.
+    :param settings: the content of a config.json beside the network.
+    :raises ValueError: if the size of z is not found or not accepted, if x is non-finite, and as
+        `cogen.models.wrapped.adapted`.
     """
     own = dict(_attributes(network, settings or {}))
     latent_dim, where = (latent_dim, "as given") if latent_dim is not None else _latent_dim(network, own)
     if not stored.is_count(latent_dim):
-        raise ValueError(f"latent_dim={latent_dim!r} (--latent-dim): the size of z is a positive integer")
+        raise ValueError(f"latent_dim={latent_dim!r} (--latent-dim): the size of z must be a positive integer")
     contexts = contexts_of(own.get("contexts", {}))
     points = {name: each.points(2) for name, each in contexts.items()}
     name = type(network).__name__
@@ -67,12 +66,12 @@ def inferred(network: nn.Module, latent_dim: int | None = None, settings: Mappin
         if isinstance(error, NeedsWrapper):
             raise
         of_size = (
-            "" if where == "as given" else f". This size is {where}: give --latent-dim (latent_dim= in Python) if it is another"
+            "" if where == "as given" else f". This size is {where}: give --latent-dim (latent_dim= in Python) if it is wrong"
         )
         raise ValueError(f"{error}{hint_of_batch_size(network) or of_size}") from None
     draws, last = _draws(generator, latent_dim, {key: each.points(POINTS) for key, each in contexts.items()}, name)
     value_range, of_range = _value_range(own, draws, last, name)
-    noise_scale, of_noise = own.get("noise_scale"), "its own"
+    noise_scale, of_noise = own.get("noise_scale"), "its attribute"
     if noise_scale is None:
         noise_scale = NOISE_OF_RANGE * (value_range[1] - value_range[0])
         of_noise = f"{NOISE_OF_RANGE:g} of the range, not measured (--noise fit estimates it)"
@@ -95,7 +94,7 @@ def inferred(network: nn.Module, latent_dim: int | None = None, settings: Mappin
 
 
 def _attributes(network: nn.Module, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What the network and what goes with it say of themselves, under our names; the last that is named counts."""
+    """Attributes of the network, its config and the settings, by the names of the configuration; later ones take precedence."""
     config = getattr(network, "config", {})
     config = config if isinstance(config, Mapping) else getattr(config, "__dict__", {})
     for source in (settings, config, {**vars(type(network)), **vars(network)}):
@@ -117,23 +116,23 @@ def _latent_dim(network: nn.Module, own: Mapping[str, Any]) -> tuple[int, str]:
         if shapes:
             return int(shapes[0][1]), "the input of the program"
     for layer in network.modules():
-        script = str(getattr(layer, "original_name", ""))  # the class that was scripted
+        script = str(getattr(layer, "original_name", ""))  # the class of a scripted module
         kind = next((name for name in _LAYERS if isinstance(layer, getattr(nn, name))), script)
         weight = getattr(layer, "weight", None)
         if kind in _LAYERS and isinstance(weight, Tensor):
-            return int(weight.shape[_LAYERS[kind]]), f"what its first {kind} takes"
+            return int(weight.shape[_LAYERS[kind]]), f"the input of its first {kind}"
     parameters = any(True for _ in network.parameters())
     reason = "it has no linear layer or transposed convolution" if parameters else "it has no parameters"
     raise ValueError(
-        f"the size of z cannot be read off {type(network).__name__} ({reason}): give --latent-dim (latent_dim= in Python)"
+        f"the size of z cannot be inferred from {type(network).__name__} ({reason}): give --latent-dim (latent_dim= in Python)"
     )
 
 
 def _draws(
     generator: nn.Module, latent_dim: int, contexts: Mapping[str, Tensor], name: str
 ) -> tuple[Tensor, type[nn.Module] | None]:
-    """x of draws of the prior, a few at a time, as images may be large; and the bounded layer whose output x is, in any shape,
-    if there is one (inside of a script none is seen)."""
+    """x for draws from the prior, computed in small batches because images can be large, and the type of the bounded layer
+    whose output is x, if there is one (layers inside a script are not found)."""
     z = torch.randn(DRAWS, latent_dim, generator=torch.Generator().manual_seed(0))
     bounded: list[tuple[type[nn.Module], Tensor]] = []
     layers = [layer for layer in generator.modules() if type(layer) in _BOUNDED]
@@ -143,19 +142,19 @@ def _draws(
         for part in z.split(POINTS):
             try:
                 parts.append(generator(part, **{key: values[: len(part)] for key, values in contexts.items()}))
-            except Exception as error:  # a module raises what it likes
+            except Exception as error:  # a module can raise any error
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 hint = hint_of_batch_size(generator)
-                raise ValueError(f"{name} runs on two items and not on {len(part)}: {reason}{hint}") from None
+                raise ValueError(f"{name} runs on two items but not on {len(part)}: {reason}{hint}") from None
             finally:
                 while hooks:
                     hooks.pop().remove()
     if any(part.ndim < 2 or part.shape[1:] != parts[0].shape[1:] or not part.is_floating_point() for part in parts):
         made = f"{parts[0].dtype} of shape {tuple(parts[0].shape)}"
-        raise ValueError(f"{name} makes {made} of a batch of {POINTS}: x is floats, (batch, *event_shape)")
+        raise ValueError(f"{name} returns {made} for a batch of {POINTS}, expected floats (batch, *event_shape)")
     draws = torch.cat(parts)
     if not torch.isfinite(draws).all():
-        raise ValueError(f"{name} makes values that are not finite of draws of the prior: look at its weights")
+        raise ValueError(f"{name} returns non-finite values for draws from the prior: check its weights")
     last = next((kind for kind, x in bounded if torch.equal(x.flatten(), parts[0].flatten())), None)
     return draws, last
 
@@ -168,12 +167,12 @@ def _value_range(
             low, high = map(float, own["value_range"])
         except (TypeError, ValueError):
             raise ValueError(f"value_range is {own['value_range']!r}; it must be two numbers, the lower first") from None
-        return (low, high), "its own"
+        return (low, high), "its attribute"
     if last is not None:
         return _BOUNDED[last], f"its last layer is {last.__name__}"
     low, high = float(draws.min()), float(draws.max())
     if low == high:
-        raise ValueError(f"{name} makes one value, {low:g}, of every z: look at its weights")
+        raise ValueError(f"{name} returns the constant {low:g} for every z: check its weights")
     seen = f"{DRAWS} draws lie in [{low:.3g}, {high:.3g}]"
     if low >= 0 and 0.5 < high <= 1.05:
         return (0.0, 1.0), seen

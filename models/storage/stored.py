@@ -1,7 +1,7 @@
-"""Networks on disk: NAME.safetensors, weights and nothing else, beside NAME.json, which says what they are and take.
+"""Storage of networks: NAME.safetensors, only weights, beside NAME.json, the configuration.
 
-Neither file can run code. Generators, encoders and classifiers are stored this way; each has its own configuration, a frozen
-dataclass whose fields are the keys of the JSON object.
+Neither file can run code. Generators, encoders, energies and classifiers are stored this way; each has its own configuration, a
+frozen dataclass whose fields are the keys of the JSON object.
 """
 
 import json
@@ -20,15 +20,22 @@ Config = TypeVar("Config")
 
 
 def check(config: Any, good: bool, name: str, wanted: str) -> None:
-    """Raises ValueError, naming the field, unless it is good."""
+    """Validate a field of a configuration.
+
+    :param good: whether its value is valid.
+    :param wanted: description of valid values, for the message.
+    :raises ValueError: unless the value is valid.
+    """
     if not good:
         raise ValueError(f"{name} is {getattr(config, name)!r}; it must be {wanted}")
 
 
 def check_config(config: Any) -> None:
-    """The fields that every configuration has: architecture, arguments, event_shape, value_range.
+    """Validate the common fields of all configurations: architecture, arguments, event_shape, value_range.
 
-    The last two become tuples, as JSON has lists only. Raises ValueError, naming the field.
+    The last two, which are lists in JSON, become tuples.
+
+    :raises ValueError: for an invalid field.
     """
     check(config, isinstance(config.architecture, str), "architecture", "a name")
     check(config, isinstance(config.arguments, Mapping), "arguments", "a mapping of keyword arguments")
@@ -40,7 +47,7 @@ def check_config(config: Any) -> None:
         "value_range",
         "two finite numbers, the lower first",
     )
-    # Frozen dataclasses are filled through object.__setattr__.
+    # A frozen dataclass is set through object.__setattr__.
     object.__setattr__(config, "event_shape", tuple(shape))
     object.__setattr__(config, "value_range", (float(limits[0]), float(limits[1])))
 
@@ -61,17 +68,17 @@ def _is_list(value: object) -> bool:
 
 
 def packed(module: nn.Module) -> bytes:
-    """A module's weights as the content of a safetensors file; those that share memory (tied weights) each under its name."""
+    """The weights of a module as the content of a safetensors file; tied weights are stored under each of their names."""
     from safetensors.torch import save
 
     return save({key: value.clone(memory_format=torch.contiguous_format) for key, value in module.state_dict().items()})
 
 
 def write_pair(path: str | Path, stored: Mapping[str, Any], weights: bytes) -> Path:
-    """Write PATH.safetensors and PATH.json; each appears whole or not at all. Returns the path of the weights."""
+    """Write PATH.safetensors and PATH.json, each atomically. Returns the path of the weights."""
     weights_path = with_suffix(Path(path), ".safetensors")
     weights_path.parent.mkdir(parents=True, exist_ok=True)
-    # The configuration first: weights without it could not be loaded.
+    # The configuration first: weights without it cannot be loaded.
     write_whole(weights_path.with_suffix(".json"), (json.dumps(stored, indent=1) + "\n").encode())
     write_whole(weights_path, weights)
     return weights_path
@@ -86,22 +93,30 @@ def with_suffix(path: Path, suffix: str) -> Path:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises FileNotFoundError, and ValueError naming the file."""
+    """Read the object in a JSON file.
+
+    :raises FileNotFoundError: if the file is missing or cannot be read.
+    :raises ValueError: for another content.
+    """
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing: it says which architecture the weights belong to") from None
+        raise FileNotFoundError(f"{path} is missing: it names the architecture of the weights") from None
     except OSError as error:
         raise FileNotFoundError(f"{path} cannot be read ({error.strerror})") from None
     except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise ValueError(f"{path} is not JSON ({error})") from None
     if not isinstance(stored, dict):
-        raise ValueError(f"{path} holds a {type(stored).__name__}; a configuration is a JSON object")
+        raise ValueError(f"{path} contains a {type(stored).__name__}, but a configuration is a JSON object")
     return stored
 
 
 def read_json(path: Path, kind: type[Config]) -> Config:
-    """The configuration in a JSON file, checked. Raises what `read_object` does, and ValueError naming the file."""
+    """Read and check the configuration in a JSON file.
+
+    :raises FileNotFoundError: as `read_object`.
+    :raises ValueError: for an invalid configuration.
+    """
     stored = read_object(path)
     try:
         return kind(**stored)
@@ -118,9 +133,13 @@ def build(
     path: Path,
     hint: str = "",
 ) -> tuple[nn.Module, tuple[int, ...]]:
-    """The network that a configuration names, in evaluation mode, and what ``probe`` says of its output's shape.
+    """Build the network of a configuration, in evaluation mode.
 
-    Raises ValueError, naming the configuration's ``path``.
+    :param probe: computes the shape of the network's output.
+    :param path: of the configuration, for messages.
+    :param hint: appended to the message for an unknown architecture.
+    :returns: the network, and the shape from ``probe``.
+    :raises ValueError: if the network cannot be built or does not run.
     """
     if config.architecture not in architectures:
         raise ValueError(f"{path}: unknown architecture {config.architecture!r}; known are {', '.join(architectures)}{hint}")
@@ -136,24 +155,27 @@ def build(
         reason = str(error).splitlines()[0]
         latent = f", latent_dim {config.latent_dim}" if hasattr(config, "latent_dim") else ""
         raise ValueError(
-            f"{path}: {config.architecture} of its arguments does not fit event_shape {config.event_shape}{latent} ({reason})"
+            f"{path}: {config.architecture} with its arguments does not fit event_shape {config.event_shape}{latent} ({reason})"
         ) from None
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The content of a safetensors file. Raises ValueError, naming it, for a pickle and for a file that is not whole."""
+    """Read a safetensors file.
+
+    :raises ValueError: for a pickle and an incomplete file.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     with path.open("rb") as file:
         first = file.read(9)
-    # A safetensors file begins with the length of its header, eight bytes of which the first may be a pickle's, and then "{".
+    # A safetensors file begins with eight bytes for the length of its header, of which the first may be a pickle's, and "{".
     if zipfile.is_zipfile(path) or (first[:1] == b"\x80" and first[8:] != b"{"):
-        raise ValueError(f"{path} is a pickle, not safetensors, whatever its name says; convert it, pickles run code")
+        raise ValueError(f"{path} is a pickle, which can run code, in spite of its suffix: convert it to safetensors")
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a complete safetensors file ({error}); fetch it again") from None
+        raise ValueError(f"{path} is not a complete safetensors file ({error}): download it again") from None
 
 
 def load(
@@ -163,59 +185,69 @@ def load(
     probe: Callable[[nn.Module], tuple[int, ...]],
     size: str,
 ) -> nn.Module:
-    """The network of a configuration with the weights in ``path``, frozen, in evaluation mode, and with its ``config``.
+    """Load the network of a configuration with the weights in ``path``, frozen, in evaluation mode, and with its ``config``.
 
-    :param probe: the shape of its output for two items.
-    :param size: the field of the configuration that holds the output's size.
-
-    Raises ValueError, naming the file, for whatever is wrong with either.
+    :param probe: computes the shape of its output for two items.
+    :param size: the field of the configuration with the output's size.
+    :raises ValueError: for an invalid file of weights or configuration.
     """
     beside = path.with_suffix(".json")
     network, shape = build(config, architectures, probe, beside)
     if shape != (2, getattr(config, size)):
         made = " x ".join(map(str, shape[1:]))
-        raise ValueError(f"{beside}: {size} says {getattr(config, size)}, the architecture makes {made} numbers of each x")
+        raise ValueError(f"{beside}: {size} is {getattr(config, size)}, but the architecture returns {made} numbers per x")
     return frozen(network, config, path)
 
 
 def both_files(path: str | Path, what: str) -> tuple[Path, Path]:
-    """The paths of the weights and of the configuration. Raises FileNotFoundError where one of them is missing."""
+    """The paths of the weights and of the configuration.
+
+    :param what: the kind of network, for the message.
+    :raises FileNotFoundError: if one of them is missing.
+    """
     weights = with_suffix(Path(path), ".safetensors")
     files = weights, weights.with_suffix(".json")
     for file in files:
         if not file.is_file():
-            raise FileNotFoundError(f"there is no file {file}: {what} is weights (.safetensors) with a .json beside them")
+            raise FileNotFoundError(f"there is no file {file}: {what} needs weights (.safetensors) and a .json beside them")
     return files
 
 
 def frozen(network: nn.Module, config: Any, path: Path) -> nn.Module:
-    """A network that was built, with the weights in ``path``, frozen and with its ``config``. Raises what `fill` does."""
+    """Load the weights in ``path`` into a network, freeze it and set its ``config``.
+
+    :raises ValueError: as `fill`.
+    """
     fill(network, read_weights(path), path)
     network.requires_grad_(False)
-    network.config = config  # type: ignore[assignment]
+    network.config = config
     return network
 
 
 def fill(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
-    """Load weights into a module. Raises ValueError, naming their file, where they do not fit or are not finite."""
+    """Load weights into a module.
+
+    :param path: the file of the weights, for messages.
+    :raises ValueError: for weights that do not fit or are non-finite.
+    """
     expected = module.state_dict()
     missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
     if missing or unknown:
         lacks = f"it lacks {', '.join(missing[:3])}" if missing else ""
-        holds = f"it holds {', '.join(unknown[:3])} too" if unknown else ""
-        raise ValueError(f"{path} does not fit {type(module).__name__}: {' and '.join(filter(None, (lacks, holds)))}")
+        extra = f"it has unknown weights {', '.join(unknown[:3])}" if unknown else ""
+        raise ValueError(f"{path} does not fit {type(module).__name__}: {' and '.join(filter(None, (lacks, extra)))}")
     for key, value in expected.items():
         if weights[key].shape != value.shape:
             raise ValueError(
                 f"{path} does not fit {type(module).__name__}: {key} has shape {tuple(weights[key].shape)}, "
-                f"the module's is {tuple(value.shape)}"
+                f"expected {tuple(value.shape)}"
             )
         if not torch.isfinite(weights[key]).all():
-            raise ValueError(f"{path}: {key} holds NaN or infinite values; the training that made it diverged")
+            raise ValueError(f"{path}: {key} contains NaN or infinite values: its training diverged")
     module.load_state_dict(weights)
     for key, value in module.state_dict().items():
         if not torch.equal(value, weights[key].to(value)):
             raise ValueError(
-                f"{path} does not fit {type(module).__name__}: the module ties {key} to another of its weights, and the file"
-                " holds different values for them"
+                f"{path} does not fit {type(module).__name__}: the module ties {key} to another of its weights, but the file"
+                " has different values for them"
             )

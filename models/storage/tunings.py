@@ -1,7 +1,6 @@
-"""What `cogen tune` found for a generator, on disk beside it: NAME-tuning.json, by view.
+"""Settings found by `cogen tune`, stored by view in NAME-tuning.json beside the generator.
 
-A `Settings` is frozen: a run that is made with it adapts nothing, so that it costs what it says, and its evidence, where it has
-one, is unbiased.
+A run with `Settings` adapts nothing, so its cost is known, and its evidence estimate, if it has one, is unbiased.
 """
 
 from __future__ import annotations
@@ -17,21 +16,20 @@ from cogen.inference.whole_files import write_whole
 from cogen.models.storage.generators import find_generator
 
 SUFFIX = "-tuning.json"
-"""What follows a generator's name in that of its tunings."""
+"""Suffix of the file of tunings, after the generator's name."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of annealed HMC that serve any item under a view.
+    """Settings of annealed HMC for all items under a view.
 
-    :param guided: whether the annealing starts from the guide that is stored with the generator; otherwise from the prior.
-    :param temperatures: as many as a chain needs to arrive.
-    :param num_leapfrog: gradients at each.
+    :param guided: whether annealing starts from the guide stored with the generator; otherwise from the prior.
+    :param temperatures: number of temperatures that a chain needs to converge.
+    :param num_leapfrog: leapfrog steps at each temperature.
     :param beta: knots of the inverse temperatures (`cogen.inference.Through`).
-    :param steps: step sizes at all but the first of the knots (`cogen.inference.SharedSteps`).
-    :param figures: what was measured: for people.
-
-    Raises ValueError for counts and step sizes that are not positive.
+    :param steps: step sizes at all knots but the first (`cogen.inference.SharedSteps`).
+    :param figures: measurements, for display.
+    :raises ValueError: for counts and step sizes that are not positive.
     """
 
     guided: bool
@@ -43,16 +41,15 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.temperatures < 1 or self.num_leapfrog < 1 or not all(0 < step < math.inf for step in self.steps):
-            raise ValueError("the temperatures, the leapfrogs and the step sizes of a tuning are positive")
-        for name in ("beta", "steps"):  # a frozen dataclass is filled so
+            raise ValueError("the temperatures, leapfrog steps and step sizes of a tuning must be positive")
+        for name in ("beta", "steps"):  # a frozen dataclass is set through object.__setattr__
             object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
 
     def annealing(self, at_rest: float = 1.0) -> dict[str, Any]:
         """Keyword arguments of `AnnealedHMC` and `PyroAnnealedHMC`.
 
         :param at_rest: a factor of the step size at beta = 1.
-
-        Raises ValueError for knots that do not rise.
+        :raises ValueError: for knots that do not increase.
         """
         from cogen.inference import SharedSteps, Through
 
@@ -61,9 +58,11 @@ class Settings:
 
 
 def load_tuning(generator: str | Path, view: str) -> Settings | None:
-    """What was stored for a view, by the name that `cogen complete` gives it; None where nothing was.
+    """The stored settings of a view; None if there are none.
 
-    Raises FileNotFoundError where there is no such generator, and ValueError for a file that holds no tunings.
+    :param view: the name of the view in `cogen complete`.
+    :raises FileNotFoundError: if there is no such generator.
+    :raises ValueError: for an invalid file.
     """
     path = _path(generator)
     found = _read(path).get(view) if path.is_file() else None
@@ -74,7 +73,7 @@ def load_tuning(generator: str | Path, view: str) -> Settings | None:
 
 
 def save_tuning(generator: str | Path, view: str, settings: Settings, output: Path | None = None) -> Path:
-    """Write the settings of a view beside a generator, or to ``output``; those of other views stay. Returns the path."""
+    """Write the settings of a view beside a generator, or to ``output``, keeping those of other views. Returns the path."""
     path = _path(generator) if output is None else output
     views = _read(path) if path.is_file() else {}
     write_whole(path, (json.dumps({**views, view: asdict(settings)}, indent=1) + "\n").encode())
@@ -92,5 +91,5 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error})") from None
     if not isinstance(views, dict):
-        raise ValueError(f"{path} holds no tunings by view")
+        raise ValueError(f"{path} does not contain tunings by view")
     return views

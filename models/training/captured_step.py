@@ -1,8 +1,8 @@
-"""A training step as a CUDA graph: some hundred kernels of a few microseconds, started by one call.
+"""A training step as a CUDA graph: about a hundred kernels of a few microseconds, launched by one call.
 
-A step of small networks takes a GPU less time than Python takes to start its kernels. A captured step starts them all at
-once, on a stream of its own, so that several trainings share the GPU (`cogen.models.training.trainer.interleaved`). What
-changes from step to step lies in memory that the graph reads: the items of the batch, the learning rates, and torch's random
+A step of small networks takes a GPU less time than Python takes to launch its kernels. A captured step launches them all at
+once, on its own stream, so that several trainings can share the GPU (`cogen.models.training.trainer.interleaved`). The inputs
+that change between steps are in memory that the graph reads: the items of the batch, the learning rates, and torch's random
 state.
 
 References:
@@ -19,16 +19,16 @@ import torch
 from torch import Tensor
 
 WARM_UP = 3
-"""Steps of each variant before it is captured: they choose algorithms and make the optimisers' state."""
+"""Eager steps of each variant before its capture, which select algorithms and create the optimisers' state."""
 
 
 class CapturedStep:
-    """Runs ``step(items, iteration)`` eagerly a few times, and then as the graph that it captured.
+    """Run ``step(items, iteration)`` eagerly a few times, and then as a captured graph.
 
     :param step: from the indices of a batch (item,) and the iteration to the losses by name, all on the device.
-    :param optimizers: of the family, by name; their ``step`` must run on the device alone, as fused Adam's does.
-    :param per_step: how many indices a step takes.
-    :param variant: from the iteration to what tells graphs apart (`Family.variant`).
+    :param optimizers: the family's optimisers by name; their ``step`` must run entirely on the device, as fused Adam's does.
+    :param per_step: number of indices of a step.
+    :param variant: from the iteration to the key of its graph (`Family.variant`).
     :param device: a CUDA device.
     """
 
@@ -51,11 +51,11 @@ class CapturedStep:
         }
 
     def set_rate(self, name: str, group: int, rate: float) -> None:
-        """The learning rate of a group of an optimiser, for the graphs."""
+        """Set the learning rate of a parameter group of an optimiser in the graphs."""
         self._rates[name][group].fill_(rate)
 
     def __call__(self, items: Tensor, iteration: int) -> dict[str, Tensor]:
-        """The losses of the step, by name; they are the caller's to keep."""
+        """Take a step and return copies of its losses by name."""
         variant = self._variant(iteration)
         self._visits[variant] += 1
         if self._visits[variant] <= WARM_UP:

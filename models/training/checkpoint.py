@@ -1,8 +1,8 @@
-"""The whole state of a training in one safetensors file, replaced whole and at once.
+"""The complete state of a training in one safetensors file, which is replaced atomically.
 
-Tensors (weights, the average's, the optimisers' moments, the history of losses) are the file's tensors; counters and what
-identifies the run are JSON in its header. So a file is complete or absent, holds nothing that could run code, and any
-safetensors reader can read it.
+Tensors (weights, averaged weights, the optimisers' moments, the history of losses) are the file's tensors; counters and the
+identity of the run are JSON in its header. A file is therefore complete or absent, cannot run code, and can be read by any
+safetensors reader.
 """
 
 from __future__ import annotations
@@ -30,14 +30,13 @@ OPTIONS = {
     "devices": "--devices",
     "data": "--data",
 }
-"""What `cogen train` calls the settings of a run."""
+"""Options of `cogen train` by the settings of a run."""
 
 
 class TrainingCheckpoint:
     """The state of one run in a folder.
 
-    Raises ValueError where the folder's file is damaged or of another run (it says what differs), or where there is a file
-    in the folder's place.
+    :raises ValueError: if ``folder`` is a file.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class TrainingCheckpoint:
         optimizers: Mapping[str, Any],
     ) -> None:
         if folder.exists() and not folder.is_dir():
-            raise ValueError(f"checkpoint {folder}: there is a file of that name")
+            raise ValueError(f"checkpoint {folder} is a file; give a folder")
         self.path = folder / FILE
         self._identity = json.loads(json.dumps(dict(identity)))
         self._modules = {"family": family} | ({"average": averaged} if averaged is not None else {})
@@ -57,13 +56,17 @@ class TrainingCheckpoint:
         self._saved: int | None = None
 
     def last(self) -> str:
-        """Where the last good state is."""
+        """A sentence about the last good checkpoint, for error messages."""
         if not self._saved:
             return "no checkpoint was written yet"
-        return f"the last good checkpoint (step {self._saved}) is {self.path}; with other settings begin in another folder"
+        return f"the last good checkpoint (step {self._saved}) is {self.path}; use another folder with other settings"
 
     def restore(self) -> tuple[int, float, dict[str, np.ndarray]]:
-        """Load the state; returns the steps made, their seconds and their losses, (0, 0.0, {}) at the beginning."""
+        """Load the state.
+
+        :returns: the number of steps, their seconds and their losses; (0, 0.0, {}) without a checkpoint.
+        :raises ValueError: for a damaged file, or a file of another run, naming the difference.
+        """
         if not self.path.exists():
             return 0, 0.0, {}
         from safetensors import SafetensorError, safe_open
@@ -75,11 +78,11 @@ class TrainingCheckpoint:
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"checkpoint {self.path} is damaged ({error}); remove it to begin again") from None
         for name, value in self._identity.items():
-            if (found := header["identity"].get(name)) != value:
+            if (stored := header["identity"].get(name)) != value:
                 shown = f"{name} ({OPTIONS[name]})" if name in OPTIONS else name
                 raise ValueError(
-                    f"checkpoint {self.path} is of another run: {shown} was {found!r} there and is {value!r} here; give another"
-                    " folder, or remove this file"
+                    f"checkpoint {self.path} is of another run: {shown} was {stored!r} there and is {value!r} here; give"
+                    " another folder, or remove this file"
                 )
         for name, module in self._modules.items():
             module.load_state_dict(_part(tensors, name))
@@ -94,16 +97,16 @@ class TrainingCheckpoint:
         return self._saved, float(header["seconds"]), {name: value.numpy() for name, value in _part(tensors, "loss").items()}
 
     def save(self, step: int, seconds: float, losses: Mapping[str, np.ndarray]) -> None:
-        """Write the state.
+        """Write the state. After an error the previous file is unchanged.
 
-        Raises OSError where it cannot be written, and FloatingPointError where a weight is no longer finite; the file before it
-        then stays as it was.
+        :raises OSError: if the file cannot be written.
+        :raises FloatingPointError: for non-finite weights.
         """
         from safetensors.torch import save
 
         for name, value in self._modules["family"].named_parameters():
             if not torch.isfinite(value).all():
-                raise FloatingPointError(f"{name} is not finite after step {step}: the training has diverged; {self.last()}")
+                raise FloatingPointError(f"{name} is non-finite after step {step}: the training has diverged; {self.last()}")
         tensors: dict[str, Tensor] = {}
         for name, module in self._modules.items():
             tensors |= {f"{name}:{key}": value for key, value in module.state_dict().items()}
@@ -127,14 +130,14 @@ class TrainingCheckpoint:
 
 
 def describe(family: nn.Module) -> dict[str, str]:
-    """What makes a family the one it is: its settings by name, its networks, and the values of what is not trained.
+    """The identity of a family: its settings by name, and hashes of its networks and of its fixed parameters and buffers.
 
-    Raises ValueError for a setting that cannot be told from another of its kind.
+    :raises ValueError: for a setting whose ``repr`` does not identify it.
     """
     settings = {name: repr(value) for name, value in vars(family).items() if not name.startswith("_") and name != "training"}
     for name, value in settings.items():
         if " at 0x" in value:
-            raise ValueError(f"a checkpoint cannot know {name}={value} again: make it a dataclass, or give it a __repr__")
+            raise ValueError(f"a checkpoint cannot identify {name}={value}: make it a dataclass, or define its __repr__")
     stored = family.state_dict()
     shapes = {key: list(value.shape) for key, value in stored.items()}
     fixed = [p for p in family.parameters() if not p.requires_grad] + [b for n, b in family.named_buffers() if n not in stored]
@@ -143,17 +146,17 @@ def describe(family: nn.Module) -> dict[str, str]:
 
 
 def digest(*tensors: Tensor) -> str:
-    """A hash of their values."""
-    found = hashlib.sha256()
+    """A hash of the shapes, types and values of tensors."""
+    content = hashlib.sha256()
     for tensor in tensors:
-        found.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        content.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
         if tensor.numel():
-            found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()[:16]
+            content.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return content.hexdigest()[:16]
 
 
 def _lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """Moments in the memory format of their weights (a file knows none, and fused Adam pairs them by memory order)."""
+    """Convert moments to the memory format of their weights, which files do not store and fused Adam requires."""
     for parameter, state in optimizer.state.items():
         for what, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.ndim > 1:

@@ -1,6 +1,6 @@
-"""A classifier under the trainer: cross-entropy, on inputs that may be moved a little at every step.
+"""A classifier for the trainer: cross-entropy, on inputs that may be augmented at every step.
 
-It is a `Family` as far as the trainer asks, a module with optimisers and a step, and makes nothing: train it with average=0.
+It has the parts of a `Family` that the trainer needs, optimisers and a step, but no generator: train it with average=0.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from cogen.models.families.family import Batch, Family, Update
 
 
 class Classification(Family):
-    """Trains a network of x (batch, *event_shape) to logits (batch, class); batches are (x, label).
+    """Train a network from x (batch, *event_shape) to logits (batch, class); batches are (x, label).
 
-    :param augment: from a batch of x to what the network sees of it; None leaves it as it is.
-    :param learning_rate: of AdamW.
-    :param weight_decay: AdamW's, decoupled; 0 is Adam.
+    :param augment: from a batch of x to the network's input; None for no augmentation.
+    :param learning_rate: learning rate of AdamW.
+    :param weight_decay: decoupled weight decay of AdamW; 0 is Adam.
     """
 
     def __init__(
@@ -41,5 +41,5 @@ class Classification(Family):
 
     def step(self, batch: Batch, update: Update, iteration: int) -> None:
         x, label = batch
-        seen = x if self._augment is None else self._augment(x)
-        update("cross_entropy", lambda: cross_entropy(self.network(seen), label))
+        inputs = x if self._augment is None else self._augment(x)
+        update("cross_entropy", lambda: cross_entropy(self.network(inputs), label))

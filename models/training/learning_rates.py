@@ -1,8 +1,8 @@
-"""Learning-rate schedules: from (steps made, epochs begun as a real number) to the factor of every learning rate.
+"""Learning-rate schedules: from (number of steps, fractional number of epochs) to the factor of every learning rate.
 
 References:
     Smith, Topin. Super-convergence: very fast training of neural networks using large learning rates. 2018 (`OneCycle`, with
-        half a cosine up and another down, as torch has it, and without a cycle of the momentum).
+        half a cosine up and half a cosine down, as in torch, and without a cycle of the momentum).
 """
 
 import math
@@ -14,7 +14,7 @@ Schedule = Callable[[int, float], float]
 
 @dataclass(frozen=True)
 class Constant:
-    """One."""
+    """The factor 1."""
 
     def __call__(self, step: int, epoch: float) -> float:
         return 1.0
@@ -22,7 +22,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Falling:
-    """One for the first half of ``num_steps``, then linearly to zero."""
+    """The factor 1 for the first half of ``num_steps``, then linearly to 0."""
 
     num_steps: int
 
@@ -32,7 +32,7 @@ class Falling:
 
 @dataclass(frozen=True)
 class InverseRoot:
-    """1 / sqrt(epoch), epochs counted from one (AIM's)."""
+    """The factor 1 / sqrt(epoch), with epochs counted from 1 (AIM)."""
 
     def __call__(self, step: int, epoch: float) -> float:
         return 1.0 / math.sqrt(math.floor(epoch) + 1.0)
@@ -40,7 +40,7 @@ class InverseRoot:
 
 @dataclass(frozen=True)
 class OneCycle:
-    """From 1/25 up to one at three tenths of ``num_steps``, and down to 1/250,000, each way half a cosine."""
+    """The factor rises from 1/25 to 1 at 30% of ``num_steps`` and falls to 1/250,000, each along half a cosine."""
 
     num_steps: int
 

@@ -1,16 +1,15 @@
-"""One thin trainer for every family: devices, mixed precision, progress, checkpoints, exact resuming, an average of weights.
+"""A small trainer for all families: devices, mixed precision, progress, checkpoints, exact resuming, averaged weights.
 
-It is built on Lightning Fabric and knows no family (`cogen.models.families.family`). All of a step's randomness, its batch and
-its latents, is a function of (seed, step, device), so that a run that was killed and started again goes on bit for bit on the
-CPU, and no state of a random generator has to be kept.
+It is built on Lightning Fabric and independent of the family (`cogen.models.families.family`). All randomness of a step, its
+batch and its latents, is a function of (seed, step, device). An interrupted run therefore resumes bit for bit on the CPU, and
+no state of a random generator is stored.
 
-With several devices every one takes its share of the batch and the gradients are averaged before a step.
-DistributedDataParallel is not used for that: it cannot follow a loss that trains one of several networks, nor a penalty on a
-critic's gradient.
+With several devices each takes a part of the batch, and gradients are averaged before a step. DistributedDataParallel is not
+used, since it supports neither losses that train one of several networks nor penalties on a critic's gradient.
 
-On a GPU the data lie on the device where they take less than half of its free memory. With ``graph`` they always do, and a step
-is a CUDA graph: small networks are then no longer bound by the time that Python takes to start kernels. Several such trainings
-share a GPU by taking turns (`interleaved`). They then share its random numbers too, and such runs are not repeated to the bit.
+On a GPU the data are on the device if they need less than half of its free memory. With ``graph`` they always are, and a step
+is a CUDA graph, so that small networks are not limited by the time that Python takes to launch kernels. Several such trainings
+share a GPU by taking turns (`interleaved`). They then share its random generator, and are not reproducible bit for bit.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from cogen.models.training.learning_rates import Constant, Schedule
 from cogen.models.training.preparation import Joint
 
 Prepare = Callable[[Tensor], Tensor]
-"""From a batch of one tensor of the data, (item, ...), to what the networks see of it."""
+"""From a batch of one tensor of the data, (item, ...), to the input of the networks."""
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -46,14 +45,14 @@ Result = TypeVar("Result")
 
 @dataclasses.dataclass
 class Training:
-    """What a training leaves besides the family itself, which was trained in place and is in evaluation mode."""
+    """The result of a training. The family itself was trained in place and is in evaluation mode."""
 
     losses: dict[str, np.ndarray]
-    """The loss of every step since the first, by optimiser, (step,)."""
+    """The loss of every step, by optimiser, (step,)."""
     seconds: float
-    """Of all calls that went into the checkpoint."""
+    """Seconds of training, including previous calls of the checkpoint."""
     average: nn.Module | None
-    """The averaged network (`Family.averaged`), in evaluation mode with batch statistics of its own weights."""
+    """The averaged network (`Family.averaged`), in evaluation mode with batch statistics of the averaged weights."""
 
 
 def training_steps(
@@ -78,58 +77,58 @@ def training_steps(
     prolong: bool = False,
     progress: bool = True,
 ) -> Generator[int, None, Training]:
-    """Train a family in place for ``num_steps`` steps: each yields how many were made, and the end returns the `Training`.
+    """Train a family in place for ``num_steps`` steps. Yields the number of steps after each and returns the `Training`.
 
-    `train` runs all of them; `interleaved` runs several trainings by turns.
+    `train` runs all steps; `interleaved` runs several trainings in turn.
 
-    :param data: x (item, *event_shape), or x and more tensors with the item axis first, such as labels. It stays in memory as
-        it is, bytes too.
-    :param batch_size: items of a batch, of all devices together; a step takes ``family.batches_per_step`` of them. An epoch is
-        a fresh permutation of the items, its incomplete last step dropped.
-    :param seed: batches and latents follow from it; initial weights are the caller's.
-    :param schedule: a factor of every learning rate.
-    :param average: decay per step of a moving average of the weights of `Family.averaged`, in [0, 1); 0 keeps none. After n
+    :param data: x (item, *event_shape), or x and further tensors with the item axis first, such as labels. Tensors are stored
+        as given, for example as bytes.
+    :param batch_size: items of a batch, over all devices; a step takes ``family.batches_per_step`` batches. An epoch is a new
+        permutation of the items, without the incomplete last step.
+    :param seed: seed of batches and latents, not negative; it does not affect initial weights.
+    :param schedule: the learning-rate schedule, a factor of every learning rate.
+    :param average: decay per step of a moving average of the weights of `Family.averaged`, in [0, 1); 0 for no average. After n
         steps it is at most (1 + n) / (10 + n).
-    :param prepare: makes of a batch of x what the networks see, such as floats of bytes (`cogen.models.training.preparation`);
-        or one for each tensor of ``data``, None for those that stay as they are, such as labels; or a `Joint` one of all.
-    :param checkpoint: a folder: every ``save_every`` steps the whole state is written there, and a run that was killed goes on
-        from it when it is called again. More ``num_steps`` prolong a run whose schedule does not look at their number.
-    :param prolong: go on from a checkpoint of another schedule too, with the learning rates of this one from there on.
+    :param prepare: from a batch of x to the input of the networks, such as bytes to floats
+        (`cogen.models.training.preparation`); or one function for each tensor of ``data``, None for no preparation, as of
+        labels; or a `Joint` preparation.
+    :param checkpoint: a folder to which the complete state is written every ``save_every`` steps. A call with the same
+        arguments resumes an interrupted run. More ``num_steps`` prolong a run whose schedule does not depend on their number.
+    :param prolong: also resume from a checkpoint with another schedule, and use this call's schedule from there on.
     :param watch: called as ``watch(steps, family, averaged)`` every ``watch_every`` steps and after the last; ``averaged()``
-        gives the averaged network, or None. What it draws at random does not disturb the training.
+        returns the averaged network, or None. Its random draws do not affect the training.
     :param precision: "32-true", or "bf16-mixed", which is several times faster on CPUs with AMX and on GPUs.
-    :param accelerator: "cpu", "cuda", "auto".
-    :param devices: how many; the script is then launched once for each.
-    :param graph: each step is a CUDA graph (`cogen.models.training.captured_step`); for one GPU in full precision.
-    :param seconds: no step begins later than that after the call; what was reached by then is the result.
-
-    Raises ValueError for counts out of range, too few items, images beside x that would reach the networks as bytes, and a
-    checkpoint of another run; FloatingPointError where a loss is no longer finite (the message says which, at which step, and
-    where the last good checkpoint is).
+    :param accelerator: "cpu", "cuda" or "auto".
+    :param devices: number of devices; the script is launched once for each.
+    :param graph: run each step as a CUDA graph (`cogen.models.training.captured_step`); for one GPU in full precision.
+    :param seconds: no step starts later than this after the call; the result is the state at that time.
+    :raises ValueError: for settings out of range, too few items, images besides x without a preparation, or a checkpoint of
+        another run.
+    :raises FloatingPointError: for a non-finite loss, with its name, its step and the last good checkpoint.
     """
     arrays = (data,) if isinstance(data, Tensor) else tuple(data)
     for name, value in (("num_steps", num_steps), ("batch_size", batch_size), ("save_every", save_every), ("devices", devices)):
         if value < 1:
             raise ValueError(f"{name}={value}: it must be at least 1")
     if precision not in ("32-true", "bf16-mixed"):
-        raise ValueError(f"precision={precision!r}: it is '32-true' or 'bf16-mixed'")
+        raise ValueError(f"precision={precision!r}: it must be '32-true' or 'bf16-mixed'")
     if accelerator == "cuda" and not torch.cuda.is_available():
-        raise ValueError("accelerator='cuda': torch sees no GPU here; use 'cpu' or 'auto'")
+        raise ValueError("accelerator='cuda': torch finds no GPU; use 'cpu' or 'auto'")
     if graph and (not torch.cuda.is_available() or accelerator == "cpu" or devices > 1 or precision != "32-true"):
         raise ValueError(
-            f"graph=True with accelerator={accelerator!r}, devices={devices}, precision={precision!r}: CUDA graphs are for one"
-            " GPU and '32-true'; leave graph out elsewhere"
+            f"graph=True with accelerator={accelerator!r}, devices={devices}, precision={precision!r}: CUDA graphs require one"
+            " GPU and '32-true'; omit graph otherwise"
         )
     if not seconds > 0:
-        raise ValueError(f"seconds={seconds}: the time to train must be positive; leave it out for no limit")
+        raise ValueError(f"seconds={seconds}: the time to train must be positive; omit it for no limit")
     if not 0.0 <= average < 1.0:
-        raise ValueError(f"average={average}: the decay of the moving average lies in [0, 1)")
+        raise ValueError(f"average={average}: the decay of the moving average must be in [0, 1)")
     if seed < 0:
-        raise ValueError(f"seed={seed}: a seed is not negative")
+        raise ValueError(f"seed={seed}: it must not be negative")
     if len({len(a) for a in arrays}) > 1:
-        raise ValueError(f"x and what goes with it differ in their number of items: {[len(a) for a in arrays]}")
+        raise ValueError(f"the tensors of data have different numbers of items: {[len(a) for a in arrays]}")
     if batch_size % devices:
-        raise ValueError(f"batch_size={batch_size} does not divide among {devices} devices")
+        raise ValueError(f"batch_size={batch_size} is not divisible by devices={devices}")
     prepared = _joint(prepare, arrays)
     per_step = batch_size * family.batches_per_step
     per_epoch = len(arrays[0]) // per_step
@@ -141,7 +140,7 @@ def training_steps(
     fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)
     fabric.launch()
     family.to(fabric.device).train()
-    if devices > 1:  # all begin with the weights of the first
+    if devices > 1:  # all devices start with the weights of the first
         for tensor in (*family.parameters(), *family.buffers()):
             tensor.data.copy_(fabric.broadcast(tensor.data))
     averaged = AveragedModel(family.averaged) if average else None
@@ -165,9 +164,9 @@ def training_steps(
     def averaged_generator() -> nn.Module | None:
         if averaged is None:
             return None
-        for mine, current in zip(averaged.module.buffers(), family.averaged.buffers(), strict=True):
-            mine.copy_(current)
-        module = AveragedModel(averaged.module)  # a copy: the average itself keeps the statistics of training
+        for own, current in zip(averaged.module.buffers(), family.averaged.buffers(), strict=True):
+            own.copy_(current)
+        module = AveragedModel(averaged.module)  # a copy, since update_bn overwrites the statistics of training
         _reseed(fabric.device, seed, 2, done)
         with torch.no_grad():
             update_bn((family.latent(256) for _ in range(40)), _WithContexts(module, arrays, prepared))
@@ -175,11 +174,11 @@ def training_steps(
 
     pending: list[dict[str, Tensor]] = []
 
-    def kept() -> str:
-        return store.last() if store is not None else "no checkpoint was asked for"
+    def last_checkpoint() -> str:
+        return store.last() if store is not None else "there is no checkpoint"
 
-    def settle() -> None:
-        """Bring the losses of the last steps over from the device, and see whether they are finite."""
+    def fetch_losses() -> None:
+        """Copy the pending losses from the device, and check that they are finite."""
         nonlocal pending
         for name in pending[0] if pending else ():
             values = torch.stack([row[name] for row in pending]).float().cpu().numpy()
@@ -189,7 +188,7 @@ def training_steps(
                 step = done - len(pending) + int(np.argmin(np.isfinite(values))) + 1
                 raise FloatingPointError(
                     f"the loss {name!r} is {values[~np.isfinite(values)][0]} at step {step}: the training has diverged;"
-                    f" {kept()}; a smaller learning rate may help"
+                    f" {last_checkpoint()}; try a smaller learning rate"
                 )
         pending = []
 
@@ -205,7 +204,7 @@ def training_steps(
             try:
                 family.step(batch, update, iteration)
             except FloatingPointError as error:
-                raise FloatingPointError(f"step {iteration + 1}: {error}; {kept()}") from None
+                raise FloatingPointError(f"step {iteration + 1}: {error}; {last_checkpoint()}") from None
         return dict(update.losses)
 
     captured = None
@@ -214,8 +213,8 @@ def training_steps(
     side: Any = torch.cuda.Stream(device) if graph else None
     if side is not None:
         side.wait_stream(torch.cuda.current_stream(device))
-    settled_every = 500 if graph else 50  # to settle is to wait for the device
-    begun = time.perf_counter()
+    fetched_every = 500 if graph else 50  # fetching waits for the device
+    started = time.perf_counter()
     order, of_epoch, factor = None, -1, math.nan
     bar = tqdm(total=num_steps, initial=done, disable=not (progress and fabric.is_global_zero), unit="step", mininterval=0.5)
     with bar, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -223,27 +222,27 @@ def training_steps(
             with torch.cuda.stream(side):
                 before_factor, factor = factor, schedule(done, done / per_epoch)
                 if factor != before_factor:
-                    for name, optimizer in optimizers.items():  # its groups are other ones after a checkpoint was read
+                    for name, optimizer in optimizers.items():  # restoring a checkpoint replaces the groups
                         for k, (group, rate) in enumerate(zip(optimizer.param_groups, rates[name], strict=True)):
                             group["lr"] = rate * factor
                             if captured is not None:
                                 captured.set_rate(name, k, rate * factor)
                 _reseed(device, seed, 0, done, fabric.global_rank)
-                epoch, place = divmod(done, per_epoch)
+                epoch, index = divmod(done, per_epoch)
                 if order is None or epoch != of_epoch:
                     order, of_epoch = _permutation(len(arrays[0]), seed, epoch).to(arrays[0].device), epoch
-                items = order[place * per_step : (place + 1) * per_step][fabric.global_rank :: devices]
+                items = order[index * per_step : (index + 1) * per_step][fabric.global_rank :: devices]
                 pending.append(step(items, done) if captured is None else captured(items, done))
                 if averaged is not None:
                     _follow(averaged, family.averaged, average)
                 done += 1
                 bar.update()
-                last = done == num_steps or time.perf_counter() - begun > seconds
-                if len(pending) == settled_every or last or done % save_every == 0:
-                    settle()
+                last = done == num_steps or time.perf_counter() - started > seconds
+                if len(pending) == fetched_every or last or done % save_every == 0:
+                    fetch_losses()
                     bar.set_postfix({name: f"{values[-1]:.4g}" for name, values in losses.items()}, refresh=False)
                 if store is not None and fabric.is_global_zero and (done % save_every == 0 or last):
-                    store.save(done, before + time.perf_counter() - begun, losses)
+                    store.save(done, before + time.perf_counter() - started, losses)
                 if watch is not None and (done % watch_every == 0 or last):
                     with torch.random.fork_rng():
                         watch(done, family, averaged_generator)
@@ -251,9 +250,9 @@ def training_steps(
             yield done
             if last:
                 break
-        family.eval()  # what is fitted to the trained family, the average has too
+        family.eval()  # first, since the average copies buffers that are fitted here
         final = averaged_generator()
-    return Training(losses, before + time.perf_counter() - begun, final)
+    return Training(losses, before + time.perf_counter() - started, final)
 
 
 def _to_the_end(steps: Callable[Arguments, Generator[int, None, Training]]) -> Callable[Arguments, Training]:
@@ -266,13 +265,15 @@ def _to_the_end(steps: Callable[Arguments, Generator[int, None, Training]]) -> C
 
 
 train = _to_the_end(training_steps)
-"""`training_steps`, all of them."""
+"""Run all `training_steps`."""
 
 
 def interleaved(trainings: Sequence[Generator[int, None, Result]]) -> list[Result]:
-    """Run several `training_steps` by turns, one step each, until all have ended: on a GPU, with ``graph``, at the same time.
+    """Run several `training_steps` in turn, one step each, until all have ended; concurrently on a GPU with ``graph``.
 
-    What the generators return comes back, in their order. An error in one of them ends all.
+    An error in one of them ends all.
+
+    :returns: the return values of the generators, in their order.
     """
     results: dict[int, Result] = {}
     while len(results) < len(trainings):
@@ -288,35 +289,37 @@ def interleaved(trainings: Sequence[Generator[int, None, Result]]) -> list[Resul
 
 @torch.no_grad()
 def _follow(averaged: AveragedModel, generator: nn.Module, decay: float) -> None:
-    """A step of the average; its decay is less at the beginning, or it would remember the initial weights for 1 / (1 - decay)
-    steps. `AveragedModel.update_parameters` waits for the device at every step, this does not."""
-    count = int(averaged.n_averaged)  # lies on the CPU
-    mine: list[Tensor] = [*averaged.module.parameters()]
+    """Update the average. Its decay is smaller in early steps, so that initial weights are forgotten.
+
+    `AveragedModel.update_parameters` would wait for the device at every step.
+    """
+    count = int(averaged.n_averaged)  # on the CPU
+    own: list[Tensor] = [*averaged.module.parameters()]
     current: list[Tensor] = [*generator.parameters()]
     if count:
-        get_ema_multi_avg_fn(min(decay, (1.0 + count) / (10.0 + count)))(mine, current, count)
+        get_ema_multi_avg_fn(min(decay, (1.0 + count) / (10.0 + count)))(own, current, count)
     else:
-        torch._foreach_copy_(mine, current)
+        torch._foreach_copy_(own, current)
     averaged.n_averaged += 1
 
 
 def _stream(*numbers: int) -> int:
-    """A seed of its own for these numbers, in a microsecond."""
+    """A seed that is a hash of ``numbers``, in a microsecond."""
     return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()) >> 1
 
 
 def _joint(
     prepare: Prepare | Joint | Sequence[Prepare | None] | None, arrays: tuple[Tensor, ...]
 ) -> Callable[..., tuple[Tensor, ...]]:
-    """What is made of a batch of all tensors."""
+    """The preparation of a batch of all tensors."""
     if isinstance(prepare, Joint):
         return prepare
     if prepare is None or callable(prepare):
         for k, tensor in enumerate(arrays[1:], start=1):
             if tensor.dtype == torch.uint8 and tensor.ndim > 1:
                 raise ValueError(
-                    f"tensor {k} of data holds bytes of shape {tuple(tensor.shape)}, and nothing prepares it: networks would"
-                    " see 0 to 255: give prepare= one function for each tensor (None where bytes are meant)"
+                    f"tensor {k} of data holds bytes of shape {tuple(tensor.shape)} without a preparation: give prepare one"
+                    " function for each tensor (None to pass bytes to the networks)"
                 )
         prepare = (prepare, *[None] * (len(arrays) - 1))
     if len(prepare) != len(arrays):
@@ -326,7 +329,7 @@ def _joint(
 
 
 class _WithContexts(nn.Module):
-    """A generator of latents that takes what else it needs, all but x, from random items of the data."""
+    """A generator of latents whose other inputs come from random items of the data."""
 
     def __init__(self, generator: nn.Module, arrays: tuple[Tensor, ...], prepared: Callable[..., tuple[Tensor, ...]]) -> None:
         super().__init__()
@@ -341,7 +344,7 @@ class _WithContexts(nn.Module):
 
 
 def _reseed(device: torch.device, *numbers: int) -> None:
-    # torch.manual_seed would ask every kind of device, which takes longer than a small network's step.
+    # torch.manual_seed seeds every kind of device, which takes longer than a small network's step.
     torch.default_generator.manual_seed(_stream(*numbers))
     if device.type == "cuda":
         torch.cuda.manual_seed(_stream(*numbers))

@@ -1,4 +1,4 @@
-"""From the options of `cogen complete` to a kernel, how long it warms up, and what runs it."""
+"""From the options of `cogen complete` to a kernel, its warm-up and its executor."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ from cogen.job import views_asked
 from cogen.options import Complete
 
 WARMUP = 60
-"""Transitions of warm-up where nothing was tuned."""
+"""Warm-up transitions without a stored tuning."""
+
+FIT_STEPS = 1_000
+"""Steps in which `svi` fits its guide."""
 
 PILOT = 8
-"""Chains of the pilots of a certificate where nothing was tuned."""
+"""Chains of a certificate's pilots without a stored tuning."""
 
 AT_REST = 0.6
-"""Of the last tuned step size: the posterior of an image that a generator does not quite make is narrower than those that were
-tuned on."""
+"""Factor of the last tuned step size: posteriors of real images, which a generator does not fit exactly, are narrower than
+those of the simulated images of the tuning (benchmarks/step_at_rest.py)."""
 
 SEEN = {"random": 0.25, "half": 0.5, "centre": 0.75, "box": 0.89}
-"""Shares of the pixels that views show. For a mask, what was tuned for the view that shows the next more serves."""
+"""Shares of the pixels that are seen. A mask uses the tuning of the view with the next larger share."""
 
 ADAPT = ("annealed-hmc", "langevin", "parallel-tempering")
-"""Algorithms whose step sizes a pilot can adapt."""
+"""Algorithms with step sizes that a pilot can adapt."""
 
 
 class Plan(NamedTuple):
-    """A kernel, its transitions of warm-up, and whether both were tuned for the view."""
+    """A kernel, its warm-up transitions, and whether a stored tuning is used."""
 
     kernel: Any
     warmup: int
@@ -39,11 +42,12 @@ class Plan(NamedTuple):
 
 
 def kernel_of(options: Complete, seen: Any) -> Plan:
-    """How a conditioned model is sampled.
+    """The kernel for a conditioned model.
 
-    Annealed HMC starts from the guide beside the generator, where there is one that sees such a view, and runs with what was
-    tuned for the view, where that was and nothing else is asked for. Raises ValueError where a guide was named that does not
-    serve.
+    Annealed HMC starts from the guide beside the generator if that was trained for such a view, and uses the tuning stored for
+    the view unless an option asks for something else.
+
+    :raises ValueError: for a guide, given by path, that does not fit the model.
     """
     if options.algorithm == "learned-descent":
         return Plan(_learned(options), 0)
@@ -66,20 +70,21 @@ def kernel_of(options: Complete, seen: Any) -> Plan:
 
 
 def _kernel_class(options: Complete) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """What makes the kernel, and the settings that are ours for one of a library."""
+    """The constructor of the kernel, and our default settings for kernels of the libraries."""
     if options.backend == "pyro":
-        import pyro.infer
+        import pyro.infer.autoguide
 
-        from cogen.inference import PyroAnnealedHMC, PyroLangevin
+        from cogen.inference import PyroAnnealedHMC, PyroLangevin, PyroSVI
 
         of_pyro: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
             "annealed-hmc": (PyroAnnealedHMC, {}),
             "langevin": (PyroLangevin, {}),
             "hmc": (pyro.infer.HMC, {"step_size": 0.1, "trajectory_length": 1.0}),
             "nuts": (pyro.infer.NUTS, {}),
+            "svi": (PyroSVI, {"guide": pyro.infer.autoguide.AutoNormal}),
         }
         return of_pyro[options.algorithm]
-    import numpyro.infer
+    import numpyro.infer.autoguide
 
     from cogen import inference
 
@@ -91,12 +96,16 @@ def _kernel_class(options: Complete) -> tuple[Callable[..., Any], dict[str, Any]
         "nuts": (numpyro.infer.NUTS, {}),
         "gradient-descent": (inference.GradientDescent, {}),
         "importance": (inference.ImportanceResampling, {}),
+        "svi": (inference.SVI, {"guide": numpyro.infer.autoguide.AutoNormal}),
     }
     return of_numpyro[options.algorithm]
 
 
 def _settings(options: Complete, make: Callable[..., Any]) -> dict[str, Any]:
-    """What `--set` says. Raises ValueError for a setting that the algorithm does not have, and for one that is no value."""
+    """Settings given by `--set`.
+
+    :raises ValueError: for an unknown setting, and for an invalid value.
+    """
     parameters = inspect.signature(make).parameters
     known = [
         name
@@ -113,18 +122,23 @@ def _settings(options: Complete, make: Callable[..., Any]) -> dict[str, Any]:
         try:
             found[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
-            raise ValueError(f"--set {text}: {value!r} is no number and no True or False") from None
+            raise ValueError(f"--set {text}: {value!r} is not a number, True or False") from None
     return found
 
 
 def _learned(options: Complete) -> Any:
-    """End points of the descents that lie beside the generator. Raises ValueError where there are none."""
+    """The kernel that draws from the predictor beside the generator.
+
+    :raises ValueError: without a predictor, and for options that do not apply.
+    """
     from cogen.inference import LearnedDescent, PyroLearnedDescent
 
     if options.warmup:
-        raise ValueError(f"--warmup {options.warmup}: learned-descent draws its end points at once; leave it out")
+        raise ValueError(f"--warmup {options.warmup}: learned-descent has no warm-up; omit it")
     if options.certify:
-        raise ValueError("--certify: end points of learned descents are no draws of a posterior; use --algorithm annealed-hmc")
+        raise ValueError(
+            "--certify: end points of learned descents are not draws from the posterior; use --algorithm annealed-hmc"
+        )
     return (PyroLearnedDescent if options.backend == "pyro" else LearnedDescent)(_predictor(options))
 
 
@@ -134,16 +148,16 @@ def _predictor(options: Complete) -> Any:
     predictor = load_predictor(options.generator)
     if predictor is None:
         raise ValueError(
-            f"no predictor lies beside {options.generator}: `cogen train cgml` trains both; for another generator use"
-            " --algorithm annealed-hmc"
+            f"there is no predictor beside {options.generator}: `cogen train cgml` trains a generator with a predictor; for"
+            " others use --algorithm annealed-hmc"
         )
     return predictor
 
 
 def certificate_run(options: Complete, seen: Any) -> dict[str, Any]:
-    """The weighted annealing of `cogen.diagnostics.certify`: ``kernel``, by conditioned model, ``num_warmup`` and ``pilot``.
+    """Arguments of `cogen.diagnostics.certify`: ``kernel`` (a function of the conditioned model), ``num_warmup`` and ``pilot``.
 
-    Where the run itself is annealed HMC they share the start, and what was tuned; step sizes that were not come from a pilot.
+    They share the reference distribution and the tuning with a run of annealed HMC. Without a tuning a pilot adapts the steps.
     """
     from cogen.inference import AnnealedHMC
 
@@ -158,32 +172,40 @@ def certificate_run(options: Complete, seen: Any) -> dict[str, Any]:
 
 
 def check_algorithm(options: Complete) -> None:
-    """Raises ValueError for an algorithm that its backend does not have, before anything is read."""
-    of_pyro = ("annealed-hmc", "langevin", "hmc", "nuts", "learned-descent")
+    """Check the options of the algorithm before any file is read.
+
+    :raises ValueError: for options that do not fit the algorithm or the backend.
+    """
+    of_pyro = ("annealed-hmc", "langevin", "hmc", "nuts", "svi", "learned-descent")
     if options.backend == "pyro" and options.algorithm not in of_pyro:
         raise ValueError(
             f"--algorithm {options.algorithm} does not run on Pyro: use --backend numpyro, or {', '.join(of_pyro[:-1])} or"
             f" {of_pyro[-1]}"
         )
     if options.set and options.algorithm == "learned-descent":
-        raise ValueError(f"--set {options.set[0]}: learned-descent has no settings; leave it out")
+        raise ValueError(f"--set {options.set[0]}: learned-descent has no settings; omit it")
     if options.pilot and (options.backend == "pyro" or options.algorithm not in ADAPT):
-        raise ValueError(f"--pilot {options.pilot}: {options.algorithm} on {options.backend} has no pilot; leave it out")
+        raise ValueError(f"--pilot {options.pilot}: {options.algorithm} on {options.backend} has no pilot run; omit it")
     if options.pilot < 0:
         raise ValueError(f"--pilot {options.pilot}: it must not be negative")
     if options.threshold is not None and not (options.weighted and 0 <= options.threshold <= 1):
-        raise ValueError(f"--threshold {options.threshold:g}: a share of chains, from 0 to 1, that goes with --weighted")
+        raise ValueError(
+            f"--threshold {options.threshold:g}: it is a share of the chains, between 0 and 1, and needs --weighted"
+        )
     own_count = any(text.startswith("num_populations=") for text in options.set)
     grouped = options.weighted and options.algorithm == "annealed-hmc" and options.threshold != 0 and not own_count
     if grouped and (options.chains < 8 or options.chains % 4):
         raise ValueError(
-            f"--weighted --chains {options.chains}: weighted chains form four populations of two chains or more, all of one"
-            " size; use --chains 8, 12, 16, ..."
+            f"--weighted --chains {options.chains}: weighted chains form four populations of equal size, of two chains or"
+            " more; use --chains 8, 12, 16, ..."
         )
 
 
 def executor_of(options: Complete) -> Any:
-    """What runs the blocks of images; None for this process. Raises ValueError for what cannot."""
+    """The executor of the blocks of images; None for this process.
+
+    :raises ValueError: for an engine that is not available.
+    """
     if options.engine == "in-process":
         return None
     if options.backend == "pyro":
@@ -196,7 +218,7 @@ def executor_of(options: Complete) -> Any:
 
 
 def _start(options: Complete, seen: Any) -> Any:
-    """The start of the annealing from a guide, None for the prior."""
+    """The reference distribution given by a guide; None for the prior."""
     guide = _guide(options, seen)
     if guide is None:
         return None
@@ -204,7 +226,7 @@ def _start(options: Complete, seen: Any) -> Any:
 
 
 def _guide(options: Complete, seen: Any) -> Any:
-    """What the guide says of a conditioned model; None where there is none, and where nothing is annealed."""
+    """The guide for a conditioned model; None without one, and for algorithms that do not anneal."""
     from cogen.models.networks.endpoint_guide import EndpointGuide
     from cogen.models.networks.flow_guide import FlowGuide
     from cogen.models.networks.masked_flow import MaskedFlow
@@ -219,7 +241,7 @@ def _guide(options: Complete, seen: Any) -> Any:
     if flow is None:
         return None
     if not isinstance(flow, MaskedFlow):
-        raise ValueError(f"--guide {options.guide}: this is a {type(flow).__name__}, and no guide of `cogen guide`")
+        raise ValueError(f"--guide {options.guide}: this is a {type(flow).__name__}, not a guide of `cogen guide`")
     try:
         return FlowGuide(flow, seen)
     except ValueError as error:
@@ -229,7 +251,7 @@ def _guide(options: Complete, seen: Any) -> Any:
 
 
 def _tuned(options: Complete, seen: Any, guided: bool) -> Any:
-    """What was tuned for an annealing that is asked for as it was tuned; None otherwise."""
+    """The stored tuning that fits the options and the views; None if there is none."""
     from cogen.models.storage.tunings import load_tuning
 
     as_tuned = options.warmup is None and options.noise is None and options.guide in ("auto", "none") and not options.pilot
@@ -250,4 +272,5 @@ def _tuned(options: Complete, seen: Any, guided: bool) -> Any:
 def _warmup(options: Complete, settings: Any) -> int:
     if options.warmup is not None:
         return options.warmup
-    return WARMUP if settings is None else settings.temperatures
+    default = FIT_STEPS if options.algorithm == "svi" else WARMUP
+    return default if settings is None else settings.temperatures

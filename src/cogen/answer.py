@@ -1,4 +1,4 @@
-"""What a run of `cogen complete` has found, by a generator or by an energy."""
+"""Results of a run of `cogen complete`, by a generator or an energy."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import numpy as np
 
 @dataclass
 class Answer:
-    """Draws of completed images, and what they are scored by.
+    """Draws of completed images, and the inputs of their scores.
 
-    :param sampler: its name, for people.
+    :param sampler: its name.
     :param shape: of an item, (channel, height, width).
     :param value_range: of the pixels.
     :param draws: x of draws (chain, draw, item, *shape), thinned.
-    :param labels: ``log_weight`` and ``group`` of `score_completions`, where there are any.
+    :param labels: ``log_weight`` and ``group`` for `score_completions`, if there are any.
     :param hidden: True where a pixel is scored, (item, *shape).
-    :param noise: ``noise`` or ``noise_scale`` of the same.
-    :param scale: the standard deviation of what is observed, NaN where there is none or more than one.
-    :param misfit: the mean squared error of the seen part, (item,); NaN where it is exact.
+    :param noise: ``noise`` or ``noise_scale`` for the same.
+    :param scale: the noise scale of the observed data, NaN if there is none or more than one.
+    :param misfit: the mean squared residual of the seen part, (item,); NaN if it is exact.
+    :param path: x of the first chain of every item along the warm-up, (point, item, *shape); None if the warm-up
+        was not stored. ``path_draws`` are the draws of the group ``warmup_posterior`` at these points, (point,).
     """
 
     sampler: str
@@ -33,3 +35,5 @@ class Answer:
     noise: dict[str, Any]
     scale: float
     misfit: np.ndarray
+    path: np.ndarray | None = None
+    path_draws: np.ndarray | None = None

@@ -1,9 +1,9 @@
-"""`cogen complete` with an energy: seen pixels stay exactly as they are, and the others are drawn.
+"""`cogen complete` with an energy: seen pixels are fixed, and the others are drawn.
 
-The stored energy decides the sampler. A Boltzmann machine has block Gibbs; a density, with a Gaussian reference and Langevin
-steps at the temperature one, annealed HMC or another kernel. Any other energy has no density that could be sampled, only the
-Langevin steps that it was trained by: they begin at samples of its initializer, or at noise, and no diagnostics say how far to
-trust what they make.
+The stored energy decides the sampler. A Boltzmann machine uses block Gibbs. A density, with a Gaussian reference and Langevin
+steps at temperature one, uses annealed HMC or another kernel. Any other energy is not a normalizable density: it has only the
+Langevin steps that it was trained with, which start at samples of its initializer or at noise, and for which there are no
+diagnostics.
 """
 
 from __future__ import annotations
@@ -18,21 +18,24 @@ from cogen.algorithms import Plan, kernel_of
 from cogen.options import Complete
 
 TOLERANCE = 0.05
-"""The temperature of a density's steps differs from one by less."""
+"""The largest difference from one of the temperature of a density's steps."""
 
 SWEEPS = 200
-"""Temperatures of a machine's annealing."""
+"""Temperatures of the annealing of a Boltzmann machine."""
 
 START_SCALE = 0.5
-"""Of the noise at which short runs begin, as in the recipe of `cogen.models.families.ebm`."""
+"""Standard deviation of the noise where short runs start, as in `cogen.models.families.ebm`."""
 
 
 def check_of_energy(options: Complete, energy: Any) -> None:
-    """Raises ValueError for options that the energy's sampler does not have."""
+    """Check the options for an energy.
+
+    :raises ValueError: for options that its sampler does not have.
+    """
     for name in ("certify", "noise"):
         if value := getattr(options, name):
             raise ValueError(
-                f"--{name} {value}: it is for a generator; of an energy, {options.generator}, seen pixels are exact"
+                f"--{name} {value}: it applies to generators; with the energy {options.generator} seen pixels are exact"
             )
     if is_density(energy):
         return
@@ -40,31 +43,31 @@ def check_of_energy(options: Complete, energy: Any) -> None:
     for name in ("algorithm", "backend", "guide", "set", "pilot", *(() if is_machine(energy) else ("weighted", "warmup"))):
         if (value := getattr(options, name)) != getattr(plain, name):
             raise ValueError(
-                f"--{name} {value}: {options.generator} is no density with a gradient, and its own sampler does not take this;"
-                " leave it out"
+                f"--{name} {value}: {options.generator} is not a differentiable density, and its own sampler has no such"
+                " option; omit it"
             )
     if not is_machine(energy) and energy.config.run is None:
         raise ValueError(
-            f"{options.generator} has no Langevin steps stored (`run`) and no reference: nothing here can sample it"
+            f"{options.generator} stores neither Langevin steps (`run`) nor a reference distribution, so it cannot be sampled"
         )
 
 
 def is_machine(energy: Any) -> bool:
-    """Whether it is a restricted Boltzmann machine."""
+    """Whether the energy is a restricted Boltzmann machine."""
     from cogen.models.networks.restricted_boltzmann import RBM
 
     return isinstance(energy, RBM)
 
 
 def is_density(energy: Any) -> bool:
-    """Whether `EnergyModel` can sample it."""
+    """Whether the energy is a density that `EnergyModel` can sample."""
     run = energy.config.run
     free = run is not None and run.bounds is None and run.clip is None
     return free and run.reference_scale is not None and abs(run.temperature - 1) < TOLERANCE
 
 
 def as_units(energy: Any, images: np.ndarray) -> np.ndarray:
-    """The images as the energy has them: of a machine with units of 0 and 1, every pixel the nearer one."""
+    """The images in the units of the energy: binary for a Bernoulli machine, unchanged otherwise."""
     from cogen.models.networks.restricted_boltzmann import BernoulliRBM
 
     low, high = energy.config.value_range
@@ -74,12 +77,15 @@ def as_units(energy: Any, images: np.ndarray) -> np.ndarray:
 
 
 def mask_of_all(options: Complete, hidden: np.ndarray) -> np.ndarray:
-    """Where all items are seen, (channel, height, width). Raises ValueError where they differ, and for views of no pixels."""
+    """The pixels that are seen in all items, (channel, height, width).
+
+    :raises ValueError: if items differ, and for views that are not masks.
+    """
     if {"thumbnail", "gray"} & set(options.view):
-        raise ValueError(f"--view {' '.join(options.view)}: of an energy pixels are seen or hidden, as by half, box or --mask")
+        raise ValueError(f"--view {' '.join(options.view)}: an energy needs a view of pixels, such as half or box, or --mask")
     if (hidden != hidden[:1]).any():
         raise ValueError(
-            f"--mask {options.mask}: of an energy the same pixels are seen of all images; complete them one by one"
+            f"--mask {options.mask}: with an energy the same pixels must be seen in all images; complete the images one by one"
         )
     return ~hidden[0]
 
@@ -87,7 +93,7 @@ def mask_of_all(options: Complete, hidden: np.ndarray) -> np.ndarray:
 def clamped_model(
     options: Complete, energy: Any, images: np.ndarray, mask: np.ndarray, given: dict[str, Any]
 ) -> tuple[Any, Plan]:
-    """The model whose seen pixels are those of the images, and how it is sampled."""
+    """The model with the seen pixels fixed, and its sampler."""
     from cogen.inference import BlockGibbs
     from cogen.models.boltzmann import RBMModel
     from cogen.models.energy import EnergyModel
@@ -105,7 +111,7 @@ def clamped_model(
 def short_run(
     options: Complete, energy: Any, images: np.ndarray, mask: np.ndarray, given: dict[str, Any]
 ) -> tuple[Any, np.ndarray]:
-    """Where the energy's own Langevin steps lead the hidden pixels: an ArviZ object, and x (chain, draw, item, *event)."""
+    """End points of the energy's own Langevin steps: an ArviZ object, and x (chain, draw, item, *event)."""
     import torch
 
     from cogen.inference.results import to_arviz
@@ -130,8 +136,8 @@ def short_run(
     x = torch.stack(of_items, dim=1).unflatten(0, (options.chains, options.samples)).numpy()
     where = "noise" if initializer is None else "samples of the initializer beside it"
     print(
-        f"{options.generator} is no density that could be sampled: draws are where the {config.run.steps} Langevin steps of its"
-        f" training lead from {where}, and nothing says how far to trust them"
+        f"{options.generator} is not a normalizable density: draws are the end points of the {config.run.steps} Langevin steps"
+        f" of its training, started at {where}. There are no diagnostics for them"
     )
     event, hidden = ("channel", "height", "width"), np.broadcast_to(~seen.numpy(), images.shape[1:])
     groups = {

@@ -1,7 +1,6 @@
 """The command line: `cogen complete`, `train`, `guide`, `tune`, `fill`, `diagnose`, `inspect` and `generators`.
 
-What a user can get wrong ends in one line and exit code 2. Nothing heavy is imported before it is needed: `cogen --help`
-answers at once.
+User errors are reported in one line with exit code 2. Heavy imports happen when they are needed, so `cogen --help` is fast.
 """
 
 from __future__ import annotations
@@ -28,33 +27,50 @@ Command = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; exit with 2 for what the user got wrong, 130 after Ctrl-C."""
+    """Run a command; exit with 2 after a user error, with 130 after Ctrl-C."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
         given = with_configuration(given)
     except (ValueError, OSError) as error:
-        sys.exit(_complain(_one_line(error), 2))
-    command = tyro.cli(Command, prog="cogen", args=given, description="Co-generation as posterior inference.")  # type: ignore[call-overload]
+        sys.exit(_print_error(_one_line(error), 2))
+    if {"-h", "--help"} & set(given):
+        _join_help_lines()
+    command = tyro.cli(Command, prog="cogen", args=given, description="Co-generation as posterior inference.")
     try:
         _run(command)
     except KeyboardInterrupt:
-        on = "the same command goes on from the last checkpoint, if one was written"
+        on = "the same command resumes from the last checkpoint, if one was written"
         kept = isinstance(command, Train | Guide) or (isinstance(command, Fill) and command.checkpoint is not None)
         written = on if kept else "nothing was written"
         if isinstance(command, Fill) and not kept:
-            written += "; with --checkpoint FOLDER a run that was stopped goes on"
-        sys.exit(_complain(f"interrupted; {written}", 130))
+            written += "; use --checkpoint FOLDER for a run that can be resumed"
+        sys.exit(_print_error(f"interrupted; {written}", 130))
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         if os.environ.get("COGEN_TRACEBACK"):
             raise
-        sys.exit(_complain(_one_line(error), 2))
+        sys.exit(_print_error(_one_line(error), 2))
+
+
+def _join_help_lines() -> None:
+    """Put the help texts of options into `:param` fields of their class.
+
+    docstring_parser keeps the indentation of attribute docstrings, and tyro then prints a line break at each of their lines.
+    """
+    import docstring_parser
+
+    from cogen.options import Foreign
+
+    for options in (Complete, Train, Guide, Tune, Fill, Diagnose, Inspect, Foreign):
+        texts = {each.arg_name: each.description for each in docstring_parser.parse_from_object(options).params}
+        fields = [f":param {name}: {' '.join(text.split())}" for name, text in texts.items() if text]
+        options.__doc__ = "\n".join([*(options.__doc__ or "").splitlines(), "", *fields])
 
 
 def _run(command: Complete | Train | Guide | Tune | Fill | Diagnose | Inspect | Generators) -> None:
     import warnings
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="arviz")
-    warnings.showwarning = lambda message, *_, **__: _complain(f"warning: {message}", 0)  # type: ignore[assignment]
+    warnings.showwarning = lambda message, *_, **__: _print_error(f"warning: {message}", 0)  # type: ignore[assignment]
     match command:
         case Complete():
             from cogen.completion import complete
@@ -99,7 +115,7 @@ def _run(command: Complete | Train | Guide | Tune | Fill | Diagnose | Inspect | 
                 print(f"{'':12} trained on {config.training_data}; licence: {config.licence}")
 
 
-def _complain(message: str, code: int) -> int:
+def _print_error(message: str, code: int) -> int:
     print(f"cogen: {message}", file=sys.stderr)
     return code
 
@@ -107,8 +123,8 @@ def _complain(message: str, code: int) -> int:
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
-    said = " ".join(str(error).split()) or type(error).__name__
-    return f"--seed {said.removeprefix('seed=')}" if said.startswith("seed=") else said
+    message = " ".join(str(error).split()) or type(error).__name__
+    return f"--seed {message.removeprefix('seed=')}" if message.startswith("seed=") else message
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Programs that XLA compiled for an earlier command, so that the next one with the same generator and view does not wait.
+"""JAX's persistent compilation cache, so that later commands with the same generator and view do not compile again.
 
-They lie in the user's cache folder, at most `KEPT_BYTES` of them. JAX_COMPILATION_CACHE_DIR names another folder, as for any
-program that uses JAX, and is then left alone; set but empty, nothing is kept.
+It is in the user's cache folder, limited to `KEPT_BYTES`. JAX_COMPILATION_CACHE_DIR overrides it: another folder has no limit,
+and an empty value disables the cache.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 KEPT_BYTES = 512 * 2**20
 
 WORTH_SECONDS = 0.5
-"""What compiles faster is not kept."""
+"""Programs that compile faster are not kept."""
 
 
 def folder() -> Path:
@@ -21,7 +21,7 @@ def folder() -> Path:
 
 
 def remember_compiled() -> None:
-    """Let JAX read and write what was compiled before; where the folder cannot be written, nothing changes."""
+    """Enable the cache; nothing changes if the folder cannot be written."""
     import jax
 
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
@@ -38,7 +38,7 @@ def remember_compiled() -> None:
 
 
 def forget_oldest(kept: Path, most: int = KEPT_BYTES) -> None:
-    """Remove files of a folder, those that were written first, until the others are of so many bytes at most."""
+    """Remove the oldest files of a folder until the rest have at most so many bytes."""
     files = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in kept.iterdir() if path.is_file())
     total = sum(size for _, size, _ in files)
     for _, size, path in files:

@@ -1,4 +1,4 @@
-"""`cogen complete` and `cogen diagnose`: from options to a posterior, pictures and figures on disk."""
+"""`cogen complete` and `cogen diagnose`: from options to a posterior, images, metrics and a report on disk."""
 
 from __future__ import annotations
 
@@ -28,17 +28,20 @@ from cogen.output import Workplace, print_findings, read_posterior, strict_json
 _FILES = ("posterior.nc", "report.html", "completions.png", "annealing.png", "metrics.json", "certificate.csv", "run.toml")
 
 TUNED = (
-    "note: every chain is an annealing of its own, as long as completions gain from it (by `cogen tune`), and stays in the mode"
-    " where it ends; to weigh modes by the posterior use --weighted --chains 32 --warmup 300"
+    "note: each chain is annealed separately, with the schedule of `cogen tune`, and stays in the mode where it ends; for the"
+    " posterior probabilities of modes use --weighted --chains 32 --warmup 300"
 )
 
 COMPLETED = "completed"
-"""The folder of what was made of every image."""
+"""The folder of the completed images."""
 
 _SCORED = 1000
-"""Every chain's draws are thinned to at most so many per image, or one a chain, which are decoded to be scored."""
+"""Draws per image that are decoded and scored: chains are thinned to at most so many in total, at least one a chain."""
 
 _BEST_OF = 10
+
+_PATH_POINTS = 12
+"""Points of the warm-up whose x the report shows."""
 
 _SCORES = {
     "hidden_crps": "crps",
@@ -59,13 +62,14 @@ _SCORES = {
     "psnr": "psnr",
     "ssim": "ssim",
 }
-"""Names in metrics.json, and those of `cogen.diagnostics.score_completions`."""
+"""Names in metrics.json and the matching names of `cogen.diagnostics.score_completions`."""
 
 
 def complete(options: Complete) -> None:
-    """Run `cogen complete`: everything is computed first, then written; on an error nothing is.
+    """Run `cogen complete`. Results are written after everything was computed; on an error nothing is written.
 
-    Raises ValueError or OSError for what the user can get wrong.
+    :raises ValueError: for invalid options or images.
+    :raises OSError: for files that cannot be read or written.
     """
     for name in ("count", "chains", "samples", "workers", "items_at_once"):
         if (value := getattr(options, name)) is not None and value < 1:
@@ -73,11 +77,11 @@ def complete(options: Complete) -> None:
     if options.warmup is not None and options.warmup < 0:
         raise ValueError(f"--warmup {options.warmup}: it must not be negative")
     if isinstance(options.noise, float) and not (np.isfinite(options.noise) and options.noise > 0):
-        raise ValueError(f"--noise {options.noise:g}: a noise scale is a positive number")
+        raise ValueError(f"--noise {options.noise:g}: it must be positive and finite")
     if options.certify and (options.chains < 8 or options.chains % 4 or options.warmup == 0):
         raise ValueError(
-            f"--certify --chains {options.chains} --warmup {options.warmup}: it anneals four populations of two chains or more,"
-            " all of one size: use --chains 8, 12, 16, ... and --warmup 1 or more"
+            f"--certify --chains {options.chains} --warmup {options.warmup}: chains form four populations of equal size, of two"
+            " chains or more: use --chains 8, 12, 16, ... and --warmup 1 or more"
         )
     check_views(options)
     check_algorithm(options)
@@ -97,7 +101,7 @@ def complete(options: Complete) -> None:
 
 
 def diagnose(path: Path) -> None:
-    """Print the tables of a written posterior, then what looks wrong with it."""
+    """Print the summary tables of a stored posterior, then its diagnostics."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     from cogen.diagnostics import diagnose, item_summary, summary
@@ -105,7 +109,7 @@ def diagnose(path: Path) -> None:
 
     posterior = read_posterior(path)
     if not has_group(posterior, "posterior"):
-        raise ValueError(f"{path} is not a posterior that infer wrote (it has no group 'posterior')")
+        raise ValueError(f"{path} is not a posterior of infer: it has no group 'posterior'")
 
     attributes = posterior["posterior"].attrs
     print(f"{path}: {attributes.get('kernel', 'unknown kernel')}, seed {attributes.get('seed', '?')}\n")
@@ -117,14 +121,14 @@ def diagnose(path: Path) -> None:
     if has_group(posterior, "sample_stats"):
         print_findings(diagnose(posterior))
     else:
-        print("these are the ends of short runs: nothing says how far to trust them")
+        print("these draws are end points of short runs, for which no diagnostics exist")
 
 
 # --- from options to an answer -------------------------------------------------------------------------------------
 
 
 def _by_generator(options: Complete, executor: Any) -> tuple[Job, Answer]:
-    """z given the seen part, pushed through a generator."""
+    """Completions by the posterior of z, pushed through a generator."""
     generator = images_generator(options)
     config = generator.config
     job = job_of(options, config)
@@ -141,17 +145,17 @@ def _by_generator(options: Complete, executor: Any) -> tuple[Job, Answer]:
     noise, scale = _pixel_noise(options, model), scales[0] if len(scales) == 1 else float("nan")
     hidden = hidden_by(options, job, tuple(config.event_shape))
     answer = (options.algorithm, posterior, tuple(config.event_shape), model.value_range, draws, labels, hidden)
-    return job, Answer(*answer, noise, scale, np.mean(misfits, axis=0))
+    return job, Answer(*answer, noise, scale, np.mean(misfits, axis=0), *_path(seen, posterior))
 
 
 def _scale(view: Any) -> float:
-    """The standard deviation of the noise of a view, NaN where it is no number."""
+    """The standard deviation of the noise of a view; NaN if it is not a single number."""
     scale = getattr(view.likelihood, "scale", None)
     return float(scale) if isinstance(scale, float | int) else float("nan")
 
 
 def _misfit(view: Any, entry: Any, draws: np.ndarray, labels: dict[str, Any]) -> np.ndarray:
-    """The mean squared error of what a view shows of the draws, (item,)."""
+    """Mean squared difference between the observed data of a view and the view of the draws, (item,)."""
     from cogen.diagnostics import mse_of_draws
 
     looked = _observe(view, draws.reshape(-1, *draws.shape[3:])).reshape(*draws.shape[:3], *entry["value"].shape[1:])
@@ -159,7 +163,7 @@ def _misfit(view: Any, entry: Any, draws: np.ndarray, labels: dict[str, Any]) ->
 
 
 def _pixel_noise(options: Complete, model: Any) -> dict[str, Any]:
-    """``noise`` or ``noise_scale`` of a pixel."""
+    """``noise`` or ``noise_scale`` of a pixel, for `score_completions`."""
     name, view = next(iter(model.views.items()))
     name = views_asked(options)[0] if name == "seen" and options.mask is None else name
     scale = _scale(view)
@@ -167,9 +171,9 @@ def _pixel_noise(options: Complete, model: Any) -> dict[str, Any]:
 
 
 def conditioned_model(options: Complete) -> Any:
-    """What a run infers: the model of a generator, or of an energy that is a density, conditioned on what is seen.
+    """The conditioned model of a run: of a generator, or of an energy that is a density.
 
-    Raises ValueError for an energy that has no model.
+    :raises ValueError: for an energy without a normalizable density.
     """
     from cogen.models.storage.energies import is_energy, load_energy
 
@@ -178,7 +182,7 @@ def conditioned_model(options: Complete) -> Any:
         return _condition(options, generator, job_of(options, generator.config))[1]
     energy: Any = load_energy(options.generator)
     if not (is_machine(energy) or is_density(energy)):
-        raise ValueError(f"{options.generator} is no density: its draws are ends of short runs, which have no model")
+        raise ValueError(f"{options.generator} is not a density: its draws are end points of short runs, which have no model")
     job = job_of(options, energy.config)
     mask = mask_of_all(options, hidden_by(options, job, tuple(energy.config.event_shape)))
     given = contexts_given(options, energy, job)
@@ -186,7 +190,7 @@ def conditioned_model(options: Complete) -> Any:
 
 
 def _by_energy(options: Complete, executor: Any) -> tuple[Job, Answer]:
-    """The hidden pixels given the seen ones, which stay as they are."""
+    """Completions by an energy: hidden pixels are drawn, seen pixels stay fixed."""
     from cogen.models.storage.energies import load_energy
 
     energy: Any = load_energy(options.generator)
@@ -226,13 +230,14 @@ def _inferred(options: Complete, seen: Any, plan: Plan, executor: Any) -> Any:
         checkpoint=options.checkpoint,
         items_at_once=options.items_at_once,
         executor=executor,
+        keep_warmup=1,
     )
     posterior["posterior"].attrs["tuned"] = int(plan.tuned)
     return posterior
 
 
 def _condition(options: Complete, generator: Any, job: Job) -> tuple[Any, Any]:
-    """The model with its views, and the same conditioned on what is seen."""
+    """The model with its views, and the model conditioned on what is seen."""
     from cogen.models import views
     from cogen.models.cogenerator import CoGenerator
     from cogen.models.noise import fit_scale
@@ -256,7 +261,7 @@ def _condition(options: Complete, generator: Any, job: Job) -> tuple[Any, Any]:
     if options.noise != "fit":
         return build(options.noise)
     if len(asked) + (options.mask is not None) > 1:
-        raise ValueError("--noise fit: it is fitted to one view; give a number, or one --view or --mask")
+        raise ValueError("--noise fit: it needs a single view; give a number, or one --view or --mask")
     _, seen = build(generator.config.noise_scale)
     return build(fit_scale(seen, seed=options.seed) / NOISE_OF_VIEW.get(asked[0] if asked else "mask", 1.0))
 
@@ -279,7 +284,7 @@ def _certified(options: Complete, seen: Any, posterior: Any) -> Any:
 
 
 def _decoded(model: Any, posterior: Any) -> tuple[np.ndarray, dict[str, Any]]:
-    """x of the draws (chain, draw, item, ...), thinned along draws, with the log weights and independent groups of these."""
+    """x of thinned draws (chain, draw, item, ...), with their log weights and independent groups."""
     from cogen.diagnostics.groups import independent_groups
 
     z = posterior["posterior"]["z"].values
@@ -293,8 +298,20 @@ def _decoded(model: Any, posterior: Any) -> tuple[np.ndarray, dict[str, Any]]:
     return x.reshape(*z.shape[:3], *x.shape[1:]), labels
 
 
+def _path(model: Any, posterior: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """``path`` and ``path_draws`` of an `Answer`."""
+    from cogen.diagnostics.groups import group, has_group
+
+    if not has_group(posterior, "warmup_posterior"):
+        return None, None
+    z = group(posterior, "warmup_posterior")["z"].values[0]  # (draw, item, latent)
+    points = np.unique(np.linspace(0, len(z) - 1, _PATH_POINTS).round().astype(int))
+    x = model.decode(z[points].reshape(-1, z.shape[-1]))
+    return x.reshape(len(points), z.shape[1], *x.shape[1:]), points
+
+
 def _thinning(draws: np.ndarray) -> int:
-    """Every so many-th draw (chain, draw, ...) is scored."""
+    """The thinning interval of draws (chain, draw, ...) that are scored."""
     return -(-draws.shape[0] * draws.shape[1] // _SCORED)
 
 
@@ -338,12 +355,12 @@ def _metrics(options: Complete, job: Job, answer: Answer) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of what a run rests on."""
+    """Versions of the main libraries."""
     return {name: version(name) for name in ("cogen-ppl", "torch", "pyro-ppl", "jax", "numpyro", "arviz")}
 
 
 def _scores(options: Complete, job: Job, answer: Answer) -> dict[str, np.ndarray]:
-    """Of what is hidden, item by item, and ``joint_pit``; nothing where nobody knows the truth."""
+    """Scores of the hidden part by item, and ``joint_pit``; empty without a truth."""
     from cogen.diagnostics import score_completions
 
     if job.truth is None:
@@ -369,7 +386,7 @@ def _pit_p_value(joint_pit: np.ndarray) -> float:
 
 
 def _certificate_metrics(posterior: Any) -> dict[str, Any]:
-    """The table of a certificate, if there is one: its columns, and the settings of its runs."""
+    """Columns and settings of the certificate, if there is one."""
     from cogen.diagnostics.certificate import GROUP
     from cogen.diagnostics.groups import group, has_group
 
@@ -381,13 +398,13 @@ def _certificate_metrics(posterior: Any) -> dict[str, Any]:
 
 
 def _over_items(choose: Callable[[np.ndarray], Any], values: np.ndarray) -> float:
-    """One number for all items, of those that have one; NaN where none has."""
+    """A summary over the items whose value is not NaN; NaN if there are none."""
     known = np.asarray(values, dtype=float)
     known = known[~np.isnan(known)]
     return float(choose(known)) if known.size else float("nan")
 
 
-# --- files and words -----------------------------------------------------------------------------------------------
+# --- files and printed results -----------------------------------------------------------------------------------------------
 
 
 def _write(
@@ -411,11 +428,11 @@ def _write(
     images = completed_images(options, job, answer, draws)
     images.write(folder / COMPLETED, options.keep_draws)
     rows, notes = rows_of(metrics), notes_of(job, posterior)
-    write_report(folder, options, job, images, posterior, metrics, findings, rows, notes)
+    write_report(folder, options, job, images, answer, metrics, findings, rows, notes)
 
 
 def _some_draws(options: Complete, answer: Answer, count: int) -> np.ndarray:
-    """Draws of different chains, by their weights where they have some, (draw, item, *shape)."""
+    """The last draws of some chains, chosen by their weights if they have any, (draw, item, *shape)."""
     random, chains = np.random.default_rng(options.seed), len(answer.draws)
     log_weight = answer.labels.get("log_weight")
     if log_weight is None:
@@ -423,9 +440,9 @@ def _some_draws(options: Complete, answer: Answer, count: int) -> np.ndarray:
     found = []
     for item, weights in enumerate(log_weight[:, -1].T.astype(float)):
         share = np.exp(weights - np.nanmax(weights)) if np.isfinite(weights).any() else np.ones(chains)
-        order, places = random.permutation(chains), (random.random() + np.arange(count)) / count
+        order, positions = random.permutation(chains), (random.random() + np.arange(count)) / count
         cumulative = np.cumsum(np.nan_to_num(share)[order])
-        chosen = order[np.searchsorted(cumulative / cumulative[-1], places)]  # systematic: few are drawn twice
+        chosen = order[np.searchsorted(cumulative / cumulative[-1], positions)]  # systematic resampling: few repetitions
         found.append(answer.draws[chosen, -1, item])
     return np.stack(found, axis=1)
 
@@ -450,12 +467,12 @@ def _report(options: Complete, job: Job, answer: Answer, metrics: dict[str, Any]
         print(f"  {part:<12} {label:<30} {value:>12}")
     print()
     if job.truth is None:
-        print("no truth was given (--truth), so nothing is scored\n")
+        print("no scores: no truth was given (--truth)\n")
     unscored = int(np.isnan(metrics["per_item"].get("hidden_crps", np.zeros(1))).sum())
     if unscored:
         print(
-            f"{unscored} of {count} images have no CRPS and no energy score: these take pairs of independent draws, and theirs "
-            "are all of one population or chain. Use more --chains or --warmup\n"
+            f"{unscored} of {count} images have no CRPS and no energy score: these scores need independent draws, and all draws"
+            " of these images come from one population or chain. Use more --chains or --warmup\n"
         )
     _print_certificate(answer.posterior)
     if findings is not None:
@@ -467,13 +484,13 @@ def _report(options: Complete, job: Job, answer: Answer, metrics: dict[str, Any]
 
 
 def notes_of(job: Job, posterior: Any) -> list[str]:
-    """What is worth knowing and no fault."""
+    """Remarks that are not faults."""
     tuned = int(posterior["posterior"].attrs.get("tuned", 0))
     return job.notes + ([TUNED] if tuned else [])
 
 
 def rows_of(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """What is printed and reported: part, label and value, of what is known."""
+    """Rows of the printed and reported table: part, label and value of everything that is known."""
     noise = metrics["noise"]
     residual = np.sqrt(metrics["observed_mse"])
     rows = [

@@ -1,4 +1,4 @@
-"""What is seen, by the names that the commands use: views with the noise that goes with them."""
+"""The views that the commands name, with their noise."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ if TYPE_CHECKING:
     from cogen.models.views import View
 
 FACTOR = 4
-"""Pixels of a side that a thumbnail makes one."""
+"""Side of the squares of pixels that a thumbnail averages."""
 
 NOISE_OF_VIEW = {"thumbnail": 1 / FACTOR, "gray": 0.668}
-"""The noise of a view over that of a pixel, where pixels are averaged: of sixteen, and by the luma weights."""
+"""The noise scale of averaged pixels relative to one pixel: of sixteen pixels, and by the luma weights."""
 
 
 def view_named(name: str, generator: Any, *, noise: float | None = None, seed: int = 0, **place: Any) -> View:
-    """The view of a name; ``place`` is what `mask_named` takes besides.
+    """The view of a name; ``place`` are further arguments of `mask_named`.
 
-    :param noise: standard deviation of a pixel's noise, in the generator's units; None for the generator's own, which is
-        that of pixels where it has learned one and they are seen as they are.
+    :param noise: standard deviation of a pixel's noise, in the generator's units; None for the generator's own, or
+        for pixels the noise model that it learned, if it did.
     :param seed: of random pixels.
-
-    Raises ValueError for the luma of gray images.
+    :raises ValueError: for the luma of gray images.
     """
     from cogen.models import views
 
@@ -32,7 +31,7 @@ def view_named(name: str, generator: Any, *, noise: float | None = None, seed: i
             return views.Thumbnail(FACTOR, **model)
         case "gray":
             if shape[0] == 1:
-                raise ValueError("--view gray: this generator makes gray images, so nothing would be hidden")
+                raise ValueError("--view gray: this generator makes gray images, so nothing is hidden")
             return views.Grayscale(**model)
     return views.Mask(mask_named(name, shape, seed=seed, **place), **model)
 
@@ -48,11 +47,10 @@ def mask_named(
 ) -> Any:
     """The mask of a view by its name, boolean (channel, height, width), True where a pixel is seen.
 
-    :param side: of a half, which is seen.
-    :param place: of a box, its top, left, height and width.
-    :param share: of random pixels.
-
-    Raises ValueError for a view that is no mask, and for a box that lies outside of the image.
+    :param side: the side of a half that is seen.
+    :param place: top, left, height and width of a hidden box.
+    :param share: the share of random pixels that is seen.
+    :raises ValueError: for a view that is not a mask, and for a box outside of the image.
     """
     from cogen.models import views
 
@@ -66,11 +64,11 @@ def mask_named(
             return views.centre(shape, min(height, width) // 2)
         case "random":
             return views.random(shape, share, seed=seed)
-    raise ValueError(f"--view {name}: here pixels are seen or hidden, as by half, box, centre or random")
+    raise ValueError(f"--view {name}: it is not a mask; use half, box, centre or random")
 
 
 def noise_model(name: str, generator: Any, noise: float | None = None) -> dict[str, Any]:
-    """``scale`` or ``likelihood`` of the view of a name, as `view_named` has it."""
+    """``scale`` or ``likelihood`` of the view of a name, as in `view_named`."""
     from cogen.models.pixels.censored import pixel_noise_of
 
     learned = pixel_noise_of(generator) if noise is None and name not in NOISE_OF_VIEW else None

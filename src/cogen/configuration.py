@@ -26,7 +26,7 @@ def write_configuration(path: Path, options: Complete, versions: Mapping[str, st
 
 
 def _flat(options: Complete) -> dict[str, Any]:
-    """The options by name, as the command line has them."""
+    """The options by their names on the command line."""
     found = dict(vars(options))
     return found | vars(found.pop("foreign"))
 
@@ -40,9 +40,10 @@ def _toml(value: Any) -> str:
 
 
 def with_configuration(arguments: Sequence[str]) -> list[str]:
-    """Arguments of the command line, with the options of a configuration before those that are given beside it.
+    """Arguments of the command line, after those of a configuration if ``--config`` names one.
 
-    Raises ValueError for a file that is no configuration, FileNotFoundError where there is none.
+    :raises ValueError: for an invalid configuration.
+    :raises FileNotFoundError: for a missing file.
     """
     given = list(arguments)
     at = next((k for k, each in enumerate(given) if each.split("=")[0] == OPTION), None)
@@ -56,26 +57,26 @@ def with_configuration(arguments: Sequence[str]) -> list[str]:
 
 
 def read_configuration(path: Path) -> Complete:
-    """The options of a configuration. Raises what `with_configuration` does."""
+    """The options of a configuration. Errors are those of `with_configuration`."""
     import tyro
 
     return tyro.cli(Complete, args=_arguments(path, set()))
 
 
 def _arguments(path: Path, replaced: set[str]) -> list[str]:
-    """The options of a configuration, but for those of these names."""
+    """The options of a configuration, without those of the names ``replaced``."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         options = content["complete"]
         items = list(options.items())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, AttributeError) as error:
-        raise ValueError(f"--config {path}: this is no run.toml of `cogen complete` ({error})") from None
+        raise ValueError(f"--config {path}: this is not a run.toml of `cogen complete` ({error})") from None
     known, repeatable = _flat(Complete()), {"view", "set", "context"}
     found: list[str] = []
     for name, value in items:
         option = f"--{name.replace('_', '-')}"
         if name not in known or name == "config":
-            raise ValueError(f"--config {path}: {name} is no option of `cogen complete`")
+            raise ValueError(f"--config {path}: `cogen complete` has no option {name}")
         if option in replaced or f"--no-{name.replace('_', '-')}" in replaced:
             continue
         if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""The generator of a command, shipped, trained here, or somebody else's, with what was found out about it in words."""
+"""The generator of a command: shipped, trained with cogen, or external."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cogen.options import Complete, Guide, Tune
 
 
 def generator_of(options: Complete | Guide | Tune) -> Any:
-    """The generator that the options name; what was decided on the way is printed. Raises what `load_generator` does."""
+    """The generator that the options name; notes about its reading are printed. Errors are those of `load_generator`."""
     from cogen.models.storage.generators import load_generator
 
     generator: Any = load_generator(options.generator, **vars(options.foreign))
@@ -19,16 +19,19 @@ def generator_of(options: Complete | Guide | Tune) -> Any:
 
 
 def images_generator(options: Complete | Tune) -> Any:
-    """The same, of a generator of images. Raises ValueError for another, with the line of Python that makes images of it."""
+    """The same for a generator of images.
+
+    :raises ValueError: for another generator, with the line of Python that reshapes its output to images.
+    """
     generator = generator_of(options)
     if reshaped := image_line(generator.config.event_shape):
         shape = " x ".join(map(str, generator.config.event_shape))
-        raise ValueError(f"{options.generator} makes {shape} numbers, and images are channel x height x width: {reshaped}")
+        raise ValueError(f"{options.generator} makes {shape} numbers; images need channel x height x width: {reshaped}")
     return generator
 
 
 def image_line(event_shape: tuple[int, ...]) -> str:
-    """How to make images, (channel, height, width), of what a generator makes; empty where it makes images."""
+    """Python that reshapes a generator's output to (channel, height, width); empty for a generator of images."""
     if len(event_shape) == 3:
         return ""
     match event_shape:

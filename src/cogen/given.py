@@ -1,4 +1,4 @@
-"""What a generator or an energy takes beside its latent, from the options of `cogen complete`: classes and condition images."""
+"""Contexts of a generator or an energy from the options of `cogen complete`: classes and condition images."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from cogen.options import Complete
 
 
 def contexts_given(options: Complete, network: Any, job: Job) -> dict[str, Any]:
-    """By name, a class or a condition image for each of the items.
+    """Contexts by name: a class or a condition image for each item.
 
-    Where the network fills in what its condition hides, and no condition is given, it is made of the images and the view.
-    Raises ValueError for what is missing, unknown or does not fit.
+    A network that fills in hidden pixels takes as its condition the images with gray at the hidden pixels, if none is given.
+
+    :raises ValueError: for missing, unknown or invalid contexts.
     """
     from cogen.models.contexts import Classes
 
@@ -35,7 +36,7 @@ def contexts_given(options: Complete, network: Any, job: Job) -> dict[str, Any]:
 
 
 def _files(options: Complete, names: set[str]) -> dict[str, Path]:
-    """Paths by the names of the contexts that are images."""
+    """Paths of condition images by the names of their contexts."""
     files: dict[str, Path] = {}
     for text in options.context:
         name, equals, path = text.partition("=")
@@ -52,7 +53,7 @@ def _files(options: Complete, names: set[str]) -> dict[str, Path]:
 
 
 def _hidden(options: Complete, job: Job, images: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
-    """The images with gray where they are not seen, and a mask (`cogen.models.data.pairs.centre_hidden`)."""
+    """The images with gray at the hidden pixels, and a mask (`cogen.models.data.pairs.centre_hidden`)."""
     from cogen.models.data.pairs import GRAY, hidden_where
 
     low, high = value_range
@@ -61,18 +62,18 @@ def _hidden(options: Complete, job: Job, images: np.ndarray, value_range: tuple[
 
 
 def _condition_images(options: Complete, job: Job, name: str, context: Any, path: Path | None) -> np.ndarray:
-    """One for each item."""
+    """Condition images of a context, one for each item."""
     if path is None:
         raise ValueError(
-            f"{options.generator} takes condition images beside those that are completed: give --context {name}=PICTURES, one"
-            f" for all images or one of the same name for each, of the shape {tuple(context.shape)}"
+            f"{options.generator} needs condition images: give --context {name}=PICTURES, one picture for all images or a"
+            f" folder with one of the same name for each, of shape {tuple(context.shape)}"
         )
     value_range = context.value_range or (-1.0, 1.0)
     return context_items(job, options, path, f"--context {name}={path}", context.shape, value_range)
 
 
 def _label(options: Complete, classes: Any, count: int) -> np.ndarray:
-    """The classes of the images."""
+    """The classes of the items."""
     label = [word for words in options.label for word in words.replace(",", " ").split()]
     shown = " ".join(label)
     if not label:

@@ -1,4 +1,4 @@
-"""`cogen guide`: train q(z | what is seen) of a generator on pairs that it makes, and store it beside the generator."""
+"""`cogen guide`: train q(z | seen part) for a generator on simulated pairs, and store it beside the generator."""
 
 from __future__ import annotations
 
@@ -23,11 +23,15 @@ from cogen.output import checkpoint_beside
 from cogen.training import is_first, means
 
 MASKED_PER_THUMBNAIL = 5
-"""Pairs under a mask for each that shows a thumbnail."""
+"""Pairs with a mask for each pair with a thumbnail."""
 
 
 def train_guide(options: Guide) -> None:
-    """Run `cogen guide`. Raises ValueError or OSError for what the user can get wrong."""
+    """Run `cogen guide`.
+
+    :raises ValueError: for invalid options.
+    :raises OSError: for files that cannot be read or written.
+    """
     for name in ("steps", "batch", "masks"):
         if (value := getattr(options, name)) < 1:
             raise ValueError(f"--{name} {value}: it must be at least 1")
@@ -37,10 +41,12 @@ def train_guide(options: Guide) -> None:
     generator: Any = generator_of(options)
     config = generator.config
     if config.contexts or config.schema or config.latent_dim < 2:
-        raise ValueError(f"generator {options.generator}: a guide is trained for generators of z alone, of two numbers or more")
+        raise ValueError(
+            f"generator {options.generator}: guides need a generator without contexts, with a latent of size 2 or more"
+        )
     seen = views_of(generator, options.masks, options.seed)
     if options.batch < len(seen):
-        raise ValueError(f"--batch {options.batch}: a step makes pairs of {len(seen)} kinds, at least one of each")
+        raise ValueError(f"--batch {options.batch}: a step has pairs of {len(seen)} views, at least one of each")
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
@@ -84,13 +90,13 @@ def train_guide(options: Guide) -> None:
     )
     path = save_encoder(output, flow.cpu(), stored, half=options.half)
     print(f"\na guide of {options.generator}: {options.steps} steps in {trained.seconds:.0f} s")
-    print(f"  mean of -log q(z | seen), the last steps {mean_loss:.2f} nats")
+    print(f"  mean of -log q(z | seen), last 500 steps {mean_loss:.2f} nats")
     print(f"  of the prior                             {0.5 * config.latent_dim * math.log(2 * math.pi * math.e):.2f} nats")
     print(f"written: {path}, {path.with_suffix('.json')}")
 
 
 def views_of(generator: Any, masks: int, seed: int) -> list[views.View]:
-    """What a guide learns to see: masks of all kinds, and thumbnails of images, with the noise that `cogen complete` takes."""
+    """Views that a guide is trained for: many masks, and thumbnails of images, with the noise that `cogen complete` uses."""
     shape, noise = tuple(generator.config.event_shape), noise_model("random", generator)
     if len(shape) != 3:
         parts = np.random.default_rng(seed)
@@ -108,6 +114,7 @@ def _output(options: Guide) -> Path:
     path = find_generator(options.generator)
     if path.parent == SHIPPED:
         raise ValueError(
-            f"--generator {options.generator}: it is shipped; give --output, and `cogen complete --guide` that path"
+            f"--generator {options.generator}: it is a shipped generator; give --output, and pass that path to"
+            " `cogen complete --guide`"
         )
     return path.with_name(path.stem + GUIDE)

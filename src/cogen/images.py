@@ -1,4 +1,4 @@
-"""Completed images in the size and the form in which they came in."""
+"""Completed images in the size and format of the originals."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from cogen.options import Complete
 
 @dataclass(frozen=True)
 class Completed:
-    """Images of which a part was replaced.
+    """Images with a part replaced by completions.
 
-    :param mean: of each of the originals, (channel, height, width), black 0 and white 1; ``spread`` the standard deviation.
-    :param draws: of each, (draw, channel, height, width).
-    :param replaced: where they replace the original, (height, width).
-    :param seen: where pixels of the original are seen, (height, width); None where it is what a view shows.
+    :param mean: for each original, (channel, height, width), black 0 and white 1; ``spread`` is the standard deviation.
+    :param draws: for each, (draw, channel, height, width).
+    :param replaced: where the original is replaced, (height, width).
+    :param seen: where the original is seen, (height, width); None if the original is the data of a view.
+    :param path: for each, x along the warm-up, (point, channel, height, width); None if it was not stored.
     """
 
     originals: list[Original]
@@ -30,21 +31,22 @@ class Completed:
     draws: list[np.ndarray]
     replaced: list[np.ndarray]
     seen: list[np.ndarray] | None
+    path: list[np.ndarray] | None = None
 
     def write(self, folder: Path, keep: int) -> None:
-        """FOLDER/IMAGE/mean, sd, draw-1 and so on, as PNG or .npy."""
+        """Write FOLDER/IMAGE/mean, sd, draw-1 and so on, as PNG or .npy."""
         made = {"mean": self.mean}
         made |= {f"draw-{k + 1}": [each[k] for each in self.draws] for k in range(min(keep, len(self.draws[0])))}
         write_completed(folder, self.originals, made, self.replaced)
         write_spreads(folder, self.originals, self.spread)
 
     def whole(self, k: int, made: np.ndarray) -> np.ndarray:
-        """An image made of the k-th original, (channel, height, width), with the original where it was not replaced."""
+        """A completion of the k-th image, (channel, height, width), with the original where it was not replaced."""
         return np.where(self.replaced[k], made, self.originals[k].shown)
 
 
 def completed_images(options: Complete, job: Job, answer: Answer, draws: np.ndarray) -> Completed:
-    """What was made of the items, back in its place.
+    """Completions of the items, put back into the originals.
 
     :param draws: (draw, item, channel, height, width).
     """
@@ -53,15 +55,16 @@ def completed_images(options: Complete, job: Job, answer: Answer, draws: np.ndar
     originals, windows = _enlarged(job, answer.shape) if job.observed else (job.originals, job.windows)
     predictions, (low, _) = answer.posterior["predictions"], answer.value_range
     found = []
-    for made in (predictions["x_mean"].values[None], low + predictions["x_sd"].values[None], draws):
+    made_of = [predictions["x_mean"].values[None], low + predictions["x_sd"].values[None], draws]
+    for made in made_of if answer.path is None else [*made_of, answer.path]:
         images, replaced = in_place(originals, windows, made, answer.value_range, kept)
         found.append(images)
     spread = [each[0] * where for each, where in zip(found[1], replaced, strict=True)]
-    return Completed(originals, [each[0] for each in found[0]], spread, found[2], replaced, seen)
+    return Completed(originals, [each[0] for each in found[0]], spread, found[2], replaced, seen, *found[3:])
 
 
 def _seen_pixels(job: Job, hidden: np.ndarray) -> list[np.ndarray]:
-    """Where the originals are seen, (height, width) each, by what is seen of their items."""
+    """Where the originals are seen, (height, width) each, from the hidden pixels of their items."""
     found = [np.ones(each.size, bool) for each in job.originals]
     for window, item in zip(job.windows, hidden, strict=True):
         share = resampled(item[:1].astype(np.float32), (window.height, window.width), sharp=False)[0]
@@ -70,7 +73,7 @@ def _seen_pixels(job: Job, hidden: np.ndarray) -> list[np.ndarray]:
 
 
 def _enlarged(job: Job, shape: tuple[int, ...]) -> tuple[list[Original], list[Window]]:
-    """Originals of the size of an item, for images that are what a view shows of it."""
+    """Blank originals of the size of an item, for images that are the data of a view."""
     channels, height, width = shape
     originals = []
     for each in job.originals:

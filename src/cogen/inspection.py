@@ -1,4 +1,4 @@
-"""`cogen inspect`: what is in a file of weights or a generator, whether it can be used as it is, and if not, what wraps it."""
+"""`cogen inspect`: the contents of a file of weights or a generator, and the Python that wraps it where that is needed."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from cogen.models.wrapped import NeedsWrapper
 from cogen.options import Inspect
 
 _LISTED = 40
-"""Tensors that are listed; of more, how many there are."""
+"""The largest number of tensors that are listed."""
 
 _BATCH, _REPEATS = 16, 5
-"""Of the gradients that are timed."""
+"""Batch size and repetitions of the timed gradients."""
 
 
 def inspect_generator(options: Inspect) -> None:
-    """Print what is inside, and what it does with z. Raises what `read_source` raises for what cannot be read."""
+    """Print the contents and the checks of a generator. Errors are those of `read_source`."""
     if is_energy(options.generator):
-        raise ValueError(f"{options.generator} is an energy of x, not a generator: `cogen complete` takes it as it is")
+        raise ValueError(f"{options.generator} is an energy, not a generator: use it with `cogen complete` directly")
     foreign = options.foreign
     source = read_source(options.generator, foreign.module, foreign.allow_pickle)
     network = source.network
     _print_tensors(network.state_dict() if source.tensors is None and network is not None else source.tensors or {})
     if network is None:
-        print("\nnothing says which network these are the weights of: give --module MODULE:FUNCTION or FILE.py:FUNCTION")
+        print("\nthe network of these weights is unknown: give --module MODULE:FUNCTION or FILE.py:FUNCTION")
         return
     print(f"\nnetwork: {type(network).__name__}, {sum(p.numel() for p in network.parameters()):,} parameters")
     try:
         generator: Any = assembled(source, latent_dim=foreign.latent_dim)
     except NeedsWrapper as error:
-        print(f"it cannot be used as it is: {error}\n\n{error.lines}")
+        print(f"this generator cannot be used as it is: {error}\n\n{error.lines}")
         return
     except ValueError as error:
-        print(f"it cannot be used as it is: {error}")
+        print(f"this generator cannot be used as it is: {error}")
         return
     for note in generator.notes:
         print(f"  {note}")
@@ -58,7 +58,7 @@ def _print_tensors(tensors: Mapping[str, Tensor]) -> None:
     if len(tensors) > _LISTED:
         tops = [prefix for prefix in prefixes_of(tensors) if prefix.count(".") == 1]
         under = ", ".join(f"{top.rstrip('.')} ({sum(name.startswith(top) for name in tensors)})" for top in tops)
-        print(f"  and {len(tensors) - _LISTED} more; under the first part of their names: {under}")
+        print(f"  and {len(tensors) - _LISTED} more; by the first part of their names: {under}")
 
 
 def _print_generator(generator: Any) -> None:
@@ -86,7 +86,7 @@ def _print_generator(generator: Any) -> None:
     for label, value in rows:
         print(f"  {label:<22} {value}")
     if line := image_line(config.event_shape):
-        print(f"\n`cogen complete` takes images, channel x height x width. If x is one:\n\n{line}")
+        print(f"\n`cogen complete` needs images, channel x height x width. If x is an image, reshape it:\n\n{line}")
 
 
 def _extremes(generator: nn.Module, z: Tensor, contexts: Mapping[str, Tensor]) -> tuple[float, float]:
@@ -96,7 +96,7 @@ def _extremes(generator: nn.Module, z: Tensor, contexts: Mapping[str, Tensor]) -
 
 
 def _time(generator: nn.Module, config: Any) -> str:
-    """The median of a few, after one that warms up."""
+    """The median time of a few gradients, after one warm-up."""
     contexts = {name: each.points(_BATCH) for name, each in config.contexts.items()}
     z = torch.randn(_BATCH, config.latent_dim, generator=torch.Generator().manual_seed(0)).requires_grad_()
     seconds = []
@@ -107,5 +107,5 @@ def _time(generator: nn.Module, config: Any) -> str:
                 torch.autograd.grad(generator(z, **contexts).square().sum(), z)
                 seconds.append(time.perf_counter() - start)
     except RuntimeError as error:
-        return f"there is none ({str(error).splitlines()[0]})"
+        return f"no gradient ({str(error).splitlines()[0]})"
     return f"{1000 * float(np.median(seconds[1:])):.3g} ms for a batch of {_BATCH} (torch, {torch.get_num_threads()} threads)"

@@ -1,6 +1,6 @@
-"""The options of the commands, as dataclasses that tyro reads; a docstring below a field is its help.
+"""Options of the commands, as dataclasses for tyro; the docstring below a field is its help text.
 
-Strings stand for objects here and nowhere else. Nothing heavy is imported, so that `cogen --help` answers at once.
+Nothing heavy is imported, so that `cogen --help` is fast.
 """
 
 from __future__ import annotations
@@ -23,66 +23,68 @@ ViewName = Literal["half", "box", "centre", "random", "thumbnail", "gray"]
 
 @dataclass
 class Foreign:
-    """How a generator is read that somebody else trained (docs/generators.md)."""
+    """How to read a generator that was trained elsewhere (docs/generators.md)."""
 
     module: str | None = None
-    """The network that weights in a file go into: MODULE:FUNCTION or FILE.py:FUNCTION, a function or class without arguments
-    that returns a torch module. Its code is run."""
+    """The network for the weights in a file: MODULE:FUNCTION or FILE.py:FUNCTION, a function or class that takes no
+    arguments and returns a torch module. Its code is run."""
     latent_dim: int | None = None
-    """Size of z, where it cannot be read off the network."""
+    """Size of z, if it cannot be inferred from the network."""
     allow_pickle: bool = False
-    """Also read .pt, .pth, .ckpt, .bin and .pt2. They run code from the file: allow it for files you trust as a program."""
+    """Also read .pt, .pth, .ckpt, .bin and .pt2 files that hold more than tensors. Reading such a file can run code from it:
+    allow it only for files that you trust."""
 
 
 @dataclass
 class Complete:
-    """Complete images of which a part is seen: draws from p(z | seen part), pushed through a generator.
+    """Complete images of which a part is seen, by draws from p(z | seen part) pushed through a generator.
 
-    With `--mask` the images are as you have them, with a hole; without it they are whole, and `--view` says what is seen."""
+    With `--mask` the images have missing parts. Without it they are whole, and `--view` selects what is seen."""
 
     generator: str = "digits"
     """A shipped generator (see `cogen generators`); the path of a .safetensors file with its .json beside it; a folder or
-    hf://USER/REPOSITORY of the Hugging Face hub; or MODULE:FUNCTION or FILE.py:FUNCTION, a function or class without arguments
-    that returns a torch module (its code is run). `cogen inspect` says what is inside. An energy, as of `cogen train ebm` or
-    `rbm`, completes too: seen pixels stay as they are, and its own sampler draws the others."""
+    hf://USER/REPOSITORY of the Hugging Face hub; or MODULE:FUNCTION or FILE.py:FUNCTION, a function or class that takes no
+    arguments and returns a torch module (its code is run). `cogen inspect` shows what a file contains. An energy of `cogen
+    train ebm` or `rbm` works too: seen pixels stay fixed, and its own sampler draws the others."""
     foreign: tyro.conf.OmitArgPrefixes[Foreign] = field(default_factory=Foreign)
     images: Path | None = None
-    """A picture, a folder of pictures, or an .npy/.npz array; the default is the sixteen shipped test images of what the
-    generator makes: digits, or with `fashion` and `colour` those."""
+    """A picture, a folder of pictures, or an .npy or .npz array. The default is sixteen shipped test images of the kind that
+    the generator makes."""
     range: tuple[float, float] | None = None
     """The values of an array that are black and white; the default is 0 255 for integers and 0 1 for floats."""
     count: int = 16
-    """How many images to complete at the most."""
+    """The largest number of images to complete."""
     mask: str | None = None
-    """What is seen of the images: a picture, white where they are seen, for all of them, or a folder with one of the same name
-    for each; `alpha` for their opaque part; `nan` for the finite numbers of an array."""
+    """Which pixels are seen: one picture for all images, white where they are seen; a folder with a picture of the same name
+    for each image; `alpha` for the opaque part of the images; `nan` for the finite values of an array."""
     invert_mask: bool = False
-    """White is hidden."""
+    """White pixels of the mask are hidden."""
     truth: Path | None = None
-    """The whole images, if there are any, to score the completions by: of the same names. With `--view` they are the images."""
+    """The whole images, to score the completions: a picture, or a folder with the same names. With `--view` the images
+    themselves are the truth."""
     fit: Literal["crop", "resize", "patch"] | None = None
-    """For images of another size than the generator's: complete their middle, all of them at the generator's size, or parts of
-    the generator's size one by one."""
+    """How to complete images of another size than the generator's: `crop` completes their centre, `resize` the whole image
+    at the generator's size, `patch` every part of the generator's size separately."""
     paste: Literal["auto", "yes", "no"] = "auto"
-    """Whether written images keep their seen pixels, to the bit; the default is with `--mask`."""
+    """Whether written images keep their seen pixels exactly. `auto` keeps them with `--mask`."""
     keep_draws: int = 4
-    """How many whole draws of each image to write."""
+    """Number of draws to write for each image."""
     label: tuple[str, ...] = ()
-    """The class of all images, or one for each, where the generator is conditional: integers from 0 on (or names, if it has
-    any), separated by spaces or commas."""
+    """The class of all images, or one for each image, if the generator is conditional: integers from 0 on, or class names,
+    separated by spaces or commas."""
     context: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """NAME=PICTURES: the condition images of a generator that takes some, as `--images` takes them: one for all images, or one
-    for each. Those of `cogen train pix2pix` and its kin are called `condition`."""
+    """NAME=PICTURES: condition images of a generator that takes them: one for all images, or one for each. Generators of
+    `cogen train pix2pix` and the other families of pairs call them `condition`. Repeatable."""
     view: tyro.conf.UseAppendAction[tuple[ViewName, ...]] = ()
-    """What is seen: a half; all but a box or the centre; a share of the pixels; a thumbnail (means of 4 x 4 pixels); the luma.
-    Repeatable, and beside `--mask`: all of them are seen. The default without a mask is `half`. Images of a thumbnail's size,
-    and gray ones for the luma of a colour generator, are what is seen."""
+    """What is seen of whole images: `half`; all but a `box` or the `centre`; `random` pixels; a `thumbnail` (means of 4 x 4
+    pixels); `gray` (the luma). Repeatable, also beside `--mask`: all of them are seen. The default without a mask is `half`.
+    Images of a thumbnail's size, and gray images for a colour generator, are taken as what is seen."""
     side: Literal["top", "bottom", "left", "right"] = "top"
-    """Of `--view half`: which half is seen."""
+    """With `--view half`: the half that is seen."""
     box: tuple[int, int, int, int] | None = None
-    """Of `--view box`: top, left, height and width of what is hidden, in pixels of the generator."""
+    """With `--view box`: top, left, height and width of the hidden box, in pixels of the generator."""
     share: float = 0.25
-    """Of `--view random`: the share of the pixels that is seen."""
+    """With `--view random`: the share of the pixels that is seen, between 0 and 1."""
     algorithm: Literal[
         "annealed-hmc",
         "langevin",
@@ -91,229 +93,237 @@ class Complete:
         "nuts",
         "gradient-descent",
         "importance",
+        "svi",
         "learned-descent",
     ] = "annealed-hmc"
-    """How the posterior is computed. `learned-descent` takes what the predictor beside a generator of `cogen train cgml` makes
-    of draws of the prior, as it is."""
+    """The inference algorithm. `svi` fits a normal distribution with independent coordinates. `learned-descent` draws from
+    the predictor beside a generator of `cogen train cgml`, without further sampling."""
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """NAME=VALUE: a setting of the algorithm, as in --set num_leapfrog=20 --set step_size=0.05. Repeatable."""
     backend: Literal["numpyro", "pyro"] = "numpyro"
-    """Pyro runs its own HMC and NUTS, one chain after another."""
+    """The library that runs the algorithm. Pyro's own HMC and NUTS run one chain after another."""
     chains: int = 16
     """Chains per image."""
     warmup: int | None = None
-    """Transitions of warm-up: the annealing from the start to the posterior, or adaptation, or descent. The default is what
-    `cogen tune` has stored for the generator and the view, with its step sizes and temperatures; if it has nothing, 60."""
+    """Warm-up transitions: annealing from the reference distribution to the posterior, adaptation, or optimization. The
+    default is the number that `cogen tune` stored for the generator and the view, with its step sizes and temperatures;
+    without one 60, and 1000 for `svi`."""
     guide: str = "auto"
-    """Where annealed HMC starts: from the guide that lies beside the generator, if there is one and it sees such a view; `none`
-    for the prior; `predictor` for where the predictor beside it leads (`cogen train cgml`); or the path of a guide that
-    `cogen guide` made."""
+    """The reference distribution where annealed HMC starts: `auto` uses the guide beside the generator, if there is one that
+    was trained for such a view; `none` uses the prior; `predictor` uses the end points of the predictor beside a generator
+    of `cogen train cgml`; otherwise the path of a guide that `cogen guide` trained."""
     samples: int = 5
     """Draws per chain."""
     pilot: int = 0
-    """Chains of a run before the run, which adapts step sizes that the run then keeps: its evidence is then unbiased."""
+    """Chains of a pilot run that adapts the step sizes. The run itself keeps them fixed, so its evidence is unbiased."""
     threshold: float | None = None
-    """With `--weighted`: chains are resampled where fewer than this share of them is effective; the default is 0.5."""
+    """With `--weighted`: chains are resampled when their weight ESS falls below this share of their number; default 0.5."""
     checkpoint: Path | None = None
-    """A folder: a run that was stopped goes on from there."""
+    """A folder where the run saves its state. The same command resumes an interrupted run."""
     weighted: bool = False
-    """With annealed HMC: chains are weighted and resampled as they cool, which gives the evidence and the right shares of
-    modes, and takes more of both, as in `--chains 32 --warmup 300`. Without it every chain counts the same."""
+    """With annealed HMC: weight and resample the chains as they cool. This estimates the evidence and the probabilities of
+    modes, and needs more chains and temperatures, as in `--chains 32 --warmup 300`. Without it all chains have equal weight."""
     certify: bool = False
-    """Ask of every image whether the generator does not fit it or the sampler has not arrived (certificate.csv): the p-value of
-    the seen part, the rank of its evidence among 79 simulated images, and the bounds of the evidence of a simulated neighbour.
-    Takes weighted runs of `--chains` and `--warmup` from the same start, their step sizes adapted by pilots of 8 chains unless
-    they were tuned: for sixteen images about eleven times the gradients of completing them."""
+    """Test for every image whether the generator fits it and whether the sampler converged (certificate.csv): the p-value of
+    the seen part, the rank of its evidence among 79 simulated images, and bounds of the evidence of a similar simulated
+    image. This makes weighted runs of `--chains` and `--warmup`, with step sizes from pilots of 8 chains unless tuned ones
+    are stored. For sixteen images it costs about eleven times the gradients of completing them."""
     engine: Literal["in-process", "ray"] = "in-process"
-    """Where images are completed: in this process, or by workers that Ray starts (pip install 'cogen-ppl[ray]')."""
+    """Where images are completed: in this process, or by Ray workers (pip install 'cogen-ppl[ray]')."""
     workers: int = 2
-    """Processes of `--engine ray`. They do not change the draws."""
+    """Processes of `--engine ray`. The draws do not depend on it."""
     items_at_once: int | None = None
-    """Images that share a block of compiled code; the default is at most 128 chains and 8 images a block on a CPU."""
+    """Images per compiled block. The default is at most 128 chains and 8 images a block on a CPU."""
     noise: float | Literal["fit"] | None = None
-    """Standard deviation of the noise of a pixel, in the generator's units (a thumbnail's is smaller, as of a mean); `fit`
-    estimates it from the part that is seen; the default is the generator's own, chosen on held-out data."""
+    """Standard deviation of the noise of a pixel, in the generator's units (scaled for thumbnails and the luma, which are
+    means of pixels). `fit` estimates it from the seen part. The default was chosen on held-out data when the generator was
+    trained."""
     seed: int = 0
-    """Every number of the run follows from it."""
+    """Seed of all random numbers."""
     output: Path = Path("cogen-output")
-    """Folder for completed/ (of each image the mean, the standard deviation and draws), report.html, posterior.nc,
-    completions.png, annealing.png, metrics.json and run.toml; those of an earlier run are replaced."""
+    """Folder for the results: completed/ (the mean, the standard deviation and draws of each image), report.html,
+    posterior.nc, completions.png, annealing.png, metrics.json and run.toml. Results of an earlier run in the folder are
+    replaced."""
     config: Path | None = None
-    """A run.toml: its options are those of this run, but for those that are given beside it."""
+    """A run.toml of an earlier run: its options are used unless they are given again."""
 
 
 @dataclass
 class Train:
-    """Train a generator on your data, for `cogen complete --generator`. A run that was stopped goes on where it was."""
+    """Train a generator on your data, for `cogen complete --generator`. The same command resumes an interrupted run."""
 
     family: tyro.conf.Positional[Name]
-    """What is trained: see docs/families.md."""
+    """What to train: see docs/families.md."""
     data: str = "mnist"
-    """mnist, fashion-mnist, cifar10 or celeba; a folder of pictures, an .npy or .npz array; or a TABLE.csv (vae only). For
-    pix2pix and the other families of pairs a folder of pictures, two images side by side, or an .npz of images, conditions."""
+    """mnist, fashion-mnist, cifar10 or celeba; a folder of pictures; an .npy or .npz array; or a TABLE.csv (vae only).
+    Families of pairs (pix2pix and others) take a folder of pictures that show two images side by side, or an .npz of images
+    and conditions."""
     condition: Literal["right", "left", "centre", "edges", "sketch"] = "right"
-    """Of pairs, what x is made of: the right or left half of every picture, and x is the other; or made of whole images: with a
-    hidden centre, edges or a sketch (by scikit-image)."""
+    """Families of pairs: the condition is the right or left half of every picture and x the other half, or it is computed
+    from whole images: `centre` hides their centre, `edges` and `sketch` use scikit-image."""
     missing: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A word that stands for a hole in a table, besides empty entries and those of pandas (NA, NULL, ...). Repeatable; write
-    --missing=WORD where it begins with a dash. `cogen fill` remembers it."""
+    """A word that stands for a missing value in a table, besides empty entries and those of pandas (NA, NULL, ...).
+    Repeatable; write --missing=WORD if it begins with a dash. `cogen fill` uses it too."""
     categorical: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A column of a table whose entries are levels, though they look like numbers or dates. Repeatable."""
+    """A column of a table whose entries are categories although they look like numbers or dates. Repeatable."""
     integer: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A column of a table that holds whole numbers, though it has two different ones, or codes such as 007: its holes are
-    filled with whole numbers, as are those of all columns of whole numbers. Repeatable."""
+    """A column of a table that holds whole numbers although it has only two values, or codes such as 007. Missing values of
+    all columns of whole numbers are filled with whole numbers. Repeatable."""
     drop: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A column of a table that is not modelled, such as an identifier; `cogen fill` carries it along. Repeatable."""
+    """A column of a table that is not modelled, such as an identifier. `cogen fill` copies it unchanged. Repeatable."""
     folder: Path | None = None
-    """Where the files of a known data set lie; default data/NAME."""
+    """Folder of a known data set; default data/NAME."""
     download: bool = False
-    """Fetch a known data set that is not there."""
+    """Download a known data set if it is not there."""
     range: tuple[float, float] | None = None
     """The values of an array that are black and white; the default is 0 255 for integers and 0 1 for floats."""
     size: int | None = None
     """Crop pictures to a square and resize them to this."""
     crop_from: int | None = None
-    """Pairs only: resize them to this, and take crops of --size at places that are drawn anew in every batch: 286 of 256."""
+    """Families of pairs: resize pictures to this and take a random crop of --size in every batch, as in 286 and 256."""
     mirror: bool = False
-    """Half of the images of every batch are mirrored, left to right: for things that have no handedness."""
+    """Mirror half of the images of every batch, left to right."""
     output: Path = Path("generator")
-    """Writes OUTPUT.safetensors, OUTPUT.json and OUTPUT.png, OUTPUT-encoder, OUTPUT-predictor and OUTPUT-solver where there is
-    one, and OUTPUT-checkpoint/."""
+    """Writes OUTPUT.safetensors, OUTPUT.json, OUTPUT.png and OUTPUT-checkpoint/, and OUTPUT-encoder, OUTPUT-predictor and
+    OUTPUT-solver if the family has them."""
     network: Literal["auto", "dense", "convolutional"] = "auto"
-    """Convolutional where height and width divide by four, or else dense."""
+    """`auto` is convolutional if height and width are divisible by four, dense otherwise."""
     latent_dim: int | None = None
-    """Size of z, of rbm the hidden units; the default is the family's: 64 for images, 8 for a table; of pairs 8 for cvae-gan
-    and its kin, and none for the others, whose draws differ by dropout, if at all. A RealNVP's is the size of x, and no
-    option."""
+    """Size of z; for rbm the number of hidden units. The default depends on the family: 64 for images, 8 for a table, for
+    pairs 8 for cvae-gan and related families and 0 for the others, which vary by dropout if at all. A RealNVP has as many
+    latents as x has values."""
     widths: tuple[int, ...] | None = None
-    """The generator's hidden widths, or its two channel counts; the critic has them in reverse. Of a convolutional glf: the
-    features of a patch and the number of blocks, 96 3, and, if fewer, the features that its first layer makes. Of pairs: the
-    feature maps of every network's first layer, 64."""
+    """The generator's hidden widths, or its two channel counts; the critic uses them in reverse. A convolutional glf takes
+    the features of a patch, the number of blocks (96 3) and optionally the features of its first layer. Families of pairs
+    take one number, the feature maps of the first layer (64)."""
     epochs: float | None = None
-    """Passes over the data; the default is the family's, 20, and 200 for pairs. More of them prolong an earlier run, with the
-    learning rates of the longer one."""
+    """Passes over the data; the default is the family's, usually 20, and 200 for pairs. A larger number continues an earlier
+    run, with the learning-rate schedule of the longer run."""
     batch: int | None = None
-    """Items in a batch; the default is the family's, 64, and 1 for pairs."""
+    """Items in a batch; the default is the family's, usually 64, and 1 for pairs."""
     learning_rate: float | None = None
-    """Adam's; the default is the family's."""
+    """Learning rate of Adam; the default is the family's."""
     average: float | None = None
-    """Decay of the moving average of the generator's weights, which is what is written; 0 writes the last weights. The default
-    is the family's: 0.999 for images; for a table and for pairs the last weights are written."""
+    """Decay of the moving average of the generator's weights, which are the weights that are written. 0 writes the last
+    weights. The default is the family's: 0.999 for images, 0 for tables and pairs."""
     real_target: float | None = None
-    """One-sided label smoothing of a GAN: 0.9 is customary; the default is none, 1."""
+    """One-sided label smoothing of a GAN: 0.9 is customary; the default is 1, no smoothing."""
     weight: float | None = None
-    """Of ALICE's cycle, VEEGAN's latent error, AIM's encoder, or the distance from x where a condition is translated, in the
-    generator's loss; the default is the family's."""
+    """Weight of a term of the generator's loss: ALICE's cycle, VEEGAN's latent error, AIM's encoder, or the distance from x
+    of the families of pairs. The default is the family's."""
     langevin: int | None = None
-    """Langevin steps of an energy in each training step, or sweeps of block Gibbs for rbm; the default is the family's."""
+    """Langevin steps of an energy per training step, or sweeps of block Gibbs for rbm; the default is the family's."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """bf16-mixed is faster on GPUs, and on CPUs with AMX."""
     accelerator: Literal["cpu", "cuda", "auto"] = "cpu"
-    """Where it runs."""
+    """The device to train on."""
     devices: int = 1
-    """How many of them."""
+    """Number of devices."""
     threads: int = 0
-    """Threads for torch; 0 leaves its choice."""
+    """Threads of torch; 0 uses torch's default."""
     save_every: int = 1_000
     """Steps between checkpoints."""
     half: bool = False
-    """Write the generator's weights in half precision: half the bytes."""
+    """Write the generator's weights in half precision, in half the bytes."""
     noise_images: int = 64
-    """Held-out images, or pairs, on which the noise scale is chosen."""
+    """Held-out images or pairs used to choose the noise scale."""
     seed: int = 0
-    """Weights, batches and latents follow from it."""
+    """Seed of weights, batches and latents."""
 
 
 @dataclass
 class Guide:
-    """Train a guide of a generator: what its latent may be, given any part of what it makes. `cogen complete` starts from it.
+    """Train a guide for a generator: an approximate posterior of z given any part of x, where `cogen complete` starts.
 
-    It learns from pairs that the generator makes, under masks of all kinds and as thumbnails; no data are needed."""
+    It learns from pairs (z, x) simulated by the generator, under many masks and as thumbnails; no data are needed."""
 
     generator: str
-    """The path of a generator's files, or another that `cogen complete` takes."""
+    """The path of a generator's files, or any other generator that `cogen complete` takes."""
     foreign: tyro.conf.OmitArgPrefixes[Foreign] = field(default_factory=Foreign)
     output: Path | None = None
-    """Where to write: OUTPUT.safetensors and OUTPUT.json; the default is GENERATOR-guide, where `cogen complete` finds it."""
+    """Writes OUTPUT.safetensors and OUTPUT.json; the default is GENERATOR-guide, where `cogen complete` finds it."""
     steps: int = 20_000
     """Training steps."""
     batch: int = 256
-    """Pairs in a step."""
+    """Simulated pairs per step."""
     learning_rate: float = 1e-3
-    """Adam's; it falls to zero over the second half."""
+    """Learning rate of Adam; it falls to zero over the second half."""
     masks: int = 4_000
-    """Masks in stock, a fifth each of halves, hidden boxes, seen boxes, random pixels and brush strokes."""
+    """Number of training masks: a fifth each of halves, hidden boxes, seen boxes, random pixels and brush strokes."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """bf16-mixed is faster on GPUs, and on CPUs with AMX."""
     accelerator: Literal["cpu", "cuda", "auto"] = "cpu"
-    """Where it runs."""
+    """The device to train on."""
     threads: int = 0
-    """Threads for torch; 0 leaves its choice."""
+    """Threads of torch; 0 uses torch's default."""
     half: bool = False
-    """Write the weights in half precision: half the bytes."""
+    """Write the weights in half precision, in half the bytes."""
     seed: int = 0
-    """Weights, pairs and masks follow from it."""
+    """Seed of weights, pairs and masks."""
 
 
 @dataclass
 class Tune:
-    """Find how much annealing a view of a generator needs, on items that the generator makes, and store it beside it.
+    """Find the annealing schedule that a view of a generator needs, on simulated items, and store it beside the generator.
 
-    `cogen complete` then runs with these temperatures and step sizes: frozen, and no longer than it takes."""
+    `cogen complete` then uses these temperatures and step sizes without adaptation."""
 
     generator: str
-    """The path of a generator's files, or another that `cogen complete` takes."""
+    """The path of a generator's files, or any other generator that `cogen complete` takes."""
     foreign: tyro.conf.OmitArgPrefixes[Foreign] = field(default_factory=Foreign)
     view: Literal["half", "box", "centre", "random", "thumbnail", "gray"] = "half"
     """What is seen, as in `cogen complete`."""
     start: Literal["auto", "guide", "prior"] = "auto"
-    """Where the annealing starts: from the guide beside the generator, if there is one."""
+    """The reference distribution: `auto` uses the guide beside the generator if there is one."""
     temperatures: tuple[int, ...] = (5, 10, 20, 40, 80)
-    """Numbers of temperatures to try; the least that arrives is stored."""
+    """Numbers of temperatures to try. The smallest whose completions are as good as those of the largest is stored."""
     leapfrog: int = 10
-    """Gradients at each temperature."""
+    """Leapfrog steps (gradients) at each temperature."""
     items: int = 64
     """Simulated items."""
     chains: int = 8
-    """Chains of each."""
+    """Chains per item."""
     seed: int = 0
-    """Every number of the run follows from it."""
+    """Seed of all random numbers."""
     output: Path | None = None
-    """Where to write; the default is GENERATOR-tuning.json, where `cogen complete` finds it. Other views in the file stay."""
+    """Where to write; the default is GENERATOR-tuning.json, where `cogen complete` finds it. Entries of other views are
+    kept."""
 
 
 @dataclass
 class Fill:
-    """Fill the holes of a table with a generator that `cogen train vae --data TABLE.csv` made."""
+    """Fill the missing values of a table with a generator that `cogen train vae --data TABLE.csv` trained."""
 
     table: tyro.conf.Positional[Path]
-    """A CSV file with the columns of the training table, with holes: empty entries, pandas' words, those of the training."""
+    """A CSV file with the columns of the training table and missing values: empty entries, those of pandas (NA, NULL, ...),
+    and the words given at training."""
     generator: str
     """The path of the generator's files."""
     missing: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """One more word that stands for a hole. Repeatable; write --missing=WORD where it begins with a dash."""
+    """One more word that stands for a missing value. Repeatable; write --missing=WORD if it begins with a dash."""
     carry: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A column that was not in the training table, such as an identifier: it stays as it is. Repeatable. Those of
-    `cogen train --drop` are carried anyway."""
+    """A column that was not in the training table, such as an identifier: it is copied unchanged. Repeatable. Columns of
+    `cogen train --drop` are copied anyway."""
     checkpoint: Path | None = None
-    """A folder where the run keeps its state: one that was stopped goes on with the same command."""
+    """A folder where the run saves its state. The same command resumes an interrupted run."""
     imputations: int = 5
-    """How many whole draws to write besides the best guess."""
+    """Number of draws of the whole table to write, besides filled.csv."""
     chains: int = 32
     """Chains per row."""
     warmup: int = 200
-    """Temperatures of the annealing, at most: a row takes as many as it needs, few where the encoder of the training fits."""
+    """The largest number of temperatures of the annealing. A row uses as many as it needs, few if the encoder fits it."""
     samples: int = 10
     """Draws per chain."""
     seed: int = 0
-    """Every number of the run follows from it."""
+    """Seed of all random numbers."""
     output: Path = Path("cogen-filled")
-    """Folder for filled.csv, imputation-1.csv and so on (all but the holes byte for byte as it was), and posterior.nc."""
+    """Folder for filled.csv, imputation-1.csv and so on, and posterior.nc. In the tables only the missing values differ from
+    the input."""
 
 
 @dataclass
 class Diagnose:
-    """Print the summary of a posterior that was written, and say in words what looks wrong."""
+    """Print the summary and the diagnostics of a stored posterior."""
 
     posterior: tyro.conf.Positional[Path]
     """A posterior.nc of `cogen complete`, or any NetCDF file of an ArviZ object that `infer` returned."""
@@ -321,13 +331,13 @@ class Diagnose:
 
 @dataclass
 class Inspect:
-    """Say what is in a file of weights, or in a generator, and whether it can be used as it is. Nothing is written."""
+    """Show what a file of weights or a generator contains and whether it can be used as it is. Nothing is written."""
 
     generator: tyro.conf.Positional[str]
-    """As `cogen complete` takes it: a shipped name, a file, a folder, MODULE:FUNCTION or FILE.py:FUNCTION."""
+    """A generator as `cogen complete` takes it: a shipped name, a file, a folder, MODULE:FUNCTION or FILE.py:FUNCTION."""
     foreign: tyro.conf.OmitArgPrefixes[Foreign] = field(default_factory=Foreign)
 
 
 @dataclass
 class Generators:
-    """List the generators that are shipped, with size, data and licence."""
+    """List the shipped generators, with size, data and licence."""

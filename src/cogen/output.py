@@ -1,4 +1,4 @@
-"""What the commands write to disk and print: files that appear together or not at all, JSON, posteriors, findings."""
+"""Output of the commands: atomic output folders, JSON, posteriors, diagnostics."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from cogen.inference.whole_files import move_whole
 
 
 def is_written(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a file's name is one that a command writes; the patterns are regular expressions."""
+    """Whether a command writes files of this name, given regular expressions of its files."""
     return any(re.fullmatch(pattern, name) for pattern in patterns)
 
 
 class Workplace:
-    """A folder beside the output that disappears unless its files were moved: nothing is ever half-written.
+    """A temporary folder beside the output: its files are moved there at the end, or removed after an error.
 
-    :param patterns: the names that the command writes, relative to the output (`is_written`): files of an earlier run that
-        match go, as it may have written more.
-
-    Entering raises ValueError or PermissionError for an output that cannot be a folder.
+    :param patterns: names that the command writes, relative to the output (`is_written`). Files of an earlier run with such
+        names are removed.
+    :raises ValueError: on entry, for an output that is not a folder.
+    :raises PermissionError: on entry, for a folder that cannot be written.
     """
 
     def __init__(self, output: Path, patterns: Sequence[str]) -> None:
@@ -33,7 +33,7 @@ class Workplace:
 
     def __enter__(self) -> str:
         if self.output.exists() and not self.output.is_dir():
-            raise ValueError(f"--output {self.output}: there is a file of that name")
+            raise ValueError(f"--output {self.output}: a file of this name exists")
         parent = next(p for p in (self.output, *self.output.absolute().parents) if p.exists())
         if not parent.is_dir():
             raise ValueError(f"--output {self.output}: {parent} is a file, not a folder")
@@ -62,7 +62,7 @@ class Workplace:
 
 
 def _remove_empty(folder: Path, below: Path) -> None:
-    """Folders that the removal of a file has left empty."""
+    """Remove a folder and its parents up to ``below`` if they are empty."""
     while folder != below and not any(folder.iterdir()):
         folder.rmdir()
         folder = folder.parent
@@ -70,18 +70,18 @@ def _remove_empty(folder: Path, below: Path) -> None:
 
 @contextmanager
 def checkpoint_beside(output: Path) -> Iterator[None]:
-    """Errors of a checkpoint that lies beside the files of ``--output`` name this option."""
+    """Rephrase errors of the checkpoint beside ``--output`` in terms of this option."""
     try:
         yield
     except ValueError as error:
         if not str(error).startswith("checkpoint "):
             raise
-        said = str(error).replace("give another folder", "give another --output")
-        raise ValueError(f"--output {output}: {said}") from None
+        message = str(error).replace("give another folder", "give another --output")
+        raise ValueError(f"--output {output}: {message}") from None
 
 
 def strict_json(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become null."""
+    """The value with null for NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
         return {name: strict_json(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -90,7 +90,10 @@ def strict_json(value: Any) -> Any:
 
 
 def read_posterior(path: Path) -> Any:
-    """The ArviZ object in a NetCDF file. Raises ValueError for a file that holds none."""
+    """The ArviZ object in a NetCDF file.
+
+    :raises ValueError: for any other file.
+    """
     try:
         import arviz
 
@@ -100,7 +103,7 @@ def read_posterior(path: Path) -> Any:
 
         return xarray.open_datatree(path, engine="h5netcdf")
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is not a posterior that infer wrote ({error})") from None
+        raise ValueError(f"{path} is not a posterior of infer ({error})") from None
 
 
 IN_OPTIONS = {
@@ -116,13 +119,13 @@ IN_OPTIONS = {
     "more temperatures:": "more temperatures (--warmup):",
     "more temperatures,": "more temperatures (--warmup),",
 }
-"""Remedies of `cogen.diagnostics.diagnose` in the words of `cogen complete`."""
+"""Remedies of `cogen.diagnostics.diagnose` as options of `cogen complete`."""
 
 
 def in_options(sentence: str, options: Mapping[str, str] = IN_OPTIONS) -> str:
-    """What `cogen.diagnostics.diagnose` says, with its remedies as a command's own options.
+    """A finding of `cogen.diagnostics.diagnose`, with its remedies as options of a command.
 
-    :param options: what the sentences say of parameters of `infer`, and what takes its place.
+    :param options: phrases about parameters of `infer`, and their replacements.
     """
     for parameter, option in options.items():
         sentence = sentence.replace(parameter, option)
@@ -130,7 +133,7 @@ def in_options(sentence: str, options: Mapping[str, str] = IN_OPTIONS) -> str:
 
 
 def print_findings(sentences: list[str], options: Mapping[str, str] = IN_OPTIONS) -> None:
-    """What looks wrong with a posterior, a sentence a line, in the words of `in_options`."""
+    """Print the findings of a posterior, one a line, in terms of a command's options."""
     if not sentences:
         print("nothing looks wrong")
     for sentence in sentences:

@@ -1,4 +1,4 @@
-"""`cogen train pix2pix` and the other families of pairs: from options to a generator of (z, condition) on disk."""
+"""`cogen train pix2pix` and the other families of pairs: from options to a stored generator of (z, condition)."""
 
 from __future__ import annotations
 
@@ -21,20 +21,23 @@ from cogen.options import Train
 from cogen.training import is_first, refuse_table_options, run, settings_of, write, write_energy, write_grid
 
 MADE = {"centre": centre_hidden, "edges": edges, "sketch": sketch}
-"""Conditions that are made of whole images."""
+"""Conditions that are computed from whole images."""
 
 
 def train_on_pairs(options: Train) -> None:
     """Run `cogen train` on pairs of images.
 
-    Raises ValueError or OSError for what the user can get wrong, FloatingPointError for a loss that diverged.
+    :raises ValueError: for invalid options or data.
+    :raises OSError: for files that cannot be read or written.
+    :raises FloatingPointError: for a loss that diverged.
     """
     made = recipe(options.family, Kind.PAIRS)
     refuse_table_options(options)
     settings = settings_of(options, made)
     if options.crop_from is not None and (options.size is None or options.crop_from < options.size):
         raise ValueError(
-            f"--crop-from {options.crop_from}: it is the size of what crops are taken of, and --size theirs, as in 286 and 256"
+            f"--crop-from {options.crop_from}: crops of --size are taken from this size, which must be larger, as in 286"
+            " and 256"
         )
     data = pairs_of(options)
     side = options.size if options.crop_from is not None else None
@@ -70,7 +73,7 @@ def train_on_pairs(options: Train) -> None:
 
 
 def pairs_of(options: Train) -> PairData:
-    """The data, at the size of which crops are taken."""
+    """The data, at the size from which crops are taken."""
     size = options.crop_from or options.size
     if options.condition in MADE:
         images = load_image_data(
@@ -79,8 +82,8 @@ def pairs_of(options: Train) -> PairData:
         return paired(images, MADE[options.condition])
     if options.data in KNOWN or options.folder is not None or options.download:
         raise ValueError(
-            f"--condition {options.condition}: {options.data} holds no pairs; give a folder of pictures that do, or make the"
-            f" condition of the images, --condition {' or '.join(MADE)}"
+            f"--condition {options.condition}: {options.data} contains no pairs; give a folder of pairs, or compute the"
+            f" condition from the images with --condition {' or '.join(MADE)}"
         )
     return load_pairs(options.data, condition_left=options.condition == "left", size=size, data_range=options.range)
 
@@ -89,9 +92,7 @@ def sizes_of(options: Train, made: Recipe, data: PairData, side: int | None) -> 
     """The sizes of the networks for these pairs, or for crops of a side."""
     if options.widths is not None and len(options.widths) != 1:
         shown = " ".join(map(str, options.widths))
-        raise ValueError(
-            f"--widths {shown}: networks of pairs have one width, the feature maps of the first layer; give one number"
-        )
+        raise ValueError(f"--widths {shown}: families of pairs take one width, the feature maps of the first layer")
     x, condition = (
         (part.shape[1], *((side, side) if side else part.shape[2:])) for part in (data.train, data.train_conditions)
     )
@@ -108,7 +109,7 @@ def _centre(images: Tensor, side: int | None) -> Tensor:
 
 
 def draw_refined(family: Any, generator: nn.Module, draw: Callable[[Any, Path], None], path: Path) -> None:
-    """The picture of `draw_translations`, with the draws refined by the solver."""
+    """Write the picture of `draw_translations` with draws refined by the solver."""
 
     def refined(z: Tensor, condition: Tensor) -> Tensor:
         x = generator(z, condition)
@@ -121,7 +122,7 @@ def draw_refined(family: Any, generator: nn.Module, draw: Callable[[Any, Path], 
 def draw_translations(
     latent_dim: int, held_out: list[Tensor], value_range: tuple[float, float], seed: int, generator: Any, path: Path
 ) -> None:
-    """A PNG: in every row a condition, four draws, and the x that belongs to it."""
+    """Write a PNG with a condition, four draws and the true x in every row."""
     x, condition = held_out
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
@@ -131,5 +132,5 @@ def draw_translations(
 
 
 def _in_colour(images: Tensor) -> Tensor:
-    """Three channels of images that may have one, or a mask behind theirs."""
+    """Images of three channels, from one channel or three channels and a mask."""
     return images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)

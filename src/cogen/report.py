@@ -1,4 +1,4 @@
-"""`report.html`: a run of `cogen complete` on one page that needs no network."""
+"""`report.html`: a run of `cogen complete` as one self-contained page."""
 
 from __future__ import annotations
 
@@ -11,24 +11,27 @@ from typing import Any
 
 import numpy as np
 
+from cogen.answer import Answer
 from cogen.images import Completed
 from cogen.job import Job, views_asked
 from cogen.models.data.windows import in_channels, resampled
 from cogen.options import Complete
 from cogen.output import in_options
 
-SHOWN = 48
-"""Images on the page."""
+SHOWN, BYTES = 48, 2_200_000
+"""Images on the page: at most so many, and fewer where their pictures would take more bytes (in base64)."""
 
-LARGEST = 192
-"""Pixels of their longer side there."""
+LARGEST, LARGEST_OF_PATH = 192, 96
+"""Pixels of the longer side of a picture on the page."""
+
+LOSSLESS = 64
+"""Pictures of at most so many pixels a side are PNGs, others WebP."""
 
 HIDDEN = np.array([0.72, 0.77, 0.86], np.float32)[:, None, None]
-"""The colour of what is not seen."""
-
+"""Colour of hidden pixels."""
 
 PATH = {"beta": "inverse temperature", "acceptance_rate": "acceptance rate", "step_size": "step size"}
-"""What is told of every transition of an annealing."""
+"""Statistics of the warm-up that the page shows."""
 
 
 def write_report(
@@ -36,19 +39,20 @@ def write_report(
     options: Complete,
     job: Job,
     images: Completed,
-    posterior: Any,
+    answer: Answer,
     metrics: dict[str, Any],
     findings: list[str] | None,
     rows: list[tuple[str, str, str]],
     notes: list[str],
 ) -> None:
-    """Write FOLDER/report.html, of what stands in the folder and what was made.
+    """Write FOLDER/report.html, from the files in the folder and the completions.
 
-    :param rows: part, label and value of what was measured.
-    :param notes: what is worth knowing and no fault.
+    :param rows: part, label and value of the metrics.
+    :param notes: remarks that are not faults.
     """
     from jinja2 import Environment
 
+    cards = _cards(job, images)
     template = files("cogen").joinpath("report.html.jinja").read_text(encoding="utf-8")
     asked = [f"--mask {options.mask}"] if options.mask is not None else []
     page = (
@@ -64,12 +68,12 @@ def write_report(
             samples=options.samples,
             findings=None if findings is None else [in_options(each) for each in findings],
             notes=notes,
-            cards=[_card(job, images, k) for k in range(min(SHOWN, len(images.originals)))],
-            left_out=max(0, len(images.originals) - SHOWN),
+            cards=cards,
+            left_out=len(images.originals) - len(cards),
             rows=rows,
             items=_item_rows(job, metrics),
-            annealing=_encoded_file(folder / "annealing.png"),
-            path=_path(posterior),
+            annealing=_uri("png", plot.read_bytes()) if (plot := folder / "annealing.png").is_file() else None,
+            path=_path(answer),
             scored=job.truth is not None,
             settings=(folder / "run.toml").read_text(encoding="utf-8"),
             fit=options.fit,
@@ -78,8 +82,21 @@ def write_report(
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
+def _cards(job: Job, images: Completed) -> list[dict[str, Any]]:
+    """The cards of the first images, at least one, as many as `SHOWN` and `BYTES` allow."""
+    found: list[dict[str, Any]] = []
+    total = 0
+    for k in range(min(SHOWN, len(images.originals))):
+        card = _card(job, images, k)
+        total += sum(map(len, [*card["draws"], *card["path"], *(each for each in card.values() if isinstance(each, str))]))
+        if found and total > BYTES:
+            break
+        found.append(card)
+    return found
+
+
 def _card(job: Job, images: Completed, k: int) -> dict[str, Any]:
-    """What the page shows of an image."""
+    """The pictures of an image on the page."""
     original = images.originals[k]
     name = original.name if original.form.layout is None else f"{original.name} {original.index}"
     largest = max(float(spread.max()) for spread in images.spread)
@@ -92,11 +109,12 @@ def _card(job: Job, images: Completed, k: int) -> dict[str, Any]:
         "sd": _encoded(_heat(images.spread[k], largest)),
         "truth": None if truth is None else _encoded(truth),
         "draws": [_encoded(images.whole(k, draw)) for draw in images.draws[k]],
+        "path": [] if images.path is None else [_encoded(images.whole(k, made), LARGEST_OF_PATH) for made in images.path[k]],
     }
 
 
 def _seen(job: Job, images: Completed, k: int) -> np.ndarray:
-    """The image with what is hidden in a colour of its own, or as it came in where it is what a view shows."""
+    """The image with hidden pixels coloured; unchanged if it is the data of a view."""
     shown = np.nan_to_num(job.originals[k].shown)
     if images.seen is None or not images.seen[k].any():
         return shown
@@ -110,26 +128,30 @@ def _heat(spread: np.ndarray, largest: float) -> np.ndarray:
     return np.asarray(colormaps["magma"](np.clip(share, 0, 1)))[..., :3].transpose(2, 0, 1).astype(np.float32)
 
 
-def _encoded(pixels: np.ndarray) -> str:
-    """A PNG of (channel, height, width), not larger than the page shows it."""
+def _encoded(pixels: np.ndarray, largest: int = LARGEST) -> str:
+    """A picture of (channel, height, width) as a data URI, its longer side at most ``largest`` pixels."""
     from PIL import Image
 
     height, width = pixels.shape[1:]
-    scale = min(1.0, LARGEST / max(height, width))
+    scale = min(1.0, largest / max(height, width))
     if scale < 1:
         pixels = resampled(pixels, (max(1, round(scale * height)), max(1, round(scale * width))))
     numbers = np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
     stream = io.BytesIO()
-    Image.fromarray(numbers[0] if len(numbers) == 1 else numbers.transpose(1, 2, 0)).save(stream, "PNG", optimize=True)
-    return base64.b64encode(stream.getvalue()).decode()
+    picture = Image.fromarray(numbers[0] if len(numbers) == 1 else numbers.transpose(1, 2, 0))
+    if max(picture.size) <= LOSSLESS:
+        picture.save(stream, "PNG", optimize=True)
+        return _uri("png", stream.getvalue())
+    picture.save(stream, "WEBP", quality=85)
+    return _uri("webp", stream.getvalue())
 
 
-def _encoded_file(path: Path) -> str | None:
-    return base64.b64encode(path.read_bytes()).decode() if path.is_file() else None
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _item_rows(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
-    """A table of the items: heads, and a row for each."""
+    """A table of the items: headings and rows."""
     columns = {
         "residual of the seen part": np.sqrt(np.asarray(metrics["per_item"]["observed_mse"], float)),
         "log evidence": np.asarray(metrics["log_evidence"], float),
@@ -141,19 +163,23 @@ def _item_rows(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
     return {"heads": ["image", *known], "rows": rows[:SHOWN]}
 
 
-def _path(posterior: Any) -> str | None:
-    """The means over items and chains of what is told of the annealing, by transition, as JSON; None without one."""
+def _path(answer: Answer) -> str | None:
+    """Statistics of the annealing by point, means over items and chains, as JSON; None without an annealing.
+
+    The points are those of ``answer.path``, or all that were recorded.
+    """
     from cogen.diagnostics.groups import group, has_group
 
-    if not has_group(posterior, "warmup_sample_stats"):
+    if not has_group(answer.posterior, "warmup_sample_stats"):
         return None
-    told = group(posterior, "warmup_sample_stats")
-    if "beta" not in told:
+    recorded = group(answer.posterior, "warmup_sample_stats")
+    if "beta" not in recorded:
         return None
-    found = {}
+    points = np.arange(recorded.sizes["draw"]) if answer.path_draws is None else answer.path_draws
+    found: dict[str, list[float]] = {"transition": [int(number) + 1 for number in recorded["transition"].values[points]]}
     for name, label in PATH.items():
-        if name in told:
-            values = told[name]
-            means = values.mean([dim for dim in values.dims if dim != "draw"], skipna=True).values
+        if name in recorded:
+            values = recorded[name]
+            means = values.mean([dim for dim in values.dims if dim != "draw"], skipna=True).values[points]
             found[label] = [float(f"{value:.4g}") for value in means]
     return json.dumps(found)

@@ -1,27 +1,33 @@
-"""A finished run of `cogen complete` in Python again: its posterior, and the model that it is of."""
+"""Finished runs of `cogen complete` in Python: the posterior and its model."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cogen.configuration import read_configuration
+from cogen.inference.signatures import ArvizObject
 from cogen.output import read_posterior
 
+if TYPE_CHECKING:
+    from cogen.models.cogenerator import CoGenerator
 
-def load_run(folder: str | Path) -> tuple[Any, Any]:
-    """The ArviZ object in the output folder of `cogen complete`, and the conditioned model, made anew of its run.toml.
+
+def load_run(folder: str | Path) -> tuple[ArvizObject, CoGenerator]:
+    """The ArviZ object in an output folder of `cogen complete`, and the conditioned model rebuilt from its run.toml.
 
     >>> posterior, seen = load_run("cogen-output")  # doctest: +SKIP
     >>> x = cogen.diagnostics.decoded(posterior, seen)  # doctest: +SKIP
 
-    Files that the run named (images, masks, generators) are read again. Raises FileNotFoundError where one is missing, and
-    ValueError for a folder that holds no run.
+    Files that the run used (images, masks, generators) are read again.
+
+    :raises FileNotFoundError: for a missing file.
+    :raises ValueError: for files that are not those of a run.
     """
     from cogen.completion import conditioned_model
 
     folder = Path(folder)
     for name in ("posterior.nc", "run.toml"):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} holds no {name}: give the output folder of `cogen complete`")
+            raise FileNotFoundError(f"{folder} contains no {name}: give an output folder of `cogen complete`")
     return read_posterior(folder / "posterior.nc"), conditioned_model(read_configuration(folder / "run.toml"))

@@ -1,4 +1,4 @@
-"""`cogen train --data TABLE.csv` and `cogen fill`: a generator of a table, and holes of rows filled by its posterior."""
+"""`cogen train --data TABLE.csv` and `cogen fill`: a generator of a table, and missing values filled by its posterior."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ if TYPE_CHECKING:
     from cogen.models import Table
 
 _WRITTEN = (r"filled\.csv", r"imputation-\d+\.csv", r"posterior\.nc")
-"""What `cogen fill` writes, as regular expressions."""
+"""Regular expressions of the files that `cogen fill` writes."""
 
 PRIOR_SHARE = 0.1
-"""Of the start of the annealing; the other chains start from the encoder's answer."""
+"""Share of the prior in the reference distribution; the rest is the encoder's posterior."""
 
 
 def train_on_table(options: Train) -> None:
-    """Run `cogen train` on a table of mixed columns, which may have holes. A tenth of the rows is held out and scored.
+    """Run `cogen train` on a table of mixed columns, with missing values. A tenth of the rows is held out and scored.
 
-    Raises ValueError or OSError for what the user can get wrong, FloatingPointError for a loss that diverged.
+    :raises ValueError: for invalid options or data.
+    :raises OSError: for files that cannot be read or written.
+    :raises FloatingPointError: for a loss that diverged.
     """
     from cogen.models.data.tables import read_csv
     from cogen.models.families.recipe import Kind
@@ -59,7 +61,7 @@ def train_on_table(options: Train) -> None:
         "noise_images",
     ):
         if (value := getattr(options, name)) != getattr(Train, name):
-            raise ValueError(f"--{name.replace('_', '-')} {value}: it is for images, not for a table")
+            raise ValueError(f"--{name.replace('_', '-')} {value}: it applies to images, not to tables")
     path = Path(options.data)
     settled = {name: getattr(options, name) for name in ("categorical", "integer", "drop", "missing")}
     with _options_named(categorical="categorical", integer="integer", drop="drop", missing="missing"):
@@ -98,7 +100,7 @@ def train_on_table(options: Train) -> None:
 
 
 def described(table: Table) -> list[str]:
-    """A line for each column: its kind, its levels or its spread, and the words that were read as holes."""
+    """A line for each column: its kind, its levels or its spread, and the words for missing values."""
     from cogen.models.data.csv_text import columns_of
 
     texts, _ = columns_of(table.text, "the table")
@@ -119,11 +121,13 @@ def described(table: Table) -> list[str]:
 
 
 def fill(options: Fill) -> None:
-    """Draw what is missing in the rows of a table, given what is there; everything is computed first, then written.
+    """Run `cogen fill`: draw the missing values of a table given the others. Results are written after everything was computed.
 
-    Raises ValueError or OSError for what the user can get wrong.
+    :raises ValueError: for invalid options or data.
+    :raises OSError: for files that cannot be read or written.
     """
     from cogen.diagnostics import diagnose
+    from cogen.diagnostics.groups import group
     from cogen.inference import AnnealedHMC, infer
     from cogen.inference.annealing.schedules import Adaptive
     from cogen.models import CoGenerator, load_generator, read_csv, write_filled
@@ -135,12 +139,13 @@ def fill(options: Fill) -> None:
     if options.imputations > options.chains * options.samples:
         raise ValueError(f"--imputations {options.imputations}: there are {options.chains} x {options.samples} draws")
     if options.table.resolve().parent == options.output.resolve() and is_written(options.table.name, _WRITTEN):
-        raise ValueError(f"--output {options.output}: {options.table} lies there under a name that is written")
+        raise ValueError(
+            f"--output {options.output}: {options.table} is in this folder under a name that is written; give another folder"
+        )
     generator: Any = load_generator(options.generator)
     if generator.config.schema is None:
         raise ValueError(
-            f"--generator {options.generator}: it carries no schema of a table; give one that cogen train vae --data TABLE.csv"
-            " made"
+            f"--generator {options.generator}: it is not a generator of a table; give one of `cogen train vae --data TABLE.csv`"
         )
     view = MixedColumns.of(generator)
     with _options_named(missing="missing", drop="carry"):
@@ -148,16 +153,16 @@ def fill(options: Fill) -> None:
     holes = np.isnan(table.values)
     some = np.flatnonzero(holes.any(axis=1))
     if not len(some):
-        raise ValueError(f"{options.table} has no holes: leave an entry empty, or write NA")
+        raise ValueError(f"{options.table} has no missing values: leave entries empty, or write NA")
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*the mask hides everything", category=UserWarning)  # said below
+        warnings.filterwarnings("ignore", message=".*the mask hides everything", category=UserWarning)  # reported below
         model = CoGenerator(generator, views={"row": view}).condition(row=table.values[some])
-    model = model.with_ids(some)  # what fills a row depends on no other row
+    model = model.with_ids(some)  # the draws of a row do not depend on other rows
     if blind := [str(table.lines[row]) for row in np.flatnonzero(holes.all(axis=1)).tolist()]:
         shown = ", ".join(blind[:8]) + (", ..." if len(blind) > 8 else "")
         warnings.warn(
-            f"{options.table}: {len(blind)} row{'s show' if len(blind) > 1 else ' shows'} nothing (line {shown}): what is drawn"
-            " there are rows like those of the training; leave such rows out if that is not wanted",
+            f"{options.table}: {len(blind)} row{'s have' if len(blind) > 1 else ' has'} only missing values (line {shown}) and"
+            " will be filled with draws from the prior; remove such rows if this is not wanted",
             stacklevel=1,
         )
     with Workplace(options.output, _WRITTEN) as folder, _checkpoint_named(options.checkpoint):
@@ -172,17 +177,19 @@ def fill(options: Fill) -> None:
             keep_x=True,
             checkpoint=options.checkpoint,
         )
-        drawn = posterior["posterior_predictive"]["row"].values
+        drawn = group(posterior, "posterior_predictive")["row"].values
         drawn = drawn.reshape(-1, *drawn.shape[2:])  # (draw, row, column), equally weighted after the last resampling
         chosen = np.random.default_rng(options.seed).choice(len(drawn), options.imputations, replace=False)
-        versions = {"filled.csv": _best(view.schema, posterior["posterior"]["x"].values)}
+        versions = {"filled.csv": _best(view.schema, group(posterior, "posterior")["x"].values)}
         versions |= {f"imputation-{k + 1}.csv": drawn[at] for k, at in enumerate(chosen)}
         for name, values in versions.items():
             whole = np.full_like(table.values, np.nan)
             whole[some] = values
             write_filled(Path(folder) / name, table, whole)
         posterior.to_netcdf(str(Path(folder) / "posterior.nc"), engine="h5netcdf")
-    print(f"\n{options.table}: {holes.sum()} hole{'s' if holes.sum() > 1 else ''} in {len(some)} of {len(holes)} rows\n")
+    print(
+        f"\n{options.table}: {holes.sum()} missing value{'s' if holes.sum() > 1 else ''} in {len(some)} of {len(holes)} rows\n"
+    )
     print_findings(diagnose(posterior, draws_alone=True), {"(num_warmup)": "(--warmup)", " (initial=)": ""})
     print(
         f"\nwritten to {options.output}: filled.csv (means and most probable levels), imputation-1.csv to"
@@ -193,10 +200,9 @@ def fill(options: Fill) -> None:
 
 @contextmanager
 def _options_named(**options: str) -> Iterator[None]:
-    """What errors and warnings say of parameters, as in ``missing=['-']``, is said of the options that they come from:
-    ``--missing=-``.
+    """Rephrase errors and warnings about parameters, as in ``missing=['-']``, in terms of options, as in ``--missing=-``.
 
-    :param options: by parameter, the option.
+    :param options: the option by parameter.
     """
 
     def named(message: object) -> str:
@@ -215,7 +221,7 @@ def _options_named(**options: str) -> Iterator[None]:
 
 @contextmanager
 def _checkpoint_named(folder: Path | None) -> Iterator[None]:
-    """Errors of a checkpoint name its option."""
+    """Rephrase errors of a checkpoint in terms of its option."""
     try:
         yield
     except ValueError as error:
@@ -225,9 +231,9 @@ def _checkpoint_named(folder: Path | None) -> Iterator[None]:
 
 
 def _start(generator: str, seen: Any) -> Any:
-    """The start of the annealing from the encoder beside the generator; None, for the prior, where there is none.
+    """The reference distribution given by the encoder beside the generator; None, the prior, without an encoder.
 
-    Raises ValueError for an encoder of other columns.
+    :raises ValueError: for an encoder of other columns.
     """
     from cogen.models.networks.encoders import normal_start
     from cogen.models.storage.encoders import load_row_encoder
@@ -236,12 +242,14 @@ def _start(generator: str, seen: Any) -> Any:
     if encoder is None:
         return None
     if encoder.schema.columns != seen.views["row"].schema.columns:
-        raise ValueError(f"--generator {generator}: the encoder beside it is of another table; remove it, or train both again")
+        raise ValueError(
+            f"--generator {generator}: the encoder beside it was trained on another table; remove it, or train again"
+        )
     return normal_start(*encoder.moments(seen), prior_share=PRIOR_SHARE)
 
 
 def _best(schema: Any, x: np.ndarray) -> np.ndarray:
-    """The posterior means of continuous columns and the most probable levels of the others, (row, column).
+    """Posterior means of continuous columns and most probable levels of the others, (row, column).
 
     :param x: equally weighted draws of the columns' parameters, (chain, draw, row, parameter).
     """

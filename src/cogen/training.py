@@ -1,4 +1,4 @@
-"""`cogen train`: from options and a family's recipe to a family, trained, and its generator on disk; of images here."""
+"""`cogen train`: from options and a family's recipe to a trained and stored generator; here for images."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from cogen.options import Train
 from cogen.output import checkpoint_beside
 
 LEAST_NOISE, MOST_NOISE = 0.02, 0.5
-"""As shares of the value range. A generator that reproduces everything would ask for no noise at all, and a posterior that no
-sampler can follow; one that reproduces nothing for more noise than there are values."""
+"""Bounds of the noise scale, as shares of the value range. Without the lower bound the posterior of a generator that reproduces
+its data could not be sampled; the upper bound is for generators that reproduce nothing."""
 
 OF_SOME_FAMILIES = {
     "weight": "weight",
@@ -44,23 +44,26 @@ OF_SOME_FAMILIES = {
     "network": "convolutional",
     "widths": "widths",
 }
-"""Options that some families have, with what a recipe calls them: a setting, or a size that it reads."""
+"""Options that only some families have, and their names in a recipe (settings or sizes)."""
 
 ACROSS = 16
-"""Samples in a row of a picture."""
+"""Samples per row of a picture."""
 
 LICENCE = "the weights are yours; the training data carry their own licence"
 
 
 def kind_of(options: Train) -> Kind:
-    """The data that are given: a file says that it is a table, and of pairs there are families that take nothing else."""
+    """The kind of the data: a table by its file name, pairs by the family, images otherwise."""
     if Path(options.data).suffix.lower() == ".csv":
         return Kind.TABLE
     return Kind.PAIRS if any(Kind.PAIRS in found.takes for found in recipes(options.family)) else Kind.IMAGES
 
 
 def check(options: Train) -> None:
-    """Raises ValueError for numbers out of range and an output that cannot be written, before anything is read."""
+    """Check options before any data are read.
+
+    :raises ValueError: for numbers out of range and an output that cannot be written.
+    """
     for name in ("batch", "latent_dim", "langevin", "save_every", "noise_images", "devices", "crop_from"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} {value}: it must be at least 1")
@@ -71,20 +74,20 @@ def check(options: Train) -> None:
         raise ValueError(f"--threads {options.threads}: it must not be negative")
     if options.output.is_dir():
         raise ValueError(
-            f"--output {options.output}: this is a folder; give the name of the generator's files, as in {options.output}/faces"
+            f"--output {options.output}: it is a folder; give the name of the generator's files, as in {options.output}/faces"
         )
 
 
 def train_on_images(options: Train) -> None:
     """Run `cogen train` on images.
 
-    Raises ValueError or OSError for what the user can get wrong, FloatingPointError for a loss that diverged.
+    :raises ValueError: for invalid options or data.
+    :raises OSError: for files that cannot be read or written.
+    :raises FloatingPointError: for a loss that diverged.
     """
     for name in ("condition", "crop_from"):
         if (value := getattr(options, name)) != getattr(Train, name):
-            raise ValueError(
-                f"--{name.replace('_', '-')} {value}: it is for the families of pairs, and not for {options.family}"
-            )
+            raise ValueError(f"--{name.replace('_', '-')} {value}: it applies to families of pairs, not to {options.family}")
     refuse_table_options(options)
     made = recipe(options.family, Kind.IMAGES)
     settings = settings_of(options, made)
@@ -93,7 +96,7 @@ def train_on_images(options: Train) -> None:
     )
     if made.labelled and data.num_classes < 2:
         raise ValueError(
-            f"{options.family} needs labels of two or more classes, and {data.name} has"
+            f"{options.family} needs labels of at least two classes, and {data.name} has"
             f" {'one class' if data.num_classes else 'none'}: give folders of classes, or labels in the .npz"
         )
     sizes = sizes_of(options, made, data)
@@ -125,19 +128,22 @@ def train_on_images(options: Train) -> None:
 
 
 def refuse_table_options(options: Train) -> None:
-    """Raises ValueError for options that only a table has."""
+    """Check that no option of tables is given.
+
+    :raises ValueError: for an option that applies only to tables.
+    """
     for name in ("missing", "categorical", "integer", "drop"):
         if value := getattr(options, name):
-            raise ValueError(f"--{name} {value[0]}: it is for a table, a file that ends in .csv, and not for images")
+            raise ValueError(f"--{name} {value[0]}: it applies to tables (.csv), not to images")
 
 
 def run(options: Train, made: Recipe, family: Family, tensors: list[Tensor]) -> Training:
-    """Train with the options given, and the recipe's for the others."""
+    """Train with the given options, and the recipe's defaults for the others."""
     batch = made.batch_size if options.batch is None else options.batch
     epochs = made.epochs if options.epochs is None else options.epochs
     per_step, count = batch * family.batches_per_step, len(tensors[0])
     if per_step > count:
-        raise ValueError(f"--batch {batch}: a step takes {per_step} items, and there are {count} to train on")
+        raise ValueError(f"--batch {batch}: a training step needs {per_step} items, and there are only {count}")
     if options.threads:
         torch.set_num_threads(options.threads)
     steps = max(1, round(epochs * (count // per_step)))
@@ -169,7 +175,7 @@ def _prepared(options: Train, made: Recipe) -> Prepare | Joint | None:
 
 
 def is_first() -> bool:
-    """Whether this is the one process that writes, of several devices."""
+    """Whether this process writes the files; of several devices only the first does."""
     return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
@@ -177,14 +183,18 @@ def is_first() -> bool:
 
 
 def settings_of(options: Train, made: Recipe) -> dict[str, Any]:
-    """The settings among the options. Raises ValueError where an option is given that this family does not have."""
+    """The settings of a family among the options.
+
+    :raises ValueError: for an option that this family does not have.
+    """
     for option, name in OF_SOME_FAMILIES.items():
         value = getattr(options, option)
         if value != getattr(Train, option) and name not in {*made.settings, *made.reads}:
             have = [other for other in FAMILIES if any(name in {*each.settings, *each.reads} for each in recipes(other))]
             shown = f"{value:g}" if isinstance(value, float) else value
             raise ValueError(
-                f"--{option.replace('_', '-')} {shown}: {options.family} has no such setting; {', '.join(have)} have"
+                f"--{option.replace('_', '-')} {shown}: {options.family} has no such setting; families with it:"
+                f" {', '.join(have)}"
             )
     found = {OF_SOME_FAMILIES[option]: getattr(options, option) for option in ("weight", "real_target", "langevin")}
     return {name: value for name, value in found.items() if value is not None}
@@ -217,11 +227,11 @@ def write(
     draw: Callable[[nn.Module, Path], None],
     **descent: int,
 ) -> None:
-    """The generator with its configuration, its samples as a picture, and its encoder where it has one.
+    """Write the generator with its configuration, a picture of samples, and its encoder or predictor.
 
-    :param held_out: x and the contexts of items that were not trained on, as the networks see them.
+    :param held_out: x and contexts of held-out items, as the networks see them.
     :param draw: writes the picture of a generator's samples.
-    :param descent: of `residuals`, on which the noise scale is chosen.
+    :param descent: arguments of `residuals`, from which the noise scale is computed.
     """
     assert made.generator is not None
     generator = (trained.average or family.generator).cpu().eval()
@@ -268,9 +278,9 @@ def write_energy(
     contexts: Mapping[str, Context],
     draw: Callable[[Path], None],
 ) -> None:
-    """The energy alone, or beside its initializer, and a picture of where its steps lead.
+    """Write the energy, alone or beside its initializer, and a picture of the end points of its steps.
 
-    :param held_out: items that were not trained on.
+    :param held_out: number of held-out items.
     :param draw: writes the picture.
     """
     assert made.energy is not None
@@ -298,7 +308,7 @@ def write_energy(
 def about_of(
     options: Train, made: Recipe, sizes: Sizes | PairSizes, data: ImageData | PairData, held_out: int
 ) -> dict[str, Any]:
-    """What the configurations of all that a training leaves have in common."""
+    """The common fields of the configurations of a training."""
     return {
         "event_shape": sizes.event_shape,
         "value_range": made.value_range,
@@ -309,7 +319,7 @@ def about_of(
 
 
 def figures_of(trained: Training) -> dict[str, Any]:
-    """What was measured while it was trained."""
+    """Figures of a training."""
     return {
         "command": shlex.join(["cogen", *sys.argv[1:]]),
         "steps": len(next(iter(trained.losses.values()))),
@@ -327,7 +337,7 @@ def report(options: Train, data: ImageData | PairData, figures: Mapping[str, Any
 
 
 def means(values: np.ndarray) -> list[float]:
-    """Of the twentieths of a training, one after the other."""
+    """Means over twenty consecutive parts of a training."""
     return [round(float(np.mean(part)), 5) for part in np.array_split(values, min(20, len(values)))]
 
 
@@ -340,9 +350,9 @@ def noise_scale(
     starts: int = 8,
     num_steps: int = 500,
 ) -> float:
-    """Five times the residual of held-out reconstructions, each given its contexts if any; see `cogen.models.noise`."""
+    """Five times the root mean squared residual of held-out reconstructions; see `cogen.models.noise`."""
     width = made.value_range[1] - made.value_range[0]
-    if hasattr(generator, "inverse"):  # what a flow cannot make does not exist
+    if hasattr(generator, "inverse"):  # a flow reproduces every x
         return LEAST_NOISE * width
     generator.requires_grad_(False)
     x, *contexts = (tensor[: options.noise_images] for tensor in held_out)
@@ -357,13 +367,13 @@ def noise_scale(
 def draw_samples(
     latent_dim: int, classes: int, value_range: tuple[float, float], seed: int, generator: nn.Module, path: Path
 ) -> None:
-    """A PNG of 8 x 16 samples; of a conditional generator a class a row."""
+    """Write a PNG of 8 x 16 samples, with one class per row for a conditional generator."""
     x, _ = samples(generator, latent_dim, classes, seed)
     write_grid(x.unflatten(0, (-1, ACROSS)), value_range, path)
 
 
 def samples(generator: nn.Module, latent_dim: int, classes: int, seed: int) -> tuple[Tensor, list[Tensor]]:
-    """Of at least eight rows of a picture, of a conditional generator a class a row: x, and the labels, if any."""
+    """x and labels, if any, of at least eight rows of samples, with one class per row for a conditional generator."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         rows = max(8, min(classes, 16))
@@ -373,7 +383,7 @@ def samples(generator: nn.Module, latent_dim: int, classes: int, seed: int) -> t
 
 
 def draw_refined(options: Train, made: Recipe, classes: int, family: Any, trained: Training, path: Path) -> None:
-    """A PNG of where an energy's steps lead from its initializer's samples, or alone from where its own chains are."""
+    """Write a PNG of the end points of an energy's steps, from its initializer's samples or its own chains."""
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
         if made.generator is None:
@@ -385,7 +395,7 @@ def draw_refined(options: Train, made: Recipe, classes: int, family: Any, traine
 
 
 def write_grid(images: Tensor, value_range: tuple[float, float], path: Path) -> None:
-    """A PNG of images (row, column, channel, height, width)."""
+    """Write a PNG of images (row, column, channel, height, width)."""
     from PIL import Image
 
     low, high = value_range

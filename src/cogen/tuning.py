@@ -1,17 +1,17 @@
-"""`cogen tune`: how much annealing does a view of a generator need? Found on items that the generator makes.
+"""`cogen tune`: the annealing schedule that a view of a generator needs, found on simulated items.
 
-A pilot with an adaptive ladder says how the inverse temperatures should be spread, and a slower one along this ladder how the
-step sizes fall. Then new items are completed with more and more temperatures, all frozen. Each of these items was made from a
-latent z*, which is an exact draw of its posterior, so a chain that has arrived has on average the same log density,
+A pilot with an adaptive ladder finds the spread of the inverse temperatures, and a slower one along this ladder the step sizes.
+Then new items are completed with increasing numbers of temperatures, without adaptation. Each item was simulated from a latent
+z*, which is an exact draw from its posterior, so converged chains have on average the same log density,
 
     gap = E[ log p(y, z*) - log p(y, z) ] = 0,      z the end of a chain,
 
-and one that has not lies below (Cook, Gelman and Rubin 2006, Validation of software for Bayesian models using posterior
-quantiles: truths drawn from the prior are draws of the posterior). A gap of zero is necessary, not sufficient: chains at the
-right level in the wrong places pass; and where the noise is small it falls long after completions have stopped getting better.
-So what is stored is the least number of temperatures whose completions are as good as those of the largest number: the fair
-CRPS of what is hidden is within two standard errors, paired over items. The gap is printed beside, and `cogen complete` says
-how far chains disagree.
+and others a lower one (Cook, Gelman and Rubin 2006, Validation of software for Bayesian models using posterior quantiles:
+truths drawn from the prior are draws from the posterior). A gap of zero is necessary, not sufficient: chains may have the right
+log density in the wrong modes. With small noise the gap falls long after completions have stopped improving. So the stored
+number of temperatures is the smallest whose completions are as good as those of the largest: their fair CRPS of the hidden part
+agrees within two standard errors, paired over items. The gap is printed beside it, and `cogen complete` reports how far chains
+disagree.
 """
 
 from __future__ import annotations
@@ -32,20 +32,24 @@ from cogen.options import Tune
 PILOT_ITEMS, PILOT_CHAINS, PILOT_LIMIT = 8, 16, 48
 KNOTS = 17
 RISE = 0.7
-"""Conditional effective sample size of the pilot's rises of beta."""
+"""Conditional effective sample size of the pilot's increments of beta."""
 
 ERRORS = 2.0
-"""Standard errors of a difference of scores that pass for none."""
+"""Standard errors below which a difference of scores is ignored."""
 
 
 def tune(options: Tune) -> None:
-    """Run `cogen tune`. Raises ValueError or OSError for what the user can get wrong."""
+    """Run `cogen tune`.
+
+    :raises ValueError: for invalid options or data.
+    :raises OSError: for files that cannot be read or written.
+    """
     for name in ("items", "chains", "leapfrog"):
         if (value := getattr(options, name)) < 2 - (name == "leapfrog"):
-            raise ValueError(f"--{name} {value}: too few")
+            raise ValueError(f"--{name} {value}: it must be at least {2 - (name == 'leapfrog')}")
     candidates = sorted(set(options.temperatures))
     if not candidates or candidates[0] < 1:
-        raise ValueError("--temperatures: give one number or more, each at least 1")
+        raise ValueError("--temperatures: give one or more numbers, each at least 1")
     remember_compiled()
     from cogen.diagnostics import score_completions
     from cogen.diagnostics.evidence_bounds import simulate
@@ -56,12 +60,12 @@ def tune(options: Tune) -> None:
 
     generator: Any = images_generator(options)
     if generator.config.contexts or generator.config.schema:
-        raise ValueError(f"generator {options.generator}: only generators of z alone are tuned from here")
+        raise ValueError(f"generator {options.generator}: generators with contexts and generators of tables cannot be tuned")
     if options.output is None and find_generator(options.generator).parent == SHIPPED:
-        raise ValueError(f"--generator {options.generator}: it is shipped; give --output")
+        raise ValueError(f"--generator {options.generator}: it is a shipped generator; give --output")
     guide = None if options.start == "prior" else load_guide(options.generator)
     if options.start == "guide" and guide is None:
-        raise ValueError(f"--start guide: there is none beside {options.generator}; `cogen guide` trains one")
+        raise ValueError(f"--start guide: there is no guide beside {options.generator}; `cogen guide` trains one")
     view = view_named(options.view, generator, seed=options.seed)
     model = CoGenerator(generator, views={"seen": view})
 
@@ -108,7 +112,7 @@ def tune(options: Tune) -> None:
     good = [float(each.mean()) <= ERRORS * float(each.std(ddof=1)) / np.sqrt(len(each)) for each in worse]
     chosen = candidates[good.index(True)]
     if chosen == candidates[-1] and len(candidates) > 1:
-        print(f"completions get better up to {chosen} temperatures, and perhaps beyond: try more --temperatures")
+        print(f"completions improve up to {chosen} temperatures: try larger --temperatures")
     figures = {"command": shlex.join(["cogen", *sys.argv[1:]]), "rows": rows}
     stored = replace(found, temperatures=chosen, figures=figures)
     path = save_tuning(options.generator, options.view, stored, options.output)
@@ -116,7 +120,7 @@ def tune(options: Tune) -> None:
 
 
 def log_joint_of(seen: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """log p(y, z) (item,) but for a constant, of latents (item, latent) of a conditioned model with a standard normal prior."""
+    """log p(y, z) (item,) up to a constant, of latents (item, latent) of a conditioned model with a standard normal prior."""
     from cogen.diagnostics.simulation_based_calibration import log_likelihood_of
 
     log_likelihood = log_likelihood_of(seen)
@@ -124,7 +128,7 @@ def log_joint_of(seen: Any) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _knots(pilot: Any) -> np.ndarray:
-    """The mean ladder of a pilot's items, of so many knots."""
+    """The mean ladder of a pilot's items, at `KNOTS` inverse temperatures."""
     from cogen.inference import Ladder
     from cogen.inference.annealing.schedules import spread_logits
 

@@ -255,7 +255,7 @@ def test_chains_that_start_where_they_are_told():
 
 
 def test_a_start_of_one_layer_is_refused():
-    with pytest.raises(ValueError, match=r"values are given of the sites \['z'\], the model has the layers \['h', 'z'\]"):
+    with pytest.raises(ValueError, match=r"values are given for the sites \['z'\], the model has the layers \['h', 'z'\]"):
         run(BlockGibbs(resample_threshold=0.0), repeats=3, start={"z": START["z"]}, num_chains=4)
 
 
@@ -299,8 +299,8 @@ def scaled():
         (normal_hidden, {}, "latent site 'h' is not Bernoulli"),
         (scaled, {}, "latent site 'z' is scaled or masked"),
         (binary, {"hidden": "top"}, "two latent sites, one of them 'top', and a factor; this one has the latent sites"),
-        (binary, {"schedule": Adaptive()}, "block Gibbs takes one that is fixed"),
-        (binary, {"schedule": Ladder(np.array([[0.0, 0.5, 1.0]]))}, "block Gibbs takes one ladder for all items"),
+        (binary, {"schedule": Adaptive()}, "block Gibbs requires a fixed schedule"),
+        (binary, {"schedule": Ladder(np.array([[0.0, 0.5, 1.0]]))}, "block Gibbs requires one ladder for all items"),
         (binary, {"resample_threshold": 1.5}, "resample_threshold=1.5: a fraction of the chains"),
         (binary, {"num_populations": 3}, "num_chains=8 does not divide into 3 populations"),
     ],

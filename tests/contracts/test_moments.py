@@ -27,7 +27,7 @@ from cogen.inference import infer
 
 # From far out in the prior, steps into the funnel and the banana overflow, are rejected and counted: said by a warning.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*non-finite gradient or density"),
+    pytest.mark.filterwarnings("ignore:.*non-finite gradient or log density"),
     pytest.mark.usefixtures("one_torch_thread"),
 ]
 

@@ -96,13 +96,13 @@ def test_what_cannot_be_compared_is_refused():
         compare({"a": run(), "b": run(items=3)})
     other = run(seed=1)
     other["observed_data"]["visible"].values[2, 0, 0, 0] += 1e-3
-    with pytest.raises(ValueError, match="'a' and 'b' have seen different data of view 'visible'"):
+    with pytest.raises(ValueError, match="'a' and 'b' observed different data of view 'visible'"):
         compare({"a": run(), "b": other})
     hidden = run(seed=1)
     hidden["observed_data"]["visible"].values[2, 0, 0, 0] = np.nan
-    with pytest.raises(ValueError, match="other masks"):
+    with pytest.raises(ValueError, match="different masks"):
         compare({"a": run(), "b": hidden})
     renamed = run(seed=1)
     renamed["observed_data"]["thumbnail"] = renamed["observed_data"]["visible"]
-    with pytest.raises(ValueError, match=r"seen the views \['visible'\] and \['thumbnail', 'visible'\]"):
+    with pytest.raises(ValueError, match=r"observed different views, \['visible'\] and \['thumbnail', 'visible'\]"):
         compare({"a": run(), "b": renamed})

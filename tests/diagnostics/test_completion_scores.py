@@ -199,9 +199,9 @@ def test_bad_comparisons_are_named():
     one, two = scored(crps=[1, 2]), scored(crps=[1, 2, 3])
     with pytest.raises(ValueError, match="1 methods given"):
         compare_scores({"a": one})
-    with pytest.raises(ValueError, match=r"the same items, in the same order; of \{'a': 2, 'b': 3\}"):
+    with pytest.raises(ValueError, match=r"the same items, in the same order; .* \{'a': 2, 'b': 3\}"):
         compare_scores({"a": one, "b": two})
-    with pytest.raises(ValueError, match=r"the scores of 'a' have no 'ssim' of one value an item; they have \['crps'\]"):
+    with pytest.raises(ValueError, match=r"the scores of 'a' have no 'ssim' with one value per item; they have \['crps'\]"):
         compare_scores({"a": one, "b": one}, "ssim")
     with pytest.raises(ValueError, match=r"reference 'c' is not among the methods \['a', 'b'\]"):
         compare_scores({"a": one, "b": one}, reference="c")

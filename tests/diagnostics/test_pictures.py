@@ -65,7 +65,7 @@ def test_annealing_has_a_line_per_item_and_the_median():
     assert len(figure.axes) == 5
     assert all(len(axes.lines) == 6 for axes in figure.axes)
     assert figure.axes[2].get_yscale() == "log"
-    with pytest.raises(ValueError, match="NUTS has recorded no annealing path"):
+    with pytest.raises(ValueError, match="NUTS recorded no annealing path"):
         plot_annealing(plain_run())
 
 

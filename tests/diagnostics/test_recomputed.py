@@ -66,7 +66,7 @@ def test_another_model_is_refused(run):
     other = CoGenerator(nn.Linear(3, 6), latent_dim=3, views={"seen": views.Identity(scale=0.5)})
     with pytest.raises(ValueError, match="the posterior has 2 latents and the model 3"):
         decoded(posterior, other.condition(seen=y))
-    with pytest.raises(ValueError, match="the posterior is of 3 items and the model of 2"):
+    with pytest.raises(ValueError, match="the posterior has 3 items and the model 2"):
         decoded(posterior, other.condition(seen=y[:2]))
     with pytest.raises(ValueError, match="there is no item 7"):
         with_log_likelihood(posterior, seen, 7)

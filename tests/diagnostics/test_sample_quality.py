@@ -159,7 +159,7 @@ def test_bad_inputs_are_named():
     broken = np.where(np.arange(4) == 1, np.nan, x)
     with pytest.raises(ValueError, match=r"a row sums to 8; .* softmax"):
         inception_score(8 * p)
-    with pytest.raises(ValueError, match=r"go down to -0\.5"):
+    with pytest.raises(ValueError, match=r"the least probability is -0\.5"):
         inception_score(np.tile([1.25, -0.5, 0.25, 0.0], (20, 1)))
     for splits in (0, 21):
         with pytest.raises(ValueError, match=f"splits={splits} of 20 samples"):
@@ -171,7 +171,7 @@ def test_bad_inputs_are_named():
     for distance in (frechet_distance, kernel_distance):
         with pytest.raises(ValueError, match=r"\(20, 4\), features_b \(20, 3\)"):
             distance(x, x[:, :3])
-        with pytest.raises(ValueError, match="features_b hold 20 values that are not finite"):
+        with pytest.raises(ValueError, match="features_b contain 20 non-finite values"):
             distance(x, broken)
         with pytest.raises(ValueError, match="features_b 1; at least two"):
             distance(x, x[:1])
@@ -184,7 +184,7 @@ def test_bad_inputs_are_named():
         mode_coverage(x, x[:2, :3], sd=1)
     with pytest.raises(ValueError, match=r"sd=0, .* must be positive"):
         mode_coverage(x, x[:2], sd=0)
-    with pytest.raises(ValueError, match="samples hold 20 values"):
+    with pytest.raises(ValueError, match="samples contain 20 non-finite values"):
         mode_coverage(broken, x[:2], sd=1)
 
 

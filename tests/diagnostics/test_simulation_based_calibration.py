@@ -136,9 +136,9 @@ def test_bad_input_is_named():
         calibrate(descent, masks={"half": np.zeros(OUTPUTS)}, **small)
     with pytest.raises(ValueError, match="mask 'short' has shape"):
         calibrate(descent, masks={"long": seeing(3), "short": np.zeros(5, bool)}, **small)
-    with pytest.raises(ValueError, match="label 'all' is taken"):
+    with pytest.raises(ValueError, match="label 'all' is reserved"):
         calibrate(descent, masks={"all": seeing(3)}, **small)
-    with pytest.raises(TypeError, match="build made a NoneType"):
+    with pytest.raises(TypeError, match="build returned a NoneType"):
         simulation_based_calibration(
             lambda masks: None, descent, masks=MASKS, num_simulations=2, num_warmup=0, num_samples=1, num_chains=15, seed=0
         )

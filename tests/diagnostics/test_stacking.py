@@ -62,7 +62,7 @@ def test_says_what_does_not_fit():
     draws, truth = samples(3, 0)
     with pytest.raises(ValueError, match="at least two models, not 1"):
         Stacking.of({"low": draws["low"]}, truth)
-    with pytest.raises(ValueError, match="'high', item 0: stacking takes finite draws of two chains"):
+    with pytest.raises(ValueError, match="'high', item 0: stacking needs finite draws of at least two chains"):
         Stacking.of({"low": draws["low"], "high": draws["high"][:1]}, truth)
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="the same shape"):
         stacked({"a": draws["low"], "b": draws["high"][:2]}, {"a": 0.5, "b": 0.5}, seed=0)

@@ -38,5 +38,5 @@ def test_a_general_model_is_one_item_and_counts_are_checked():
     chain, _ = pick_draws(plain_run(), 5, np.random.default_rng(0))
     assert chain.shape == (5, 1)
     for count in (0, 801):
-        with pytest.raises(ValueError, match=f"{count} draws asked for; the run has 4 chains x 200 draws"):
+        with pytest.raises(ValueError, match=f"{count} draws requested; the run has 4 chains x 200 draws"):
             pick_draws(plain_run(), count, np.random.default_rng(0))

@@ -20,7 +20,7 @@ def test_the_example_runs(script, tmp_path, capsys):
     assert "overlap_b" in capsys.readouterr().out
     assert (tmp_path / "out.png").exists()
     np.save(tmp_path / "gray.npy", np.zeros((60, 32, 32), np.uint8))
-    with pytest.raises(SystemExit, match=r"cgml_colour: .*gray.npy has 1 channels: colours are of images with three"):
+    with pytest.raises(SystemExit, match=r"cgml_colour: .*gray.npy has 1 channels: colours need images with three channels"):
         script.main(script.Options(data=str(tmp_path / "gray.npy"), **TINY))
 
 

@@ -39,7 +39,7 @@ def test_classes_are_read_off_the_features(script, tmp_path):
     record = script.main(script.Options(features=str(tmp_path / "y.npz"), **common))
     assert list(record["classified"]) == ["pixels", "not trained", "l1"]
     assert min(record["classified"].values()) > 0.9
-    with pytest.raises(SystemExit, match=r"--features .*x.npy: labelled images of the size \(3, 32, 32\)"):
+    with pytest.raises(SystemExit, match=r"--features .*x.npy: give labelled images of shape \(3, 32, 32\)"):
         script.main(script.Options(features=str(tmp_path / "x.npy"), **common))
 
 

@@ -77,5 +77,5 @@ def test_data_without_labels_and_strange_classifiers_are_said(script, classifier
     with pytest.raises(SystemExit, match=r"coopnets_digits: .*no labels"):
         script.main(script.Options(data=str(tmp_path / "x.npy"), classifier=classifier))
     np.savez(tmp_path / "y.npz", images=np.zeros((80, 8, 8), np.uint8), labels=np.arange(80) % 2)
-    with pytest.raises(SystemExit, match=r"judges images of shape \(1, 28, 28\)"):
+    with pytest.raises(SystemExit, match=r"classifies images of shape \(1, 28, 28\)"):
         script.main(script.Options(data=str(tmp_path / "y.npz"), classifier=classifier))

@@ -53,10 +53,10 @@ def test_the_hidden_centre(script, folder, tmp_path, capsys):
         assert [mine[name] for name in ("family", "part", "seeds")] == [theirs[name] for name in ("family", "part", "seeds")]
         for score in script.SCORES:
             assert mine[score] == pytest.approx(theirs[score], rel=1e-3)
-    with pytest.raises(SystemExit, match="a family with the same seed stands in two of the files"):
+    with pytest.raises(SystemExit, match="two of the files have the same family with the same seed"):
         script.main(script.Options(report=(tmp_path / "out.json",) * 2, output=tmp_path / "again"))
     (tmp_path / "other.json").write_text(json.dumps({**stored, "images": 5}))
-    with pytest.raises(SystemExit, match=r"images 5, and .* has 4: these are two experiments"):
+    with pytest.raises(SystemExit, match=r"images 5, and .* has 4: records must be of one experiment"):
         script.main(script.Options(report=(tmp_path / "out.json", tmp_path / "other.json"), output=tmp_path / "again"))
 
 
@@ -120,9 +120,9 @@ def test_a_hidden_centre_is_that_of_the_library(script):
         ({"task": "labels", "pairs": False}, "--task labels --no-pairs"),
         ({"families": ("gan",)}, "gan does not train on pairs of images"),
         ({"families": ("unet-l1:3",)}, "unet-l1 has no weight"),
-        ({"draws": 5}, "--draws 5: an even number"),
-        ({"batch": 100}, "--batch 100: from 1 to the 22"),
-        ({"size": 16, "crop_from": 16}, "--size 16: what is judged has 8 pixels"),
+        ({"draws": 5}, "--draws 5: give an even number"),
+        ({"batch": 100}, "--batch 100: give 1 to the 22"),
+        ({"size": 16, "crop_from": 16}, "--size 16: the scored part has 8 pixels"),
         ({"between": 3}, "--between 3 --task centre"),
     ],
 )

@@ -37,7 +37,7 @@ def test_the_two_models_are_the_same_posterior(script):
     assert there == pytest.approx(here + 8 * np.log(tau), rel=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:.*trajectories met a non-finite gradient")  # the prior of tau has a tail without end
+@pytest.mark.filterwarnings("ignore:.*trajectories had a non-finite gradient")  # the prior of tau has a tail without end
 def test_the_example_runs(script, tmp_path, capsys):
     options = script.Options(
         parametrisations=("non-centred",),

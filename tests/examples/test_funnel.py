@@ -21,7 +21,7 @@ def test_the_quadrature(script):
     assert coarser == pytest.approx(truth, rel=2e-3)
 
 
-@pytest.mark.filterwarnings("ignore:.*trajectories met a non-finite gradient")  # the funnel's mouth overflows
+@pytest.mark.filterwarnings("ignore:.*trajectories had a non-finite gradient")  # the funnel's mouth overflows
 def test_the_example_runs(script, tmp_path, capsys):
     options = script.Options(
         chains=256, temperatures=40, leapfrog=3, draws=2, pilot=0, nuts_chains=2, nuts_draws=10, output=tmp_path / "funnel"

@@ -33,7 +33,7 @@ def test_the_example_runs(script, tmp_path, capsys):
     (line,) = (line for line in lines if line.startswith("aim:0.003  "))
     assert line.split()[4] == "25"  # the paper's modes, behind two seeds and their mean
     assert line.split()[-1] == "81.1"
-    assert any(line.startswith("the data themselves: 25 modes, 98.9 %") for line in lines)
+    assert any(line.startswith("the data: 25 modes, 98.9 %") for line in lines)
     written = json.loads((tmp_path / "grid.json").read_text())
     assert written["families"].keys() == set(options.families)
     assert written["options"]["output"] == "grid"

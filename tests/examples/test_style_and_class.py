@@ -82,5 +82,5 @@ def test_style_goes_along_and_shuffled_style_does_not(script):
 def test_a_generator_without_classes_is_refused(script, files):
     with pytest.raises(SystemExit, match=r"style_and_class: .*not conditional on a class"):
         script.main(options(script, files, generator="mnist"))
-    with pytest.raises(SystemExit, match="the ways are known, exact"):
+    with pytest.raises(SystemExit, match="choose from known, exact"):
         script.main(options(script, files, ways=("guess",)))

@@ -68,7 +68,7 @@ def test_seen_pixels_stay(script, files):
 
 def test_a_pair_without_a_solver_is_refused(script, files):
     (files / f"pair{SOLVER}.safetensors").unlink()
-    with pytest.raises(SystemExit, match=r"two_routes: --pair .*: a solver without classes beside it is needed"):
+    with pytest.raises(SystemExit, match=r"two_routes: --pair .*: it needs a solver without classes"):
         script.main(script.Options(pair=str(files / "pair"), data=str(files / "x.npy"), count=2))
 
 

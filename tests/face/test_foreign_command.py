@@ -109,7 +109,7 @@ def refused(arguments, capsys) -> str:
 
 def test_complete(folder, capsys):
     main(["complete", *SIZE, "--generator", "nets.py:Dcgan"])
-    assert "nets.py:Dcgan: latent_dim 3: what its first ConvTranspose2d takes" in capsys.readouterr().out
+    assert "nets.py:Dcgan: latent_dim 3: the input of its first ConvTranspose2d" in capsys.readouterr().out
     posterior = read_posterior(folder / "out" / "posterior.nc")
     assert posterior["posterior"]["z"].shape == (8, 2, 2, 3)
 
@@ -125,18 +125,18 @@ def test_an_exported_program(capsys):
 
 
 BAD = {
-    "nets.py:dens": "there is no 'dens' in nets.py; it has Dcgan",
+    "nets.py:dens": "there is no 'dens' in nets.py, which defines Dcgan",
     "nets.py:broken": "NameError: name 'missing_name' is not defined (nets.py, line 58)",
     "nets.py:mixing": "causes are batch statistics",
-    "nets.py:Noisy": "gives two values for the same z",
+    "nets.py:Noisy": "returns different values for the same z",
     "nets.py:Twins": "returns self.network(z[:, :, None, None])[0]",
     "nets.py:flat": "torch.nn.Sequential(network, torch.nn.Unflatten(1, (1, 4, 4)))",
-    "nets.py:branching": "makes a Python number of a tensor",
+    "nets.py:branching": "converts a tensor that depends on z to a Python number",
     "nets.py:without_parameters": "give --latent-dim",
     "gone.py:make": "there is no file gone.py",
     "weights.ckpt": "give --allow-pickle",
     "weights.safetensors": "give --module my_net.py:make",
-    "hf://user/repository/more": "an address is hf://user/repository",
+    "hf://user/repository/more": "an address must have the form hf://user/repository",
 }
 
 
@@ -147,9 +147,9 @@ def test_bad_input_is_one_line_with_its_remedy(folder, generator, capsys):
 
 
 def test_options_that_contradict_each_other(capsys):
-    assert "leave it out" in refused(["complete", *SIZE, "--generator", "digits", "--latent-dim", "3"], capsys)
+    assert "omit the option" in refused(["complete", *SIZE, "--generator", "digits", "--latent-dim", "3"], capsys)
     found = refused(["complete", *SIZE, "--generator", "nets.py:dense", "--module", "nets.py:dense"], capsys)
-    assert "--module (module= in Python) is a network for weights in a file" in found
+    assert "--module (module= in Python) is for weights in a file" in found
     found = refused(["guide", "--generator", "weights.ckpt", "--module", "nets.py:dense"], capsys)
     assert "give --allow-pickle" in found
     assert "give --allow-pickle" in refused(["tune", "--generator", "weights.ckpt"], capsys)
@@ -188,7 +188,7 @@ def inspected(arguments, capsys) -> str:
             [
                 "2 tensors, 49 numbers, float32\n  main.0.weight                                    3 x 1 x 4 x 4\n",
                 "network: Dcgan, 49 parameters",
-                "it takes z of shape (batch, 3, 1, 1): nn.Sequential(nn.Unflatten(1, (3, 1, 1)), network)",
+                "z of shape (batch, 3, 1, 1): wrapped as nn.Sequential(nn.Unflatten(1, (3, 1, 1)), network)",
                 "z                      (batch, 3)",
                 "x                      (batch, 1, 4, 4)",
                 "range                  [-1, 1]",
@@ -196,12 +196,12 @@ def inspected(arguments, capsys) -> str:
                 "ms for a batch of 16",
             ],
         ),
-        (["nets.py:Noisy"], ["a function of z alone  no: the generator gives two values"]),
+        (["nets.py:Noisy"], ["a function of z alone  no: the generator returns different values"]),
         (["nets.py:mixing"], ["a function of z alone  no: ", "batch statistics"]),
         (["nets.py:Twins"], ["cannot be used as it is", "        return self.network(z[:, :, None, None])[0]"]),
         (["nets.py:flat"], ["torch.nn.Sequential(network, torch.nn.Unflatten(1, (1, 4, 4)))"]),
-        (["nets.py:without_parameters"], ["0 tensors", "cannot be read off Unflatten (it has no parameters)"]),
-        (["nets.py:without_parameters", "--latent-dim", "16"], ["nothing in it was trained", "(batch, 16)"]),
+        (["nets.py:without_parameters"], ["0 tensors", "cannot be inferred from Unflatten (it has no parameters)"]),
+        (["nets.py:without_parameters", "--latent-dim", "16"], ["no trained parameters", "(batch, 16)"]),
         (["weights.safetensors"], ["g_ema.0.weight", "16 x 3", "give --module"]),
         (["weights.safetensors", "--module", "nets.py:dense"], ["weights under g_ema, which are averaged", "(batch, 3)"]),
         (["weights.safetensors", "--module", "nets.py:Dcgan"], ["cannot be used as it is", "does not fit Dcgan"]),

@@ -12,8 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
+from cogen import report
 from cogen.command_line import main
 from cogen.configuration import with_configuration
+from cogen.images import Completed
+from cogen.job import Job
+from cogen.models.data.originals import Form, Original
 from cogen.models.networks.architectures import DenseGenerator
 from cogen.models.storage.generators import GeneratorConfig, save_generator
 from cogen.output import read_posterior
@@ -154,7 +158,7 @@ def test_options_beside_a_configuration_win(tmp_path):
     ]
     assert with_configuration(["diagnose", "posterior.nc"]) == ["diagnose", "posterior.nc"]
     (tmp_path / "run.toml").write_text("[complete]\nchain = 8\n")
-    with pytest.raises(ValueError, match="chain is no option of `cogen complete`"):
+    with pytest.raises(ValueError, match="`cogen complete` has no option chain"):
         with_configuration(["complete", *config])
 
 
@@ -213,9 +217,13 @@ def test_a_stopped_run_goes_on(toy, tmp_path, capsys):
     assert len(capsys.readouterr().err.strip().splitlines()[-1]) > 10
 
 
-@pytest.mark.parametrize("algorithm", ["langevin", "parallel-tempering"])
-def test_other_kernels_by_name(algorithm, toy, tmp_path):
-    asked = ["--images", str(toy / "whole"), "--fit", "resize", "--algorithm", algorithm, "--set", "step_size=0.02"]
+SETTINGS = {"langevin": "step_size=0.02", "parallel-tempering": "step_size=0.02", "svi": "num_particles=2"}
+
+
+@pytest.mark.parametrize(("backend", "algorithm"), [*(("numpyro", name) for name in SETTINGS), ("pyro", "svi")])
+def test_other_kernels_by_name(backend, algorithm, toy, tmp_path):
+    asked = ["--images", str(toy / "whole"), "--fit", "resize", "--algorithm", algorithm, "--set", SETTINGS[algorithm]]
+    asked += ["--backend", backend]
     metrics = run(toy, tmp_path, *asked, "--count", "1")
     assert metrics["gradient_evaluations"] > 0
     assert np.isfinite(metrics["hidden_crps"])
@@ -223,7 +231,7 @@ def test_other_kernels_by_name(algorithm, toy, tmp_path):
 
 def test_more_images_than_are_completed_are_counted(toy, tmp_path, capsys):
     run(toy, tmp_path, "--images", str(toy / "whole"), "--fit", "crop", "--count", "1")
-    assert "1 of 2 images: --count 2 completes all of them" in capsys.readouterr().out
+    assert "completed 1 of 2 images; use --count 2 for all" in capsys.readouterr().out
 
 
 # --- the page ------------------------------------------------------------------------------------------------------
@@ -236,9 +244,24 @@ def test_the_page_needs_nothing_else(masked):
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert page.count('class="card"') == 2
     assert page.count('alt="draw ') == 2 * 8
+    assert page.count('class="along"') == 2
     assert "No truth was given" in page
     assert "--mask" in page
     assert "[complete]" in page
+
+
+def test_a_page_of_many_large_images_stays_small():
+    """The pictures are compressed, and images that do not fit are counted."""
+    noise = np.random.default_rng(0).random((40, 3, 300, 300)).astype(np.float32)
+    form = Form(np.dtype(np.uint8), (0, 255))
+    originals = [Original(f"image-{k}", (255 * each).astype(np.uint8), form) for k, each in enumerate(noise)]
+    job = Job(noise, [each.name for each in originals], originals, [], seen=[np.zeros((300, 300), bool)] * 40)
+    images = Completed(
+        originals, list(noise), list(noise), [noise[:8]] * 40, [np.ones((300, 300), bool)] * 40, None, [noise[:12]] * 40
+    )
+    cards = report._cards(job, images)
+    assert 1 <= len(cards) < 40
+    assert sum(len(text) for card in cards for text in [*card["draws"], *card["path"], card["mean"]]) < report.BYTES
 
 
 @pytest.fixture(scope="module")
@@ -275,6 +298,10 @@ def test_the_page_in_a_browser(width, masked, browser):
     page.locator("#along").fill("5")
     assert page.locator("#values").inner_text() != first
     assert "inverse temperature" in first
+    along = shown.replace(".draw", ".along")
+    assert page.evaluate(along) == [4, 4]
+    pictures = page.evaluate("[...document.querySelector('.along').querySelectorAll('img')].map(i => i.src)")
+    assert len(set(pictures)) > 1  # the chain moves
     assert page.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
     assert said == []
     page.close()
@@ -292,5 +319,5 @@ def test_a_stored_run_knows_its_model(masked, tmp_path):
     x = decoded(posterior, seen)
     assert x.shape == (8, 2, 2, *SHAPE)
     np.testing.assert_allclose(x.mean(("chain", "draw")), posterior["predictions"]["x_mean"], atol=0.2)
-    with pytest.raises(FileNotFoundError, match=r"holds no posterior\.nc: give the output folder"):
+    with pytest.raises(FileNotFoundError, match=r"contains no posterior\.nc: give an output folder"):
         load_run(tmp_path)

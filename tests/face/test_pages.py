@@ -2,14 +2,18 @@
 
 import re
 import shlex
+import textwrap
 import warnings
 from pathlib import Path
 
 import pytest
+import tyro
 
-from cogen.command_line import main
+from cogen.command_line import Command, main
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+OTHERS = {"pip", "pytest", "ruff", "mypy", "make", "nox", "git", "python", "pre-commit"}
 PAGES = [
     *sorted(DOCS.glob("adding_a_*.md")),
     *(
@@ -19,8 +23,11 @@ PAGES = [
             "completing",
             "cooperative",
             "energies",
+            "executors",
+            "families",
             "first_steps",
             "generators",
+            "inference",
             "kernels",
             "rbm",
             "score_matching",
@@ -34,13 +41,46 @@ PAGES = [
 ]
 
 
-def test_there_are_pages():
-    assert "adding_a_kernel.md" in [page.name for page in PAGES]
+def blocks_of(page, language):
+    """The fenced blocks of a page, those in lists too."""
+    found = re.findall(rf"^ *```{language}\n(.*?)^ *```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return [textwrap.dedent(block) for block in found]
+
+
+def commands_of(page):
+    """The commands of a page, those that go on after a backslash too."""
+    text = "\n".join(blocks_of(page, "sh")).replace("\\\n", " ")
+    return [shlex.split(line, comments=True) for line in text.splitlines() if line.strip()]
+
+
+def test_every_page_with_python_runs():
+    assert {page for page in DOCS.glob("*.md") if blocks_of(page, "python")} == set(PAGES)
+
+
+COMMANDS = [
+    (page.stem, command) for page in sorted(ROOT.glob("*.md")) + sorted(DOCS.glob("*.md")) for command in commands_of(page)
+]
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS, ids=lambda each: each if isinstance(each, str) else " ".join(each)[:60])
+def test_commands_have_the_options_that_they_name(page, command):
+    """Of `cogen` all is read as the command line reads it; of scripts, that they exist and have these options."""
+    match command:
+        case ["cogen", *arguments]:
+            tyro.cli(Command, args=arguments)
+        case ["python", script, *arguments] if script.endswith(".py"):
+            source = (ROOT / script).read_text(encoding="utf-8")
+            for option in (word.removeprefix("--").replace("-", "_") for word in arguments if re.match("--[a-z]", word)):
+                assert re.search(rf"^    {option.removeprefix('no_')}: ", source, flags=re.MULTILINE), option
+        case _:
+            assert command[0] in OTHERS
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_runs(page, tmp_path, monkeypatch):
-    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    if page.stem == "executors":
+        pytest.importorskip("ray")
+    blocks = blocks_of(page, "python")
     assert blocks
     script = tmp_path / f"{page.stem}.py"  # a file, since torch and dataclasses look sources up
     script.write_text("\n".join(blocks), encoding="utf-8")

@@ -153,7 +153,7 @@ def test_a_translation_is_trained_stored_and_drawn(pairs, tmp_path, capsys, fami
         seen = CoGenerator(generator, views={"top": view}).condition(top=np.zeros((2, 3, 8, 8)))
         assert seen.given(condition=np.zeros((2, *shape))).num_items == 2
     else:
-        with pytest.raises(ValueError, match=r"latent_dim=0: .* train one with a z, as by --latent-dim 8"):
+        with pytest.raises(ValueError, match=r"latent_dim=0: .* train one with --latent-dim 8"):
             CoGenerator(generator, views={"all": views.Identity(scale=0.1)})
     if family == "coopnets-unet":
         solver = load_solver(output)
@@ -177,12 +177,15 @@ def test_a_translation_is_trained_stored_and_drawn(pairs, tmp_path, capsys, fami
     ("arguments", "reason"),
     [
         (["pix2pix"], r"--condition right: mnist holds no pairs; give a folder .* --condition centre or edges or sketch"),
-        (["pix2pix", "--data", "PAIRS", "--size", "6"], r"images of 6 x 6 pixels: the sides of images are divisible by four"),
+        (["pix2pix", "--data", "PAIRS", "--size", "6"], r"images of 6 x 6 pixels: the sides must be divisible by four"),
         (["pix2pix", "--data", "PAIRS", "--widths", "4", "8"], r"--widths 4 8: networks of pairs have one width"),
         (["pix2pix", "--data", "PAIRS", "--crop-from", "9"], r"--crop-from 9: .* and --size theirs, as in 286 and 256"),
         (["pix2pix", "--data", "PAIRS", "--size", "9", "--crop-from", "8"], r"--crop-from 8: .* and --size theirs"),
-        (["context-encoder", "--data", "PAIRS"], r"a context encoder fills in what its condition hides: .* --condition centre"),
-        (["pix2pix", "--data", "IMAGES"], r"each of images is 8 x 8 pixels: two images of one size side by side"),
+        (
+            ["context-encoder", "--data", "PAIRS"],
+            r"a context encoder needs a condition that is the image with .* --condition centre",
+        ),
+        (["pix2pix", "--data", "IMAGES"], r"each of images is 8 x 8 pixels, but two images side by side"),
         (["pix2pix", "--data", "table.csv"], r"pix2pix does not train on a table; vae does"),
         (
             ["gan", "--data", "IMAGES", "--condition", "left"],
@@ -245,7 +248,7 @@ def test_labels_are_one_for_all_images_or_one_for_each(conditional, label, wante
     ("name", "label", "reason"),
     [
         ("named", [], "is conditional on 2 classes: give --label, one class for all images or one for each"),
-        ("named", ["2"], "--label 2: item 0 has the class 2, and there are classes 0 to 1"),
+        ("named", ["2"], "--label 2: item 0 has the class 2, but the classes are 0 to 1"),
         ("named", ["0", "1"], "--label 0 1: 2 classes for 3 images: give one for all or one for each"),
         ("named", ["0,1,x"], "--label 0 1 x: a class is an integer from 0 on, or one of up, down"),
         ("plain", ["1"], "--label 1: "),
@@ -485,8 +488,8 @@ def test_initial_values_are_of_a_sample_of_the_training_images(tmp_path, monkeyp
         (["gan", "--data", "IMAGES", "--epochs", "inf"], "--epochs inf: it must be positive and finite"),
         (["gan", "--data", "IMAGES", "--epochs", "nan"], "--epochs nan: it must be positive and finite"),
         (["gan", "--data", "IMAGES", "--learning-rate", "inf"], "--learning-rate inf"),
-        (["gan", "--data", "IMAGES", "--widths", "-5", "4"], "widths=(-5, 4): the widths of layers are at least 1"),
-        (["vae", "--data", "TABLE", "--widths", "-5"], "hidden=(-5,): the widths of hidden layers are at least 1"),
+        (["gan", "--data", "IMAGES", "--widths", "-5", "4"], "widths=(-5, 4): the widths of layers must be at least 1"),
+        (["vae", "--data", "TABLE", "--widths", "-5"], "hidden=(-5,): the widths of hidden layers must be at least 1"),
         (["realnvp", "--data", "IMAGES", "--latent-dim", "7"], "--latent-dim 7: realnvp has no such setting; gan, "),
         (["realnvp", "--data", "IMAGES", "--network", "dense"], "--network dense: realnvp has no such setting; gan, "),
         (["cgan", "--data", "ONE_CLASS"], "cgan needs labels of two or more classes, and one_class has one class"),
@@ -511,18 +514,21 @@ def test_initial_values_are_of_a_sample_of_the_training_images(tmp_path, monkeyp
         (["vae", "--data", "TABLE", "--mirror"], "--mirror True: it is for images, not for a table"),
         (["glf", "--data", "IMAGES", "--widths", "4"], "widths (4,): give the features of a patch"),
         (["vae", "--data", "SIGNED"], "--range -1 1"),
-        (["vae", "--data", "SIGNED", "--range", "1", "-1"], "--range 1 -1 (data_range): it takes two finite numbers"),
+        (["vae", "--data", "SIGNED", "--range", "1", "-1"], "--range 1 -1 (data_range): give two finite numbers"),
         (["gan", "--data", "TABLE"], "gan does not train on a table; vae does"),
         (["vae", "--data", "TABLE", "--average", "0.9"], "--average 0.9: it is for images, not for a table"),
         (["vae", "--data", "TABLE", "--batch", "0"], "--batch 0: it must be at least 1"),
         (["gan", "--data", "IMAGES", "--missing=-"], "--missing -: it is for a table"),
         (["gan", "--data", "IMAGES", "--categorical", "x"], "--categorical x: it is for a table"),
         (["gan", "--data", "IMAGES", "--drop", "x"], "--drop x: it is for a table"),
-        (["vae", "--data", "TABLE", "--categorical", "weight"], "--categorical=weight: there is no such column; there are"),
-        (["vae", "--data", "TABLE", "--integer", "height"], "--integer=height says that this column holds no others"),
+        (
+            ["vae", "--data", "TABLE", "--categorical", "weight"],
+            "--categorical=weight: there is no such column; the columns are",
+        ),
+        (["vae", "--data", "TABLE", "--integer", "height"], "as --integer=height requires"),
         (
             ["vae", "--data", "TABLE", "--drop", "town", "--categorical", "town"],
-            "--categorical=town and --drop=town contradict",
+            "--categorical=town and --drop=town are contradictory",
         ),
         (["vae", "--data", "TABLE", "--missing", "yes"], "column 'smokes' is constant ('no' in every row)"),
     ],
@@ -645,8 +651,8 @@ def people(table, tmp_path_factory) -> Path:
         ("height,smokes,town\n,yes,mars\n", "people", "unknown level 'mars'"),
         ("height,smokes,town\n190,yes,ulm\n", "people", "has no holes"),
         ("height,smokes,town\n,yes,ulm\n", "mnist", "--generator mnist: it carries no schema of a table; give one that cogen"),
-        ("height,smokes,town,name\n,yes,ulm,Ann\n", "people", "let it be carried along, --carry=name"),
-        ("height,smokes,town\ntall,yes,ulm\n", "people", "or name it in --missing=tall if it stands for a hole"),
+        ("height,smokes,town,name\n,yes,ulm,Ann\n", "people", "keep it unread with --carry=name"),
+        ("height,smokes,town\ntall,yes,ulm\n", "people", "or give --missing=tall if it marks a hole"),
     ],
 )
 def test_rows_that_cannot_be_filled(table, tmp_path, tmp_path_factory, capsys, rows, generator, reason):

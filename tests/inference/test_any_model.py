@@ -224,5 +224,5 @@ def test_the_library_s_kernels_are_refused_alike(model):
 
 
 def test_the_sum_over_discrete_latents_is_tempered_whole():
-    with pytest.raises(ValueError, match="their sum is tempered whole"):
+    with pytest.raises(ValueError, match="the whole sum is tempered"):
         numpyro_target(discrete, temper=["y"])

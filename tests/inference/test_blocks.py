@@ -150,7 +150,7 @@ def test_gradients_that_are_no_numbers_are_counted_and_said():
         def result_groups(self):
             return {}
 
-    with pytest.warns(UserWarning, match=r"non-finite gradient or density and were rejected: item 0 \(\d+\)"):
+    with pytest.warns(UserWarning, match=r"non-finite gradient or log density and were rejected: item 0 \(\d+\)"):
         posterior = infer(
             Roots(), AnnealedHMC(step_size=0.5), num_warmup=20, num_samples=1, num_chains=64, seed=0, progress=False
         )

@@ -129,7 +129,7 @@ def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
     model = LinearCase(6).conditioned
     with pytest.raises(ValueError, match=r"holds 'thesis.tex' but no run.json"):
         infer(model, kernel(), checkpoint=tmp_path, **OPTIONS)
-    with pytest.raises(ValueError, match="a file of that name"):
+    with pytest.raises(ValueError, match="is a file: give a folder"):
         infer(model, kernel(), checkpoint=tmp_path / "thesis.tex", **OPTIONS)
     with pytest.raises(ValueError, match="every=-1"):
         Checkpoint(tmp_path, every=-1)
@@ -189,5 +189,5 @@ def test_a_run_in_torch_goes_on_and_knows_its_own_folder(tmp_path):
 
 
 def test_pyro_s_own_kernels_have_no_checkpoints(tmp_path):
-    with pytest.raises(ValueError, match="needs PyroAnnealedHMC"):
+    with pytest.raises(ValueError, match="requires PyroAnnealedHMC"):
         infer(LinearCase(2).conditioned, pyro.infer.NUTS, checkpoint=tmp_path, **OPTIONS)

@@ -167,10 +167,10 @@ def test_counts_out_of_range(counts):
     ("kernel", "said"),
     [
         (numpyro.infer.NUTS(gauss), "pass the class"),
-        ("nuts", "is no kernel"),
-        (dict, "is no kernel"),
-        (None, "is no kernel"),
-        (functools.partial(dict), "is no kernel"),
+        ("nuts", "is not a kernel"),
+        (dict, "is not a kernel"),
+        (None, "is not a kernel"),
+        (functools.partial(dict), "is not a kernel"),
         (pyro.infer.NUTS(lambda: pyro.sample("z", pyro.distributions.Normal(0, 1))), "pass the class"),
     ],
 )

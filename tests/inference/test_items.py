@@ -107,7 +107,7 @@ def test_items_conditioned_outside_of_a_wrapper_are_refused(model, kernel):
     tempered = temper(model, 0.5, sites=["a"]) if kernel is PyroAnnealedHMC else temper(model.numpyro, 0.5)
     condition = pyro.condition if kernel is PyroAnnealedHMC else handlers.condition
     seen = condition(tempered, data={"a": torch.as_tensor(A) if kernel is PyroAnnealedHMC else A})
-    with pytest.raises(ValueError, match="conditioned on 3 items while the model draws 1"):
+    with pytest.raises(ValueError, match="conditioned on 3 items, but the model has 1"):
         infer(seen, kernel(), num_warmup=4, num_samples=2, num_chains=8, seed=0, progress=False)
 
 
@@ -127,7 +127,7 @@ def test_items_in_another_sampler_are_refused(model):
     with pytest.raises(ValueError, match=r"^3 items would share one posterior"):
         chains.run()
     svi = pyro.infer.SVI(seen, pyro.infer.autoguide.AutoNormal(seen), pyro.optim.Adam({"lr": 0.01}), pyro.infer.Trace_ELBO())
-    with pytest.raises(ValueError, match="added on purpose"):
+    with pytest.raises(ValueError, match="summed on purpose"):
         svi.step()
     with items_apart():
         assert np.isfinite(svi.step())
@@ -166,7 +166,7 @@ def test_both_halves_of_an_id_count(model):
 @pytest.mark.parametrize(
     ("ids", "said"),
     [
-        ([1, 2], "number of items"),
+        ([1, 2], "numbers of items"),
         ([1, 2, 2], "same id"),
         ([1, 2, -3], "in .0, 2.63."),
         ([1.0, 2.0, 3.0], "one integer"),
@@ -190,4 +190,4 @@ def test_how_far_the_seen_part_lies_from_the_draws():
     assert far == pytest.approx(5, abs=0.3)  # 0.5 away at the best, in units of 0.1
     said = [sentence for sentence in diagnose(run) if "noise scales" in sentence]
     assert len(said) == 1
-    assert said[0].startswith("item 1: the seen part of view 'a' lies 5.")
+    assert said[0].startswith("item 1: the RMS residual of the seen part of view 'a' is 5.")

@@ -92,7 +92,7 @@ def test_values_are_constrained_ones():
     found = infer(model, Langevin(metropolis=False, step_size=1e-5), start=start, **QUICK)["posterior"]
     np.testing.assert_allclose(found["scale"].values[:, 0], start["scale"], atol=1e-3)
     np.testing.assert_allclose(found["mean"].values[:, 0], start["mean"], atol=1e-3)
-    with pytest.raises(ValueError, match=r"start holds values outside of the supports of the sites \['mean', 'scale'\]"):
+    with pytest.raises(ValueError, match=r"start has values outside of the supports of the sites \['mean', 'scale'\]"):
         infer(model, Langevin(), start={**start, "scale": np.array([-1.0, *start["scale"][1:]])}, **QUICK)
 
 
@@ -118,11 +118,11 @@ def test_such_a_run_has_no_evidence(case, kernel):
 @pytest.mark.parametrize(
     ("start", "kernel", "said"),
     [
-        ({"z": np.zeros((8, 23, 3))}, Langevin(), r"shape \(8, 23, 3\): \(chain, item, ...\) with \(8, 24\)"),
-        ({"w": np.zeros((8, 24, 3))}, Langevin(), r"values are given of the sites \['w'\]"),
-        ({"z": np.full((8, 24, 3), np.nan)}, Langevin(), "not finite"),
-        ({"z": np.zeros((8, 24, 3))}, ImportanceResampling(), "starts from no given positions"),
-        ({"z": np.zeros((8, 23, 3))}, PyroAnnealedHMC(), r"shape \(8, 23, 3\): \(chain, item, ...\) with \(8, 24\)"),
+        ({"z": np.zeros((8, 23, 3))}, Langevin(), r"it must be \(chain, item, ...\), beginning with \(8, 24\)"),
+        ({"w": np.zeros((8, 24, 3))}, Langevin(), r"values are given for the sites \['w'\]"),
+        ({"z": np.full((8, 24, 3), np.nan)}, Langevin(), "has non-finite values"),
+        ({"z": np.zeros((8, 24, 3))}, ImportanceResampling(), "proposes draws of the prior: omit start="),
+        ({"z": np.zeros((8, 23, 3))}, PyroAnnealedHMC(), r"it must be \(chain, item, ...\), beginning with \(8, 24\)"),
         ({"z": np.zeros((8, 24, 2))}, PyroAnnealedHMC(), r"start's site 'z' has shape \(8, 2\), the model's has \(8, 3\)"),
     ],
 )

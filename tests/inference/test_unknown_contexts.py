@@ -231,7 +231,7 @@ def test_a_class_of_ours_is_made_first(model, kernel):
 
 def test_a_start_that_was_fitted_item_by_item_is_refused(model):
     start = GuideStart(lambda: None, {"loc": np.zeros((3, 2))}, per_item=True)
-    with pytest.raises(ValueError, match=r"guide's parameters of 3 items were recorded, and this run has 6"):
+    with pytest.raises(ValueError, match=r"guide's parameters of 3 items were recorded, but this run has 6"):
         infer(model.condition(seen=Y), AnnealedHMC(initial=start), **QUICK)
     with pytest.raises(ValueError, match="context 'label' is not given"):
         EncoderGuide(DenseEncoder(2, (3,), (8,)), model.condition(seen=Y))

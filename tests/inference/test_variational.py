@@ -183,7 +183,7 @@ def test_bad_guides(case):
     with pytest.raises(ValueError, match="num_particles=0"):
         SVI(AutoNormal, num_particles=0)
     run = Run(case.conditioned, AnnealedHMC(), num_warmup=4, num_chains=8, seed=0, progress=False)
-    with pytest.raises(ValueError, match="has fitted no guide"):
+    with pytest.raises(ValueError, match="fits no guide"):
         GuideStart.of(run)
     run = Run(case.conditioned, SVI(AutoNormal), num_warmup=4, num_chains=8, seed=0, progress=False)
     with pytest.raises(ValueError, match="no transition yet"):

@@ -169,15 +169,15 @@ CLAMP = np.array([[True, False, False], [False, False, False]])
     ("make", "error", "said"),
     [
         (lambda m: RBMModel(nn.Linear(2, 2)), TypeError, "takes a BernoulliRBM or a GaussianRBM, not Linear"),
-        (lambda m: m.items(0), ValueError, "at least one"),
-        (lambda m: m.clamp(CLAMP.astype(int), np.zeros((1, 2, 3))), TypeError, "a mask is boolean, True = stays"),
-        (lambda m: m.clamp(CLAMP[:1], np.zeros((1, 2, 3))), ValueError, r"the mask has shape \(1, 3\), an event has \(2, 3\)"),
-        (lambda m: m.clamp(~CLAMP & CLAMP, np.zeros((1, 2, 3))), ValueError, "keeps 0 of 6 entries"),
-        (lambda m: m.clamp(CLAMP, np.zeros((2, 3))), ValueError, r"the values have shape \(2, 3\): \(item, 2, 3\)"),
+        (lambda m: m.items(0), ValueError, "at least 1"),
+        (lambda m: m.clamp(CLAMP.astype(int), np.zeros((1, 2, 3))), TypeError, "the mask must be boolean, True = fixed"),
+        (lambda m: m.clamp(CLAMP[:1], np.zeros((1, 2, 3))), ValueError, r"the mask has shape \(1, 3\), expected \(2, 3\)"),
+        (lambda m: m.clamp(~CLAMP & CLAMP, np.zeros((1, 2, 3))), ValueError, "fixes 0 of 6 entries"),
+        (lambda m: m.clamp(CLAMP, np.zeros((2, 3))), ValueError, r"the values have shape \(2, 3\), expected \(item, 2, 3\)"),
         (lambda m: m.clamp(CLAMP, np.full((1, 2, 3), 0.5)), ValueError, "visible units are 0 or 1"),
-        (lambda m: m.condition(x=1), ValueError, "x: a machine has no views; clamp visible units"),
+        (lambda m: m.condition(x=1), ValueError, "x: an RBM has no views; clamp its visible units"),
         (lambda m: m.items(2).with_ids([1, 2, 3]), ValueError, "3 ids for 2 items"),
-        (lambda m: sampled(m.items(1), AnnealedHMC()), ValueError, r"is discrete, .*BlockGibbs draws two layers"),
+        (lambda m: sampled(m.items(1), AnnealedHMC()), ValueError, r"is discrete .*use BlockGibbs for two layers"),
     ],
 )
 def test_what_does_not_fit_is_said(make, error, said):

@@ -180,16 +180,16 @@ def test_an_energy_tilts_a_generator():
 @pytest.mark.parametrize(
     ("make", "error", "said"),
     [
-        (lambda: gaussian(0.0), ValueError, "reference_scale=0.0: an energy is a density beside a Gaussian reference"),
+        (lambda: gaussian(0.0), ValueError, "reference_scale=0.0: annealing starts from draws of a Gaussian reference"),
         (lambda: gaussian(views={"energy": views.Identity(scale=1.0)}), ValueError, "rename the view"),
-        (lambda: EnergyModel(nn.Linear(3, 2), reference_scale=1.0, event_shape=(3,)), ValueError, r"makes \(batch, 2\)"),
-        (lambda: gaussian().items(0), ValueError, "at least one"),
+        (lambda: EnergyModel(nn.Linear(3, 2), reference_scale=1.0, event_shape=(3,)), ValueError, r"not \(batch, 2\)"),
+        (lambda: gaussian().items(0), ValueError, "at least 1"),
         (lambda: gaussian().condition(energy=np.zeros(2)), ValueError, r"use model.items\(n\)"),
-        (lambda: gaussian().clamp(np.array([1, 0, 0]), np.zeros((1, 3))), TypeError, "a mask is boolean"),
+        (lambda: gaussian().clamp(np.array([1, 0, 0]), np.zeros((1, 3))), TypeError, "the mask must be boolean"),
         (lambda: gaussian().clamp(np.array([True, False]), np.zeros((1, 3))), ValueError, "the mask has shape"),
-        (lambda: gaussian().clamp(np.ones(3, bool), np.zeros((1, 3))), ValueError, "keeps 3 of 3 entries"),
+        (lambda: gaussian().clamp(np.ones(3, bool), np.zeros((1, 3))), ValueError, "fixes 3 of 3 entries"),
         (lambda: gaussian().clamp(np.array([True, False, False]), np.full((1, 3), np.nan)), ValueError, "context 'clamped'"),
-        (lambda: simulate(gaussian(), 2, seed=0), ValueError, "an energy has no exact draws"),
+        (lambda: simulate(gaussian(), 2, seed=0), ValueError, "an energy cannot be sampled without a kernel"),
         (
             lambda: log_partition(
                 sampled(
@@ -215,5 +215,5 @@ def test_items_follow_what_is_known():
     assert model.condition(whole=np.zeros((3, 3))).num_items == 3
     clamped = model.items(2).with_ids([7, 3]).clamp(np.array([True, False, False]), np.zeros((2, 3)))
     assert clamped.ids.tolist() == [7, 3]
-    with pytest.raises(ValueError, match="differ in their number of items"):
+    with pytest.raises(ValueError, match="have different numbers of items"):
         model.condition(whole=np.zeros((3, 3))).given(photo=np.zeros((2, 2)))

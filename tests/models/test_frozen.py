@@ -88,7 +88,7 @@ def test_networks_that_hold_a_graph_are_copied():
 def test_what_cannot_be_copied_is_named():
     network = decoder()
     network.lock = threading.Lock()
-    with pytest.raises(ValueError, match=r"Sequential cannot be copied \(cannot pickle .*lock.*give a copy of your own"):
+    with pytest.raises(ValueError, match=r"Sequential cannot be copied \(cannot pickle .*lock.*remove the attribute"):
         CoGenerator(network, latent_dim=2, views=VIEWS)
 
 

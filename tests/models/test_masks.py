@@ -54,11 +54,11 @@ def test_free_form():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: masks.half(SHAPE, "upper"), "'upper' is none of top"),
+        (lambda: masks.half(SHAPE, "upper"), "'upper' is not one of top"),
         (lambda: masks.half((7,), "top"), r"must end in \(height, width\)"),
-        (lambda: masks.box(SHAPE, 6, 0, 3, 3), "does not lie in an image of 8 x 6"),
-        (lambda: masks.box(SHAPE, 0, 0, 0, 3), "does not lie"),
-        (lambda: masks.centre(SHAPE, 7), "does not lie"),
+        (lambda: masks.box(SHAPE, 6, 0, 3, 3), "is not inside an image of 8 x 6"),
+        (lambda: masks.box(SHAPE, 0, 0, 0, 3), "is not inside"),
+        (lambda: masks.centre(SHAPE, 7), "is not inside"),
         (lambda: masks.random(SHAPE, 1.0, seed=0), "seen=1.0"),
         (lambda: masks.free_form(SHAPE, strokes=0, seed=0), "strokes=0"),
     ],

@@ -193,8 +193,8 @@ def prior(network=None, **options):
 @pytest.mark.parametrize(
     ("make", "error", "said"),
     [
-        (lambda: prior(noise_levels=(4.0, 0.1)), ValueError, r"noise_levels=\(4.0, 0.1\): two positive"),
-        (lambda: prior(Wrong()), ValueError, r"the score makes \(\) of a y of shape \(2,\): it is a gradient"),
+        (lambda: prior(noise_levels=(4.0, 0.1)), ValueError, r"noise_levels=\(4.0, 0.1\): give two positive"),
+        (lambda: prior(Wrong()), ValueError, r"the score returns shape \(\) for a y of shape \(2,\)"),
         (lambda: prior(WithoutNoise()), ValueError, "the score does not take y of shape .* with sigma"),
         (
             lambda: prior(views={"y": views.Identity(scale=pyro.distributions.HalfNormal(1.0))}),
@@ -204,13 +204,13 @@ def prior(network=None, **options):
         (
             lambda: prior(contexts={"label": Classes(2, unknown="relaxed")}),
             ValueError,
-            "context 'label' would be latent, and annealed Langevin moves y alone",
+            "context 'label' would be latent, but annealed Langevin samples only y",
         ),
-        (lambda: infer(prior().items(1), PyroAnnealedHMC(), seed=0, progress=False), TypeError, "a score is no density"),
+        (lambda: infer(prior().items(1), PyroAnnealedHMC(), seed=0, progress=False), TypeError, "a score has no density"),
         (
             lambda: infer(prior().items(1), Langevin(), seed=0, progress=False),
             ValueError,
-            "a score has none",
+            "a score has no log density",
         ),
     ],
 )

@@ -93,7 +93,7 @@ def test_what_is_not_trained_and_what_has_no_name_is_known(tmp_path):
     with pytest.raises(ValueError, match="what is not trained was"):
         run(other, 6, checkpoint=tmp_path)
     other.setting = object()
-    with pytest.raises(ValueError, match="a checkpoint cannot know setting=<object object at"):
+    with pytest.raises(ValueError, match="a checkpoint cannot identify setting=<object object at"):
         run(other, 6, checkpoint=tmp_path / "new")
 
 
@@ -104,7 +104,7 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path):
             if iteration == 9:
                 self.generator.weight.data[0, 0] = float("inf")
 
-    with pytest.raises(FloatingPointError, match=r"generator\.weight is not finite after step 10"):
+    with pytest.raises(FloatingPointError, match=r"generator\.weight is non-finite after step 10"):
         run(Poisoned(), 20, checkpoint=tmp_path)
 
 
@@ -216,7 +216,7 @@ def test_a_damaged_checkpoint_is_refused_with_a_remedy(tmp_path):
     with pytest.raises(ValueError, match=r"is damaged .*; remove it to begin again"):
         run(family(), 6, checkpoint=tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="there is a file of that name"):
+    with pytest.raises(ValueError, match="is a file; give a folder"):
         run(family(), 6, checkpoint=tmp_path / "file")
 
 
@@ -257,7 +257,7 @@ def test_a_diverged_loss_stops_the_run_and_keeps_the_last_good_state(tmp_path):
     on = Exploding()
     with pytest.raises(FloatingPointError, match="step 17"):
         run(on, 40, checkpoint=tmp_path)
-    with pytest.raises(FloatingPointError, match="no checkpoint was asked for"):
+    with pytest.raises(FloatingPointError, match="there is no checkpoint"):
         run(Exploding(), 40)
 
 
@@ -268,10 +268,10 @@ def test_a_diverged_loss_stops_the_run_and_keeps_the_last_good_state(tmp_path):
         ({"batch_size": 301}, "a step takes 301 items, and there are 300: give a smaller batch_size"),
         ({"average": 1.0}, "average=1.0"),
         ({"seed": -1}, "seed=-1"),
-        ({"devices": 3}, "batch_size=16 does not divide among 3 devices"),
+        ({"devices": 3}, "batch_size=16 is not divisible by devices=3"),
         ({"save_every": 0}, "save_every=0"),
         ({"precision": "64-true"}, "precision='64-true'"),
-        *([] if torch.cuda.is_available() else [({"accelerator": "cuda"}, "torch sees no GPU here")]),
+        *([] if torch.cuda.is_available() else [({"accelerator": "cuda"}, "torch finds no GPU")]),
     ],
 )
 def test_bad_numbers_are_named(options, reason):
@@ -280,7 +280,7 @@ def test_bad_numbers_are_named(options, reason):
 
 
 def test_x_and_its_labels_belong_together():
-    with pytest.raises(ValueError, match="differ in their number of items"):
+    with pytest.raises(ValueError, match="have different numbers of items"):
         train(family(), (DATA, torch.zeros(5)), num_steps=1, batch_size=16, seed=0, progress=False)
 
 
@@ -380,9 +380,9 @@ def test_images_of_an_item_are_cropped_and_mirrored_alike():
 
 def test_what_cannot_be_cropped_alike():
     images = torch.zeros(2, 1, 6, 6, dtype=torch.uint8)
-    with pytest.raises(ValueError, match=r"the images of an item are 6 x 6 and 4 x 6 pixels: .* give one size"):
+    with pytest.raises(ValueError, match=r"the images of an item are 6 x 6 and 4 x 6 pixels: give images of one size"):
         Alike()(images, images[..., :4])
-    with pytest.raises(ValueError, match="crops of 8 x 8 of images of 6 x 6 pixels: give larger images"):
+    with pytest.raises(ValueError, match="crops of 8 x 8 pixels of images of 6 x 6 pixels: give larger images"):
         Alike(8)(images)
 
 
@@ -404,7 +404,7 @@ def test_a_joint_preparation_meets_pairs_in_the_steps_and_for_the_average():
 def test_bytes_beside_x_that_nothing_prepares_are_refused(prepare):
     x = torch.zeros(16, 1, 2, 2, dtype=torch.uint8)
     options = {"num_steps": 1, "batch_size": 8, "seed": 0, "progress": False}
-    with pytest.raises(ValueError, match=r"tensor 1 of data holds bytes of shape \(16, 1, 2, 2\), .* see 0 to 255"):
+    with pytest.raises(ValueError, match=r"tensor 1 of data holds bytes of shape \(16, 1, 2, 2\) without a preparation"):
         train(Recolouring(), (x, x, torch.zeros(16)), prepare=prepare, **options)
     into = Recolouring()
     train(into, (x.float(), x, torch.zeros(16)), prepare=(None, None, None), **options)  # where bytes are meant

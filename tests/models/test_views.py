@@ -65,9 +65,9 @@ def test_a_view_needs_noise_only_when_asked():
         (lambda: views.Thumbnail(1), ValueError, "factor=1"),
         (lambda: views.Columns(["d"], of=["a", "b"]), ValueError, "d"),
         (lambda: views.Columns([], of=["a", "b"]), ValueError, "columns"),
-        (lambda: views.Linear(np.ones(3)), ValueError, "a linear map is a matrix"),
+        (lambda: views.Linear(np.ones(3)), ValueError, "Linear requires a matrix"),
         (lambda: views.Compose(), ValueError, "at least one view"),
-        (lambda: views.Compose(views.Mask(MASK), views.Thumbnail(2)), ValueError, "only come last"),
+        (lambda: views.Compose(views.Mask(MASK), views.Thumbnail(2)), ValueError, "must come last"),
     ],
 )
 def test_views_that_cannot_be(make, error, said):

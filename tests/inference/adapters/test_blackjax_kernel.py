@@ -218,11 +218,11 @@ def test_one_chain_under_numpyro_s_own_mcmc():
 @pytest.mark.parametrize(
     ("algorithm", "settings", "said"),
     [
-        (blackjax.nuts, {}, "nuts needs inverse_mass_matrix, step_size.* or adapt=True"),
+        (blackjax.nuts, {}, "nuts requires inverse_mass_matrix, step_size.* or adapt=True"),
         (
             blackjax.hmc,
             {"adapt": True},
-            "hmc needs num_integration_steps: BlackJAX\\(blackjax.hmc, num_integration_steps=...\\)$",
+            "hmc requires num_integration_steps: BlackJAX\\(blackjax.hmc, num_integration_steps=...\\)$",
         ),
         (blackjax.mala, {"step_size": 0.1, "length": 3}, "mala has no length: it takes step_size"),
         (blackjax.elliptical_slice, {"adapt": True, "mean": 0.0, "cov": 1.0}, "has no step_size"),
@@ -231,10 +231,10 @@ def test_one_chain_under_numpyro_s_own_mcmc():
         (
             blackjax.adaptive_tempered_smc,
             {"target_ess": 0.5},
-            "needs mcmc_init_fn, mcmc_parameters, mcmc_step_fn, resampling_fn",
+            "requires mcmc_init_fn, mcmc_parameters, mcmc_step_fn, resampling_fn",
         ),
-        (blackjax.mgrad_gaussian, {"covariance": jnp.eye(2)}, "mgrad_gaussian is no Markov chain"),
-        (blackjax.sgld, {}, "sgld is no Markov chain"),
+        (blackjax.mgrad_gaussian, {"covariance": jnp.eye(2)}, "mgrad_gaussian does not sample exactly"),
+        (blackjax.sgld, {}, "sgld does not sample exactly"),
         (blackjax.tempered_smc, {}, "adaptive_tempered_smc"),
     ],
 )
@@ -244,9 +244,9 @@ def test_refusals(algorithm, settings, said):
 
 
 def test_what_is_no_algorithm_and_what_cannot_be_prepared(monkeypatch):
-    with pytest.raises(TypeError, match="no sampling algorithm"):
+    with pytest.raises(TypeError, match="not a sampling algorithm"):
         BlackJAX(blackjax.nuts.build_kernel)
-    with pytest.raises(TypeError, match="no sampling algorithm"):
+    with pytest.raises(TypeError, match="not a sampling algorithm"):
         BlackJAX(blackjax.pathfinder)
     with pytest.raises(ValueError, match=r"num_warmup=0: blackjax\.nuts adapts"):
         Run(two, BlackJAX(blackjax.nuts, adapt=True), num_warmup=0, num_chains=4, seed=0)

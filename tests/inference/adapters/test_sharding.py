@@ -100,7 +100,7 @@ def test_a_mesh_with_explicit_axes_will_do(found):
 
 
 def test_what_is_refused_says_what_to_do(found):
-    assert "one chain alone cannot be resampled" in found["parallel"]
+    assert "a population of one chain cannot be resampled" in found["parallel"]
     assert "shard the keys' chain axis" in found["parallel"]
     assert "shard their chain axis" in found["replicated"]
     assert "num_populations=1 on 2 devices" in found["one_population"]

@@ -76,9 +76,9 @@ def test_what_was_frozen_can_be_read_again(case, frozen):
     kernel = AnnealedHMC(num_leapfrog=5, schedule=ladder, step_size=steps)
     again = infer(case.conditioned, kernel, **options())
     np.testing.assert_allclose(again["posterior"]["z"].values, frozen["posterior"]["z"].values, atol=1e-3)
-    with pytest.raises(ValueError, match="num_warmup leaves time for 3"):
+    with pytest.raises(ValueError, match="num_warmup allows 3"):
         infer(case.conditioned, kernel, **options(num_warmup=3))
-    with pytest.raises(ValueError, match="of 24 items were recorded, and this run has 4"):
+    with pytest.raises(ValueError, match="of 24 items were recorded, but this run has 4"):
         infer(LinearCase(4).conditioned, kernel, **options())
 
 
@@ -115,7 +115,7 @@ def test_a_fixed_schedule_is_a_ladder_where_its_path_is_whole():
     model = LinearCase(1).conditioned
     few, many = (infer(model, AnnealedHMC(num_leapfrog=1), **options(num_warmup=count)) for count in (20, 500))
     np.testing.assert_allclose(Ladder.of(few).beta[0], Sigmoid(-10, 4)(20), rtol=1e-6)
-    with pytest.raises(ValueError, match="kept in part"):
+    with pytest.raises(ValueError, match="recorded path is thinned"):
         Ladder.of(many)
 
 
@@ -123,7 +123,7 @@ def test_a_limit_that_is_too_small_shows(case):
     short = infer(case.conditioned, AnnealedHMC(num_leapfrog=5, schedule=Adaptive(0.99)), **options(num_warmup=3))
     assert (short["warmup_sample_stats"]["beta"].values[-1] == 1).all()
     assert short["warmup_sample_stats"]["conditional_ess"].values[-1].min() < 0.3
-    assert any("rise of beta" in sentence for sentence in diagnose(short))
+    assert any("step in beta" in sentence for sentence in diagnose(short))
 
 
 def test_an_adaptive_run_says_so(case):
@@ -153,9 +153,9 @@ def test_a_pilot_needs_something_to_freeze(case):
 
     from cogen.inference import GradientDescent
 
-    with pytest.raises(ValueError, match="a pilot needs one of our kernels"):
+    with pytest.raises(ValueError, match="a pilot requires a kernel of cogen"):
         infer(case.conditioned, GradientDescent(), pilot=4, **options())
-    with pytest.raises(ValueError, match="one of our kernels"):
+    with pytest.raises(ValueError, match="a kernel of cogen that adapts"):
         infer(case.conditioned, numpyro.infer.NUTS, pilot=4, **options())
     with pytest.raises(ValueError, match="pilot=-1"):
         infer(case.conditioned, AnnealedHMC(), pilot=-1, **options())

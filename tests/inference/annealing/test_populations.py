@@ -113,7 +113,7 @@ def test_how_many_populations(chains, wanted, resampling, count):
     ("chains", "wanted", "resampling", "said"),
     [
         (10, None, False, "does not divide"),
-        (8, 0, False, "at least one"),
+        (8, 0, False, "num_populations=0: it must be at least 1"),
         (4, None, True, "cannot be resampled"),
         (1, None, True, "one chain"),
     ],

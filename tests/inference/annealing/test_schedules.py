@@ -36,7 +36,7 @@ def test_what_cannot_rise_is_refused(make):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ([0, 0.5], "gave"),
+        ([0, 0.5], "returned values of shape"),
         ([0.1, 0.5, 1], "rise from 0 to 1"),
         ([0, 0.5, 0.9], "rise from 0 to 1"),
         ([0, 1, 1], "rise from 0 to 1"),

@@ -86,7 +86,7 @@ def test_a_run_without_annealing_leaves_no_record():
         (lambda: ConstantGain(target=1.0), "between 0 and 1"),
         (lambda: RecordedSteps(np.array([0.5, 1.0]), np.ones((2, 3))), "must be"),
         (lambda: RecordedSteps(np.array([0.5, 1.0]), np.array([[0.1, 0.0]])), "positive"),
-        (lambda: RecordedSteps(np.array([1.0, 0.5]), np.ones((1, 2))), "must not fall"),
+        (lambda: RecordedSteps(np.array([1.0, 0.5]), np.ones((1, 2))), "must not decrease"),
     ],
 )
 def test_what_is_no_step_size_is_refused(make, said):

@@ -161,7 +161,7 @@ def test_what_cannot_run_in_jobs_is_refused_at_once(tmp_path):
         infer(conditioned(2), annealed(), keep_x=True, **jobs, **COUNTS)
     with pytest.raises(ValueError, match="HMC is a Pyro kernel"):
         infer(conditioned(2), pyro.infer.HMC, **jobs, **COUNTS)
-    with pytest.raises(ValueError, match="a pilot needs one of our kernels that adapts"):
+    with pytest.raises(ValueError, match="a pilot requires a kernel of cogen that adapts"):
         infer(conditioned(2), numpyro.infer.NUTS, pilot=4, **jobs, **COUNTS)
     with pytest.raises(ValueError, match="items_per_job=0"):
         InProcess(0)

@@ -115,7 +115,7 @@ def test_a_job_whose_workers_always_die_ends_the_run(ray, tmp_path):
     thread = threading.Thread(target=kill_all)
     thread.start()
     try:
-        with pytest.raises(RuntimeError, match=r"the worker of items 0 to \d+ died 2 times .* same call goes on"):
+        with pytest.raises(RuntimeError, match=r"the worker of items 0 to \d+ died 2 times .* same call resumes"):
             infer(conditioned(2), annealed(), executor=RayExecutor(1, retries=1), checkpoint=tmp_path / "run", **IN_BLOCKS)
     finally:
         stop.set()
@@ -131,7 +131,7 @@ def test_what_a_job_raises_or_warns_of_reaches_the_caller(ray):
 
 
 def test_more_workers_than_ray_has_places_for_are_refused(ray):
-    with pytest.raises(ValueError, match=r"5 workers with 1 CPU each do not fit this Ray, which has 4"):
+    with pytest.raises(ValueError, match=r"5 workers with 1 CPU each exceed the 4 CPU of this Ray cluster"):
         on_ray(workers=5)
     with pytest.raises(ValueError, match="smaller gpus_per_worker"):
         infer(conditioned(2), annealed(), executor=RayExecutor(1, gpus_per_worker=0.5), **IN_BLOCKS)

@@ -37,7 +37,7 @@ def gauss():
         ({"moves_per_temperature": 0}, "moves_per_temperature=0"),
         ({"resample_threshold": 1.5}, "resample_threshold=1.5"),
         ({"jitter": 1.0}, "jitter=1.0"),
-        ({"weighted": False}, "chains that count the same are not resampled"),
+        ({"weighted": False}, "chains of equal weight are not resampled"),
         ({"step_size": 0.0}, "step_size=0.0"),
     ],
 )
@@ -68,7 +68,7 @@ def test_runs_that_cannot_be(settings, run, said):
 def test_a_recipe_has_no_model_and_a_kernel_with_a_model_is_no_recipe():
     with pytest.raises(ValueError, match="no model yet"):
         AnnealedHMC().target()
-    with pytest.raises(ValueError, match="model of its own"):
+    with pytest.raises(ValueError, match="was constructed with a model"):
         infer(gauss, AnnealedHMC(gauss), num_warmup=10, **QUICK)
 
 
@@ -217,7 +217,7 @@ def test_chains_that_stay_in_their_modes_are_told_to_be_weighed():
     kernel = AnnealedHMC(resample_threshold=0.0, weighted=False)
     posterior = infer(two_modes, kernel, num_warmup=60, num_samples=20, num_chains=8, seed=0, progress=False)
     (finding,) = [found for found in diagnose(posterior) if "R-hat" in found]
-    assert "weigh them (weighted=True)" in finding
+    assert "or weights (weighted=True)" in finding
 
 
 def pyro_gauss():

@@ -132,10 +132,10 @@ def without_level():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: AnnealedLangevin(step_size=1.5), "step_size=1.5: in units of the noise level, between 0 and 1.4"),
+        (lambda: AnnealedLangevin(step_size=1.5), "step_size=1.5: it must be between 0 and 1.4"),
         (lambda: AnnealedLangevin(moves_per_level=0), "moves_per_level=0"),
-        (lambda: draws(num_warmup=3, moves_per_level=2), "num_warmup=3 with moves_per_level=2: .* at least two levels"),
-        (lambda: draws(model=without_level), "the model has no noise levels, .* give it a ScorePrior"),
+        (lambda: draws(num_warmup=3, moves_per_level=2), "num_warmup=3 with moves_per_level=2: .* at least 2 x"),
+        (lambda: draws(model=without_level), "the model has no noise levels, .* use a ScorePrior"),
         (lambda: draws(model=without_limits), "the model has no noise levels"),
     ],
 )

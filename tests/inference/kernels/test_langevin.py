@@ -182,8 +182,8 @@ def test_proposals_that_are_no_numbers_are_rejected_and_counted():
     ("settings", "said"),
     [
         ({"step_size": 0.0}, "step_size=0.0"),
-        ({"metropolis": False}, "ULA rejects nothing"),
-        ({"metropolis": False, "step_size": MovingAverage()}, "ULA rejects nothing"),
+        ({"metropolis": False}, "ULA rejects no proposals"),
+        ({"metropolis": False, "step_size": MovingAverage()}, "ULA rejects no proposals"),
         ({"preconditioner": np.ones(2), "adapt_preconditioner": True}, "choose one"),
         ({"preconditioner": np.array([1.0, -1.0])}, "must be positive"),
         ({"preconditioner": np.array([[1.0, 2.0], [2.0, 1.0]])}, "positive definite"),
@@ -219,7 +219,7 @@ def test_a_pilot_freezes_the_step_sizes_and_the_metric(case, tmp_path):
     again.draw(1)
     np.testing.assert_allclose(np.asarray(again.last_state.scale) ** 2, tuning.variance[[7, 2]], rtol=1e-5)
     other = few.with_ids([7, 99])
-    with pytest.raises(ValueError, match=r"nothing was recorded of the items with the ids \[99\]"):
+    with pytest.raises(ValueError, match=r"the items with the ids \[99\] were not recorded"):
         Run(other, Langevin(adapt_preconditioner=True).frozen(loaded), num_warmup=5, num_chains=2, seed=0, progress=False)
 
 
@@ -237,5 +237,5 @@ def test_a_pilot_of_ula_finds_a_metric_and_leaves_its_step_alone(case):
 
 
 def test_what_learns_nothing_has_no_pilot(case):
-    with pytest.raises(ValueError, match="a pilot needs one of our kernels that adapts"):
+    with pytest.raises(ValueError, match="a pilot requires a kernel of cogen that adapts"):
         infer(case.conditioned, Langevin(metropolis=False, step_size=0.1), num_warmup=5, pilot=4, seed=0, progress=False)

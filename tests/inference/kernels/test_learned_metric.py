@@ -87,11 +87,11 @@ def test_without_resampling_it_goes_by_the_weights_or_all_chains_alike(wide, wei
 
 def test_what_it_cannot_do_is_said(wide):
     kernel = AnnealedHMC(inverse_mass=ParticleCovariance())
-    with pytest.raises(ValueError, match="no other to learn from"):
+    with pytest.raises(ValueError, match="requires at least two populations"):
         run(wide, kernel.replace(num_populations=1), num_chains=4)
-    with pytest.raises(ValueError, match="a pilot does not record it"):
+    with pytest.raises(ValueError, match="is not recorded by a pilot"):
         kernel.frozen(run(wide, kernel, num_chains=8, num_warmup=4))
-    with pytest.raises(ValueError, match="for NumPyro models alone"):
+    with pytest.raises(ValueError, match="requires a NumPyro model"):
         PyroAnnealedHMC(inverse_mass=ParticleCovariance())
 
 
@@ -161,7 +161,7 @@ def test_it_goes_with_a_pilot_and_with_the_bridge(case):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"start_draws": 0}, "one draw at least"),
+        ({"start_draws": 0}, "start_draws=0: it must be at least 1"),
         ({"start_draws": 4, "resample_threshold": 0.0}, "resample_threshold=0"),
     ],
 )

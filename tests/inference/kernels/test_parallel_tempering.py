@@ -216,7 +216,7 @@ def test_a_single_chain_has_no_chain_axis():
         ({"step_size": -1.0}, ValueError, "step_size=-1.0"),
         ({"schedule": lambda count: np.linspace(0.1, 1, count + 1)}, ValueError, "must rise from 0 to 1"),
         ({"schedule": lambda count: np.linspace(0, 1, count + 1)[None]}, ValueError, "a ladder per item"),
-        ({"schedule": Adaptive()}, TypeError, "starts the ladder"),
+        ({"schedule": Adaptive()}, TypeError, "inverse temperatures of the ladder"),
         ({"schedule": Geometric(0.1), "num_populations": 5}, ValueError, "does not divide into 5"),
         ({"initial": dist.Normal(jnp.zeros(3), 1.0)}, ValueError, "initial for site 'z'"),
     ],

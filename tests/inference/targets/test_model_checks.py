@@ -72,9 +72,7 @@ def test_hidden_values_may_be_anything_in_numpyro_and_are_filled_in_pyro():
     hidden, filled = ({"data": (0.5, value, 1.0), "mask": [True, False, True]} for value in (float("nan"), 7.0))
     run, other = (infer(normal_model("numpyro", **options), AnnealedHMC(), **QUICK) for options in (hidden, filled))
     np.testing.assert_allclose(run["posterior"]["z"].values, other["posterior"]["z"].values, rtol=1e-5)
-    with pytest.raises(
-        ValueError, match=r"site 'y' holds nan at index \(1,\).*fill what is hidden too, as with torch.nan_to_num"
-    ):
+    with pytest.raises(ValueError, match=r"site 'y' holds nan at index \(1,\).*fill the hidden values by torch.nan_to_num"):
         infer(normal_model("pyro", **hidden), PyroAnnealedHMC(), **QUICK)
     infer(normal_model("pyro", **filled), PyroAnnealedHMC(), **QUICK)
 
@@ -179,7 +177,7 @@ def test_an_error_of_the_model_s_own_is_shown_as_it_is():
 @LIBRARIES
 def test_the_populations_of_a_pilot(library):
     kernel = (AnnealedHMC if library == "numpyro" else PyroAnnealedHMC)(num_populations=6)
-    with pytest.raises(ValueError, match="pilot run of pilot=16 chains: num_chains=16 does not divide into 6"):
+    with pytest.raises(ValueError, match=r"pilot run \(pilot=16\): num_chains=16 does not divide into 6"):
         infer(normal_model(library), kernel, pilot=16, **{**QUICK, "num_chains": 12})
 
 
@@ -245,7 +243,7 @@ def test_a_hard_constraint_rejects_and_is_neither_a_divergence_nor_counted_as_no
 @LIBRARIES
 def test_a_run_without_a_finite_start_is_stopped(library):
     for kernel in (kernels(library)[0], numpyro.infer.NUTS) if library == "numpyro" else kernels(library)[:1]:
-        with pytest.raises(ValueError, match="not finite at any of the 8 starts"):
+        with pytest.raises(ValueError, match="non-finite at all 8 starts"):
             infer(truncated(library, 100.0), kernel, **QUICK)
 
 
@@ -254,7 +252,7 @@ def test_items_without_a_finite_start_are_named_before_any_block_runs(monkeypatc
     model = CoGenerator(generator, latent_dim=1, views={"y": views.Identity(scale=1.0)})
     data = np.array([[0.0], [0.0], [1e30], [0.0]], np.float32)
     monkeypatch.setattr(driver.Run, "_run_block", lambda *_: pytest.fail("a block ran"))
-    with pytest.raises(ValueError, match="item 2: the log density is not finite at any of the 8 starts"):
+    with pytest.raises(ValueError, match="item 2: the log density is non-finite at all 8 starts"):
         infer(model.condition(y=data), AnnealedHMC(), items_at_once=1, **QUICK)
 
 
@@ -279,7 +277,7 @@ def test_chains_that_start_behind_a_constraint_leave_it_and_do_not_decide_the_st
 
 def test_draws_without_a_density_are_complained_of():
     run = infer(truncated("numpyro", 1.5), Langevin(step_size=0.01), **{**QUICK, "num_chains": 64})
-    assert any("of the draws stand where the density is zero" in sentence for sentence in diagnose(run))
+    assert any("of the draws have zero posterior density" in sentence for sentence in diagnose(run))
 
 
 def test_diagnostics_of_a_run_that_inferred_nothing():

@@ -224,7 +224,7 @@ def flat(*shape):
         (other_shape, "the guide's site 'z' has shape"),
         (flat(3), r"draws \(3,\) numbers, an item has 2"),
         (flat(3, LATENT), r"batch shape \(3,\)"),
-        ([flat(LATENT)] * 3, "3 guides, and this run has 16 items"),
+        ([flat(LATENT)] * 3, "3 guides, but this run has 16 items"),
     ],
     ids=["site", "shape", "dim", "batch", "guides"],
 )
@@ -236,7 +236,7 @@ def test_guides_that_do_not_fit(case, guide, said):
 def test_what_is_no_guide():
     with pytest.raises(ValueError, match=r"prior_share=1\.5"):
         PyroGuideStart(flat(2), prior_share=1.5)
-    with pytest.raises(TypeError, match="is no guide"):
+    with pytest.raises(TypeError, match="is not a guide"):
         PyroGuideStart(3.0)
     with pytest.raises(ValueError, match="AutoDelta has no density"):
         PyroSVI(AutoDelta)
@@ -262,6 +262,6 @@ def test_a_fit_that_explodes_is_said():
     with (
         pyro.validation_enabled(False),
         pytest.warns(UserWarning, match="NaN"),
-        pytest.raises(ValueError, match="ELBO of fit 0 is not finite"),
+        pytest.raises(ValueError, match="ELBO of fit 0 is non-finite"),
     ):
         run(cliff, PyroSVI(AutoNormal, optimizer=pyro.optim.Adam({"lr": 500.0})), num_warmup=50, num_chains=4)

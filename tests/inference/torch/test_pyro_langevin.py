@@ -166,13 +166,13 @@ def test_a_run_that_was_killed_goes_on(case, tmp_path):
     ("settings", "said"),
     [
         ({"step_size": 0.0}, "step_size=0.0"),
-        ({"metropolis": False}, "ULA rejects nothing"),
-        ({"metropolis": False, "step_size": ConstantGain()}, "ULA rejects nothing"),
+        ({"metropolis": False}, "ULA rejects no proposals"),
+        ({"metropolis": False, "step_size": ConstantGain()}, "ULA rejects no proposals"),
         ({"preconditioner": np.ones(2), "adapt_preconditioner": True}, "choose one"),
         ({"preconditioner": np.array([1.0, -1.0])}, "must be positive"),
         ({"preconditioner": np.ones(3)}, "2 unconstrained coordinates"),
         ({"initial": dist.Normal(torch.zeros(3), 1.0)}, "initial for site 'z'"),
-        ({"num_chains": 3}, "the kernel was made for 3"),
+        ({"num_chains": 3}, "the kernel has num_chains=3"),
     ],
 )
 def test_refusals(settings, said):
@@ -191,7 +191,7 @@ def test_a_pilot_freezes_the_step_sizes_and_the_metric(case):
 
 
 def test_what_learns_nothing_has_no_pilot():
-    with pytest.raises(ValueError, match="a pilot needs one of our kernels"):
+    with pytest.raises(ValueError, match="a pilot requires a kernel of cogen"):
         infer(correlated, PyroLangevin(metropolis=False, step_size=0.1), pilot=4, **QUICK)
-    with pytest.raises(ValueError, match="model of its own"):
+    with pytest.raises(ValueError, match="was constructed with a model"):
         infer(correlated, PyroLangevin(correlated), **QUICK)

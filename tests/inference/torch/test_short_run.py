@@ -94,14 +94,14 @@ def test_lost_chains_are_named_with_their_step():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"steps": 0}, "at least one step"),
-        ({"noise": -0.1}, "a noise of 0 or more"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"noise": -0.1}, "noise at least 0"),
         ({"rate": 0.0}, "rate=0.0: it must be positive"),
         ({"clip": -1.0}, "clip=-1.0: it must be positive"),
         ({"reference_scale": 0.0}, "reference_scale=0.0"),
         ({"bounds": (1.0, -1.0)}, "the lower one first"),
-        ({"metropolis": True, "clip": 0.1}, "only a step of the Langevin equation can be corrected"),
-        ({"metropolis": True, "noise": 0.0}, "only a step of the Langevin equation can be corrected"),
+        ({"metropolis": True, "clip": 0.1}, "the correction requires plain Langevin steps"),
+        ({"metropolis": True, "noise": 0.0}, "the correction requires plain Langevin steps"),
     ],
 )
 def test_numbers_out_of_range_are_refused(wrong, message):

@@ -22,12 +22,12 @@ def with_text(text):
 
 @pytest.mark.parametrize("text", ["-", ".", "missing", "inf", "3+", "#DIV/0!", "Null"])
 def test_a_text_among_numbers_is_named_with_its_remedies(text):
-    with pytest.raises(ValueError, match=r"people.csv, line 5, column 'c': .* 2 of 200 entries are of this sort") as caught:
+    with pytest.raises(ValueError, match=r"people.csv, line 5, column 'c': .* 2 of 200 entries are of this kind") as caught:
         infer(with_text(text))
     said = str(caught.value)
     assert f"{text!r} is neither a finite number nor a word for a hole" in said
     assert f"missing=[{text!r}]" in said
-    assert "name it in categorical=['c'], or leave it out, as with drop=['c']" in said
+    assert "give categorical=['c'], or remove it, as with drop=['c']" in said
     assert infer(with_text(text), missing=[text]).kind == "continuous"
     assert text in infer(with_text(text), categorical=True).levels
 
@@ -39,17 +39,17 @@ def test_numbers_that_are_not_written_as_such_are_refused(form, share):
     count = round(share * 200)
     others = AGES if share < 0.5 else ["free", "unknown"] * 100
     texts = [form.format(1000 + age) for age in AGES[:count]] + others[count:]
-    with pytest.raises(ValueError, match=r"line 2, column 'c': '.*' is not written as a number: write it as 1234.5") as caught:
+    with pytest.raises(ValueError, match=r"line 2, column 'c': '.*' is not a plain number: write it as 1234.5") as caught:
         infer(texts)
     assert repr(texts[0]) in str(caught.value)
     assert "categorical=['c']" in str(caught.value)
 
 
 def test_a_number_among_words_is_named():
-    said = r"line 5, column 'c': '7' is a number among texts such as 'yes': correct it. 1 of 41 entries are of this sort"
+    said = r"line 5, column 'c': '7' is a number among texts such as 'yes': correct it. 1 of 41 entries are of this kind"
     with pytest.raises(ValueError, match=said):
         infer([*["yes", "no", "no"], "7", *["no"] * 37])
-    with pytest.raises(ValueError, match=r"line 2, column 'c': 'unknown' is neither .* 300 of 500 entries are of this sort"):
+    with pytest.raises(ValueError, match=r"line 2, column 'c': 'unknown' is neither .* 300 of 500 entries are of this kind"):
         infer(["unknown"] * 300 + AGES)
 
 
@@ -74,7 +74,7 @@ def test_digits_behind_a_zero_are_codes():
     assert decode_column(column, codes).tolist() == ["90210", "00501", ""]
     many = [f"{row:05d}" for row in range(400)]
     for texts, count in [(many, 400), (many[:150] * 2, 150)]:
-        with pytest.warns(UserWarning, match=rf"'00000' begins with a zero\), {count} different ones, too many for levels"):
+        with pytest.warns(UserWarning, match=rf"{count} different codes \('00000' begins with a zero\), too many for levels"):
             column = infer(texts)
         assert column.kind == "continuous"
         code = encode_column(column, ["00007"], Holes(), PLACE)
@@ -83,7 +83,7 @@ def test_digits_behind_a_zero_are_codes():
         ValueError, match="line 5, column 'c': '007' begins with a zero, so it is a code and not a number: write"
     ):
         infer(["1.5", "2", "3", "007"])
-    with pytest.raises(ValueError, match="holds '01' and '1'; write codes in one way"):
+    with pytest.raises(ValueError, match="contains '01' and '1': write codes in one notation"):
         infer(["01", "1", "02"] * 3)
 
 
@@ -117,14 +117,14 @@ def test_columns_that_are_resolved(texts):
 
 def test_values_that_become_equal_are_said():
     said = (
-        r"column 'c': its standard deviation is 7.05e\+10, with values as far out as 1000000000000 in line 201, so \d+ of its"
-        r" 199 different values equal the next one in 32 bits .*missing=\['1000000000000'\]"
+        r"column 'c': its standard deviation is 7.05e\+10, with outliers such as 1000000000000 in line 201, so \d+ of its"
+        r" 199 distinct values equal the next one in float32 .*missing=\['1000000000000'\]"
     )
     with pytest.warns(UserWarning, match=said):
         assert infer([*INCOMES[1:], 10**12]).kind == "continuous"
     assert infer([*INCOMES[1:], 10**12], missing=["1e12"]).kind == "continuous"
     with pytest.raises(
-        ValueError, match=r"different values equal the next one in 32 bits \(9007.* and 9007.*\): subtract a constant"
+        ValueError, match=r"distinct values equal the next one in float32 \(9007.* and 9007.*\): subtract a constant"
     ):
         infer([2**53 + row for row in range(100)])
 
@@ -139,14 +139,14 @@ def test_columns_of_whole_numbers_are_decoded_as_such():
     assert (infer(["0", "1", "1"], integer=True).kind, infer(["007", "12"], integer=True).integer) == ("continuous", True)
     with pytest.raises(ValueError, match=r"column 'c' is constant \('7'"):
         infer(["7", "7.0", "?"], integer=True)
-    with pytest.raises(ValueError, match=r"line 3, column 'c': '1.5' is not a whole number, and integer=\['c'\] says"):
+    with pytest.raises(ValueError, match=r"line 3, column 'c': '1.5' is not an integer, as integer=\['c'\] requires"):
         infer(["1", "1.5", "2"], integer=True)
-    with pytest.raises(ValueError, match="it is binary, and integer=True is for a continuous column"):
+    with pytest.raises(ValueError, match="integer=True is for continuous columns, this one is binary"):
         Column("c", "binary", levels=("a", "b"), integer=True)
 
 
 def test_values_far_out_that_decide_the_spread_are_warned_of():
     with pytest.warns(
-        UserWarning, match=r"as far out as 1000000.0 in line 2, and nine tenths of its different values lie within"
+        UserWarning, match=r"outliers such as 1000000.0 in line 2, and nine tenths of its distinct values span only"
     ):
         infer([1e6, *(round(0.001 * row, 3) for row in range(1, 200))])

@@ -42,9 +42,9 @@ def test_lines_are_those_of_an_editor():
     columns, lines = columns_of(text, "t.csv")
     assert columns == {"a": ["x\ny", "z", "3"], "b": ["1", "2", "4"]}
     assert lines == [3, 5, 6]
-    with pytest.raises(ValueError, match=r"t.csv, line 5 has 1 entries, the first line names 2 columns"):
+    with pytest.raises(ValueError, match=r"t.csv, line 5 has 1 entries, but the first line names 2 columns"):
         columns_of('a,b\n1,2\n"x\ny",2\n3\n', "t.csv")
-    with pytest.raises(ValueError, match=r"t.csv, line 3: not CSV; look for a quote that is not closed"):
+    with pytest.raises(ValueError, match=r"t.csv, line 3: invalid CSV; check for an unclosed quote"):
         columns_of('a,b\n1,2\n3,"4\n5,6\n', "t.csv")
 
 

@@ -89,20 +89,20 @@ def test_a_generator_with_four_channels_is_given_all_of_them(tmp_path):
 @pytest.mark.parametrize(
     ("array", "data_range", "message"),
     [
-        (GRAY * 1.0, None, "floats are taken to run from 0 to 1: .* --range 0 255 .data_range=.0, 255."),
-        (GRAY / 127.5 - 1, None, "from -1 to 1, and floats .* --range -1 1 "),
+        (GRAY * 1.0, None, "the default range of floats is 0 to 1: .* --range 0 255 .data_range=.0, 255."),
+        (GRAY / 127.5 - 1, None, "from -1 to 1, but .* floats .* --range -1 1 "),
         (GRAY * 3.0, None, "--range LOW HIGH"),
-        (GRAY / 255, (0, 0.5), "the range given is 0 to 0.5"),
-        (GRAY.astype(int) + 1, None, "from .* to 256, and integers are taken to run from 0 to 255: .* --range LOW HIGH"),
-        (GRAY.astype(np.int8), None, "from -128 to 127, and integers .* 0 to 255"),
-        (BITS, None, "holds integers, and only 0 and 1: give --range 0 1 if 1 is white, --range 0 255"),
-        (BITS.astype(np.int64), None, "only 0 and 1"),
-        (GRAY.astype(complex), None, "values of type complex128; give bytes"),
+        (GRAY / 255, (0, 0.5), "the given range is 0 to 0.5"),
+        (GRAY.astype(int) + 1, None, "from .* to 256, but the default range of integers is 0 to 255: .* --range LOW HIGH"),
+        (GRAY.astype(np.int8), None, "from -128 to 127, but .* integers .* 0 to 255"),
+        (BITS, None, "contains only the integers 0 and 1: give --range 0 1 if 1 is white, --range 0 255"),
+        (BITS.astype(np.int64), None, "only the integers 0 and 1"),
+        (GRAY.astype(complex), None, "values of type complex128: give bytes"),
         (np.where(GRAY > 99, np.inf, 0), None, "infinite"),
         (GRAY / 255, (1, 0), r"--range 1 0 .data_range.: .* the lower one first"),
         (GRAY / 255, (0, np.inf), "two finite numbers"),
         (GRAY / 255, (np.nan, 1), "two finite numbers"),
-        (GRAY / 255, (0, 1, 2), "--range 0 1 2 .data_range.: it takes two"),
+        (GRAY / 255, (0, 1, 2), "--range 0 1 2 .data_range.: give two"),
     ],
 )
 def test_what_has_another_range_is_refused_by_both_with_the_remedy(tmp_path, array, data_range, message):
@@ -120,7 +120,7 @@ def test_nan_stands_for_a_hidden_pixel_and_is_not_trained_on(tmp_path):
     completed = load_images(tmp_path / "x.npy", SHAPE, RANGE)
     np.testing.assert_allclose(completed, array * 2 - 1, atol=1e-6)
     assert np.isnan(completed[0, 0, 1, 1])
-    with pytest.raises(ValueError, match=r"x.npy: images holds NaN; images to train on are whole"):
+    with pytest.raises(ValueError, match=r"x.npy: images contains NaN, which is not allowed in training images"):
         load_image_data(tmp_path / "x.npy")
 
 

@@ -206,16 +206,16 @@ def test_one_bit_is_black_and_white(tmp_path):
 
 def test_pixels_whose_range_is_not_known_are_refused(tmp_path):
     Image.fromarray(np.zeros((6, 4), np.float32)).save(tmp_path / "float.tif")
-    refuses(tmp_path / "float.tif", "float.tif has pixels of Pillow's mode F, whose range is not known")
+    refuses(tmp_path / "float.tif", "float.tif has pixels of Pillow's mode F, whose range is unknown")
     Image.fromarray(np.zeros((6, 4), np.int32)).save(tmp_path / "long.tif")
-    refuses(tmp_path / "long.tif", "mode I, whose range is not known; save it as gray or RGB with 8 or 16 bits")
+    refuses(tmp_path / "long.tif", "mode I, whose range is unknown: save it as gray or RGB with 8 or 16 bits")
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
 def test_a_file_of_several_frames_is_refused(tmp_path, suffix):
     frames = [Image.fromarray(RAMP), Image.fromarray(RAMP.T.copy()), Image.fromarray(RAMP[::-1].copy())]
     frames[0].save(tmp_path / f"film.{suffix}", save_all=True, append_images=frames[1:])
-    refuses(tmp_path / f"film.{suffix}", rf"film.{suffix} holds 3 frames or pages; save the one that is meant")
+    refuses(tmp_path / f"film.{suffix}", rf"film.{suffix} contains 3 frames or pages: save the one to use")
 
 
 def test_the_preview_in_a_phone_s_jpeg_is_not_a_frame(tmp_path):
@@ -298,15 +298,15 @@ def test_what_does_not_fit_is_named(tmp_path):
 
     fails("nowhere.png", "no image file or folder at", error=FileNotFoundError)
     (tmp_path / "empty").mkdir()
-    fails("empty", r"empty holds no picture \(.*\.webp, .*\)$", error=FileNotFoundError)
+    fails("empty", r"empty contains no picture \(.*\.webp, .*\)$", error=FileNotFoundError)
     (tmp_path / "empty" / "1.heic").touch()
-    fails("empty", "empty holds no picture .*, only 1.heic", error=FileNotFoundError)
-    with pytest.raises(FileNotFoundError, match=r"empty holds nothing to read: .*; only 1.heic"):
+    fails("empty", "empty contains no picture .*, only 1.heic", error=FileNotFoundError)
+    with pytest.raises(FileNotFoundError, match=r"empty contains nothing to read: .*; only 1.heic"):
         load_image_data(tmp_path / "empty")
     Image.fromarray(np.zeros((28, 27), np.uint8)).save(tmp_path / "narrow.png")
-    fails("narrow.png", "narrow.png is 27 x 28 pixels; the generator makes 4 x 6")
-    fails("narrow.png", "2 channels; a picture has 1", shape=(2, 28, 27))
-    fails("narrow.png", r"events of shape \(2,\), which are not images", shape=(2,))
+    fails("narrow.png", "narrow.png is 27 x 28 pixels, but the generator makes 4 x 6")
+    fails("narrow.png", "2 channels, but a picture has 1", shape=(2, 28, 27))
+    fails("narrow.png", r"events have shape \(2,\), which is not an image", shape=(2,))
     (tmp_path / "corrupt.png").write_bytes((tmp_path / "narrow.png").read_bytes()[:30])
     fails("corrupt.png", "corrupt.png is not a picture that can be read")
     (tmp_path / "text.webp").write_text("this is no picture")
@@ -314,15 +314,15 @@ def test_what_does_not_fit_is_named(tmp_path):
     (tmp_path / "nothing.jpg").touch()
     fails("nothing.jpg", "nothing.jpg is empty")
     (tmp_path / "text.txt").touch()
-    fails("text.txt", "cannot tell the kind of file")
+    fails("text.txt", "unknown kind of file")
     np.save(tmp_path / "wrong.npy", np.zeros((2, 7, 4), np.float32))
-    fails("wrong.npy", r"shape \(2, 7, 4\); the generator makes \(item, 1, 6, 4\)")
+    fails("wrong.npy", r"shape \(2, 7, 4\), expected \(item, 1, 6, 4\)")
     np.save(tmp_path / "pickled.npy", np.array([{}], object))
     fails("pickled.npy", "pickled objects are not read")
     (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 no more")
     fails("torn.npz", "torn.npz cannot be read")
     np.savez(tmp_path / "unnamed.npz", a=np.zeros(2), b=np.zeros(2))
-    fails("unnamed.npz", "holds the arrays a, b; one of them must be called images")
+    fails("unnamed.npz", "contains the arrays a, b: one of them must be called images")
 
 
 def test_a_corrupt_picture_among_thousands_is_named(tmp_path):

@@ -121,12 +121,12 @@ def test_files_belong_together_by_their_names(tmp_path):
     images, masks = (read_originals(tmp_path / folder, (1, 4, 4)) for folder in ("images", "masks"))
     assert [each.name for each in images] == ["9", "10"]
     assert [each.numbers[0, 0, 0] for each in matched(masks, images, "--mask")] == [0, 10]
-    with pytest.raises(ValueError, match="--truth: 2 files, and none is called more: give one for all images, or one of the"):
+    with pytest.raises(ValueError, match="--truth: none of the 2 files is called more: give one file for all images"):
         matched(images, masks, "--truth")
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(255, "shows everything, so nothing is left"), (0, "shows nothing; white is seen")]
+    ("value", "words"), [(255, "shows everything, so there is nothing to complete"), (0, "shows nothing; white is seen")]
 )
 def test_a_mask_hides_a_part(value, words, tmp_path):
     picture(tmp_path, "a.png", "L")
@@ -188,11 +188,11 @@ def test_patches_cover_what_is_hidden():
 def test_sizes_that_differ_are_asked_about(tmp_path):
     picture(tmp_path, "a.png", "L")
     originals = read_originals(tmp_path / "a.png", SHAPE)
-    with pytest.raises(ValueError, match="a is 12 x 10 pixels; the generator makes 8 x 8: give --fit crop"):
+    with pytest.raises(ValueError, match="a is 12 x 10 pixels, but the generator makes 8 x 8: use --fit crop"):
         windows_of(originals, SHAPE)
     seen = np.ones((10, 12), bool)
     seen[:, 0] = False
-    with pytest.raises(ValueError, match="--fit crop: the hidden part of a lies outside of its middle"):
+    with pytest.raises(ValueError, match="--fit crop: the hidden part of a is outside the central crop"):
         windows_of(originals, SHAPE, "crop", [seen])
 
 

@@ -44,7 +44,7 @@ def test_each_half_is_resized_by_itself(folder):
 
 def test_pictures_of_other_sizes_are_made_alike_by_a_size(folder):
     Image.new("RGB", (20, 10)).save(folder / "train" / "larger.png")
-    with pytest.raises(ValueError, match=r"larger.png is 20 x 10 pixels, 0.png is 16 x 8; all must have one size: give size="):
+    with pytest.raises(ValueError, match=r"larger.png is 20 x 10 pixels, 0.png is 16 x 8; all must have the same size"):
         load_pairs(folder)
     assert load_pairs(folder, size=8).train.shape == (5, 3, 8, 8)
 
@@ -98,15 +98,15 @@ def test_without_scikit_image_the_remedy_is_named(monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(ImportError, match=r"edges and sketches are made by scikit-image, .*: pip install scikit-image"):
+    with pytest.raises(ImportError, match=r"edges and sketches require scikit-image, .*: pip install scikit-image"):
         edges(PHOTOS)
 
 
 @pytest.mark.parametrize(
     ("size", "reason"),
     [
-        ((15, 8), r"odd.png is 15 x 8 pixels: two images of one size side by side have an even width, greater than the height"),
-        ((8, 8), r"odd.png is 8 x 8 pixels: two images .* make the condition from the image itself"),
+        ((15, 8), r"odd.png is 15 x 8 pixels, but two images side by side have an even width, greater than the height"),
+        ((8, 8), r"odd.png is 8 x 8 pixels, but two images .* make the condition from the image itself"),
     ],
 )
 def test_a_picture_that_is_no_pair(folder, size, reason):
@@ -118,18 +118,18 @@ def test_a_picture_that_is_no_pair(folder, size, reason):
 @pytest.mark.parametrize(
     ("arrays", "reason"),
     [
-        ({"images": PHOTOS}, r"bad.npz holds images, and not conditions: pairs are images and conditions, or"),
-        ({"train_images": PHOTOS, "train_conditions": MAPS}, r"and not test_images"),
+        ({"images": PHOTOS}, r"bad.npz contains images, but not conditions: pairs are images and conditions, or"),
+        ({"train_images": PHOTOS, "train_conditions": MAPS}, r"but not test_images"),
         (
             {"images": PHOTOS, "conditions": MAPS[:5]},
-            r"images are 6 of 8 x 8 pixels, conditions 5 of 8 x 8: give one condition",
+            r"6 images of 8 x 8 pixels, but 5 conditions of 8 x 8: give one condition",
         ),
         (
             {"images": PHOTOS, "conditions": MAPS[..., 2:, 2:]},
-            r"images are 6 of 8 x 8 pixels, conditions 6 of 6 x 6: .* of its size",
+            r"6 images of 8 x 8 pixels, but 6 conditions of 6 x 6: .* of the same size",
         ),
-        ({"images": PHOTOS[:2], "conditions": MAPS[:2]}, r"leaves 1 pairs to train on"),
-        ({"images": PHOTOS, "conditions": MAPS / 1.0}, r"conditions holds values from .* floats are taken to run from 0 to 1"),
+        ({"images": PHOTOS[:2], "conditions": MAPS[:2]}, r"leaves 1 pairs for training"),
+        ({"images": PHOTOS, "conditions": MAPS / 1.0}, r"conditions has values from .* the default range of floats is 0 to 1"),
         (
             {
                 "train_images": PHOTOS,

@@ -19,11 +19,11 @@ def test_a_cloud_fills_the_unit_ball():
 @pytest.mark.parametrize(
     ("points", "reason"),
     [
-        (np.zeros((1, 3)), "1 points at one place: a shape has two points or more"),
-        (np.ones((5, 3)), "5 points at one place"),
-        (np.zeros((0, 3)), "0 points at one place"),
-        (np.array([[0, 0, np.nan], [1, 1, 1]]), "not finite"),
-        (np.zeros((4, 2)), r"shape \(4, 2\): points are \(point, 3\)"),
+        (np.zeros((1, 3)), "1 points at one position: at least two distinct points"),
+        (np.ones((5, 3)), "5 points at one position"),
+        (np.zeros((0, 3)), "0 points at one position"),
+        (np.array([[0, 0, np.nan], [1, 1, 1]]), "non-finite"),
+        (np.zeros((4, 2)), r"shape \(4, 2\), expected \(point, 3\)"),
     ],
 )
 def test_what_is_no_cloud(points, reason):
@@ -40,7 +40,7 @@ def test_the_surface_in_every_direction():
     box = trimesh.sample.sample_surface(trimesh.creation.box([1.0, 1.0, 1.0]), 40_000, seed=0)[0]
     exact = 0.5 / np.abs(directions(8)).max(-1)
     assert np.abs(radial(np.asarray(box), 8) - exact).mean() < 0.01
-    with pytest.raises(ValueError, match="has 3 points beside the origin: a surface takes 4 or more"):
+    with pytest.raises(ValueError, match="has 3 points away from the origin: at least 4"):
         radial(np.eye(3), 4)
 
 
@@ -80,7 +80,7 @@ def test_folders_of_meshes(folder):
     assert (len(whole.train), len(whole.test)) == (6, 2)
     lengths = np.linalg.norm(whole.train[whole.train_labels == 0], axis=2)
     assert lengths.min() > 0.6  # of a sphere, whose mean few points find
-    with pytest.raises(ValueError, match="classes with meshes to train on and to test by"):
+    with pytest.raises(ValueError, match="classes with training and test meshes"):
         load_shapes(folder / "split" / "ball")
     with pytest.raises(FileNotFoundError, match="no folder at"):
         load_shapes(folder / "nowhere")
@@ -102,13 +102,13 @@ def test_files_of_one_shape(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("empty.off", b"", r"empty.off (cannot be read as a mesh|holds 0 faces)"),
+        ("empty.off", b"", r"empty.off (cannot be read as a mesh|has 0 faces)"),
         ("cut.off", b"OFF\n8 12 0\n0 0 0\n1 0", r"cut.off (cannot be read as a mesh|holds)"),
-        ("nothing.off", b"OFF\n0 0 0\n", r"nothing.off (cannot be read as a mesh|holds 0 faces)"),
-        ("flat.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n2 0 0\n3 0 1 2\n", r"flat.off holds 1 faces of area 0"),
-        ("noise.stl", b"\x00\x01garbage", r"noise.stl (cannot be read as a mesh|holds 0 faces)"),
-        ("text.npy", b"not an array", r"text.npy is no array of numbers"),
-        ("shape.glb", b"", r"shape.glb: meshes are .off, .obj, .ply, .stl, clouds .npy"),
+        ("nothing.off", b"OFF\n0 0 0\n", r"nothing.off (cannot be read as a mesh|has 0 faces)"),
+        ("flat.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n2 0 0\n3 0 1 2\n", r"flat.off has 1 faces of total area 0"),
+        ("noise.stl", b"\x00\x01garbage", r"noise.stl (cannot be read as a mesh|has 0 faces)"),
+        ("text.npy", b"not an array", r"text.npy is not an array of numbers"),
+        ("shape.glb", b"", r"shape.glb: unknown kind of file; meshes are .off, .obj, .ply, .stl, clouds .npy"),
     ],
 )
 def test_broken_files_are_one_line(tmp_path, name, content, reason):
@@ -120,7 +120,7 @@ def test_broken_files_are_one_line(tmp_path, name, content, reason):
 
 def test_a_point_alone_and_no_file(tmp_path):
     np.save(tmp_path / "one.npy", np.zeros((1, 3)))
-    with pytest.raises(ValueError, match=r"one.npy has 1 points at one place"):
+    with pytest.raises(ValueError, match=r"one.npy has 1 points at one position"):
         load_cloud(tmp_path / "one.npy")
     with pytest.raises(FileNotFoundError, match="no file at"):
         load_cloud(tmp_path / "none.off")
@@ -129,5 +129,5 @@ def test_a_point_alone_and_no_file(tmp_path):
 def test_a_missing_package_is_said(tmp_path, monkeypatch):
     trimesh.creation.box().export(tmp_path / "box.off")
     monkeypatch.setitem(sys.modules, "trimesh", None)
-    with pytest.raises(ImportError, match=r"made by trimesh, which is not installed: pip install 'cogen-ppl\[shapes\]'"):
+    with pytest.raises(ImportError, match=r"require trimesh, which is not installed: pip install 'cogen-ppl\[shapes\]'"):
         load_cloud(tmp_path / "box.off")

@@ -51,5 +51,5 @@ def test_what_is_refused():
     for wrong, message in (({"num_items": 1}, "num_items=1"), ({"scale": 0.0}, "scale=0.0")):
         with pytest.raises(ValueError, match=message):
             AlternatingBackPropagation(nn.Linear(1, 3), 1, **{"num_items": 5, **wrong})
-    with pytest.raises(ValueError, match="reference_scale=None: the prior of the latents is standard normal"):
+    with pytest.raises(ValueError, match="reference_scale=None: it must be 1, as the prior of z is standard normal"):
         AlternatingBackPropagation(nn.Linear(1, 3), 1, 5, ShortRun(1, 0.1, 0.1))

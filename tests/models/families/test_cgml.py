@@ -195,5 +195,5 @@ def test_settings_out_of_range(settings):
 
 
 def test_a_strange_move():
-    with pytest.raises(ValueError, match="moves='sideways': a latent moves by 'turning' or by the 'gradient'"):
+    with pytest.raises(ValueError, match="moves='sideways': it must be 'turning' or 'gradient'"):
         family(moves="sideways")

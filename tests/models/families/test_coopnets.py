@@ -112,7 +112,9 @@ def test_the_noise_ends(runs):
 def test_a_solver_that_runs_ahead_ends_the_run_at_its_last_good_checkpoint(tmp_path):
     family = pair(ShortRun(1, 1e-6, 1e-3), largest_gap=1.0, solver_rate=1e-2, learning_rate=1e-6)
     x = torch.randn(200, 2) + 4
-    message = r"step \d+: the solver tells refined .* 1 Langevin steps .*; the last good checkpoint \(step \d+\)"
+    message = (
+        r"step \d+: the solver's mean values of data and refined .* 1 Langevin steps, .*; the last good checkpoint \(step \d+\)"
+    )
     with pytest.raises(FloatingPointError, match=message):
         train(family, x, num_steps=2_000, batch_size=50, seed=0, checkpoint=tmp_path, save_every=20, progress=False)
     assert (tmp_path / "training.safetensors").is_file()

@@ -115,7 +115,7 @@ def test_a_longer_latent_widens_the_flow_and_a_third_width_narrows_the_first_lay
     assert generator.decoder.project.out_features == 4 * 5
     assert generator.flow.couplings[0].network[0].out_features == 70
     assert "hidden" not in _architecture(Sizes((3, 8, 8), 64)).arguments
-    with pytest.raises(ValueError, match=r"widths \(12,\): give the features of a patch, the number of blocks and, if fewer"):
+    with pytest.raises(ValueError, match=r"widths \(12,\): give the features of a patch, the number of blocks and optionally"):
         _architecture(Sizes((3, 8, 8), 4, widths=(12,)))
 
 
@@ -139,11 +139,13 @@ def test_the_latent_of_data_makes_them_again(trained):
 
 
 def test_what_is_refused():
-    with pytest.raises(ValueError, match=r"scale=0\.0: the noise of the Gaussian likelihood is a positive number"):
+    with pytest.raises(ValueError, match=r"scale=0\.0: the noise scale of the Gaussian likelihood must be positive"):
         GLF(DenseEncoder(2, (6,), (8,)), LatentFlowGenerator("DenseGenerator", DECODER), 2, scale=0.0)
-    with pytest.raises(ValueError, match="has the decoder DenseGenerator or DcganGenerator or MixerGenerator, not 'Linear'"):
+    with pytest.raises(
+        ValueError, match="'Linear': the decoder of a latent flow must be DenseGenerator or DcganGenerator or MixerGenerator"
+    ):
         LatentFlowGenerator("Linear", DECODER)
-    with pytest.raises(ValueError, match="two numbers"):
+    with pytest.raises(ValueError, match="two dimensions"):
         LatentFlowGenerator("DenseGenerator", {**DECODER, "latent_dim": 1})
     family = GLF(DenseEncoder(2, (6,), (8,)), LatentFlowGenerator("DenseGenerator", DECODER), 2)
     with pytest.raises(ValueError, match="this family models x alone"):

@@ -117,11 +117,11 @@ def test_bytes_become_0_and_1_by_their_gray():
 @pytest.mark.parametrize(
     ("settings", "data", "said"),
     [
-        ({}, torch.full((20, 1, 3, 3), 0.5), "visible units are 0 or 1, and these values lie from 0.5 to 0.5: prepare them"),
-        ({}, torch.zeros(20, 9), r"v has shape \(4, 9\): this machine takes \(item, 1, 3, 3\)"),
+        ({}, torch.full((20, 1, 3, 3), 0.5), "visible units are 0 or 1, but these values range from 0.5 to 0.5: use"),
+        ({}, torch.zeros(20, 9), r"v has shape \(4, 9\): give \(item, 1, 3, 3\)"),
         ({}, (torch.zeros(20, 1, 3, 3), torch.zeros(20)), "this family models x alone"),
-        ({"steps": 0}, bars(20), "steps=0, chains=0: at least one sweep"),
-        ({"chains": -1}, bars(20), "chains=-1: at least one sweep, and no chain"),
+        ({"steps": 0}, bars(20), "steps=0, chains=0: steps must be at least 1"),
+        ({"chains": -1}, bars(20), "chains=-1: steps must be at least 1, and chains 0"),
     ],
 )
 def test_what_does_not_fit_is_said(settings, data, said):

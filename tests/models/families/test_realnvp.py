@@ -242,7 +242,7 @@ def test_what_is_saved_comes_back(trained, tmp_path):
     x = two_moons(10, seed=0)
     torch.testing.assert_close(loaded.log_density(x), trained.log_density(x), rtol=0.0, atol=0.0)
     save_generator(tmp_path / "one", trained, replace(CONFIG, arguments={"event_shape": [1]}, event_shape=(1,), latent_dim=1))
-    with pytest.raises(ValueError, match=r"RealNVPGenerator cannot be built from its arguments.*at least two numbers"):
+    with pytest.raises(ValueError, match=r"RealNVPGenerator cannot be built from its arguments.*at least two dimensions"):
         load_generator(tmp_path / "one")
 
 
@@ -284,12 +284,12 @@ def test_conditioned_on_one_number_the_other_has_its_conditional_distribution(tr
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"event_shape": (1,)}, r"event_shape \(1,\).*at least two numbers.*DenseGenerator, or add a column"),
+        ({"event_shape": (1,)}, r"event_shape \(1,\).*at least two dimensions.*DenseGenerator, or add a column"),
         ({"event_shape": ()}, r"event_shape \(\)"),
         ({"event_shape": (2, 0)}, r"event_shape \(2, 0\)"),
         ({"couplings": 1}, r"couplings=1.*at least 2"),
         ({"hidden": (8, 0)}, r"hidden=\(8, 0\).*at least 1"),
-        ({"bounded": True, "value_range": (1.0, 0.0)}, r"value_range=\(1.0, 0.0\).*least value first"),
+        ({"bounded": True, "value_range": (1.0, 0.0)}, r"value_range=\(1.0, 0.0\).*finite minimum and maximum"),
         ({"value_range": (0.0, math.inf)}, r"value_range=\(0.0, inf\).*finite"),
         ({"alpha": 0.5}, r"alpha=0.5.*\(0, 0.5\)"),
     ],
@@ -301,24 +301,24 @@ def test_arguments_out_of_range_are_named(arguments, message):
 
 def test_wrong_shapes_and_values_are_named():
     generator = RealNVPGenerator((1, 2, 2), bounded=True, value_range=(0.0, 1.0))
-    with pytest.raises(ValueError, match=r"z has the shape \(5, 3\): it is \(batch, 4\)"):
+    with pytest.raises(ValueError, match=r"z has shape \(5, 3\): give \(batch, 4\)"):
         generator(torch.zeros(5, 3))
-    with pytest.raises(ValueError, match=r"x has the shape \(1, 2, 2\): it is \(batch, 1, 2, 2\).*x\[None\]"):
+    with pytest.raises(ValueError, match=r"x has shape \(1, 2, 2\): give \(batch, 1, 2, 2\).*x\[None\]"):
         generator.log_density(torch.zeros(1, 2, 2))
     for wrong in (2.0, -1.0, math.nan):
         x = torch.full((3, 1, 2, 2), 0.5)
         x[1, 0, 0, 0] = wrong
-        with pytest.raises(ValueError, match=rf"x holds {wrong} \(1 such values\).*\(0.0, 1.0\); scale the data"):
+        with pytest.raises(ValueError, match=rf"x holds {wrong} \(1 such values\).*\(0.0, 1.0\), where .* scale the data"):
             generator.log_density(x)
 
 
 def test_data_that_give_no_scale_are_named():
     generator, x = RealNVPGenerator((3,)), torch.randn(10, 3)
-    with pytest.raises(ValueError, match=r"x has the shape \(1, 3\).*two items"):
+    with pytest.raises(ValueError, match=r"x has shape \(1, 3\).*two items"):
         generator.standardise(x[:1])
     x[:, 1] = 0.1
-    with pytest.raises(ValueError, match=r"number 1 of the flattened event is 0.1 in all items.*add noise"):
+    with pytest.raises(ValueError, match=r"dimension 1 of the flattened event is 0.1 in all items.*add noise"):
         generator.standardise(x)
     x[2, 1] = math.inf
-    with pytest.raises(ValueError, match="x holds 1 values that are not finite"):
+    with pytest.raises(ValueError, match="x holds 1 non-finite values"):
         generator.standardise(x)

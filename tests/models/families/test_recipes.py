@@ -250,7 +250,7 @@ def test_the_penalty_is_put_where_the_family_has_it():
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"convolutional": True, "widths": (4, 5, 6)}, r"widths \(4, 5, 6\): a convolutional network has two channel counts"),
+        ({"convolutional": True, "widths": (4, 5, 6)}, r"widths \(4, 5, 6\): a convolutional network needs two channel counts"),
         ({"critic_widths": (4,)}, r"critic_widths \(4,\): a convolutional network"),
     ],
 )
@@ -262,10 +262,10 @@ def test_sizes_that_do_not_go_together(options, reason):
 @pytest.mark.parametrize(
     ("shape", "options", "reason"),
     [
-        ((1, 8, 8), {"bandwidth": 1.0}, r"bandwidth=1.0: Fourier features are for dense networks of points .*\(1, 8, 8\)"),
+        ((1, 8, 8), {"bandwidth": 1.0}, r"bandwidth=1.0: Fourier features require points of shape .*\(1, 8, 8\)"),
         ((1, 8, 8), {"bandwidth": 1.0, "convolutional": False}, "bandwidth=1.0: Fourier features"),
-        ((2,), {"latent_dim": 0}, "latent_dim=0: a latent has at least one dimension"),
-        ((2,), {"widths": (0, 0)}, r"widths=\(0, 0\): the widths of layers are at least 1"),
+        ((2,), {"latent_dim": 0}, "latent_dim=0: it must be at least 1"),
+        ((2,), {"widths": (0, 0)}, r"widths=\(0, 0\): the widths of layers must be at least 1"),
         ((1, 8, 8), {"widths": (-5, 4)}, r"widths=\(-5, 4\)"),
         ((2,), {"critic_widths": (4, 0)}, r"critic_widths=\(4, 0\)"),
         ((2,), {"encoder_widths": (-1,)}, r"encoder_widths=\(-1,\)"),

@@ -241,11 +241,11 @@ def test_labels_are_given_to_the_networks():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Denoising(0.0), "sigma=0.0: the noise of denoising"),
+        (lambda: Denoising(0.0), "sigma=0.0: the standard deviation of the noise"),
         (lambda: ScoreMatching(nn.Linear(2, 1), reference_scale=-1.0), "reference_scale=-1.0"),
-        (lambda: NCSN(nn.Linear(2, 2), (1.0, 0.1)), r"noise_levels=\(1.0, 0.1\): two positive standard deviations"),
-        (lambda: DenseScore((2,), data_scale=0.0), "data_scale=0.0: the scale of the data"),
-        (lambda: ConvolutionalScore((1, 7, 8)), "whose size divides by four"),
+        (lambda: NCSN(nn.Linear(2, 2), (1.0, 0.1)), r"noise_levels=\(1.0, 0.1\): give two positive standard deviations"),
+        (lambda: DenseScore((2,), data_scale=0.0), "data_scale=0.0: the standard deviation of the data"),
+        (lambda: ConvolutionalScore((1, 7, 8)), "with sides divisible by four"),
     ],
 )
 def test_what_does_not_fit_is_said(make, said):

@@ -286,10 +286,10 @@ def test_a_table_without_continuous_columns():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"extra_holes": 1.5}, r"extra_holes=1\.5: .* lies in \[0, 1\]"),
-        ({"smallest_scale": 0.0}, r"smallest_scale=0\.0: it lies in \(0, 1\)"),
+        ({"extra_holes": 1.5}, r"extra_holes=1\.5: .* must be in \[0, 1\]"),
+        ({"smallest_scale": 0.0}, r"smallest_scale=0\.0: it must be in \(0, 1\)"),
         ({"latent": 0}, "latent_dim=0"),
-        ({"hidden": (8, -5)}, r"hidden=\(8, -5\): the widths of hidden layers are at least 1"),
+        ({"hidden": (8, -5)}, r"hidden=\(8, -5\): the widths of hidden layers must be at least 1"),
     ],
 )
 def test_settings_that_cannot_be(options, said):
@@ -306,14 +306,14 @@ def changed(item: int, at: int, value: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        (ROWS.numpy()[:, :3], r"shape \(4, 3\), the table has 4 columns \(a, kind, on, b\)"),
+        (ROWS.numpy()[:, :3], r"shape \(4, 3\), but the table has 4 columns \(a, kind, on, b\)"),
         (ROWS.numpy()[0], r"shape \(4,\), .* give \(item, column\)"),
         (ROWS.numpy()[:0], r"shape \(0, 4\)"),
         (changed(1, 0, np.inf), "row 1 holds inf in column 'a'"),
-        (changed(3, 1, 3), "row 3 holds 3 in column 'kind', which is categorical: give a whole number from 0 to 2"),
+        (changed(3, 1, 3), "row 3 holds 3 in column 'kind', which is categorical: give an integer from 0 to 2"),
         (changed(0, 2, 0.5), r"row 0 holds 0\.5 in column 'on', which is binary: give 0 or 1"),
-        (np.where(np.arange(4) == 3, np.nan, ROWS.numpy()), "no row shows column 'b', .* leave it out"),
-        (np.where(np.arange(4)[:, None] == 2, np.nan, ROWS.numpy()), "row 2 shows no column; leave such rows out"),
+        (np.where(np.arange(4) == 3, np.nan, ROWS.numpy()), "column 'b' is missing in all rows, .* remove it"),
+        (np.where(np.arange(4)[:, None] == 2, np.nan, ROWS.numpy()), "row 2 has no seen entries; remove such rows"),
     ],
 )
 def test_rows_that_cannot_be_learned_from(rows, said):
@@ -328,5 +328,5 @@ def test_a_start_is_for_rows_of_one_view():
         vae.start(model)
     schema = Schema(SCHEMA.columns[:1])
     fewer = CoGenerator(torch.nn.Linear(2, 1), latent_dim=2, views={"a": MixedColumns(schema, scale=1.0)})
-    with pytest.raises(ValueError, match=r"view 'a' shows \(1,\) of an item, and the encoder takes rows of 4 columns"):
+    with pytest.raises(ValueError, match=r"view 'a' has shape \(1,\), but the encoder takes rows of 4 columns"):
         vae.start(fewer.condition(a=np.zeros((2, 1))))

@@ -192,23 +192,29 @@ def test_a_step_of_the_published_recipe_changes_all_weights():
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda: Pix2Pix(Shifted(), Sum(), 1, weight=-1.0), r"weight=-1.0: of the distance from x beside the game"),
-        (lambda: Pix2Pix(Shifted(), Sum(), 0, diversity=8.0), r"diversity=8.0, most=10.0, latent_dim=0: a weight that is not"),
+        (lambda: Pix2Pix(Shifted(), Sum(), 1, weight=-1.0), r"weight=-1.0: the weight of the L1 distance"),
+        (
+            lambda: Pix2Pix(Shifted(), Sum(), 0, diversity=8.0),
+            r"diversity=8.0, most=10.0, latent_dim=0: diversity must be finite and not",
+        ),
         (lambda: ContextEncoder(Shifted(), Sum(), 1, weight=1.5), r"weight=1.5: the squared error's share of the loss"),
         (
             lambda: BicycleGAN(Shifted(), Halved(), 1, critic=None, random_critic=None),
             r"give a critic for one game, or for both",
         ),
-        (lambda: BicycleGAN(Shifted(), Halved(), 0, critic=Sum(), random_critic=None), r"latent_dim=0: the encoder infers"),
+        (
+            lambda: BicycleGAN(Shifted(), Halved(), 0, critic=Sum(), random_critic=None),
+            r"latent_dim=0: it must be at least 1, since the encoder infers",
+        ),
         (
             lambda: BicycleGAN(Shifted(), Halved(), 1, critic=Sum(), random_critic=None, kl_weight=math.nan),
-            r"kl_weight=nan: a weight beside the games' is a number that is not negative",
+            r"kl_weight=nan: it must be finite and not negative",
         ),
         (
             lambda: recipe("context-encoder", Kind.PAIRS).family(PairSizes((3, 16, 16), (3, 16, 16))),
-            r"a context encoder fills in what its condition hides: .* PairSizes\(fills=True\)",
+            r"a context encoder needs a condition that is the image with .* PairSizes\(fills=True\)",
         ),
-        (lambda: PairSizes((3, 16, 16), (3, 16, 16), width=0), r"width=0: .* at least one feature map"),
+        (lambda: PairSizes((3, 16, 16), (3, 16, 16), width=0), r"width=0: .* width at least 1"),
     ],
 )
 def test_what_cannot_be(make, reason):

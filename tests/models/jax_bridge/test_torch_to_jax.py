@@ -504,7 +504,7 @@ REFUSED = {
         lambda x: x if x.sum() > 0 else -x,
         r"Python number .*Tensor.__bool__, test_torch_to_jax.py.*torch.where",
     ),
-    "what export cannot": (lambda x: torch.from_numpy(x.detach().numpy()), "its gradient does not"),
+    "what export cannot": (lambda x: torch.from_numpy(x.detach().numpy()), "its gradient is zero"),
     "batch axis lost": (lambda x: x.squeeze(), r"batch of one into shape \(3,\)"),
     "several outputs": (lambda x: (x, x), "returns tuple"),
     "items mixed": (lambda x: x - x.mean(0), "mixes the items of a batch"),
@@ -536,7 +536,7 @@ def test_a_failed_export_prints_no_graph(capfd, caplog):
         def forward(self, z):
             return z[:, : int((z > 0).sum()) + 1]
 
-    with pytest.raises(ConversionError, match=r"torch.export cannot write Cut as a graph") as caught:
+    with pytest.raises(ConversionError, match=r"torch.export cannot export Cut") as caught:
         as_jax(Cut(), (3,))
     assert "\n" not in str(caught.value)
     printed = capfd.readouterr()

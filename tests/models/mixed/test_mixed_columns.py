@@ -145,7 +145,7 @@ def test_level_probabilities_are_the_softmax_and_the_sigmoid():
     np.testing.assert_allclose(shares["colour"], p[..., :3].softmax(-1), rtol=1e-5)
     np.testing.assert_allclose(shares["smokes"][..., 1], p[..., 4].sigmoid(), rtol=1e-5)
     np.testing.assert_allclose(shares["city"], p[..., 5:9].softmax(-1), rtol=1e-5)
-    with pytest.raises(ValueError, match=r"shape \(3, 4\); the 5 columns of the table have 10 parameters"):
+    with pytest.raises(ValueError, match=r"shape \(3, 4\), but the 5 columns of the table have 10 parameters"):
         level_probabilities(SCHEMA, np.zeros((3, 4)))
 
 
@@ -319,7 +319,7 @@ def test_the_view_of_a_saved_generator(tmp_path):
     torch.testing.assert_close(view.likelihood.scale, torch.tensor([0.3, 0.7]))
     model = CoGenerator(generator, views={"row": view}).condition(row=HOLED)
     assert log_joints(model, np.zeros((3, 2), np.float32))[0] < 0
-    with pytest.raises(ValueError, match=r"this DenseGenerator carries no schema .* give MixedColumns"):
+    with pytest.raises(ValueError, match=r"this DenseGenerator has no table schema: use MixedColumns"):
         MixedColumns.of(saved(tmp_path, schema=None))
     with pytest.raises(ValueError, match="schema is 'age'; it must be a mapping"):
         saved(tmp_path, schema="age")
@@ -328,18 +328,18 @@ def test_the_view_of_a_saved_generator(tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "said"),
     [
-        ({}, ValueError, "age, income are continuous: give the scale"),
+        ({}, ValueError, "age, income are continuous: give their noise scale"),
         (
             {"scale": {"age": 0.3, "weight": 0.1}},
             ValueError,
-            "names 'weight', which is no continuous column; these are age, inc",
+            "names 'weight', but the continuous columns are age, inc",
         ),
-        ({"scale": {"age": 0.3, "smokes": 0.1}}, ValueError, "names 'smokes', which is no continuous column"),
-        ({"scale": {"age": 0.3}}, ValueError, "leaves out the continuous column 'income'"),
+        ({"scale": {"age": 0.3, "smokes": 0.1}}, ValueError, "names 'smokes', but the continuous columns are"),
+        ({"scale": {"age": 0.3}}, ValueError, "lacks the continuous column 'income'"),
         ({"scale": {"age": 0.3, "income": -1.0}}, ValueError, r"noise scale .* must be positive"),
         ({"scale": float("nan")}, ValueError, r"noise scale .* must be positive"),
-        ({"scale": 1.0, "mask": np.ones(5)}, TypeError, r"boolean, True = seen; this one is torch\.float64"),
-        ({"scale": 1.0, "mask": np.ones(4, bool)}, ValueError, r"mask has shape \(4,\), the table has 5 columns"),
+        ({"scale": 1.0, "mask": np.ones(5)}, TypeError, r"boolean, True = seen, but is torch\.float64"),
+        ({"scale": 1.0, "mask": np.ones(4, bool)}, ValueError, r"mask has shape \(4,\), but the table has 5 columns"),
         ({"scale": 1.0, "mask": np.zeros((2, 5), bool)}, ValueError, "hides every column.*show at least one"),
     ],
 )
@@ -354,7 +354,9 @@ def test_a_table_without_continuous_columns_has_no_scale():
 
 
 def test_a_generator_of_something_else_is_refused():
-    with pytest.raises(ValueError, match=r"view 'row': .* x of shape \(7,\); the 5 columns of the table have 10 parameters"):
+    with pytest.raises(
+        ValueError, match=r"view 'row': .* x has shape \(7,\), but the 5 columns of the table have 10 parameters"
+    ):
         CoGenerator(Line(size=7), latent_dim=2, views={"row": MixedColumns(SCHEMA, scale=1.0)})
 
 
@@ -367,13 +369,13 @@ def changed(item: int, at: int, value: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        (HOLED[:, :4], r"have shape \(3, 4\), the view shows \(item, 5\)"),
+        (HOLED[:, :4], r"have shape \(3, 4\), expected \(item, 5\)"),
         (HOLED[0], "the item axis comes first"),
-        (changed(1, 1, np.inf), r"item 1 holds inf at \(1,\), where it is seen"),
-        (changed(2, 2, 0.5), r"row 2 holds 0\.5 in column 'smokes', which is binary: give 0 or 1, the number of .*\(no, yes\)"),
-        (changed(1, 0, 3), r"row 1 holds 3 in column 'colour', which is categorical: give a whole number from 0 to 2"),
+        (changed(1, 1, np.inf), r"item 1 is inf at \(1,\), a seen entry"),
+        (changed(2, 2, 0.5), r"row 2 holds 0\.5 in column 'smokes', which is binary: give 0 or 1, the code of .*\(no, yes\)"),
+        (changed(1, 0, 3), r"row 1 holds 3 in column 'colour', which is categorical: give an integer from 0 to 2"),
         (changed(1, 3, -1), "row 1 holds -1 in column 'city'"),
-        (changed(0, 0, 1.5), r"row 0 holds 1\.5 in column 'colour'.* or NaN for a hole"),
+        (changed(0, 0, 1.5), r"row 0 holds 1\.5 in column 'colour'.* or NaN if missing"),
     ],
 )
 def test_rows_that_do_not_fit(rows, said):

@@ -124,13 +124,13 @@ def test_the_guide_says_what_does_not_fit():
         "sum": views.Columns(["a"], of=("a", "b", "c"), scale=1.0),
     }
     model = CoGenerator(generator, latent_dim=2, views=part)
-    with pytest.raises(ValueError, match="was made for whole x: train a MaskedEncoder"):
+    with pytest.raises(ValueError, match="is for whole x: train a MaskedEncoder"):
         EncoderGuide(DenseEncoder(2, (3,)), model.condition(part=np.zeros((1, 3))))
-    with pytest.raises(ValueError, match="it is no part of x"):
+    with pytest.raises(ValueError, match=r"but x has shape .*: use views"):
         EncoderGuide(DenseEncoder(2, (3,)), model.condition(sum=np.zeros((1, 1))))
-    with pytest.raises(ValueError, match="an encoder sees one view"):
+    with pytest.raises(ValueError, match="an encoder needs a model conditioned on one view"):
         EncoderGuide(DenseEncoder(2, (3,)), model)
-    with pytest.raises(ValueError, match="the encoder gives 5 latents, the model has 2"):
+    with pytest.raises(ValueError, match="the encoder has 5 latents, but the model has 2"):
         EncoderGuide(MaskedEncoder(DenseEncoder(5, (6,))), model.condition(part=np.zeros((1, 3))))
 
 
@@ -146,9 +146,9 @@ def test_it_is_the_guide_of_pyro_s_svi():
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ([], "there is no view"),
-        ([views.Mask(torch.ones(0, 3) > 0, scale=NOISE)], "no mask in a stock"),
-        ([views.Identity(scale=pyro.distributions.HalfNormal(1.0))], "the noise of Identity is inferred"),
+        ([], "views is empty"),
+        ([views.Mask(torch.ones(0, 3) > 0, scale=NOISE)], "a view holds zero masks"),
+        ([views.Identity(scale=pyro.distributions.HalfNormal(1.0))], "the noise scale of Identity is inferred"),
     ],
 )
 def test_bad_views_are_refused(bad, message):
@@ -181,16 +181,16 @@ def test_what_is_wrong_with_an_encoder_s_files_is_said(tmp_path):
     with pytest.raises(ValueError, match="unknown architecture 'Oracle'; known are"):
         load_encoder(tmp_path / "e")
     (tmp_path / "e.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"e.json holds a list; a configuration is a JSON object"):
+    with pytest.raises(ValueError, match=r"e.json contains a list, but a configuration is a JSON object"):
         load_encoder(tmp_path / "e")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"latent_dim": 3}, r"latent_dim says 3, the architecture makes 2 numbers of each x"),
+        ({"latent_dim": 3}, r"latent_dim is 3, but the architecture returns 2 numbers per x"),
         ({"latent_dim": 0}, "latent_dim is 0; it must be a positive integer"),
-        ({"event_shape": (4,)}, r"MaskedDenseEncoder of its arguments does not fit event_shape \(4,\), latent_dim 2"),
+        ({"event_shape": (4,)}, r"MaskedDenseEncoder with its arguments does not fit event_shape \(4,\), latent_dim 2"),
         ({"value_range": (1.0, -1.0)}, r"value_range is .*; it must be two finite numbers, the lower first"),
         ({"colour": 1}, "unexpected keyword argument 'colour'"),
     ],

@@ -95,10 +95,10 @@ def test_annealing_from_end_points_finds_the_evidence(seen):  # noqa: F811
 
 def test_what_is_no_guide(seen):  # noqa: F811
     descent = LatentDescent(Features(), Towards(0.3))
-    with pytest.raises(ValueError, match="num_starts=1, latent_dim=2: kernels need two end points"):
+    with pytest.raises(ValueError, match="num_starts=1, latent_dim=2: num_starts and latent_dim must be at least 2"):
         EndpointGuide(descent, seen, num_starts=1)
-    with pytest.raises(ValueError, match="widen=0: a positive factor"):
+    with pytest.raises(ValueError, match="widen=0: it must be positive"):
         EndpointGuide(descent, seen, widen=0)
     descent.predictor.latent_dim = 5
-    with pytest.raises(ValueError, match="the descent leads 5 latents, the model has 2"):
+    with pytest.raises(ValueError, match="the descent has 5 latents, but the model has 2"):
         EndpointGuide(descent, seen)

@@ -77,7 +77,7 @@ def test_the_length_of_u_does_not_matter_to_the_generator():
 
 
 def test_what_is_no_descent():
-    with pytest.raises(ValueError, match="num_steps=0: a descent takes at least one step"):
+    with pytest.raises(ValueError, match="num_steps=0: it must be at least 1"):
         LatentDescent(Features(), Towards(0.5), num_steps=0)
     with pytest.raises(ValueError, match="at least one hidden layer"):
         Predictor(2, 2, ())
@@ -114,7 +114,7 @@ def test_end_points_of_every_item(kernel, seen):
     assert posterior["posterior"].attrs["kernel"] == kernel.__name__
     assert int(np.sum(posterior["posterior"].attrs["gradient_evaluations"])) == 0
     said = diagnose(posterior)
-    assert said[0].startswith("these are end points of learned descents, which look at the condition")
+    assert said[0].startswith("the draws are end points of learned descents. They depend on the condition")
     assert not any("R-hat" in sentence for sentence in said)
     x = seen.decode(z[:, 0].reshape(-1, 2)).reshape(200, 3, 4)
     lp = -0.5 * (np.square(z[:, 0]).sum(-1) + np.square(x).sum(-1)) - 3 * np.log(2 * np.pi)
@@ -138,25 +138,25 @@ def test_torch_and_jax_walk_the_same_way():
 def test_what_no_descent_can_do(kernel, seen):
     descent = LatentDescent(Features(), Towards(0.3))
     counts = {"num_samples": 1, "num_chains": 2, "seed": 0, "progress": False}
-    with pytest.raises(ValueError, match=f"num_warmup=5: {kernel.__name__} draws its end points at once: give num_warmup=0"):
+    with pytest.raises(ValueError, match=f"num_warmup=5: {kernel.__name__} has no warm-up: give num_warmup=0"):
         infer(seen, kernel(descent), num_warmup=5, **counts)
-    with pytest.raises(ValueError, match="from the prior: it takes no start="):
+    with pytest.raises(ValueError, match="from the prior: omit start="):
         infer(seen, kernel(descent), num_warmup=0, start={"z": np.zeros((2, 3, 2))}, **counts)
-    with pytest.raises(TypeError, match="the predictor is 3: give a function, or a LatentDescent"):
+    with pytest.raises(TypeError, match="the predictor is 3: give a function, or a trained LatentDescent"):
         kernel(3)
-    with pytest.raises(ValueError, match=r"the predictor leads to the sites \{'u': .*\}, and the model has \{'z': "):
+    with pytest.raises(ValueError, match=r"the predictor returned the sites \{'u': .*\}, the model has \{'z': "):
         infer(seen, kernel(lambda values, data: {"u": values["z"]}), num_warmup=0, **counts)
     descent.predictor.latent_dim = 5
-    with pytest.raises(ValueError, match="the descent leads 5 latents, the model has 2"):
+    with pytest.raises(ValueError, match="the descent has 5 latents, but the model has 2"):
         infer(seen, kernel(descent), num_warmup=0, **counts)
     plain = CoGenerator(nn.Linear(2, 4), latent_dim=2, views={"y": views.Identity(scale=1.0)}).condition(y=np.zeros((3, 4)))
-    with pytest.raises(ValueError, match=r"starts from a condition, and none is given: use model.given\(condition=...\)"):
+    with pytest.raises(ValueError, match=r"needs a condition, but none is given: use model.given\(condition=...\)"):
         infer(plain, kernel(descent), num_warmup=0, **counts)
 
 
 def test_conditions_of_another_size_are_said():
     descent = latent_descent(**SHAPES)
-    with pytest.raises(ValueError, match=r"conditions of shape \(2, 16, 16\) have 32 features, and the predictor knows 8"):
+    with pytest.raises(ValueError, match=r"conditions of shape \(2, 16, 16\) have 32 features, but the predictor expects 8"):
         descent(torch.randn(2, 3), torch.randn(2, 2, 16, 16))
 
 

@@ -136,11 +136,11 @@ def test_the_guide_says_what_does_not_fit():
     generator, _ = linear()
     part = {"sum": views.Columns(["a"], of=("a", "b", "c"), scale=1.0), "all": views.Identity(scale=1.0)}
     model = CoGenerator(generator, latent_dim=2, views=part)
-    with pytest.raises(ValueError, match="view 'sum': Columns has no picture in the shape of x, so that no flow looks at it"):
+    with pytest.raises(ValueError, match="view 'sum' cannot be the input of a flow: Columns cannot be mapped"):
         FlowGuide(flow_of(2), model.condition(sum=np.zeros((1, 1))))
-    with pytest.raises(ValueError, match="the flow gives 5 latents, the model has 2"):
+    with pytest.raises(ValueError, match="the flow has 5 latents, but the model has 2"):
         FlowGuide(flow_of(5), model.condition(all=np.zeros((1, 3))))
-    with pytest.raises(ValueError, match="so z has at least two numbers"):
+    with pytest.raises(ValueError, match="it must be at least 2, since a coupling"):
         flow_of(1)
 
 

@@ -117,7 +117,7 @@ def test_fourier_features_refuse_what_they_cannot_be(width, bandwidth):
 
 
 def test_fourier_features_of_another_size_are_named():
-    with pytest.raises(ValueError, match=r"fourier takes 2 numbers, an event of shape \(3,\) has 3"):
+    with pytest.raises(ValueError, match=r"fourier has 2 inputs, but an event of shape \(3,\) has 3"):
         DenseCritic((3,), (8,), FourierFeatures(2, 8, 1.0))
 
 

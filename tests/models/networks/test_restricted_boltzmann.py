@@ -155,12 +155,12 @@ def test_biases_from_data():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: BernoulliRBM((3,), 0), r"hidden=0: each layer has at least one unit"),
-        (lambda: GaussianRBM((3,), 2, scale=0.0), "scale=0.0: the standard deviation of v given h is a positive number"),
-        (lambda: BernoulliRBM((30,), 40).log_partition(), "the layer to enumerate has 30 units, and 2.24 states are the most"),
+        (lambda: BernoulliRBM((3,), 0), r"hidden=0: each layer needs at least one unit"),
+        (lambda: GaussianRBM((3,), 2, scale=0.0), "scale=0.0: the standard deviation of v given h must be positive"),
+        (lambda: BernoulliRBM((30,), 40).log_partition(), "the layer to enumerate has 30 units, but at most 24 are enumerated"),
         (lambda: GaussianRBM((3,), 30).log_partition(), "the layer to enumerate has 30 units.*BlockGibbs"),
-        (lambda: BernoulliRBM((3,), 2).initialise(torch.full((4, 3), 0.5)), "0 or 1, and these values lie from 0.5 to 0.5"),
-        (lambda: GaussianRBM((1,), 2).initialise(torch.tensor([[torch.nan]])), "some of these values are not finite"),
+        (lambda: BernoulliRBM((3,), 2).initialise(torch.full((4, 3), 0.5)), "0 or 1, but these values range from 0.5 to 0.5"),
+        (lambda: GaussianRBM((1,), 2).initialise(torch.tensor([[torch.nan]])), "some of these values are non-finite"),
         (
             lambda: BernoulliRBM((1, 2, 2), 2).free_energy(torch.zeros(4, 4)),
             r"v has shape \(4, 4\): .*item, 1, 2, 2",

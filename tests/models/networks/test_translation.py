@@ -84,14 +84,14 @@ def test_an_encoder_of_images_of_any_size():
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda: UNet((3, 30, 30), (3, 30, 30)), r"images of 30 x 30 pixels: .* divisible by four .* resize them"),
+        (lambda: UNet((3, 30, 30), (3, 30, 30)), r"images of 30 x 30 pixels: .* divisible by four.* resize them"),
         (lambda: EncoderDecoder((3, 32, 32), (3, 64, 64)), r"event_shape \(3, 32, 32\) and condition_shape \(3, 64, 64\)"),
         (
             lambda: UNet((3, 32, 32), (3, 32, 32), fills=True),
-            r"condition has 3 channels, .* takes the 3 of the image and a mask",
+            r"condition has 3 channels, .* needs the 3 of the image and a mask",
         ),
         (lambda: PatchCritic((6, 16, 16)), r"images of 16 x 16 pixels: .* sides of 32 or more; give larger images, or fewer"),
-        (lambda: UNet((3, 32, 32), (3, 32, 32), dropout=1.0), r"dropout=1.0: a probability below 1"),
+        (lambda: UNet((3, 32, 32), (3, 32, 32), dropout=1.0), r"dropout=1.0: it must be in \[0, 1\)"),
     ],
 )
 def test_sizes_that_do_not_fit(make, reason):

@@ -150,17 +150,19 @@ def test_the_predictive_of_a_known_pixel_noise_is_calibrated_and_another_is_not(
 
 
 def test_what_is_refused(generator):
-    with pytest.raises(ValueError, match=r"exponent=0\.0: the exponent of a power likelihood lies in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"exponent=0\.0: the exponent of a power likelihood must be in \(0, 1\]"):
         Censored(generator.noise, 0.0)
     view = views.Mask(views.half((1, 8, 8), "top"), likelihood=pixel_noise_of(generator))
     model = CoGenerator(generator, latent_dim=4, views={"seen": view})
-    with pytest.raises(ValueError, match=r"view 'seen': pixels lie in \[-1, 1\], and there is a 1\.5"):
+    with pytest.raises(ValueError, match=r"view 'seen': pixels must be in \[-1, 1\], and there is a 1\.5"):
         model.condition(seen=np.full((1, 1, 8, 8), 1.5))
     generator.config = SimpleNamespace(latent_dim=4, value_range=(-1.0, 1.0))
-    with pytest.warns(UserWarning, match="must be brought into it"):
+    with pytest.warns(UserWarning, match="rescale data in"):
         CoGenerator(generator, views={"seen": view}).condition(seen=np.linspace(0, 1, 64).reshape(1, 1, 8, 8))
-    with pytest.raises(ValueError, match="take a decoder with bounded=False, not DcganGenerator as it is"):
+    with pytest.raises(
+        ValueError, match="noise=True requires an unbounded decoder: give DcganGenerator the argument bounded=False"
+    ):
         LatentFlowGenerator("DcganGenerator", {"latent_dim": 4, "event_shape": (1, 8, 8)}, noise=True)
-    with pytest.raises(ValueError, match="a pixel has one noise"):
+    with pytest.raises(ValueError, match="noise are given: give one of them"):
         score_completions(np.zeros((2, 1, 1, 4)), np.zeros((1, 4)), value_range=(-1, 1), noise_scale=0.1, noise=view.likelihood)
     assert pixel_noise_of(torch.nn.Linear(2, 2)) is None

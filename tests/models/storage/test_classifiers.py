@@ -94,13 +94,13 @@ def test_other_weights_are_refused(saved, position):
     content = bytearray(saved.read_bytes())
     content[position] ^= 1
     saved.write_bytes(content)
-    with pytest.raises(ValueError, match=r"toy.safetensors has the SHA-256 .*toy.json says .*not the weights"):
+    with pytest.raises(ValueError, match=r"toy.safetensors has the SHA-256 .*toy.json has .*not the original weights"):
         load_classifier(saved)
 
 
 def test_a_missing_hash_is_refused_too(saved):
     edit(saved, sha256=...)
-    with pytest.raises(ValueError, match=r"toy.json says nothing"):
+    with pytest.raises(ValueError, match=r"toy.json has none"):
         load_classifier(saved)
 
 
@@ -116,10 +116,10 @@ def edit(path: Path, **changes) -> None:
             {"architecture": "Transformer"},
             "unknown architecture 'Transformer'; known are ConvolutionalCritic, ResidualClassifier",
         ),
-        ({"classes": 3}, r"classes says 3, the architecture makes 4 numbers of each x"),
-        ({"event_shape": [1, 8, 8]}, r"of its arguments does not fit event_shape \(1, 8, 8\)"),
+        ({"classes": 3}, r"classes is 3, but the architecture returns 4 numbers per x"),
+        ({"event_shape": [1, 8, 8]}, r"with its arguments does not fit event_shape \(1, 8, 8\)"),
         ({"arguments": {"width": 5}}, "cannot be built from its arguments"),
-        ({"arguments": ARGUMENTS | {"width": 6}}, r"has shape \(5, 18\), the module's is \(6, 18\)"),
+        ({"arguments": ARGUMENTS | {"width": 6}}, r"has shape \(5, 18\), expected \(6, 18\)"),
         ({"name": ...}, "missing 1 required positional argument: 'name'"),
         ({"colour": 1}, "unexpected keyword argument 'colour'"),
         ({"event_shape": 3}, "event_shape is 3; it must be positive integers"),
@@ -137,7 +137,7 @@ def test_a_wrong_configuration_is_named(saved, changes, message):
 @pytest.mark.parametrize("content", ["{", "[1]", "", "3"])
 def test_what_is_no_configuration_is_refused(saved, content):
     saved.with_suffix(".json").write_text(content)
-    with pytest.raises(ValueError, match=r"toy.json (is not JSON|holds a (list|int); a configuration is a JSON object)"):
+    with pytest.raises(ValueError, match=r"toy.json (is not JSON|contains a (list|int), but a configuration is a JSON object)"):
         load_classifier(saved)
 
 

@@ -90,7 +90,7 @@ def test_what_is_wrong_with_a_configuration_is_said(tmp_path, changed, message):
 
 
 def test_a_missing_file_is_said(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no file .*bowl\.safetensors: an energy is weights"):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*bowl\.safetensors: an energy needs weights"):
         load_energy(tmp_path / "bowl")
     written(tmp_path)
     (tmp_path / "bowl.safetensors").write_bytes(b"no")

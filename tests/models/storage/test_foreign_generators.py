@@ -140,8 +140,8 @@ def test_a_function_that_makes_a_module_is_a_generator(source, name):
     config = generator.config
     assert (config.latent_dim, config.event_shape, config.value_range) == (4, (1, 3, 3), (0.0, 1.0))
     assert config.noise_scale == 0.25
-    assert f"the weights are as {name} returns them" in generator.notes
-    assert "latent_dim 4: what its first Linear takes" in generator.notes
+    assert f"the weights are those returned by {name}" in generator.notes
+    assert "latent_dim 4: the input of its first Linear" in generator.notes
     assert "its last layer is Sigmoid" in notes_of(generator)
     z = torch.randn(3, 4)
     torch.testing.assert_close(generator(z), made_by(name)(z))
@@ -153,10 +153,10 @@ def test_z_as_an_image_and_a_tuple_with_one_tensor_are_wrapped(source):
     for name in ("nets.py:Dcgan", "nets.py:WithFeatures"):
         generator = load_generator(name)
         torch.testing.assert_close(generator(z), expected)
-        assert "it takes z of shape (batch, 5, 1, 1): nn.Sequential(nn.Unflatten(1, (5, 1, 1)), network)" in generator.notes
+        assert "z of shape (batch, 5, 1, 1): wrapped as nn.Sequential(nn.Unflatten(1, (5, 1, 1)), network)" in generator.notes
         assert generator.config.latent_dim == 5
         assert generator.config.value_range == (-1.0, 1.0)
-    assert "tuple (2 x 1 x 4 x 4, NoneType), of which the one tensor is taken" in notes_of(generator)
+    assert "tuple (2 x 1 x 4 x 4, NoneType): its only tensor is used" in notes_of(generator)
     CoGenerator(generator, views={"seen": views.Identity(scale=0.1)})
     assert as_jax(generator, (5,))(z.numpy()).shape == (3, 1, 4, 4)
 
@@ -187,19 +187,19 @@ def test_what_leaves_a_choice_comes_with_the_lines_that_make_it(source):
 BAD = {
     "gone.py:make": (FileNotFoundError, "there is no file gone.py"),
     "gone.deep:make": (FileNotFoundError, "gone.deep:make: there is no module 'gone'; the current folder"),
-    "nets.py:dens": (ValueError, "there is no 'dens' in nets.py; it has Dcgan, WithFeatures, Twins, ByClass, dense"),
-    "nets.py:number": (ValueError, "nets.py:number is of <class 'int'>"),
-    "nets.py:sized": (ValueError, r"takes arguments, \(width, depth=2\): name a function without any"),
+    "nets.py:dens": (ValueError, "there is no 'dens' in nets.py, which defines Dcgan, WithFeatures, Twins, ByClass, dense"),
+    "nets.py:number": (ValueError, "nets.py:number is a <class 'int'>"),
+    "nets.py:sized": (ValueError, r"takes arguments, \(width, depth=2\): give a function without arguments"),
     "nets.py:broken": (ValueError, r"fails when it is called: RuntimeError: mat1 and mat2 .* \(nets.py, line 53\)"),
     "nets.py:nothing": (ValueError, "returns a NoneType: it must return a torch.nn.Module"),
     "nets.py:the_class": (ValueError, "returns the class itself"),
-    "nets.py:without_parameters": (ValueError, r"cannot be read off Unflatten \(it has no parameters\): give --latent-dim"),
+    "nets.py:without_parameters": (ValueError, r"cannot be inferred from Unflatten \(it has no parameters\)"),
     "nets.py": (ValueError, "is code: name the function in it that makes the generator, as in nets.py:make"),
     "absent.py:f": (ValueError, r"cannot be imported: ModuleNotFoundError: No module named 'lpipses' \(absent.py, line 2\)"),
     "syntax.py:f": (ValueError, r"cannot be imported: SyntaxError: .*\(syntax.py, line 1\)"),
     "script.py:f": (ValueError, r"cannot be imported: SystemExit: 3 \(script.py, line 2\)"),
     "absent:f": (ValueError, r"absent:f cannot be imported: .*'lpipses' \(absent.py, line 2\)"),
-    "picture.png": (ValueError, "has no suffix that says what it is; weights are .safetensors, or, with --allow-pickle"),
+    "picture.png": (ValueError, "has an unknown suffix; weights are .safetensors, or, with --allow-pickle"),
     "empty": (FileNotFoundError, "the folder empty has no model.safetensors .*, but README.md"),
 }
 
@@ -220,7 +220,7 @@ def test_bad_input_is_named_in_one_line(source, name):
 
 def test_a_module_without_parameters_runs_when_z_has_a_size(source):
     generator = load_generator("nets.py:without_parameters", latent_dim=3)
-    assert "has no parameters, so nothing in it was trained" in notes_of(generator)
+    assert "has no trained parameters" in notes_of(generator)
     assert generator.config.event_shape == (1, 1, 3)
 
 
@@ -229,9 +229,9 @@ def test_sizes_that_do_not_fit(source):
         load_generator("nets.py:dense", latent_dim=7)
     with pytest.raises(ValueError, match=r"latent_dim=0 \(--latent-dim\)"):
         load_generator("nets.py:dense", latent_dim=0)
-    with pytest.raises(ValueError, match=r"--latent-dim 3 .* the configuration of digits says 64"):
+    with pytest.raises(ValueError, match=r"--latent-dim 3 .* the configuration of digits has 64"):
         load_generator("digits", latent_dim=3)
-    with pytest.raises(ValueError, match=r"--module .* and nets.py:dense makes one with its own"):
+    with pytest.raises(ValueError, match=r"--module .* but nets.py:dense returns a network with its weights"):
         load_generator("nets.py:dense", module="nets.py:dense")
 
 
@@ -289,9 +289,9 @@ def test_the_size_of_z_is_an_attribute_of_the_module_or_of_its_config(name):
 def test_the_layers_own_axes_and_subclasses():
     normalised = nn.utils.parametrizations.weight_norm(nn.Linear(3, 4))
     assert inferred(normalised.requires_grad_(False)).fields["latent_dim"] == 3
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="non-finite"):
         inferred(Affine(0, float("inf")))
-    with pytest.raises(ValueError, match="makes one value, 1, of every z"):
+    with pytest.raises(ValueError, match="returns the constant 1 for every z"):
         inferred(Affine(1, 1))
     with pytest.raises(ValueError, match=r"value_range is 3; it must be two numbers"):
         inferred(Affine(0, 1, value_range=3))
@@ -388,7 +388,7 @@ def test_a_checkpoint_of_modules_gives_the_averaged_one(tmp_path):
     own = load_generator(tmp_path / "w.pt", allow_pickle=True, module=empty())
     torch.testing.assert_close(own.state_dict(), mean.state_dict())
     torch.save({"G": last, "D": mean}, tmp_path / "w.pt")
-    with pytest.raises(ValueError, match="holds several modules, G, D: save the generator alone"):
+    with pytest.raises(ValueError, match="contains several modules, G, D: save the generator alone"):
         load_generator(tmp_path / "w.pt", allow_pickle=True)
 
 
@@ -396,7 +396,7 @@ def test_weights_that_do_not_fit_or_fit_twice(tmp_path):
     last, other = states(0, 1)
     path = tmp_path / "w.safetensors"
     save_file(under("A.", last) | under("B.", other), path)
-    with pytest.raises(ValueError, match="several weights that fit DenseGenerator, under A, B: save those you mean alone"):
+    with pytest.raises(ValueError, match="several weights that fit DenseGenerator, under A, B: save only those to use"):
         load_generator(path, module=empty())
     last.pop("layers.0.bias")
     save_file(under("generator.", last) | CRITIC, path)
@@ -416,12 +416,12 @@ def test_a_pickled_module_whose_source_is_not_there(tmp_path):
         torch.save(Gone(2, 3), tmp_path / "w.pt")
     finally:
         del sys.modules["gone_networks"]
-    with pytest.raises(ValueError, match=r"No module named 'gone_networks'.*put the folder of it on PYTHONPATH"):
+    with pytest.raises(ValueError, match=r"No module named 'gone_networks'.*add its folder to PYTHONPATH"):
         load_generator(tmp_path / "w.pt", allow_pickle=True)
 
 
 def test_a_program_of_one_batch_size_names_the_remedy(source):
-    for batch, said in ((3, "does not take z"), (2, "runs on two items and not on 6")):
+    for batch, said in ((3, "does not take z"), (2, "runs on two items but not on 6")):
         program = torch.export.export(made_by("nets.py:dense").eval(), (torch.randn(batch, 4),))
         torch.export.save(program, "program.pt2")
         with pytest.raises(ValueError, match=f"{said}.* export it with dynamic_shapes=") as caught:
@@ -437,7 +437,7 @@ def test_scripts_and_exported_programs_say_the_size_of_z(source):
     torch.jit.trace(dense, torch.randn(2, 4)).save("traced.pt")
     torch.jit.script(dcgan).save("scripted.pt")
     z = torch.randn(3, 4)
-    for name, found in (("program.pt2", "the input of the program"), ("traced.pt", "what its first Linear takes")):
+    for name, found in (("program.pt2", "the input of the program"), ("traced.pt", "the input of its first Linear")):
         generator = load_generator(name, allow_pickle=True)
         assert f"latent_dim 4: {found}" in generator.notes
         torch.testing.assert_close(generator(z), dense(z))
@@ -479,7 +479,7 @@ def test_a_folder_with_a_module_of_ones_own_and_one_with_our_configuration(tmp_p
     ours = {"architecture": "DenseGenerator", "arguments": arguments, "latent_dim": 3, "event_shape": [1, 4, 4]}
     (tmp_path / "hub" / "config.json").write_text(json.dumps({**ours, "value_range": [-1, 1], "noise_scale": 0.1}))
     assert load_generator(tmp_path / "hub").config.noise_scale == 0.1
-    for content, message in (("[]", "holds a list"), ("{", "is not JSON"), ("{}", "names no architecture: give --module")):
+    for content, message in (("[]", "contains a list"), ("{", "is not JSON"), ("{}", "names no architecture: give --module")):
         (tmp_path / "hub" / "config.json").write_text(content)
         with pytest.raises(ValueError, match=message):
             load_generator(tmp_path / "hub")
@@ -496,10 +496,10 @@ def test_shards(tmp_path):
     index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
     torch.testing.assert_close(load_generator(tmp_path / "hub").state_dict(), state)
     for content, message in (
-        ({"weight_map": {**places, "more": names[0]}}, "names more, which no shard holds"),
-        ({"weight_map": {**places, "more": "third.safetensors"}}, "names third.safetensors, which the folder lacks"),
-        ({"weight_map": {"more": "../other.safetensors"}}, "no index of shards .*a shard lies in the folder"),
-        ({}, "no index of shards"),
+        ({"weight_map": {**places, "more": names[0]}}, "lists more, which no shard contains"),
+        ({"weight_map": {**places, "more": "third.safetensors"}}, "lists third.safetensors, missing in the folder"),
+        ({"weight_map": {"more": "../other.safetensors"}}, "not an index of shards .*a shard must be in the folder"),
+        ({}, "not an index of shards"),
     ):
         index.write_text(json.dumps(content))
         with pytest.raises(ValueError, match=message):
@@ -510,7 +510,7 @@ def test_the_hub_is_fetched_by_its_own_package(tmp_path, monkeypatch):
     """A stub in the place of huggingface_hub: no network here."""
     hub_folders.fetched.cache_clear()
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ValueError, match=r"pip install 'cogen-ppl\[hub\]', or give a folder"):
+    with pytest.raises(ValueError, match=r"pip install 'cogen-ppl\[hub\]', or give a downloaded folder"):
         load_generator("hf://user/repository")
     hub_folder(tmp_path / "hub", {**OURS, "_class_name": "DenseGenerator"})
     asked = []
@@ -526,9 +526,9 @@ def test_the_hub_is_fetched_by_its_own_package(tmp_path, monkeypatch):
         assert load_generator("hf://user/repository").config.latent_dim == 3
     assert asked == [("user/repository", ["*.json", "*.safetensors"])]  # nothing that can run code, and once
     with pytest.raises(
-        ValueError, match=r"cannot be fetched \(ConnectionError: Name or service not known\): is there a network"
+        ValueError, match=r"cannot be downloaded \(ConnectionError: Name or service not known\): check the network"
     ):
         load_generator("hf://user/private")
-    with pytest.raises(ValueError, match="an address is hf://user/repository"):
+    with pytest.raises(ValueError, match="an address must have the form hf://user/repository"):
         load_generator("hf://user")
     hub_folders.fetched.cache_clear()
