@@ -25,8 +25,9 @@ def lowest(session: nox.Session) -> None:
     """
     pinned = [re.sub(r">=([\w.]+).*", r"==\1", requirement) for requirement in PROJECT["dependencies"]]
     session.install(".", "pytest>=8", "pytest-xdist>=3.5", *pinned)
-    files = ("tests/inference/test_driver.py", "tests/models/test_views.py")
-    session.run("pytest", *(session.posargs or files))
+    files = ("tests/inference/test_driver.py", "tests/models/test_views.py", "tests/diagnostics/test_certificate.py")
+    # Old libraries warn of newer ones below them.
+    session.run("pytest", "-W", "ignore::DeprecationWarning", *(session.posargs or files))
 
 
 @nox.session(python="3.11")

@@ -109,3 +109,13 @@ def remedies(rows: list[Row]) -> str:
         lines.append([*cells, f"{row['crps']:.4f}", difference, weights])
     heading = ["remedy", "model", "seen", "images", "setting", "how many", "CRPS", "difference (s.e.)", "weights"]
     return table(heading, lines)
+
+
+def of_steps_at_rest(records: list[Row]) -> tuple[str, list[list[str]]]:
+    """A row for each view and factor of `benchmarks/step_at_rest.py`."""
+    rows = []
+    for row in records[0]["rows"]:
+        error = f" ({row['difference_se']:.4f})" if row["difference_se"] else ""
+        cells = [row["view"], f"{row['factor']:g}", f"{row['crps']:.4f}", f"{row['difference']:+.4f}{error}"]
+        rows.append([*cells, f"{row['acceptance_rate']:.2f}", f"{row['diverging']:.2%}"])
+    return "view | factor | CRPS | minus that of factor 1 (s.e.) | acceptance rate | diverging transitions", rows

@@ -1,6 +1,6 @@
 """The factor of the last tuned step size (`cogen.algorithms.AT_REST`) on held-out images of the training set.
 
-    python benchmarks/step_at_rest.py --data mnist --folder FOLDER --generator digits --output docs/step_at_rest_digits.json
+    python benchmarks/step_at_rest.py --folder data/mnist --output docs/step_at_rest.json
 
 `cogen tune` finds step sizes on simulated images. Real images are fitted less well, their posteriors are narrower, and the last
 step size is too large for some of them. Every factor completes the same images from the same starts. Differences of the CRPS

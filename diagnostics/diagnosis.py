@@ -12,8 +12,9 @@ import numpy as np
 from scipy.special import gammaincinv, logsumexp
 
 from cogen.diagnostics.certificate import GROUP, LARGE_GAP, less_likely, misfits, not_arrived, smaller_tail
+from cogen.diagnostics.context_probabilities import context_probabilities
 from cogen.diagnostics.evidence import has_evidence
-from cogen.diagnostics.groups import attributes, group, has_group, num_populations, parameters, statistic
+from cogen.diagnostics.groups import attributes, group, has_group, is_tuned, num_populations, parameters, statistic
 from cogen.diagnostics.predictive_checks import can_check, predictive_checks, tail_probability
 from cogen.diagnostics.report import has_populations, item_summary
 from cogen.diagnostics.weights import chain_weights, draw_weights, pareto_k_of_ratios, weighted_mean
@@ -27,11 +28,13 @@ RHAT_GOOD, RHAT_BAD = 1.01, 1.05  # Vehtari et al. (2021); above the second, a l
 FEW_CHAINS = 0.1  # least share of effective chains, by weight
 ONE_CHAIN = 0.9  # share of the weight on a single chain
 EVIDENCE_SPREAD = 1.0  # nats between populations, above which the delta-method standard error is unreliable
+CLASS_ERROR = 0.1  # standard error of the probability of an unknown class, above which the most probable class may be another
 LOW_ACCEPTANCE, HIGH_ACCEPTANCE = 0.4, 0.98  # around the 0.65 to 0.8 recommended for HMC
 PARETO_BAD = 0.7  # Pareto k of density ratios, above which the guide's tails are too light (Vehtari et al. 2024)
 GUIDE_GAP = 0.5  # nats of KL(guide || posterior): a mean that is off by one standard deviation has half a nat
 SMALL_GAP = 0.1  # nats below which the ratios are nearly equal, so that their Pareto k is not informative
 MISFIT = 2.0  # RMS residual in noise scales: one is expected, and independent noise never reaches two
+PIXEL_MISFIT = 5.0  # the same for a learned pixel noise; real digits that the generator fits well reach three
 LARGE_RISE = 0.25  # conditional ESS (share of chains) of a step in beta, below which few chains carry its weights
 DIVERGING = 0.01  # share of diverging transitions
 DIFFERENT_SCALES = 100.0  # ratio of standard deviations, above which one step size does not serve all latents
@@ -51,12 +54,15 @@ def diagnose(posterior: ArvizObject, *, draws_alone: bool = False) -> list[str]:
         _end_points,
         _masks,
         _nothing,
+        _misfit,
+        _predictions,
         _impossible,
         _evidence_kind,
         _guide,
         _ancestors,
         _weights,
         _spread,
+        _classes,
         _populations,
         _rhat,
         _draws,
@@ -65,8 +71,6 @@ def diagnose(posterior: ArvizObject, *, draws_alone: bool = False) -> list[str]:
         _rises,
         _acceptance,
         _needless,
-        _misfit,
-        _predictions,
         _certificate,
     ):
         if check not in left_out:
@@ -76,12 +80,6 @@ def diagnose(posterior: ArvizObject, *, draws_alone: bool = False) -> list[str]:
 
 def _are_end_points(posterior: ArvizObject) -> bool:
     return bool(int(attributes(posterior).get("end_points", 0)))
-
-
-def _is_tuned(posterior: ArvizObject) -> bool:
-    """Whether `cogen tune` chose the step sizes and the length of the annealing. Each chain is then annealed independently and
-    stays in the mode where its annealing ended."""
-    return bool(int(attributes(posterior).get("tuned", 0)))
 
 
 def _end_points(posterior: ArvizObject, table: pd.DataFrame) -> list[str]:
@@ -242,6 +240,18 @@ def _spread(posterior: ArvizObject, table: pd.DataFrame) -> list[str]:
     return _sentence(table, spread > EVIDENCE_SPREAD, spread, np.max, what, _MORE_OF_POPULATIONS)
 
 
+def _classes(posterior: ArvizObject, table: pd.DataFrame) -> list[str]:
+    """Unknown classes with an uncertain probability."""
+    if statistic(posterior, "context_log_evidence") is None:
+        return []
+    errors = [values.values for name, values in context_probabilities(posterior).data_vars.items() if str(name).endswith("_se")]
+    largest = np.max([np.nan_to_num(each).max(axis=1) for each in errors], axis=0)
+    what = f"the standard error of the probability of a class is {{value}}, above {CLASS_ERROR:g}"
+    return _sentence(
+        table, largest > CLASS_ERROR, largest, np.max, what, "Use more chains, or more temperatures (num_warmup)", ".2f"
+    )
+
+
 def _populations(posterior: ArvizObject, table: pd.DataFrame) -> list[str]:
     remedy, found = _MORE_OF_POPULATIONS, []
     if has_populations(posterior):
@@ -261,7 +271,7 @@ def _populations(posterior: ArvizObject, table: pd.DataFrame) -> list[str]:
 def _rhat(posterior: ArvizObject, table: pd.DataFrame) -> list[str]:
     if "rhat_max" not in table or statistic(posterior, "log_weight") is not None:
         return []
-    if _are_end_points(posterior) or _is_tuned(posterior):  # independent draws, and few per chain
+    if _are_end_points(posterior) or is_tuned(posterior):  # independent draws, and few per chain
         return []
     worst = table["rhat_max"].values
     bad, mild = worst > RHAT_BAD, (worst > RHAT_GOOD) & (worst <= RHAT_BAD)
@@ -341,7 +351,7 @@ def _acceptance(posterior: ArvizObject, table: pd.DataFrame) -> list[str]:
 def _needless(posterior: ArvizObject, table: pd.DataFrame) -> list[str]:
     rate = table["acceptance_rate"].values
     high = f"the acceptance rate is {{value}}, above {HIGH_ACCEPTANCE}: the step size is smaller than needed"
-    needless = (rate > HIGH_ACCEPTANCE) & (not _is_tuned(posterior))  # tuned step sizes are shared by all items
+    needless = (rate > HIGH_ACCEPTANCE) & (not is_tuned(posterior))  # tuned step sizes are shared by all items
     return _sentence(table, needless, rate, np.max, high, "Use a larger step size", ".2f")
 
 
@@ -350,17 +360,19 @@ def _misfit(posterior: ArvizObject, table: pd.DataFrame) -> list[str]:
     if can_check(posterior) or not has_group(posterior, "sample_stats"):
         return []
     found = []
+    learned = str(attributes(posterior).get("learned_noise", "")).split(", ")
     for name, recorded in group(posterior, "sample_stats").data_vars.items():
         if not str(name).endswith("_misfit"):
             continue
         view = str(name).removesuffix("_misfit")
+        limit = PIXEL_MISFIT if view in learned else MISFIT
         values = np.sqrt(weighted_mean(recorded**2, draw_weights(posterior)).values)
         what = (
-            f"the RMS residual of the seen part of view '{view}' is {{value}} noise scales, above {MISFIT:g}: the draws do not"
+            f"the RMS residual of the seen part of view '{view}' is {{value}} noise scales, above {limit:g}: the draws do not"
             " fit the data"
         )
         remedy = "Check the range of the data and the generator. If both are right, use a larger noise scale"
-        found += _sentence(table, values > MISFIT, values, np.max, what, remedy, ".1f")
+        found += _sentence(table, values > limit, values, np.max, what, remedy, ".1f")
     return found
 
 

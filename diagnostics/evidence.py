@@ -39,8 +39,8 @@ def population_estimates(posterior: ArvizObject, name: str = "population_log_evi
     recorded = statistic(posterior, name)
     if not has_evidence(posterior) or recorded is None:
         raise ValueError(
-            f"a run of {attrs.get('kernel', 'this kernel')} has no evidence. "
-            "Use AnnealedHMC, ParallelTempering or ImportanceResampling to estimate log p(y)"
+            f"a run of {attrs.get('kernel', 'this kernel')} has no evidence: to estimate log p(y), use "
+            "AnnealedHMC, ParallelTempering or ImportanceResampling, with weights and without start="
         )
     # Most kernels store the same value at every draw; that of parallel tempering improves with the draws: the last one is used.
     slots = recorded.isel(draw=-1, drop=True).transpose("chain", ...)

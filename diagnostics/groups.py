@@ -80,16 +80,26 @@ def parameters(posterior: ArvizObject, var_names: Sequence[str] | None = None) -
 
 
 def item_labels(posterior: ArvizObject) -> list[Hashable]:
-    """The labels of the items; `["all"]` for a general model, which counts as one item."""
+    """The labels of the items: their names, if the run has some (`cogen complete`), or their coordinates; `["all"]` for a
+    general model, which counts as one item."""
     draws = group(posterior, "posterior")
     if "item" not in draws.dims:
         return ["all"]
+    names = [str(name) for name in np.atleast_1d(draws.attrs.get("item_names", []))]
+    if len(names) == draws.sizes["item"] and names != ["all"]:
+        return list(names)
     return list(draws["item"].values) if "item" in draws.coords else list(range(draws.sizes["item"]))
 
 
 def num_populations(posterior: ArvizObject) -> int:
     """Number of populations (groups of chains that resample among themselves) per item; 1 if the run has not recorded it."""
     return int(attributes(posterior).get("num_populations", 1))
+
+
+def is_tuned(posterior: ArvizObject) -> bool:
+    """Whether `cogen tune` chose the step sizes and the length of the annealing. Each chain is then annealed independently and
+    stays in the mode where its annealing ended, so R-hat and the effective sample size do not apply."""
+    return bool(int(attributes(posterior).get("tuned", 0)))
 
 
 def independent_groups(posterior: ArvizObject) -> xr.DataArray:

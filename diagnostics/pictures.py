@@ -63,7 +63,7 @@ def plot_completions(
 
     columns: list[tuple[str, list[np.ndarray]]] = []
     for view, observed in _seen(posterior).items():
-        title = "seen" if view == "visible" else f"seen: {view}"
+        title = "seen" if view in ("visible", "seen") else f"seen: {view}"
         columns.append((title, [_paint_hidden(picture(observed[item]), observed[item]) for item in chosen]))
     if truth is not None:
         truth = np.asarray(truth)

@@ -15,7 +15,7 @@ import xarray as xr
 
 from cogen.diagnostics.convergence import nested_rhat, rhat_and_ess
 from cogen.diagnostics.evidence import has_evidence, log_evidence
-from cogen.diagnostics.groups import item_labels, num_populations, parameters, statistic
+from cogen.diagnostics.groups import is_tuned, item_labels, num_populations, parameters, statistic
 from cogen.diagnostics.weights import chain_weights, draw_weights, weight_ess, weighted_mean, weighted_quantile, weighted_sd
 from cogen.inference.signatures import ArvizObject
 
@@ -40,8 +40,8 @@ def summary(
     :param posterior: what `infer` returned.
     :param var_names: variables of the posterior; all but the pixels `x` made from z when None.
     :param quantiles: probabilities between 0 and 1.
-    :returns: a DataFrame with the columns mean, sd, the quantiles (q5, q50, q95), ess_bulk, ess_tail, and rhat (nested_rhat for
-        annealed runs).
+    :returns: a DataFrame with the columns mean, sd, the quantiles (q5, q50, q95), and, except for tuned runs of independent
+        chains, ess_bulk, ess_tail, and rhat (nested_rhat for annealed runs).
     :raises ValueError: for unknown variables and quantiles outside [0, 1].
     """
     import pandas as pd
@@ -56,8 +56,9 @@ def summary(
         found = weighted_quantile(values, quantiles, weight)
         for number, q in enumerate(quantiles):
             columns[f"q{100 * q:g}"] = found.isel(quantile=number)
-        columns["ess_bulk"], columns["ess_tail"] = checks.ess_bulk, checks.ess_tail
-        columns["rhat" if nested is None else "nested_rhat"] = checks.rhat if nested is None else nested[name]
+        if not is_tuned(posterior):
+            columns["ess_bulk"], columns["ess_tail"] = checks.ess_bulk, checks.ess_tail
+            columns["rhat" if nested is None else "nested_rhat"] = checks.rhat if nested is None else nested[name]
         dims = checks.rhat.dims
         flat = {key: column.transpose(*dims).values.reshape(-1) for key, column in columns.items()}
         tables.append(pd.DataFrame(flat, index=_row_names(str(name), checks.rhat)))
@@ -76,7 +77,8 @@ def item_summary(posterior: ArvizObject) -> pd.DataFrame:
 
     Columns, NaN where they do not apply: acceptance_rate, step_size: means over chains and draws at beta = 1. divergences:
     their number there. ess_min: the smallest bulk ESS of the item's latents, times weight_ess / chains (too large for annealed
-    runs, since common ancestors are ignored). rhat_max: the largest R-hat of its latents, or nested_rhat_max for annealed runs.
+    runs, since common ancestors are ignored). rhat_max: the largest R-hat of its latents, or
+    nested_rhat_max for annealed runs; neither these nor ess_min apply to tuned runs, whose chains are independent.
     weight_ess: effective number of chains by weight, out of `chains`. ancestors: number of distinct initial chains from which
     chains of positive weight descend. log_evidence, log_evidence_se: estimate and standard error in nats. log_evidence_spread:
     standard deviation over populations.
@@ -105,8 +107,10 @@ def item_summary(posterior: ArvizObject) -> pd.DataFrame:
     effective = weight_ess(posterior)
     num_chains = chain_weights(posterior).sizes["chain"]
     ess = _over_latents({name: check.ess_bulk for name, check in checks.items()}, per_item, np.fmin)
-    table["ess_min"] = ess * column(effective) / num_chains
-    if has_populations(posterior):
+    table["ess_min"] = nothing if is_tuned(posterior) else ess * column(effective) / num_chains
+    if is_tuned(posterior):
+        table["rhat_max"] = nothing
+    elif has_populations(posterior):
         nested = nested_rhat(posterior)
         table["nested_rhat_max"] = _over_latents(dict(nested.data_vars), per_item, np.fmax)
     else:

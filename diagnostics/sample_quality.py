@@ -236,8 +236,9 @@ def outputs(network: Callable[[Tensor], Tensor], images: ArrayLike, batch_size: 
 
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}; at least one is needed")
+    values = images if isinstance(images, torch.Tensor) else torch.as_tensor(np.require(images, requirements="W"))
     with torch.no_grad():
-        batches = [network(batch) for batch in torch.as_tensor(images).split(batch_size)]
+        batches = [network(batch) for batch in values.split(batch_size)]
         return torch.cat(batches).double().cpu().numpy()
 
 

@@ -164,6 +164,7 @@ class Run:
         """``function(target, state)`` of every item after the last transition, stacked; for compiled kernels only.
 
         :raises ValueError: before the first transition.
+        :raises TypeError: for a Pyro kernel.
         """
         if self.last_state is None:
             raise ValueError("this run has made no transition yet: draw from it first")

@@ -70,7 +70,7 @@ def infer(
         keep_warmup=keep_warmup,
     )
     if expansion is not None:
-        expansion.check(run.program)
+        expansion.check(run.program, run.kernel)
     store = Checkpoint(checkpoint) if isinstance(checkpoint, str | os.PathLike) else checkpoint
     if executor is not None:
         posterior = infer_in_jobs(run, executor, pilot=pilot, store=store)

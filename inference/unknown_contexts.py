@@ -24,6 +24,7 @@ import numpy as np
 
 from cogen.inference.items import ItemModel
 from cogen.inference.program import Program
+from cogen.inference.programs import Sampler
 from cogen.inference.results import dataset, to_arviz
 from cogen.inference.seeds import id_halves
 from cogen.inference.signatures import ArvizObject
@@ -51,17 +52,25 @@ class Expansion(NamedTuple):
         """The log prior of the combinations, (combination,)."""
         return np.sum([self.log_priors[name][chosen] for name, chosen in self.classes.items()], axis=0)
 
-    def check(self, program: Program) -> None:
+    def check(self, program: Program, kernel: Sampler) -> None:
         """Check that the kernel estimates the evidence.
 
+        :param program: the program of the run, of this ``kernel``.
         :raises ValueError: if it does not.
         """
         if not program.facts["evidence_kind"]:
             unknown = " and ".join(map(repr, self.classes))
+            settings = getattr(kernel, "settings", None)
+            causes = {
+                "weighted=False": not getattr(settings, "weighted", True),
+                "flat_prior=True": getattr(settings, "flat_prior", False),
+            }
+            cause = next((setting for setting, given in causes.items() if given), None)
+            use = "use AnnealedHMC(), ParallelTempering() or PyroAnnealedHMC()"
             raise ValueError(
-                f"{program.name} has no evidence, which the probabilities of the unknown context {unknown} require: use"
-                " AnnealedHMC(), ParallelTempering() or PyroAnnealedHMC(), give the classes by model.given(...), or declare"
-                " them unknown='relaxed'"
+                f"{program.name}{f' with {cause}' if cause else ''} has no evidence, which the probabilities of the unknown"
+                f" context {unknown} require: {f'omit {cause}' if cause else use}, give the classes by model.given(...), or"
+                " declare them unknown='relaxed'"
             )
 
 

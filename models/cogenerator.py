@@ -22,12 +22,13 @@ from cogen.inference.items import CONTEXT, count_items, meet_items, take_items
 from cogen.inference.seeds import check_ids
 from cogen.inference.signatures import ArrayLike, Attribute
 from cogen.inference.unknown_contexts import Expansion
-from cogen.models.contexts import Classes, Context, contexts_of, taken_by
+from cogen.models.contexts import Classes, Context, check_stored, contexts_of, taken_by
 from cogen.models.frozen import frozen
 from cogen.models.given_contexts import LOGITS, GivenContexts
 from cogen.models.item_by_item import POINTS, check_function, check_module
 from cogen.models.likelihoods import Bernoulli, Categorical, Normal, need_pyro, to_numpyro
 from cogen.models.observations import observe
+from cogen.models.pixels.censored import Censored
 from cogen.models.views import View
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ class CoGenerator:
     :param prior: a Pyro distribution with event shape (latent_dim,); default standard normal.
     :raises TypeError: for a prior that is not a Pyro distribution, a generator that is not callable, and views that are not a
         mapping of names to `View` instances.
-    :raises ValueError: for a generator or view that fails the probes, a missing latent size, a view that does not fit x, a mask
+    :raises ValueError: for a generator or view that fails the probes, a missing latent size, a context of another shape than
+        in ``generator.config``, a view that does not fit x, a mask
         of another shape or one that shows everything, a noise scale of another shape, a prior that is discrete or of another
         shape, and a reserved name ("z", "x", "item", "context", and "<view>_scale" if the scale of that view is sampled).
     """
@@ -96,7 +98,9 @@ class CoGenerator:
         if not views:
             raise ValueError("a CoGenerator needs at least one view to condition on")
         _check_views(views)
-        self._contexts = GivenContexts(contexts_of(getattr(config, "contexts", {}) if contexts is None else contexts))
+        stored = contexts_of(getattr(config, "contexts", {}))
+        self._contexts = GivenContexts(stored if contexts is None else contexts_of(contexts))
+        check_stored(self.contexts, stored)
         self._contexts.check_names((*_TAKEN, *views, *(f"{view}_{part}" for view in views for part in ("scale", "mask"))))
         self.generator = frozen(generator) if isinstance(generator, nn.Module) else generator
         self.latent_dim = latent_dim
@@ -329,6 +333,8 @@ class CoGenerator:
         exponents = {n: e for n in self._data if (e := getattr(self.views[n].likelihood, "exponent", 1.0)) != 1.0}
         if exponents:  # the evidence is then that of a power likelihood
             described["likelihood_exponents"] = ", ".join(f"{n}: {e:g}" for n, e in exponents.items())
+        if learned := [n for n in self._data if isinstance(self.views[n].likelihood, Censored)]:
+            described["learned_noise"] = ", ".join(learned)
         described |= self._contexts.attributes()
         return {**described, "value_range": list(self.value_range)} if self.value_range is not None else described
 
@@ -387,14 +393,14 @@ class CoGenerator:
         return drawn
 
     def misfit(self, x: np.ndarray, sites: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The root mean square of the residuals between the seen data and A(x), in units of the noise scale, for every x
-        (..., item, *event) and every conditioned view with such a scale: {view: (..., item)}."""
+        """The RMS residual between the seen data and A(x), divided by the one that the noise predicts, for every x
+        (..., item, *event) and every conditioned view with Gaussian noise or pixel noise: {view: (..., item)}."""
         lead = x.shape[: x.ndim - len(self.event_shape)]
         x_torch = torch.from_numpy(np.array(x, dtype=np.float32)).flatten(0, len(lead) - 1)
         found = {}
         for name, seen in self._data.items():
             view = self.views[name]
-            if not isinstance(view.likelihood, Normal):
+            if not isinstance(view.likelihood, Normal | Censored):
                 continue
             scale: Any = sites.get(f"{name}_scale", view.likelihood.scale)
             if f"{name}_scale" in sites:
@@ -405,9 +411,12 @@ class CoGenerator:
             with torch.no_grad():
                 made = view(x_torch, **context).numpy().reshape(*lead, *self.shapes[name])
             where = np.broadcast_to(seen.get("mask", np.True_), made.shape)
-            square = np.where(where, ((seen["value"] - made) / np.asarray(scale)) ** 2, 0.0)
-            shown = where.reshape(*lead, -1).sum(-1)
-            found[name] = np.sqrt(square.reshape(*lead, -1).sum(-1) / np.maximum(shown, 1))
+            if isinstance(view.likelihood, Censored):  # some pixels have almost no noise: sums, not ratios of pixels
+                square, expected = (seen["value"] - made) ** 2, view.likelihood.mean_square(made)
+            else:
+                square, expected = ((seen["value"] - made) / np.asarray(scale)) ** 2, np.ones(made.shape)
+            total, predicted = (np.where(where, each, 0.0).reshape(*lead, -1).sum(-1) for each in (square, expected))
+            found[name] = np.sqrt(total / np.maximum(predicted, 1e-12))
         return found
 
     def log_likelihood(self, x: np.ndarray, sites: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -246,6 +246,21 @@ def contexts_of(stored: Any) -> dict[str, Context]:
     return found
 
 
+def check_stored(declared: Mapping[str, Context], stored: Mapping[str, Context]) -> None:
+    """Check declared contexts against those in the configuration of a stored generator.
+
+    :raises ValueError: for a context of another shape.
+    """
+    for name, context in declared.items():
+        known = stored.get(name)
+        if known is not None and tuple(context.shape) != tuple(known.shape):
+            kind = f"Classes({known.count})" if isinstance(known, Classes) else f"Array({known.shape})"
+            raise ValueError(
+                f"context {name!r}: it is declared as {context}, but the generator's config has {known}: declare"
+                f" {kind}, with further arguments such as unknown='exact' as needed"
+            )
+
+
 def taken_by(module: nn.Module, names: Iterable[str]) -> list[str]:
     """The contexts among ``names`` that a view or an encoder takes: the parameters of its ``forward``, or what its own `takes`
     returns."""

@@ -21,6 +21,18 @@ pixels are correlated, so independent noise of their size would count the same m
 validation digits, by CRPS and by the coverage of intervals over pixels that are not saturated (docs/inference.md)."""
 
 
+LEAST_NOISE, MOST_NOISE = 0.02, 0.5
+"""Bounds of the noise scale, as shares of the value range. Without the lower bound the posterior of a generator that reproduces
+its data could not be sampled; the upper bound is for generators that reproduce nothing."""
+
+
+def noise_of_residual(residual: float, value_range: tuple[float, float]) -> float:
+    """The noise scale to condition with, from the RMS residual of reconstructions: `NOISE_PER_RESIDUAL` times the residual,
+    within `LEAST_NOISE` and `MOST_NOISE` of the value range."""
+    width = value_range[1] - value_range[0]
+    return min(MOST_NOISE * width, max(LEAST_NOISE * width, NOISE_PER_RESIDUAL * residual))
+
+
 def residuals(
     generator: Callable[..., Tensor],
     images: Tensor,

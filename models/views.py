@@ -86,7 +86,11 @@ class View(nn.Module):
     @property
     def likelihood(self) -> Likelihood:
         if self._likelihood is None:
-            raise ValueError(f"this {type(self).__name__} has no noise model: give scale=... or likelihood=...")
+            raise ValueError(
+                f"this {type(self).__name__} has no noise model: give scale=..., for a stored generator usually"
+                " generator.config.noise_scale, or likelihood=... (pixel_noise_of(generator) is None for a generator without"
+                " learned pixel noise)"
+            )
         return self._likelihood
 
     def check(self, values: np.ndarray, seen: np.ndarray) -> str | None:
@@ -138,7 +142,7 @@ class Mask(Identity):
 
     def __init__(self, mask: np.ndarray | Tensor, *, scale: Scale | None = None, likelihood: Likelihood | None = None) -> None:
         super().__init__(scale=scale, likelihood=likelihood)
-        mask = torch.as_tensor(mask)
+        mask = mask if isinstance(mask, Tensor) else torch.as_tensor(np.require(mask, requirements="W"))
         if mask.dtype != torch.bool:
             raise TypeError(f"a mask must be boolean, True = seen; this one is {mask.dtype}")
         self.mask = mask
@@ -228,6 +232,7 @@ class Linear(View):
         self, matrix: np.ndarray | Tensor, *, scale: Scale | None = None, likelihood: Likelihood | None = None
     ) -> None:
         super().__init__(scale=scale, likelihood=likelihood)
+        matrix = matrix if isinstance(matrix, Tensor) else np.require(matrix, requirements="W")
         matrix = torch.as_tensor(matrix, dtype=torch.float32)
         if matrix.ndim != 2:
             raise ValueError(f"Linear requires a matrix (outputs, size of x), not an array of shape {tuple(matrix.shape)}")

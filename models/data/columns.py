@@ -10,7 +10,7 @@ import decimal
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -21,6 +21,8 @@ from cogen.models.data.entries import Holes, is_code, is_date, is_decorated_numb
 Kind = Literal["continuous", "binary", "categorical"]
 
 MAX_LEVELS = 100
+MAX_DECIMALS = 6
+"""Entries with more digits after the point are not rounded when they are decoded."""
 MERGED = 0.05
 """The fraction of the distinct values of a column that may become equal in float32, as a few of very many measurements do."""
 NARROW = 0.05
@@ -37,8 +39,8 @@ class Column:
     :param mean: mean of a continuous column, in its own units.
     :param sd: standard deviation of a continuous column, in its own units, positive.
     :param levels: the texts of a binary or categorical column, in the order of their codes 0, 1, ...
-    :param integer: whether the values of a continuous column are integers. They are modelled as continuous, and decoded values
-        are rounded.
+    :param decimals: digits after the point of a continuous column, to which decoded values are rounded: 0 for integers, None
+        for no rounding. The values are modelled as continuous.
     :raises ValueError: for invalid or inconsistent values.
     """
 
@@ -47,7 +49,7 @@ class Column:
     mean: float = 0.0
     sd: float = 1.0
     levels: tuple[str, ...] = ()
-    integer: bool = False
+    decimals: int | None = None
 
     def __post_init__(self) -> None:
         def check(good: bool, message: str) -> None:
@@ -68,8 +70,14 @@ class Column:
         count = len(self.levels)
         wanted = {"continuous": count == 0, "binary": count == 2, "categorical": count >= 2}
         check(wanted[self.kind], f"{count} levels; a continuous column has none, a binary one 2, a categorical one 2 or more")
-        check(isinstance(self.integer, bool), f"integer is {self.integer!r}: it must be True or False")
-        check(not self.integer or self.kind == "continuous", f"integer=True is for continuous columns, this one is {self.kind}")
+        check(
+            self.decimals is None or (type(self.decimals) is int and 0 <= self.decimals <= MAX_DECIMALS),
+            f"decimals is {self.decimals!r}: it must be an integer from 0 to {MAX_DECIMALS}, or None",
+        )
+        check(
+            self.decimals is None or self.kind == "continuous",
+            f"decimals={self.decimals} is for continuous columns, this one is {self.kind}",
+        )
         check(len(set(self.levels)) == count, f"levels {self.levels} contain duplicates")
         for level in self.levels:
             check(level not in Holes(), f"the level {level!r} is a word for a hole")
@@ -81,6 +89,19 @@ class Place:
 
     source: str
     row: Callable[[int], str]
+
+    def raise_all(self, faults: Sequence[str]) -> None:
+        """Raise the faults of several columns as one error. A single fault is raised as it is.
+
+        :param faults: messages that begin with `source`.
+        :raises ValueError: if there are any.
+        """
+        if len(faults) > 1:
+            parts = (fault.removeprefix(self.source).lstrip(":, ") for fault in faults)
+            numbered = "; ".join(f"({number}) {part}" for number, part in enumerate(parts, 1))
+            raise ValueError(f"{self.source}: {len(faults)} columns cannot be used as they are: {numbered}")
+        if faults:
+            raise ValueError(faults[0])
 
     def __call__(self, column: str, row: int | None = None) -> str:
         return f"{self.source}, {self.row(row) + ', ' if row is not None else ''}column {column!r}"
@@ -191,7 +212,7 @@ def _infer_continuous(name: str, texts: Sequence[str], counts: Counter[str], pla
         mean, sd = float(numbers.mean()), float(numbers.std())
     if not (math.isfinite(mean) and math.isfinite(sd) and sd > 0):
         raise ValueError(f"{place(name)} cannot be standardised: mean {mean:g}, sd {sd:g}: give it in other units")
-    column = Column(name, "continuous", mean=mean, sd=sd, integer=all(map(_is_whole, counts)))
+    column = Column(name, "continuous", mean=mean, sd=sd, decimals=decimals_of(counts))
     _check_resolution(column, texts, counts, place)
     return column
 
@@ -272,11 +293,10 @@ def decode_column(column: Column, codes: np.ndarray) -> np.ndarray:
     if column.kind == "continuous":
         if np.isinf(codes).any():
             raise ValueError(f"column {column.name!r} contains infinite values: give finite values, or NaN for holes")
-        if column.integer:
-            return np.rint(codes * column.sd + column.mean) + 0.0  # no negative zero
-        return _rounded(
-            codes * column.sd + column.mean, column.sd * np.spacing(np.maximum(np.abs(codes), 1).astype(np.float32))
-        )
+        values = codes * column.sd + column.mean
+        if column.decimals is not None:
+            return np.round(values, column.decimals) + 0.0  # no negative zero
+        return _rounded(values, column.sd * np.spacing(np.maximum(np.abs(codes), 1).astype(np.float32)))
     wrong = seen & ((codes != np.rint(codes)) | (codes < 0) | (codes >= len(column.levels)))
     if wrong.any():
         raise ValueError(
@@ -284,6 +304,26 @@ def decode_column(column: Column, codes: np.ndarray) -> np.ndarray:
             "draw a level or use the most probable one"
         )
     return np.array(["", *column.levels])[np.where(seen, codes + 1, 0).astype(int)]
+
+
+def text_of_decoded(column: Column, value: object) -> str:
+    """A decoded entry as written to a file: with the digits after the point of the column, so that 38 is 38.0 among 38.5."""
+    if column.decimals is None or not isinstance(value, float) or math.isnan(value):
+        return text_of(value)
+    return f"{value:.{column.decimals}f}"
+
+
+def decimals_of(texts: Iterable[str]) -> int | None:
+    """The largest number of digits after the point, without zeros at the end; None for exponents or too many digits.
+
+    >>> decimals_of(["38.5", "7"]), decimals_of(["12.50", "7.25"]), decimals_of(["7.0", "007"]), decimals_of(["5e-3", "0.1"])
+    (1, 2, 0, None)
+    """
+    broken = [text.lower() for text in texts if not _is_whole(text)]
+    if any("e" in text for text in broken):
+        return None
+    most = max((len(text.partition(".")[2].rstrip("0")) for text in broken), default=0)
+    return most if most <= MAX_DECIMALS else None
 
 
 def _rounded(values: np.ndarray, resolution: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ ignored. Blank lines are skipped.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,10 +112,13 @@ def columns_of(text: str, source: str) -> tuple[dict[str, list[str]], list[int]]
     return {name: [row[at] for row, _ in rows] for at, name in enumerate(names)}, [line for _, line in rows]
 
 
-def replace_entries(text: str, entries: Mapping[tuple[int, int], str]) -> str:
-    """The text with the entries at (row, column) replaced, both counted from 0 without the header line."""
+def replace_entries(text: str, entries: Mapping[tuple[int, int], str], records: Iterable[Record] | None = None) -> str:
+    """The text with the entries at (row, column) replaced, both counted from 0 without the header line.
+
+    :param records: those of the text, if they are known.
+    """
     pieces, at = [], 0
-    for row, record in enumerate(records_of(text, "the text"), -1):
+    for row, record in enumerate(records_of(text, "the text") if records is None else records, -1):
         for column, old in enumerate(record.entries):
             if (new := entries.get((row, column))) is not None:
                 pieces += [text[at : old.start], _quoted(new, always=text[old.start : old.end].lstrip().startswith('"'))]

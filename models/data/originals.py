@@ -185,7 +185,7 @@ def read_seen(mask: str, originals: Sequence[Original], *, invert: bool = False,
             raise ValueError("--mask nan: none of the images contains NaN")
     else:
         masks = matched(read_originals(mask, (1, *originals[0].size)), originals, "--mask", total)
-        found = [each.shown.mean(axis=0) >= 0.5 for each in masks]
+        found = [_white(each) for each in masks]
     if invert:
         found = [~each for each in found]
     for each, seen in zip(originals, found, strict=True):
@@ -196,13 +196,21 @@ def read_seen(mask: str, originals: Sequence[Original], *, invert: bool = False,
                 " both must be equal"
             )
         if seen.all() or not seen.any():
-            what = "everything, so there is nothing to complete" if seen.all() else "nothing"
+            what = "all pixels, so there is nothing to complete" if seen.all() else "no pixels"
             raise ValueError(
-                f"--mask {mask}: {each.name} shows {what}; white is seen, use --invert-mask if it is hidden"
+                f"--mask {mask}: the mask of {each.name} shows {what}. White (255, the largest value) is seen, or black with"
+                " --invert-mask"
                 if mask != "nan"
                 else f"--mask nan: {each.name}, image {each.index}, shows {what}"
             )
     return found
+
+
+def _white(mask: Original) -> np.ndarray:
+    """Where a mask is white, (height, width). In a picture of the values 0 and 1 one is white."""
+    if mask.form.layout is None and mask.numbers.max() == 1:
+        return mask.numbers.mean(axis=0) >= 0.5
+    return mask.shown.mean(axis=0) >= 0.5
 
 
 def matched(files: Sequence[Original], originals: Sequence[Original], option: str, total: int = 0) -> list[Original]:

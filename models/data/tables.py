@@ -13,7 +13,7 @@ categorical are exempt; columns of other texts are categorical.
 
 >>> schema = Schema.of({"age": [20, 30, 40, None], "smokes": ["no", "yes", "no", "?"]})
 >>> schema.columns[1]
-Column(name='smokes', kind='binary', mean=0.0, sd=1.0, levels=('no', 'yes'), integer=False)
+Column(name='smokes', kind='binary', mean=0.0, sd=1.0, levels=('no', 'yes'), decimals=None)
 >>> array = schema.encode({"age": [30, None], "smokes": ["yes", "no"]})
 >>> array
 array([[ 0.,  1.],
@@ -25,6 +25,7 @@ array([[ 0.,  1.],
 from __future__ import annotations
 
 import csv
+import functools
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -36,8 +37,8 @@ import numpy as np
 
 from cogen.inference.signatures import JSON
 from cogen.inference.whole_files import write_whole
-from cogen.models.data.columns import Column, Place, decode_column, encode_column, infer_column
-from cogen.models.data.csv_text import columns_of, first_repeated, read_text, replace_entries
+from cogen.models.data.columns import Column, Place, decode_column, encode_column, infer_column, text_of_decoded
+from cogen.models.data.csv_text import Record, columns_of, first_repeated, read_text, records_of, replace_entries
 from cogen.models.data.entries import Holes, text_of, words_of
 
 if TYPE_CHECKING:
@@ -106,9 +107,7 @@ class Schema:
         """
         stored: Mapping[str, Any] = content
         try:
-            return cls(
-                tuple(Column(**column) for column in stored["columns"]), stored.get("missing", ()), stored.get("dropped", ())
-            )
+            return cls(tuple(map(_stored_column, stored["columns"])), stored.get("missing", ()), stored.get("dropped", ()))
         except (KeyError, TypeError) as error:
             raise ValueError(f"invalid schema of columns ({error}): give the output of Schema.to_json") from None
 
@@ -116,7 +115,7 @@ class Schema:
         """The schema as lists, texts and numbers."""
         return {
             "columns": [
-                {"name": c.name, "kind": c.kind, "mean": c.mean, "sd": c.sd, **({"integer": True} if c.integer else {})}
+                {"name": c.name, "kind": c.kind, "mean": c.mean, "sd": c.sd, **_if_given(decimals=c.decimals)}
                 if c.kind == "continuous"
                 else {"name": c.name, "kind": c.kind, "levels": list(c.levels)}
                 for c in self.columns
@@ -162,8 +161,8 @@ class Schema:
     def decode(self, array: np.ndarray) -> dict[str, np.ndarray]:
         """Decode an array (..., column) to entries by column name, each of shape (...).
 
-        Continuous entries are float64 in their own units, rounded to the resolution of float32, or to integers for an integer
-        column; entries of other columns are the texts of their levels. NaN becomes NaN or the empty text.
+        Continuous entries are float64 in their own units, rounded to the decimals of the column, or, without these, to the
+        resolution of float32; entries of other columns are the texts of their levels. NaN becomes NaN or the empty text.
 
         :raises ValueError: for another number of columns, and a code that is not the index of a level.
         """
@@ -189,6 +188,11 @@ class Table:
     text: str = field(repr=False)
     holes: Mapping[str, Mapping[str, int]]
     lines: Sequence[int] = field(repr=False)
+
+    @functools.cached_property
+    def records(self) -> tuple[Record, ...]:
+        """The entries of the file with their positions, parsed once for several `write_filled`."""
+        return tuple(records_of(self.text, "the table"))
 
 
 def read_csv(
@@ -252,12 +256,13 @@ def write_filled(path: str | Path, table: Table, values: np.ndarray) -> None:
     if values.shape != table.values.shape:
         raise ValueError(f"{path}: the values have shape {values.shape}, but the table has {table.values.shape}")
     filled = np.isnan(table.values) & ~np.isnan(values)
-    names, _ = columns_of(table.text, str(path))
-    positions = {name: at for at, name in enumerate(names)}
+    positions = {entry.text: at for at, entry in enumerate(table.records[0].entries)}
     entries: dict[tuple[int, int], str] = {}
-    for at, (name, column) in enumerate(table.schema.decode(np.where(filled, values, np.nan)).items()):
-        entries |= {(int(row), positions[name]): text_of(column[row].item()) for row in np.flatnonzero(filled[:, at])}
-    write_whole(Path(path), replace_entries(table.text, entries).encode())
+    decoded = table.schema.decode(np.where(filled, values, np.nan))
+    for at, column in enumerate(table.schema.columns):
+        for row in np.flatnonzero(filled[:, at]).tolist():
+            entries[row, positions[column.name]] = text_of_decoded(column, decoded[column.name][row].item())
+    write_whole(Path(path), replace_entries(table.text, entries, table.records).encode())
 
 
 def write_csv(path: str | Path, schema: Schema, values: np.ndarray) -> None:
@@ -312,11 +317,26 @@ def _infer(
                 f"{place(both[0])}: {option}=[{both[0]!r}] and {other}=[{both[0]!r}] are contradictory: give one of them"
             )
     holes = Holes(missing)
-    found = [
-        infer_column(name, texts, holes, place, categorical=name in categorical, integer=name in integer)
-        for name, texts in columns.items()
-    ]
+    found, faults = [], []
+    for name, texts in columns.items():
+        try:
+            found.append(infer_column(name, texts, holes, place, categorical=name in categorical, integer=name in integer))
+        except ValueError as error:
+            faults.append(str(error))
+    place.raise_all(faults)
     return Schema(tuple(found), missing, drop)
+
+
+def _stored_column(stored: Mapping[str, Any]) -> Column:
+    """A column of `Schema.to_json`. Earlier files have ``integer`` for columns of integers."""
+    fields = dict(stored)
+    if fields.pop("integer", False):
+        fields["decimals"] = 0
+    return Column(**fields)
+
+
+def _if_given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _names(what: str, names: Sequence[str]) -> tuple[str, ...]:
@@ -336,9 +356,9 @@ def _check_named(names: Sequence[str], columns: Sequence[str], option: str, plac
     :raises ValueError: for an unknown name.
     """
     if unknown := [name for name in _names(option, names) if name not in columns]:
-        raise ValueError(
-            f"{place.source}: {option}=[{unknown[0]!r}]: there is no such column; the columns are {', '.join(columns)}"
-        )
+        shown = ", ".join(f"{option}=[{name!r}]" for name in unknown)
+        none = "there is no such column" if len(unknown) == 1 else "there are no such columns"
+        raise ValueError(f"{place.source}: {shown}: {none}; the columns are {', '.join(columns)}")
 
 
 def _encode(schema: Schema, columns: Mapping[str, list[str]], place: Place, *, remedy: str = "remove it") -> np.ndarray:
@@ -346,10 +366,17 @@ def _encode(schema: Schema, columns: Mapping[str, list[str]], place: Place, *, r
 
     :param remedy: advice for a column that is not in the schema, formatted with its ``name``.
     """
-    if missing := [name for name in schema.names if name not in columns]:
-        raise ValueError(f"{place(missing[0])} is missing: add it, with empty entries for unknown values")
-    if extra := [name for name in columns if name not in (*schema.names, *schema.dropped)]:
-        reason = f"{place(extra[0])} is not in the schema ({', '.join(schema.names)})"
-        raise ValueError(f"{reason}: {remedy.format(name=extra[0])}")
-    holes = schema.holes
-    return np.stack([encode_column(column, columns[column.name], holes, place) for column in schema.columns], axis=-1)
+    holes, codes, faults = schema.holes, [], []
+    for column in schema.columns:
+        if column.name not in columns:
+            faults.append(f"{place(column.name)} is missing: add it, with empty entries for unknown values")
+            continue
+        try:
+            codes.append(encode_column(column, columns[column.name], holes, place))
+        except ValueError as error:
+            faults.append(str(error))
+    for name in columns:
+        if name not in (*schema.names, *schema.dropped):
+            faults.append(f"{place(name)} is not in the schema ({', '.join(schema.names)}): {remedy.format(name=name)}")
+    place.raise_all(faults)
+    return np.stack(codes, axis=-1)

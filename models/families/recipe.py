@@ -47,6 +47,7 @@ class Recipe:
     :param learning_rate: default learning rate.
     :param batch_size: default number of items in a batch.
     :param epochs: default number of passes over the data.
+    :param least_steps: the default number of passes is larger if this number of steps needs more.
     :param schedule: from the number of steps to the learning-rate schedule.
     :param average: default decay of the moving average of the generator's weights; 0 for no average.
     :param latent_dim: default size of z; 0 for generators without z.
@@ -65,6 +66,7 @@ class Recipe:
     learning_rate: float = 1e-3
     batch_size: int = 64
     epochs: float = 20.0
+    least_steps: int = 0
     schedule: Callable[[int], Schedule] = Falling
     average: float = 0.999
     latent_dim: int = 64
@@ -79,6 +81,10 @@ class Recipe:
         """Names and defaults of the settings of `family`, besides the learning rate and betas."""
         parameters = inspect.signature(self.build).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+    def default_epochs(self, steps_per_epoch: int) -> float:
+        """The default number of passes over data that take this number of steps a pass, at least 1."""
+        return max(self.epochs, float(-(-self.least_steps // steps_per_epoch)))
 
     def family(
         self, sizes: Any, *, learning_rate: float | None = None, betas: tuple[float, float] | None = None, **settings: Any

@@ -290,5 +290,16 @@ def _build(sizes: TableSizes, rates: Mapping[str, Any], *, extra_holes: float = 
     return TabularVAE(sizes.schema, sizes.latent_dim, hidden=sizes.widths or (64, 64), **settings, **rates)
 
 
-RECIPE = Recipe(_build, takes=frozenset({Kind.TABLE}), latent_dim=8, reads=frozenset({"latent_dim", "widths"}), average=0.0)
-"""The stored configuration is `TabularVAE.config`. No weights are averaged, since the noise scales fit the current weights."""
+RECIPE = Recipe(
+    _build,
+    takes=frozenset({Kind.TABLE}),
+    least_steps=3_000,
+    latent_dim=8,
+    reads=frozenset({"latent_dim", "widths"}),
+    average=0.0,
+)
+"""The stored configuration is `TabularVAE.config`. No weights are averaged, since the noise scales fit the current weights.
+
+Held-out rows of three tables, of 225 rows and 7 columns, 225 and 20, and 1,800 and 20, chose ``least_steps``: from 600 to 3,000
+steps the log density of an entry rises by 0.2 to 0.4 nats. With 6,000 it changes by 0.02, -0.1 and 0.02: small tables with many
+columns overfit."""

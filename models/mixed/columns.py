@@ -121,7 +121,7 @@ class MixedColumns(View):
         super().__init__(likelihood=MixedNoise(schema, _scales(schema, scale)))
         self.schema = schema
         if mask is not None:
-            mask = torch.as_tensor(mask)
+            mask = mask if isinstance(mask, Tensor) else torch.as_tensor(np.require(mask, requirements="W"))
             if mask.dtype != torch.bool:
                 raise TypeError(f"the mask must be boolean, True = seen, but is {mask.dtype}")
             if mask.ndim not in (1, 2) or mask.shape[-1] != len(schema.columns):

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from cogen.models.pixels.noise import HIGH, LOW, NEAR, PixelNoise, cut, log_scale, unsaturated
 
+_QUANTILES = 16
+
 
 @dataclass(frozen=True, eq=False)
 class Censored:
@@ -52,6 +54,13 @@ class Censored:
         a = unsaturated(np.asarray(x, dtype=np.float64), np)
         scale = np.exp(log_scale(self.noise.curve.detach().numpy(), a, np))
         return cut(a + scale * random.logistic(size=a.shape), np)
+
+    def mean_square(self, x: np.ndarray) -> np.ndarray:
+        """E[(y - x)^2] of pixels y given x, (...) each, with exponent 1: the mean over quantiles of the noise."""
+        a = unsaturated(np.asarray(x, dtype=np.float64), np)
+        scale = np.exp(log_scale(self.noise.curve.detach().numpy(), a, np))
+        levels = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+        return sum((cut(a + scale * np.log(u / (1 - u)), np) - x) ** 2 for u in levels) / _QUANTILES
 
     def recorded(self, y: np.ndarray) -> np.ndarray:
         """Pixels y (...) censored as in the noise model: values within `NEAR` of an end become that end."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from cogen.conditions import FACTOR
 from cogen.job import views_asked
 from cogen.options import Complete
 
@@ -29,7 +30,7 @@ those of the simulated images of the tuning (benchmarks/step_at_rest.py)."""
 SEEN = {"random": 0.25, "half": 0.5, "centre": 0.75, "box": 0.89}
 """Shares of the pixels that are seen. A mask uses the tuning of the view with the next larger share."""
 
-ADAPT = ("annealed-hmc", "langevin", "parallel-tempering")
+ADAPT = ("annealed-hmc", "langevin")
 """Algorithms with step sizes that a pilot can adapt."""
 
 
@@ -117,8 +118,12 @@ def _settings(options: Complete, make: Callable[..., Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for text in options.set:
         name, equals, value = text.partition("=")
-        if not equals or name not in known:
-            raise ValueError(f"--set {text}: write NAME=VALUE; {options.algorithm} has {', '.join(known) or 'no settings'}")
+        if not equals:
+            raise ValueError(f"--set {text}: write NAME=VALUE, as in --set num_leapfrog=20")
+        if name not in known:
+            raise ValueError(
+                f"--set {text}: {options.algorithm} has no setting {name}; it has {', '.join(known) or 'no settings'}"
+            )
         try:
             found[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
@@ -194,9 +199,9 @@ def check_algorithm(options: Complete) -> None:
         )
     own_count = any(text.startswith("num_populations=") for text in options.set)
     grouped = options.weighted and options.algorithm == "annealed-hmc" and options.threshold != 0 and not own_count
-    if grouped and (options.chains < 8 or options.chains % 4):
+    if grouped and (options.num_chains < 8 or options.num_chains % 4):
         raise ValueError(
-            f"--weighted --chains {options.chains}: weighted chains form four populations of equal size, of two chains or"
+            f"--weighted --chains {options.num_chains}: weighted chains form four populations of equal size, of two chains or"
             " more; use --chains 8, 12, 16, ..."
         )
 
@@ -237,6 +242,8 @@ def _guide(options: Complete, seen: Any) -> Any:
     if options.guide == "predictor":
         return EndpointGuide(_predictor(options), seen, seed=options.seed)
     named = options.guide != "auto"
+    if not named and _is_other_thumbnail(seen):
+        return None
     flow = load_encoder(options.guide) if named else load_guide(options.generator)
     if flow is None:
         return None
@@ -250,12 +257,17 @@ def _guide(options: Complete, seen: Any) -> Any:
         return None
 
 
+def _is_other_thumbnail(seen: Any) -> bool:
+    """Whether a view averages squares of another size than guides and tunings are made for."""
+    return any(getattr(view, "factor", FACTOR) != FACTOR for view in seen.views.values())
+
+
 def _tuned(options: Complete, seen: Any, guided: bool) -> Any:
     """The stored tuning that fits the options and the views; None if there is none."""
     from cogen.models.storage.tunings import load_tuning
 
     as_tuned = options.warmup is None and options.noise is None and options.guide in ("auto", "none") and not options.pilot
-    if options.algorithm != "annealed-hmc" or not as_tuned:
+    if options.algorithm != "annealed-hmc" or not as_tuned or _is_other_thumbnail(seen):
         return None
     of_views = {name: load_tuning(options.generator, name) for name in (*SEEN, "thumbnail", "gray")}
     known = {name: settings for name, settings in of_views.items() if settings is not None and settings.guided == guided}

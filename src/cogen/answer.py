@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from cogen.unknown_class import InferredClass
 
 
 @dataclass
@@ -23,6 +25,7 @@ class Answer:
     :param misfit: the mean squared residual of the seen part, (item,); NaN if it is exact.
     :param path: x of the first chain of every item along the warm-up, (point, item, *shape); None if the warm-up
         was not stored. ``path_draws`` are the draws of the group ``warmup_posterior`` at these points, (point,).
+    :param classes: the classes that were inferred, by context.
     """
 
     sampler: str
@@ -37,3 +40,4 @@ class Answer:
     misfit: np.ndarray
     path: np.ndarray | None = None
     path_draws: np.ndarray | None = None
+    classes: dict[str, InferredClass] = field(default_factory=dict)

@@ -16,6 +16,7 @@ import numpy as np
 
 from cogen.algorithms import Plan, kernel_of
 from cogen.options import Complete
+from cogen.unknown_class import infers_class
 
 TOLERANCE = 0.05
 """The largest difference from one of the temperature of a density's steps."""
@@ -32,6 +33,11 @@ def check_of_energy(options: Complete, energy: Any) -> None:
 
     :raises ValueError: for options that its sampler does not have.
     """
+    if infers_class(options):
+        raise ValueError(
+            f"--label unknown: {options.generator} is an energy, and only generators infer a class: give the class, as in"
+            " --label 3"
+        )
     for name in ("certify", "noise"):
         if value := getattr(options, name):
             raise ValueError(
@@ -120,7 +126,7 @@ def short_run(
     begun, config = time.perf_counter(), energy.config
     seen = torch.from_numpy(mask)
     initializer: Any = load_initializer(options.generator)
-    count = options.chains * options.samples
+    count = options.num_chains * options.samples
     of_items = []
     for item, image in enumerate(torch.from_numpy(images)):
         context = {name: torch.as_tensor(values[item : item + 1]).repeat_interleave(count, 0) for name, values in given.items()}
@@ -133,7 +139,7 @@ def short_run(
                 start = initializer(torch.randn(count, initializer.config.latent_dim), **context)
             value = functools.partial(energy, **context)
             of_items.append(config.run(value, torch.where(seen, image, start), free=~seen))
-    x = torch.stack(of_items, dim=1).unflatten(0, (options.chains, options.samples)).numpy()
+    x = torch.stack(of_items, dim=1).unflatten(0, (options.num_chains, options.samples)).numpy()
     where = "noise" if initializer is None else "samples of the initializer beside it"
     print(
         f"{options.generator} is not a normalizable density: draws are the end points of the {config.run.steps} Langevin steps"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import version
 from typing import Annotated
 
 import tyro
@@ -33,18 +34,32 @@ def main(arguments: list[str] | None = None) -> None:
         given = with_configuration(given)
     except (ValueError, OSError) as error:
         sys.exit(_print_error(_one_line(error), 2))
+    if given == ["--version"]:
+        print(f"cogen {version('cogen-ppl')}")
+        return
     if {"-h", "--help"} & set(given):
         _join_help_lines()
+    try:
+        _interpret(given)
+    except BrokenPipeError:  # as in cogen complete --help | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def _interpret(given: list[str]) -> None:
+    """Read the options and run the command."""
     command = tyro.cli(Command, prog="cogen", args=given, description="Co-generation as posterior inference.")
     try:
         _run(command)
     except KeyboardInterrupt:
         on = "the same command resumes from the last checkpoint, if one was written"
-        kept = isinstance(command, Train | Guide) or (isinstance(command, Fill) and command.checkpoint is not None)
+        kept = isinstance(command, Train | Guide) or (isinstance(command, Fill | Complete) and command.checkpoint is not None)
         written = on if kept else "nothing was written"
-        if isinstance(command, Fill) and not kept:
+        if isinstance(command, Fill | Complete) and not kept:
             written += "; use --checkpoint FOLDER for a run that can be resumed"
         sys.exit(_print_error(f"interrupted; {written}", 130))
+    except BrokenPipeError:
+        raise
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         if os.environ.get("COGEN_TRACEBACK"):
             raise

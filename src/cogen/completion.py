@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+import warnings
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,25 @@ from cogen.algorithms import Plan, certificate_run, check_algorithm, executor_of
 from cogen.answer import Answer
 from cogen.by_energy import as_units, check_of_energy, clamped_model, is_density, is_machine, mask_of_all, short_run
 from cogen.compiled_before import remember_compiled
-from cogen.conditions import NOISE_OF_VIEW, noise_model, view_named
+from cogen.conditions import noise_model, noise_of_view, view_named
 from cogen.configuration import write_configuration
 from cogen.foreign import images_generator
 from cogen.given import contexts_given
 from cogen.images import completed_images
-from cogen.job import Job, check_views, hidden_by, job_of, placed, views_asked
+from cogen.job import Job, check_output, check_views, hidden_by, job_of, placed, views_asked
+from cogen.metrics import chosen_chains, metrics_of, rows_of, versions
 from cogen.options import Complete
 from cogen.output import Workplace, print_findings, read_posterior, strict_json
+from cogen.unknown_class import (
+    InferredClass,
+    check_unknown,
+    class_lines,
+    contexts_declared,
+    contexts_of_draws,
+    inferred_classes,
+    infers_class,
+    with_defaults,
+)
 
 _FILES = ("posterior.nc", "report.html", "completions.png", "annealing.png", "metrics.json", "certificate.csv", "run.toml")
 
@@ -38,31 +48,8 @@ COMPLETED = "completed"
 _SCORED = 1000
 """Draws per image that are decoded and scored: chains are thinned to at most so many in total, at least one a chain."""
 
-_BEST_OF = 10
-
 _PATH_POINTS = 12
 """Points of the warm-up whose x the report shows."""
-
-_SCORES = {
-    "hidden_crps": "crps",
-    "hidden_energy_score": "energy_score",
-    "hidden_coverage_50": "coverage_50",
-    "hidden_coverage_90": "coverage_90",
-    "hidden_joint_coverage_50": "joint_coverage_50",
-    "hidden_joint_coverage_90": "joint_coverage_90",
-    "hidden_descriptive_coverage_50": "descriptive_coverage_50",
-    "hidden_descriptive_coverage_90": "descriptive_coverage_90",
-    "hidden_pit_mean": "pit_mean",
-    "hidden_pit_dispersion": "pit_dispersion",
-    "hidden_interval_width_90": "interval_width_90",
-    "hidden_pairwise_distance": "pairwise_distance",
-    "hidden_mse": "mse_of_draws",
-    "hidden_mse_posterior_mean": "mse_of_mean",
-    f"hidden_mse_best_of_{_BEST_OF}": "mse_of_best",
-    "psnr": "psnr",
-    "ssim": "ssim",
-}
-"""Names in metrics.json and the matching names of `cogen.diagnostics.score_completions`."""
 
 
 def complete(options: Complete) -> None:
@@ -71,6 +58,7 @@ def complete(options: Complete) -> None:
     :raises ValueError: for invalid options or images.
     :raises OSError: for files that cannot be read or written.
     """
+    options = with_defaults(options)
     for name in ("count", "chains", "samples", "workers", "items_at_once"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} {value}: it must be at least 1")
@@ -78,13 +66,15 @@ def complete(options: Complete) -> None:
         raise ValueError(f"--warmup {options.warmup}: it must not be negative")
     if isinstance(options.noise, float) and not (np.isfinite(options.noise) and options.noise > 0):
         raise ValueError(f"--noise {options.noise:g}: it must be positive and finite")
-    if options.certify and (options.chains < 8 or options.chains % 4 or options.warmup == 0):
+    if options.certify and (options.num_chains < 8 or options.num_chains % 4 or options.warmup == 0):
         raise ValueError(
             f"--certify --chains {options.chains} --warmup {options.warmup}: chains form four populations of equal size, of two"
             " chains or more: use --chains 8, 12, 16, ... and --warmup 1 or more"
         )
     check_views(options)
+    check_unknown(options)
     check_algorithm(options)
+    check_output(options)
     executor = executor_of(options)
     made = rf"{COMPLETED}/.*(mean|sd|draw-[0-9]+)\.(png|npy)"
     with Workplace(options.output, [*(re.escape(name) for name in _FILES), made]) as folder:
@@ -94,16 +84,18 @@ def complete(options: Complete) -> None:
         from cogen.models.storage.energies import is_energy
 
         job, answer = (_by_energy if is_energy(options.generator) else _by_generator)(options, executor)
-        metrics = _metrics(options, job, answer)
-        findings = diagnose(answer.posterior) if has_group(answer.posterior, "sample_stats") else None
+        answer.posterior["posterior"].attrs["item_names"] = job.names
+        metrics = metrics_of(options, job, answer)
+        findings = job.warnings + diagnose(answer.posterior) if has_group(answer.posterior, "sample_stats") else None
         _write(Path(folder), options, job, answer, metrics, findings)
     _report(options, job, answer, metrics, findings)
 
 
 def diagnose(path: Path) -> None:
     """Print the summary tables of a stored posterior, then its diagnostics."""
+    path = path / "posterior.nc" if path.is_dir() else path
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+        raise FileNotFoundError(f"there is no file {path}: give a posterior.nc, or the output folder of `cogen complete`")
     from cogen.diagnostics import diagnose, item_summary, summary
     from cogen.diagnostics.groups import has_group
 
@@ -136,16 +128,17 @@ def _by_generator(options: Complete, executor: Any) -> tuple[Job, Answer]:
     posterior = _inferred(options, seen, kernel_of(options, seen), executor)
     if options.certify:
         posterior = _certified(options, seen, posterior)
-    draws, labels = _decoded(seen, posterior)
+    classes = inferred_classes(seen, posterior, _thinning(posterior["posterior"]["z"].values))
+    draws, labels = _decoded(seen, posterior, classes)
     scales, misfits = [], []
     for name, entry in seen.item_data.items():
         if name in model.views:
             scales.append(_scale(model.views[name]))
             misfits.append(_misfit(model.views[name], entry, draws, labels))
-    noise, scale = _pixel_noise(options, model), scales[0] if len(scales) == 1 else float("nan")
+    noise, scale = _pixel_noise(options, job, model), scales[0] if len(scales) == 1 else float("nan")
     hidden = hidden_by(options, job, tuple(config.event_shape))
     answer = (options.algorithm, posterior, tuple(config.event_shape), model.value_range, draws, labels, hidden)
-    return job, Answer(*answer, noise, scale, np.mean(misfits, axis=0), *_path(seen, posterior))
+    return job, Answer(*answer, noise, scale, np.mean(misfits, axis=0), *_path(seen, posterior), classes)
 
 
 def _scale(view: Any) -> float:
@@ -162,12 +155,12 @@ def _misfit(view: Any, entry: Any, draws: np.ndarray, labels: dict[str, Any]) ->
     return mse_of_draws(looked, entry["value"], entry.get("mask"), labels.get("log_weight"))
 
 
-def _pixel_noise(options: Complete, model: Any) -> dict[str, Any]:
+def _pixel_noise(options: Complete, job: Job, model: Any) -> dict[str, Any]:
     """``noise`` or ``noise_scale`` of a pixel, for `score_completions`."""
     name, view = next(iter(model.views.items()))
     name = views_asked(options)[0] if name == "seen" and options.mask is None else name
     scale = _scale(view)
-    return {"noise": view.likelihood} if np.isnan(scale) else {"noise_scale": scale / NOISE_OF_VIEW.get(name, 1.0)}
+    return {"noise": view.likelihood} if np.isnan(scale) else {"noise_scale": scale / noise_of_view(name, job.factor)}
 
 
 def conditioned_model(options: Complete) -> Any:
@@ -224,13 +217,13 @@ def _inferred(options: Complete, seen: Any, plan: Plan, executor: Any) -> Any:
         plan.kernel,
         num_warmup=plan.warmup,
         num_samples=options.samples,
-        num_chains=options.chains,
+        num_chains=options.num_chains,
         seed=options.seed,
         pilot=options.pilot,
         checkpoint=options.checkpoint,
         items_at_once=options.items_at_once,
         executor=executor,
-        keep_warmup=1,
+        keep_warmup=0 if infers_class(options) else 1,
     )
     posterior["posterior"].attrs["tuned"] = int(plan.tuned)
     return posterior
@@ -240,7 +233,7 @@ def _condition(options: Complete, generator: Any, job: Job) -> tuple[Any, Any]:
     """The model with its views, and the model conditioned on what is seen."""
     from cogen.models import views
     from cogen.models.cogenerator import CoGenerator
-    from cogen.models.noise import fit_scale
+    from cogen.models.noise import fit_scale, noise_of_residual
 
     given, asked = contexts_given(options, generator, job), views_asked(options)
     shape = tuple(generator.config.event_shape)
@@ -251,19 +244,23 @@ def _condition(options: Complete, generator: Any, job: Job) -> tuple[Any, Any]:
             mask = np.broadcast_to(job.shown[:, None], (len(job.items), *shape)).copy()
             found["mask"] = views.Mask(mask, **noise_model("mask", generator, noise))
         for name in asked:
-            found[name] = view_named(name, generator, noise=noise, seed=options.seed, **placed(options, name))
+            place = {"noise": noise, "seed": options.seed, "factor": job.factor, **placed(options, name)}
+            found[name] = view_named(name, generator, **place)
         if len(found) == 1:
             found = {"seen": next(iter(found.values()))}
-        model = CoGenerator(generator, views=found)
+        model = CoGenerator(generator, contexts=contexts_declared(options, generator), views=found)
         values = {name: job.items if job.observed else _observe(view, job.items) for name, view in found.items()}
-        return model, model.condition(**values).given(**given)
+        with warnings.catch_warnings():  # the range of pictures is known
+            warnings.filterwarnings("ignore", message=".*all in the upper half", category=UserWarning)
+            return model, model.condition(**values).given(**given)
 
     if options.noise != "fit":
         return build(options.noise)
     if len(asked) + (options.mask is not None) > 1:
         raise ValueError("--noise fit: it needs a single view; give a number, or one --view or --mask")
     _, seen = build(generator.config.noise_scale)
-    return build(fit_scale(seen, seed=options.seed) / NOISE_OF_VIEW.get(asked[0] if asked else "mask", 1.0))
+    residual = fit_scale(seen, seed=options.seed) / noise_of_view(asked[0] if asked else "mask", job.factor)
+    return build(noise_of_residual(residual, generator.config.value_range))
 
 
 def _observe(view: Any, images: np.ndarray) -> np.ndarray:
@@ -276,21 +273,22 @@ def _certified(options: Complete, seen: Any, posterior: Any) -> Any:
     """The posterior with a certificate of its items."""
     from cogen.diagnostics import certify, with_certificate
 
-    counts: dict[str, Any] = {"num_chains": options.chains, "seed": options.seed, "items_at_once": options.items_at_once}
+    counts: dict[str, Any] = {"num_chains": options.num_chains, "seed": options.seed, "items_at_once": options.items_at_once}
     return with_certificate(posterior, certify(seen, posterior, **certificate_run(options, seen), **counts))
 
 
 # --- scores --------------------------------------------------------------------------------------------------------
 
 
-def _decoded(model: Any, posterior: Any) -> tuple[np.ndarray, dict[str, Any]]:
+def _decoded(model: Any, posterior: Any, classes: dict[str, InferredClass] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
     """x of thinned draws (chain, draw, item, ...), with their log weights and independent groups."""
     from cogen.diagnostics.groups import independent_groups
 
     z = posterior["posterior"]["z"].values
     kept = slice(None, None, _thinning(z))
     z = z[:, kept]
-    x = np.concatenate([model.decode(part.reshape(-1, z.shape[-1])) for part in z])
+    contexts = contexts_of_draws(model, classes) if classes else [{}] * len(z)
+    x = np.concatenate([model.decode(part.reshape(-1, z.shape[-1]), **c) for part, c in zip(z, contexts, strict=True)])
     labels = {"group": independent_groups(posterior).values[:, kept]}
     log_weight = posterior["sample_stats"].get("log_weight")
     if log_weight is not None:
@@ -315,95 +313,6 @@ def _thinning(draws: np.ndarray) -> int:
     return -(-draws.shape[0] * draws.shape[1] // _SCORED)
 
 
-def _metrics(options: Complete, job: Job, answer: Answer) -> dict[str, Any]:
-    from cogen.diagnostics import item_summary
-    from cogen.diagnostics.groups import has_group
-
-    posterior, scores = answer.posterior, _scores(options, job, answer)
-    per_item = {**scores, "observed_mse": answer.misfit}
-    table = item_summary(posterior) if has_group(posterior, "sample_stats") else {}
-
-    def column(name: str) -> np.ndarray:
-        return table[name].to_numpy(dtype=float) if name in table else np.full(len(job.items), np.nan)
-
-    attributes = posterior["posterior"].attrs
-    joint_pit = per_item.pop("joint_pit", None)
-    return {
-        **{name: _over_items(np.mean, values) for name, values in per_item.items()},
-        **({} if joint_pit is None else {"hidden_pit_p_value": _pit_p_value(joint_pit)}),
-        "acceptance_rate": _over_items(np.mean, column("acceptance_rate")),
-        "step_size": _over_items(np.mean, column("step_size")),
-        "ess_min": _over_items(np.min, column("ess_min")),
-        "nested_rhat_max": _over_items(np.max, column("nested_rhat_max")),
-        "independent_chains": options.chains if int(attributes.get("tuned", 0)) else None,
-        "weight_ess": _over_items(np.min, column("weight_ess")),
-        "ancestors_min": _over_items(np.min, column("ancestors")),
-        "log_evidence": column("log_evidence").tolist(),
-        "log_evidence_standard_error": column("log_evidence_se").tolist(),
-        "gradient_evaluations": int(np.sum(attributes["gradient_evaluations"])),
-        "seconds": float(attributes["seconds"]),
-        "compile_seconds": float(attributes["compile_seconds"]),
-        "noise": answer.scale,
-        "seed": options.seed,
-        "sampler": answer.sampler,
-        "images": job.names,
-        "options": {name: str(value) for name, value in vars(options).items()},
-        "versions": versions(),
-        "per_item": {name: np.asarray(values).tolist() for name, values in per_item.items()},
-        **_certificate_metrics(posterior),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of the main libraries."""
-    return {name: version(name) for name in ("cogen-ppl", "torch", "pyro-ppl", "jax", "numpyro", "arviz")}
-
-
-def _scores(options: Complete, job: Job, answer: Answer) -> dict[str, np.ndarray]:
-    """Scores of the hidden part by item, and ``joint_pit``; empty without a truth."""
-    from cogen.diagnostics import score_completions
-
-    if job.truth is None:
-        return {}
-    found = score_completions(
-        answer.draws,
-        job.truth,
-        answer.hidden,
-        value_range=answer.value_range,
-        **answer.noise,
-        mean=answer.posterior["predictions"]["x_mean"].values,
-        best_of=_BEST_OF,
-        seed=options.seed,
-        **answer.labels,
-    )
-    return {**{name: found[score].values for name, score in _SCORES.items()}, "joint_pit": found["joint_pit"].values}
-
-
-def _pit_p_value(joint_pit: np.ndarray) -> float:
-    from cogen.diagnostics import pit_p_value
-
-    return float(pit_p_value(joint_pit))
-
-
-def _certificate_metrics(posterior: Any) -> dict[str, Any]:
-    """Columns and settings of the certificate, if there is one."""
-    from cogen.diagnostics.certificate import GROUP
-    from cogen.diagnostics.groups import group, has_group
-
-    if not has_group(posterior, GROUP):
-        return {}
-    table = group(posterior, GROUP)
-    settings = {name: int(value) for name, value in table.attrs.items()}
-    return {"certificate": {**{str(name): values.values.tolist() for name, values in table.data_vars.items()}, **settings}}
-
-
-def _over_items(choose: Callable[[np.ndarray], Any], values: np.ndarray) -> float:
-    """A summary over the items whose value is not NaN; NaN if there are none."""
-    known = np.asarray(values, dtype=float)
-    known = known[~np.isnan(known)]
-    return float(choose(known)) if known.size else float("nan")
-
-
 # --- files and printed results -----------------------------------------------------------------------------------------------
 
 
@@ -415,7 +324,8 @@ def _write(
     from cogen.diagnostics.groups import group, has_group
     from cogen.report import write_report
 
-    posterior, draws = answer.posterior, _some_draws(options, answer, max(options.keep_draws, 8))
+    posterior, chosen = answer.posterior, chosen_chains(options, answer)
+    draws = answer.draws[chosen, -1, np.arange(chosen.shape[1])]  # (draw, item, *shape)
     picture = plot_completions(posterior, truth=job.truth, draws=draws[:4], value_range=answer.value_range)
     picture.savefig(folder / "completions.png")
     if has_group(posterior, "warmup_sample_stats") and "beta" in posterior["warmup_sample_stats"]:
@@ -427,24 +337,8 @@ def _write(
     write_configuration(folder / "run.toml", options, versions())
     images = completed_images(options, job, answer, draws)
     images.write(folder / COMPLETED, options.keep_draws)
-    rows, notes = rows_of(metrics), notes_of(job, posterior)
+    rows, notes = rows_of(metrics), notes_of(options, job, answer)
     write_report(folder, options, job, images, answer, metrics, findings, rows, notes)
-
-
-def _some_draws(options: Complete, answer: Answer, count: int) -> np.ndarray:
-    """The last draws of some chains, chosen by their weights if they have any, (draw, item, *shape)."""
-    random, chains = np.random.default_rng(options.seed), len(answer.draws)
-    log_weight = answer.labels.get("log_weight")
-    if log_weight is None:
-        return answer.draws[random.choice(chains, size=min(count, chains), replace=False), -1]
-    found = []
-    for item, weights in enumerate(log_weight[:, -1].T.astype(float)):
-        share = np.exp(weights - np.nanmax(weights)) if np.isfinite(weights).any() else np.ones(chains)
-        order, positions = random.permutation(chains), (random.random() + np.arange(count)) / count
-        cumulative = np.cumsum(np.nan_to_num(share)[order])
-        chosen = order[np.searchsorted(cumulative / cumulative[-1], positions)]  # systematic resampling: few repetitions
-        found.append(answer.draws[chosen, -1, item])
-    return np.stack(found, axis=1)
 
 
 def _print_certificate(posterior: Any) -> None:
@@ -462,10 +356,15 @@ def _report(options: Complete, job: Job, answer: Answer, metrics: dict[str, Any]
     count = len(job.items)
     asked = " ".join(["--view", *views_asked(options)] if views_asked(options) else [])
     asked = " ".join(filter(None, [f"--mask {options.mask}" if options.mask else "", asked]))
-    print(f"\n{count} images, {asked}, {answer.sampler}: {options.chains} chains x {options.samples} draws each\n")
+    images, size = len(job.originals), f"{options.num_chains} chains x {options.samples} draws each"
+    parts = f" in {count} parts" if options.fit == "patch" else ""
+    print(f"\n{images} image{'s' if images != 1 else ''}{parts}, {asked}, {answer.sampler}: {size}\n")
     for part, label, value in rows_of(metrics):
         print(f"  {part:<12} {label:<30} {value:>12}")
     print()
+    if answer.classes:
+        print("the most probable classes of each image, with the standard errors of their probabilities:\n")
+        print(*(f"  {line}" for line in class_lines(answer.classes, job.names)), sep="\n", end="\n\n")
     if job.truth is None:
         print("no scores: no truth was given (--truth)\n")
     unscored = int(np.isnan(metrics["per_item"].get("hidden_crps", np.zeros(1))).sum())
@@ -477,52 +376,17 @@ def _report(options: Complete, job: Job, answer: Answer, metrics: dict[str, Any]
     _print_certificate(answer.posterior)
     if findings is not None:
         print_findings(findings)
-    for note in notes_of(job, answer.posterior):
+    for note in notes_of(options, job, answer):
         print(note)
     files = [name for name in (*_FILES, f"{COMPLETED}/") if (options.output / name).exists()]
     print(f"\nwritten to {options.output}: {', '.join(files)}")
 
 
-def notes_of(job: Job, posterior: Any) -> list[str]:
+def notes_of(options: Complete, job: Job, answer: Answer) -> list[str]:
     """Remarks that are not faults."""
-    tuned = int(posterior["posterior"].attrs.get("tuned", 0))
-    return job.notes + ([TUNED] if tuned else [])
-
-
-def rows_of(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Rows of the printed and reported table: part, label and value of everything that is known."""
-    noise = metrics["noise"]
-    residual = np.sqrt(metrics["observed_mse"])
-    rows = [
-        ("hidden part", "CRPS", metrics.get("hidden_crps")),
-        ("", "energy score", metrics.get("hidden_energy_score")),
-        ("", "coverage of 50 % intervals", metrics.get("hidden_coverage_50")),
-        ("", "coverage of 90 % intervals", metrics.get("hidden_coverage_90")),
-        ("", "width of 90 % intervals", metrics.get("hidden_interval_width_90")),
-        ("", "PIT dispersion (1: calibrated)", metrics.get("hidden_pit_dispersion")),
-        ("", "squared error of a draw", metrics.get("hidden_mse")),
-        ("", f"of the best of {_BEST_OF} draws", metrics.get(f"hidden_mse_best_of_{_BEST_OF}")),
-        ("", "squared error of the mean", metrics.get("hidden_mse_posterior_mean")),
-        ("", "PSNR of the mean (dB)", metrics.get("psnr")),
-        ("", "SSIM of the mean", metrics.get("ssim")),
-        ("seen part", "root mean squared residual", residual),
-        ("", "noise scale", noise),
-        ("sampling", "acceptance rate", metrics["acceptance_rate"]),
-        ("", "independent chains", metrics["independent_chains"]),
-        ("", "fewest effective draws", None if metrics["independent_chains"] else metrics["ess_min"]),
-        ("", "greatest nested R-hat", metrics["nested_rhat_max"]),
-        ("", "fewest distinct ancestors", metrics["ancestors_min"]),
-        ("", "mean log evidence", float(np.mean(metrics["log_evidence"]))),
-        ("cost", "gradient evaluations", float(metrics["gradient_evaluations"])),
-        ("", "seconds", metrics["seconds"]),
-        ("", "of which compilation", metrics["compile_seconds"]),
-    ]
-    known: list[tuple[str, str, str]] = []
-    heading = last = ""
-    for part, label, value in rows:
-        heading = part or heading
-        if value is not None and np.isfinite(value):
-            shown = f"{value:,.0f}" if label == "gradient evaluations" else f"{value:.4g}"
-            known.append(("" if known and heading == last else heading, label, shown))
-            last = heading
-    return known
+    notes, possible = list(job.notes), len(answer.draws)
+    if options.keep_draws > possible:
+        notes.append(f"note: {possible} draws of each image were written, one a chain; more need more --chains")
+    if int(answer.posterior["posterior"].attrs.get("tuned", 0)):
+        notes.append(TUNED)
+    return notes

@@ -8,27 +8,35 @@ if TYPE_CHECKING:
     from cogen.models.views import View
 
 FACTOR = 4
-"""Side of the squares of pixels that a thumbnail averages."""
+"""Side of the squares of pixels that a thumbnail averages, unless given pictures have another size."""
 
-NOISE_OF_VIEW = {"thumbnail": 1 / FACTOR, "gray": 0.668}
-"""The noise scale of averaged pixels relative to one pixel: of sixteen pixels, and by the luma weights."""
+NOISE_OF_LUMA = 0.668
+"""The noise scale of the luma relative to one pixel, by the luma weights."""
 
 
-def view_named(name: str, generator: Any, *, noise: float | None = None, seed: int = 0, **place: Any) -> View:
+def noise_of_view(name: str, factor: int = FACTOR) -> float:
+    """The noise scale of a view relative to one pixel."""
+    return {"thumbnail": 1 / factor, "gray": NOISE_OF_LUMA}.get(name, 1.0)
+
+
+def view_named(
+    name: str, generator: Any, *, noise: float | None = None, seed: int = 0, factor: int = FACTOR, **place: Any
+) -> View:
     """The view of a name; ``place`` are further arguments of `mask_named`.
 
     :param noise: standard deviation of a pixel's noise, in the generator's units; None for the generator's own, or
         for pixels the noise model that it learned, if it did.
     :param seed: of random pixels.
+    :param factor: side of the squares of pixels that a thumbnail averages.
     :raises ValueError: for the luma of gray images.
     """
     from cogen.models import views
 
     shape = tuple(generator.config.event_shape)
-    model = noise_model(name, generator, noise)
+    model = noise_model(name, generator, noise, factor)
     match name:
         case "thumbnail":
-            return views.Thumbnail(FACTOR, **model)
+            return views.Thumbnail(factor, **model)
         case "gray":
             if shape[0] == 1:
                 raise ValueError("--view gray: this generator makes gray images, so nothing is hidden")
@@ -67,10 +75,10 @@ def mask_named(
     raise ValueError(f"--view {name}: it is not a mask; use half, box, centre or random")
 
 
-def noise_model(name: str, generator: Any, noise: float | None = None) -> dict[str, Any]:
+def noise_model(name: str, generator: Any, noise: float | None = None, factor: int = FACTOR) -> dict[str, Any]:
     """``scale`` or ``likelihood`` of the view of a name, as in `view_named`."""
     from cogen.models.pixels.censored import pixel_noise_of
 
-    learned = pixel_noise_of(generator) if noise is None and name not in NOISE_OF_VIEW else None
-    scale = (generator.config.noise_scale if noise is None else noise) * NOISE_OF_VIEW.get(name, 1.0)
+    learned = pixel_noise_of(generator) if noise is None and name not in ("thumbnail", "gray") else None
+    scale = (generator.config.noise_scale if noise is None else noise) * noise_of_view(name, factor)
     return {"scale": scale} if learned is None else {"likelihood": learned}

@@ -19,6 +19,11 @@ def write_configuration(path: Path, options: Complete, versions: Mapping[str, st
     chosen = {
         name: value for name, value in _flat(options).items() if name != "config" and (value != plain[name] or name == "seed")
     }
+    for name in ("images", "truth", "checkpoint", "mask", "generator", "guide"):  # the file may be read from another folder
+        if name in chosen:
+            given = Path(str(chosen[name]))
+            if given.exists() or given.with_name(f"{given.name}.safetensors").exists():
+                chosen[name] = given.resolve()
     lines = ["# cogen complete --config run.toml", "[complete]"]
     lines += [f"{name} = {_toml(value)}" for name, value in chosen.items()]
     lines += ["", "[versions]"] + [f"{json.dumps(name)} = {json.dumps(value)}" for name, value in versions.items()]

@@ -21,9 +21,15 @@ def generator_of(options: Complete | Guide | Tune) -> Any:
 def images_generator(options: Complete | Tune) -> Any:
     """The same for a generator of images.
 
-    :raises ValueError: for another generator, with the line of Python that reshapes its output to images.
+    :raises ValueError: for a generator of a table, and another generator, with the line of Python that reshapes its output to
+        images.
     """
     generator = generator_of(options)
+    if generator.config.schema is not None:
+        raise ValueError(
+            f"--generator {options.generator}: it is a generator of a table and makes no images: fill tables with `cogen fill"
+            f" ROWS.csv --generator {options.generator}`"
+        )
     if reshaped := image_line(generator.config.event_shape):
         shape = " x ".join(map(str, generator.config.event_shape))
         raise ValueError(f"{options.generator} makes {shape} numbers; images need channel x height x width: {reshaped}")

@@ -9,10 +9,11 @@ import numpy as np
 
 from cogen.job import Job, context_items, hidden_by
 from cogen.options import Complete
+from cogen.unknown_class import infers_class, label_words
 
 
 def contexts_given(options: Complete, network: Any, job: Job) -> dict[str, Any]:
-    """Contexts by name: a class or a condition image for each item.
+    """Contexts by name: a class or a condition image for each item. Classes that are to be inferred are left out.
 
     A network that fills in hidden pixels takes as its condition the images with gray at the hidden pixels, if none is given.
 
@@ -25,13 +26,14 @@ def contexts_given(options: Complete, network: Any, job: Job) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for name, each in contexts.items():
         if isinstance(each, Classes):
-            given[name] = _label(options, each, len(images))
+            if not infers_class(options):
+                given[name] = _label(options, each, len(images))
         elif name not in files and network.config.arguments.get("fills"):
             given[name] = _hidden(options, job, images, each.value_range or (-1.0, 1.0))
         else:
             given[name] = _condition_images(options, job, name, each, files.get(name))
     if options.label and not any(isinstance(each, Classes) for each in contexts.values()):
-        raise ValueError(f"--label {' '.join(options.label)}: {options.generator} is not conditional on a class")
+        raise ValueError(f"--label {' '.join(options.label)}: {options.generator} is not conditional on a class; omit it")
     return given
 
 
@@ -74,12 +76,12 @@ def _condition_images(options: Complete, job: Job, name: str, context: Any, path
 
 def _label(options: Complete, classes: Any, count: int) -> np.ndarray:
     """The classes of the items."""
-    label = [word for words in options.label for word in words.replace(",", " ").split()]
+    label = label_words(options)
     shown = " ".join(label)
     if not label:
         raise ValueError(
             f"generator {options.generator} is conditional on {classes.count} classes: give --label, one class for all images"
-            " or one for each"
+            " or one for each, or --label unknown to infer the class of each image"
         )
     if len(label) not in (1, count):
         raise ValueError(f"--label {shown}: {len(label)} classes for {count} images: give one for all or one for each")

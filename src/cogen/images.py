@@ -55,9 +55,10 @@ def completed_images(options: Complete, job: Job, answer: Answer, draws: np.ndar
     originals, windows = _enlarged(job, answer.shape) if job.observed else (job.originals, job.windows)
     predictions, (low, _) = answer.posterior["predictions"], answer.value_range
     found = []
-    made_of = [predictions["x_mean"].values[None], low + predictions["x_sd"].values[None], draws]
-    for made in made_of if answer.path is None else [*made_of, answer.path]:
-        images, replaced = in_place(originals, windows, made, answer.value_range, kept)
+    spread_of_x = (low + predictions["x_sd"].values[None], answer.value_range)  # a spread has no sign
+    made_of = [(predictions["x_mean"].values[None], job.value_range), spread_of_x, (draws, job.value_range)]
+    for made, value_range in made_of if answer.path is None else [*made_of, (answer.path, job.value_range)]:
+        images, replaced = in_place(originals, windows, made, value_range, kept)
         found.append(images)
     spread = [each[0] * where for each, where in zip(found[1], replaced, strict=True)]
     return Completed(originals, [each[0] for each in found[0]], spread, found[2], replaced, seen, *found[3:])

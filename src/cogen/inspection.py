@@ -85,7 +85,9 @@ def _print_generator(generator: Any) -> None:
         ]
     for label, value in rows:
         print(f"  {label:<22} {value}")
-    if line := image_line(config.event_shape):
+    if config.schema is not None:
+        print("\na generator of a table: use it with `cogen fill`")
+    elif line := image_line(config.event_shape):
         print(f"\n`cogen complete` needs images, channel x height x width. If x is an image, reshape it:\n\n{line}")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from cogen.options import Complete
 
 IMAGES_OF = {"fashion": "fashion", "colour": "cifar10"}
 """Shipped test images by shipped generator; the others complete digits."""
+
+FLAT = 1e-3
+"""A spread of seen pixels below which they are a single value."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,9 @@ class Job:
     :param truth: the whole items; None if unknown.
     :param observed: whether the images are the data of a view, not x.
     :param total: number of images found, of which these are the first.
+    :param value_range: the values of black and white pixels of the images in the generator's units.
+    :param factor: side of the squares of pixels that a thumbnail averages.
+    :param notes: remarks about the images; ``warnings`` are likely faults.
     """
 
     items: np.ndarray
@@ -41,7 +48,10 @@ class Job:
     truth: np.ndarray | None = None
     observed: bool = False
     total: int = 0
+    value_range: tuple[float, float] = (0.0, 1.0)
+    factor: int = FACTOR
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def views_asked(options: Complete) -> tuple[str, ...]:
@@ -63,14 +73,28 @@ def check_views(options: Complete) -> None:
             raise ValueError(f"--{name}: it needs --view {view}")
     if not 0 < options.share < 1:
         raise ValueError(f"--share {options.share:g}: it must lie between 0 and 1")
-    if options.mask is None:
-        for name in ("truth", "invert_mask"):
-            if getattr(options, name) != getattr(plain, name):
-                raise ValueError(f"--{name.replace('_', '-')}: it needs --mask; with --view the images are the truth")
-    elif options.images is None:
+    if options.mask is None and options.invert_mask:
+        raise ValueError("--invert-mask: it needs --mask")
+    if options.mask is not None and options.images is None:
         raise ValueError(f"--mask {options.mask}: it needs --images, the images with this mask")
     if options.keep_draws < 0:
         raise ValueError(f"--keep-draws {options.keep_draws}: it must not be negative")
+
+
+def check_output(options: Complete) -> None:
+    """Check that the output is not among the inputs.
+
+    :raises ValueError: for an output inside of a folder of pictures, which are read with its subfolders.
+    """
+    output = options.output.resolve()
+    inputs = {
+        "--images": options.images,
+        "--mask": None if options.mask is None else Path(options.mask),
+        "--truth": options.truth,
+    }
+    for option, path in inputs.items():
+        if path is not None and path.is_dir() and path.resolve() in (output, *output.parents):
+            raise ValueError(f"--output {options.output}: it is inside of {option} {path}; give another folder")
 
 
 def job_of(options: Complete, config: Any) -> Job:
@@ -83,28 +107,89 @@ def job_of(options: Complete, config: Any) -> Job:
     if len(shape) != 3:
         raise ValueError(f"the generator makes events of shape {shape}, which are not images; use `cogen fill` for tables")
     found = _originals(options, config)
-    originals, notes = found[: options.count], []
+    originals = found[: options.count]
+    low, high = config.value_range
+    job = Job(np.zeros(0), [], originals, [], total=len(found), value_range=(high, low) if options.negative else (low, high))
     if options.images is not None and len(found) > len(originals):
-        notes.append(f"completed {len(originals)} of {len(found)} images; use --count {len(found)} for all")
-    if options.mask is None and (seen_items := _as_observed(asked, originals, config)) is not None:
-        windows = windows_of(originals, shape, "resize")
-        return Job(
-            seen_items, [_name(each) for each in originals], originals, windows, observed=True, total=len(found), notes=notes
-        )
-    seen = None if options.mask is None else read_seen(options.mask, originals, invert=options.invert_mask, total=len(found))
+        job.notes.append(f"completed {len(originals)} of {len(found)} images; use --count {len(found)} for all")
+    if options.mask is not None:
+        return _masked(options, job, shape)
+    factor = _factor(asked, originals, shape)
+    if factor is not None:
+        return _observed(options, job, shape, factor)
+    if options.truth is not None:
+        raise ValueError(f"--truth {options.truth}: it needs --mask, thumbnails or gray images; whole images are the truth")
+    if options.fit is None:
+        _suggest_thumbnails(originals, shape)
+    windows = windows_of(originals, shape, options.fit)
+    items, _ = items_of(originals, windows, shape, job.value_range)
+    if np.isnan(items).any():
+        raise ValueError(f"{options.images} contains NaN: use --mask nan if these are the pixels to complete")
+    if clear := [each.name for each in originals if each.opaque is not None and (each.opaque < 0.5).any()]:
+        named = ", ".join(clear[:4]) + (", ..." if len(clear) > 4 else "")
+        job.notes.append(f"note: {named}: transparent pixels were taken as white; use --mask alpha to complete them")
+    return replace(job, items=items, names=_names(options, originals, windows), windows=windows, truth=items)
+
+
+def _masked(options: Complete, job: Job, shape: tuple[int, ...]) -> Job:
+    """The job with a mask."""
+    assert options.mask is not None
+    originals = job.originals
+    with _option_named(f"--mask {options.mask}"):
+        seen = read_seen(options.mask, originals, invert=options.invert_mask, total=job.total)
     windows = windows_of(originals, shape, options.fit, seen)
-    names = [_name(originals[w.original]) + (f" ({w.left}, {w.top})" if options.fit == "patch" else "") for w in windows]
-    items, shown = items_of(originals, windows, shape, config.value_range, seen)
-    if seen is None:
-        if np.isnan(items).any():
-            raise ValueError(f"{options.images} contains NaN: use --mask nan if these are the pixels to complete")
-        return Job(items, names, originals, windows, truth=items, total=len(found), notes=notes)
+    items, shown = items_of(originals, windows, shape, job.value_range, seen)
+    names = _names(options, originals, windows)
+    if all(np.ptp(item[:, where], axis=1).max() < FLAT for item, where in zip(items, shown, strict=True) if where.any()):
+        inverted = "without --invert-mask" if options.invert_mask else "with --invert-mask"
+        job.warnings.append(
+            "the seen part of every image has a single value, which says little about the rest. If the mask is the wrong way"
+            f" round, run {inverted}."
+        )
     truth = None
     if options.truth is not None:
-        whole = matched(read_originals(options.truth, shape, options.range), originals, "--truth", len(found))
+        with _option_named(f"--truth {options.truth}"):
+            whole = matched(
+                read_originals(options.truth, shape, options.range), originals, f"--truth {options.truth}", job.total
+            )
         _check_sizes(whole, originals, options.truth)
-        truth, _ = items_of(whole, windows, shape, config.value_range)
-    return Job(items, names, originals, windows, seen, shown, truth, total=len(found), notes=notes)
+        truth, _ = items_of(whole, windows, shape, job.value_range)
+    return replace(job, items=items, names=names, windows=windows, seen=seen, shown=shown, truth=truth)
+
+
+def _observed(options: Complete, job: Job, shape: tuple[int, ...], factor: int) -> Job:
+    """The job of images that are the data of a view: thumbnails, or gray images."""
+    originals = job.originals
+    channels, height, width = shape
+    of_view = (channels, height // factor, width // factor) if factor > 1 else (1, height, width)
+    windows = windows_of(originals, of_view)
+    items = items_of(originals, windows, of_view, job.value_range)[0]
+    truth = None
+    if options.truth is not None:
+        with _option_named(f"--truth {options.truth}"):
+            files = read_originals(options.truth, shape, options.range)
+            whole = matched(files, originals, f"--truth {options.truth}", job.total)
+            truth = items_of(whole, windows_of(whole, shape, options.fit), shape, job.value_range)[0]
+    whole_image = windows_of(originals, shape, "resize")
+    factor = factor if factor > 1 else FACTOR
+    names = [_name(each) for each in originals]
+    return replace(job, items=items, names=names, windows=whole_image, truth=truth, observed=True, factor=factor)
+
+
+def _names(options: Complete, originals: list[Original], windows: list[Window]) -> list[str]:
+    """Of the items: those of the images, and with ``--fit patch`` left and top of the part."""
+    patch = options.fit == "patch"
+    return [_name(originals[w.original]) + (f" ({w.left}, {w.top})" if patch else "") for w in windows]
+
+
+@contextmanager
+def _option_named(option: str) -> Iterator[None]:
+    """Errors of files name the option that they come from."""
+    try:
+        yield
+    except (FileNotFoundError, ValueError) as error:
+        message = str(error)
+        raise type(error)(message if message.startswith("--") else f"{option}: {message}") from None
 
 
 def context_items(job: Job, options: Complete, path: Path, option: str, shape: Sequence[int], value_range: Any) -> np.ndarray:
@@ -113,7 +198,8 @@ def context_items(job: Job, options: Complete, path: Path, option: str, shape: S
     :raises ValueError: for missing images and sizes that differ from the originals.
     """
     of_array = options.range if path.suffix.lower() in (".npy", ".npz") else None
-    found = matched(read_originals(path, shape, of_array), job.originals, option, job.total)
+    with _option_named(option):
+        found = matched(read_originals(path, shape, of_array), job.originals, option, job.total)
     windows = job.windows
     if any(each.size != original.size for each, original in zip(found, job.originals, strict=True)):
         windows = windows_of(found, shape, options.fit if options.fit != "patch" else None)
@@ -126,7 +212,8 @@ def _originals(options: Complete, config: Any) -> list[Original]:
     from cogen.models.storage.generators import shipped_images
 
     if options.images is not None:
-        return read_originals(options.images, config.event_shape, options.range)
+        with _option_named(f"--images {options.images}"):
+            return read_originals(options.images, config.event_shape, options.range)
     if options.range is not None:
         low, high = options.range
         raise ValueError(f"--range {low:g} {high:g}: it needs an array, given by --images")
@@ -143,15 +230,35 @@ def _name(original: Original) -> str:
     return original.name if original.form.layout is None else f"{original.name} {original.index}"
 
 
-def _as_observed(asked: tuple[str, ...], originals: list[Original], config: Any) -> np.ndarray | None:
-    """The images as data of a thumbnail or gray view, if they have its size and channels; None otherwise."""
-    channels, height, width = config.event_shape
-    shape = {"thumbnail": (channels, height // FACTOR, width // FACTOR), "gray": (1, height, width)}.get(asked[0])
-    if len(asked) > 1 or shape is None or any(each.size != shape[1:] for each in originals):
+def _factor(asked: tuple[str, ...], originals: list[Original], shape: tuple[int, ...]) -> int | None:
+    """The size of the generator's images over that of the thumbnails that the originals are, 1 for gray images; None for whole
+    images."""
+    if len(asked) > 1 or asked[0] not in ("thumbnail", "gray"):
         return None
-    if asked[0] == "gray" and any(len(each.numbers) > 1 for each in originals):
-        return None
-    return items_of(originals, windows_of(originals, shape), shape, config.value_range)[0]
+    if asked[0] == "gray":
+        return 1 if all(each.size == shape[1:] and len(each.numbers) == 1 for each in originals) else None
+    found = {_times(each.size, shape) for each in originals}
+    return found.pop() if len(found) == 1 else None
+
+
+def _times(size: tuple[int, int], shape: tuple[int, ...]) -> int | None:
+    """How many times smaller than the generator's images a picture is, a whole number above one; None otherwise."""
+    factor = shape[1] // size[0]
+    return factor if factor > 1 and (size[0] * factor, size[1] * factor) == tuple(shape[1:]) else None
+
+
+def _suggest_thumbnails(originals: list[Original], shape: tuple[int, ...]) -> None:
+    """Check for pictures that could be thumbnails.
+
+    :raises ValueError: for such pictures, with the options for them.
+    """
+    for each in originals:
+        if factor := _times(each.size, shape):
+            height, width = each.size
+            raise ValueError(
+                f"{each.name} is {width} x {height} pixels, 1/{factor} of the generator's {shape[2]} x {shape[1]}: use --view"
+                " thumbnail to enlarge thumbnails, or --fit resize to take them as whole images"
+            )
 
 
 def _check_sizes(whole: list[Original], originals: list[Original], path: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -17,6 +17,23 @@ if TYPE_CHECKING:
     Name = str
 else:
     Name = Literal[tuple(FAMILIES)]
+
+CHAINS = 16
+"""Chains per image by default."""
+
+Words = Annotated[tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]], tyro.conf.arg(metavar="TEXT [TEXT ...]")]
+"""An option that takes several values and can be repeated, as in `--drop id name --drop date`; see `joined`."""
+
+
+def joined(given: tuple[tuple[str, ...], ...], option: str) -> tuple[str, ...]:
+    """The values of an option of type `Words`.
+
+    :raises ValueError: for an option without a value.
+    """
+    if () in given:
+        raise ValueError(f"--{option}: it has no value; write --{option} VALUE")
+    return tuple(value for values in given for value in values)
+
 
 ViewName = Literal["half", "box", "centre", "random", "thumbnail", "gray"]
 
@@ -52,6 +69,9 @@ class Complete:
     the generator makes."""
     range: tuple[float, float] | None = None
     """The values of an array that are black and white; the default is 0 255 for integers and 0 1 for floats."""
+    negative: bool = False
+    """The images are negatives of what the generator makes, such as dark digits on light paper for `digits`. The results have
+    the colours of the images."""
     count: int = 16
     """The largest number of images to complete."""
     mask: str | None = None
@@ -60,8 +80,8 @@ class Complete:
     invert_mask: bool = False
     """White pixels of the mask are hidden."""
     truth: Path | None = None
-    """The whole images, to score the completions: a picture, or a folder with the same names. With `--view` the images
-    themselves are the truth."""
+    """The whole images, to score the completions: a picture, or a folder with the same names. With `--view` whole
+    images are the truth themselves."""
     fit: Literal["crop", "resize", "patch"] | None = None
     """How to complete images of another size than the generator's: `crop` completes their centre, `resize` the whole image
     at the generator's size, `patch` every part of the generator's size separately."""
@@ -71,7 +91,10 @@ class Complete:
     """Number of draws to write for each image."""
     label: tuple[str, ...] = ()
     """The class of all images, or one for each image, if the generator is conditional: integers from 0 on, or class names,
-    separated by spaces or commas."""
+    separated by spaces or commas. `unknown` infers the class of each image and prints the probabilities
+    (docs/unknown_class.md): one weighted run for each class, which costs as much as completing that many times more images.
+    The defaults are then --weighted --chains 64 --warmup 200 --pilot 16; fewer chains or transitions give larger standard
+    errors."""
     context: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """NAME=PICTURES: condition images of a generator that takes them: one for all images, or one for each. Generators of
     `cogen train pix2pix` and the other families of pairs call them `condition`. Repeatable."""
@@ -102,12 +125,12 @@ class Complete:
     """NAME=VALUE: a setting of the algorithm, as in --set num_leapfrog=20 --set step_size=0.05. Repeatable."""
     backend: Literal["numpyro", "pyro"] = "numpyro"
     """The library that runs the algorithm. Pyro's own HMC and NUTS run one chain after another."""
-    chains: int = 16
-    """Chains per image."""
+    chains: int | None = None
+    """Chains per image. The default is 16, with `--label unknown` 64."""
     warmup: int | None = None
     """Warm-up transitions: annealing from the reference distribution to the posterior, adaptation, or optimization. The
     default is the number that `cogen tune` stored for the generator and the view, with its step sizes and temperatures;
-    without one 60, and 1000 for `svi`."""
+    without one 60, 1000 for `svi`, and 200 with `--label unknown`."""
     guide: str = "auto"
     """The reference distribution where annealed HMC starts: `auto` uses the guide beside the generator, if there is one that
     was trained for such a view; `none` uses the prior; `predictor` uses the end points of the predictor beside a generator
@@ -115,7 +138,8 @@ class Complete:
     samples: int = 5
     """Draws per chain."""
     pilot: int = 0
-    """Chains of a pilot run that adapts the step sizes. The run itself keeps them fixed, so its evidence is unbiased."""
+    """Chains of a pilot run that adapts the step sizes. The run itself keeps them fixed, so its evidence is unbiased. 0
+    makes no pilot, except with `--label unknown`, where the default is 16."""
     threshold: float | None = None
     """With `--weighted`: chains are resampled when their weight ESS falls below this share of their number; default 0.5."""
     checkpoint: Path | None = None
@@ -136,8 +160,8 @@ class Complete:
     """Images per compiled block. The default is at most 128 chains and 8 images a block on a CPU."""
     noise: float | Literal["fit"] | None = None
     """Standard deviation of the noise of a pixel, in the generator's units (scaled for thumbnails and the luma, which are
-    means of pixels). `fit` estimates it from the seen part. The default was chosen on held-out data when the generator was
-    trained."""
+    means of pixels). `fit` estimates it from the seen part (five times the residual). The default was chosen on held-out data
+    when the generator was trained."""
     seed: int = 0
     """Seed of all random numbers."""
     output: Path = Path("cogen-output")
@@ -146,6 +170,11 @@ class Complete:
     replaced."""
     config: Path | None = None
     """A run.toml of an earlier run: its options are used unless they are given again."""
+
+    @property
+    def num_chains(self) -> int:
+        """Chains per image; the default is that of images whose class, if any, is given."""
+        return CHAINS if self.chains is None else self.chains
 
 
 @dataclass
@@ -161,16 +190,18 @@ class Train:
     condition: Literal["right", "left", "centre", "edges", "sketch"] = "right"
     """Families of pairs: the condition is the right or left half of every picture and x the other half, or it is computed
     from whole images: `centre` hides their centre, `edges` and `sketch` use scikit-image."""
-    missing: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A word that stands for a missing value in a table, besides empty entries and those of pandas (NA, NULL, ...).
-    Repeatable; write --missing=WORD if it begins with a dash. `cogen fill` uses it too."""
-    categorical: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A column of a table whose entries are categories although they look like numbers or dates. Repeatable."""
-    integer: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A column of a table that holds whole numbers although it has only two values, or codes such as 007. Missing values of
-    all columns of whole numbers are filled with whole numbers. Repeatable."""
-    drop: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A column of a table that is not modelled, such as an identifier. `cogen fill` copies it unchanged. Repeatable."""
+    missing: Words = ()
+    """Words that stand for a missing value in a table, besides empty entries and those of pandas (NA, NULL, ...). Write
+    --missing=WORD for one that begins with a dash, and repeat the option for each. `cogen fill` uses them too."""
+    categorical: Words = ()
+    """Columns of a table whose entries are categories although they look like numbers or dates. Give several, or repeat the
+    option for each column."""
+    integer: Words = ()
+    """Columns of a table that hold whole numbers although they have only two values, or codes such as 007. Missing values of
+    all columns of whole numbers are filled with whole numbers. Give several, or repeat the option for each column."""
+    drop: Words = ()
+    """Columns of a table that are not modelled, such as identifiers, dates and free text. `cogen fill` copies them unchanged.
+    Give several, or repeat the option for each column."""
     folder: Path | None = None
     """Folder of a known data set; default data/NAME."""
     download: bool = False
@@ -197,8 +228,8 @@ class Train:
     the features of a patch, the number of blocks (96 3) and optionally the features of its first layer. Families of pairs
     take one number, the feature maps of the first layer (64)."""
     epochs: float | None = None
-    """Passes over the data; the default is the family's, usually 20, and 200 for pairs. A larger number continues an earlier
-    run, with the learning-rate schedule of the longer run."""
+    """Passes over the data; the default is the family's, usually 20, and 200 for pairs. For a table the default is 20, or more
+    for at least 3,000 steps. A larger number continues an earlier run, with the learning-rate schedule of the longer run."""
     batch: int | None = None
     """Items in a batch; the default is the family's, usually 64, and 1 for pairs."""
     learning_rate: float | None = None
@@ -299,15 +330,16 @@ class Fill:
     and the words given at training."""
     generator: str
     """The path of the generator's files."""
-    missing: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """One more word that stands for a missing value. Repeatable; write --missing=WORD if it begins with a dash."""
-    carry: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A column that was not in the training table, such as an identifier: it is copied unchanged. Repeatable. Columns of
-    `cogen train --drop` are copied anyway."""
+    missing: Words = ()
+    """More words that stand for a missing value. Write --missing=WORD for one that begins with a dash, and repeat the option
+    for each."""
+    carry: Words = ()
+    """Columns that were not in the training table, such as identifiers: they are copied unchanged. Give several, or repeat the
+    option for each column. Columns of `cogen train --drop` are copied anyway."""
     checkpoint: Path | None = None
     """A folder where the run saves its state. The same command resumes an interrupted run."""
     imputations: int = 5
-    """Number of draws of the whole table to write, besides filled.csv."""
+    """Number of tables to write besides filled.csv, each with a draw of all missing entries."""
     chains: int = 32
     """Chains per row."""
     warmup: int = 200
@@ -317,8 +349,8 @@ class Fill:
     seed: int = 0
     """Seed of all random numbers."""
     output: Path = Path("cogen-filled")
-    """Folder for filled.csv, imputation-1.csv and so on, and posterior.nc. In the tables only the missing values differ from
-    the input."""
+    """Folder for filled.csv, uncertainty.csv (a line for each missing entry), imputation-1.csv and so on, and posterior.nc. In
+    filled.csv and the imputations only the missing values differ from the input."""
 
 
 @dataclass
@@ -326,7 +358,7 @@ class Diagnose:
     """Print the summary and the diagnostics of a stored posterior."""
 
     posterior: tyro.conf.Positional[Path]
-    """A posterior.nc of `cogen complete`, or any NetCDF file of an ArviZ object that `infer` returned."""
+    """A posterior.nc or the output folder of `cogen complete`, or any NetCDF file of an ArviZ object that `infer` returned."""
 
 
 @dataclass

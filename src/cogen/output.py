@@ -107,6 +107,14 @@ def read_posterior(path: Path) -> Any:
 
 
 IN_OPTIONS = {
+    "Check the range of the data and the generator. If both are right, use": "Check that the generator makes such images, in"
+    " their colours (--negative), and that the mask is the right way round (--invert-mask). Otherwise use",
+    "If that does not help, use a more flexible guide, or anneal from this one (GuideStart)": "If that does not help, use"
+    " --algorithm annealed-hmc",
+    "a lower resampling threshold": "a lower --threshold",
+    "more draws at beta = 1": "more --samples",
+    "(adapted = 1), so": ", so",
+    "Use more temperatures, or weights": "Find a schedule with `cogen tune`, or use more temperatures (--warmup) or weights",
     "(weighted=True)": "(--weighted)",
     "(num_warmup)": "(--warmup)",
     "(pilot=16)": "(--pilot 16)",
@@ -116,7 +124,6 @@ IN_OPTIONS = {
     "Use more chains": "Use more --chains",
     "Draw more samples": "Draw more --samples",
     "Run longer": "Run longer (--warmup, --samples)",
-    "more temperatures:": "more temperatures (--warmup):",
     "more temperatures,": "more temperatures (--warmup),",
 }
 """Remedies of `cogen.diagnostics.diagnose` as options of `cogen complete`."""

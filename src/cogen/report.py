@@ -17,6 +17,7 @@ from cogen.job import Job, views_asked
 from cogen.models.data.windows import in_channels, resampled
 from cogen.options import Complete
 from cogen.output import in_options
+from cogen.unknown_class import of_item
 
 SHOWN, BYTES = 48, 2_200_000
 """Images on the page: at most so many, and fewer where their pictures would take more bytes (in base64)."""
@@ -52,7 +53,7 @@ def write_report(
     """
     from jinja2 import Environment
 
-    cards = _cards(job, images)
+    cards = _cards(job, images, answer)
     template = files("cogen").joinpath("report.html.jinja").read_text(encoding="utf-8")
     asked = [f"--mask {options.mask}"] if options.mask is not None else []
     page = (
@@ -64,14 +65,14 @@ def write_report(
             seen=" ".join([*asked, *(f"--view {name}" for name in views_asked(options))]),
             count=len(images.originals),
             parts=len(job.items) if options.fit == "patch" else 0,
-            chains=options.chains,
+            chains=options.num_chains,
             samples=options.samples,
             findings=None if findings is None else [in_options(each) for each in findings],
             notes=notes,
             cards=cards,
             left_out=len(images.originals) - len(cards),
             rows=rows,
-            items=_item_rows(job, metrics),
+            items=_item_rows(job, metrics, answer),
             annealing=_uri("png", plot.read_bytes()) if (plot := folder / "annealing.png").is_file() else None,
             path=_path(answer),
             scored=job.truth is not None,
@@ -82,12 +83,14 @@ def write_report(
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def _cards(job: Job, images: Completed) -> list[dict[str, Any]]:
+def _cards(job: Job, images: Completed, answer: Answer) -> list[dict[str, Any]]:
     """The cards of the first images, at least one, as many as `SHOWN` and `BYTES` allow."""
     found: list[dict[str, Any]] = []
     total = 0
     for k in range(min(SHOWN, len(images.originals))):
         card = _card(job, images, k)
+        of_image = [item for item, window in enumerate(job.windows) if window.original == k]
+        card["classes"] = of_item(answer.classes, of_image[0]) if answer.classes and len(of_image) == 1 else ""
         total += sum(map(len, [*card["draws"], *card["path"], *(each for each in card.values() if isinstance(each, str))]))
         if found and total > BYTES:
             break
@@ -150,8 +153,10 @@ def _uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _item_rows(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
+def _item_rows(job: Job, metrics: dict[str, Any], answer: Answer) -> dict[str, Any]:
     """A table of the items: headings and rows."""
+    texts = {"class (probability +- standard error)": [of_item(answer.classes, k) for k in range(len(job.names))]}
+    texts = texts if answer.classes else {}
     columns = {
         "residual of the seen part": np.sqrt(np.asarray(metrics["per_item"]["observed_mse"], float)),
         "log evidence": np.asarray(metrics["log_evidence"], float),
@@ -159,8 +164,11 @@ def _item_rows(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
         "PSNR of the mean (dB)": np.asarray(metrics["per_item"].get("psnr", [np.nan]), float),
     }
     known = {name: values for name, values in columns.items() if np.isfinite(values).any()}
-    rows = [[name, *(f"{values[k]:.4g}" for values in known.values())] for k, name in enumerate(job.names)]
-    return {"heads": ["image", *known], "rows": rows[:SHOWN]}
+    rows = [
+        [name, *(text[k] for text in texts.values()), *(f"{values[k]:.4g}" for values in known.values())]
+        for k, name in enumerate(job.names)
+    ]
+    return {"heads": ["image", *texts, *known], "rows": rows[:SHOWN]}
 
 
 def _path(answer: Answer) -> str | None:

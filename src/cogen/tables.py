@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shlex
@@ -17,13 +18,15 @@ import numpy as np
 import torch
 
 from cogen.compiled_before import remember_compiled
-from cogen.options import Fill, Train
+from cogen.options import Fill, Train, joined
 from cogen.output import Workplace, is_written, print_findings
+from cogen.uncertainty import summary_of, write_uncertainty
 
 if TYPE_CHECKING:
+    from cogen.inference.signatures import ArvizObject
     from cogen.models import Table
 
-_WRITTEN = (r"filled\.csv", r"imputation-\d+\.csv", r"posterior\.nc")
+_WRITTEN = (r"filled\.csv", r"uncertainty\.csv", r"imputation-\d+\.csv", r"posterior\.nc")
 """Regular expressions of the files that `cogen fill` writes."""
 
 PRIOR_SHARE = 0.1
@@ -41,9 +44,10 @@ def train_on_table(options: Train) -> None:
     from cogen.models.families.recipe import Kind
     from cogen.models.families.registry import recipe
     from cogen.models.families.sizes import TableSizes
+    from cogen.models.mixed.independent_columns import independent_log_density
     from cogen.models.storage.encoders import ENCODER, save_encoder
     from cogen.models.storage.generators import save_generator
-    from cogen.training import LICENCE, is_first, run
+    from cogen.training import LICENCE, epochs_of, is_first, run
 
     made = recipe(options.family, Kind.TABLE)
     for name in (
@@ -63,9 +67,14 @@ def train_on_table(options: Train) -> None:
         if (value := getattr(options, name)) != getattr(Train, name):
             raise ValueError(f"--{name.replace('_', '-')} {value}: it applies to images, not to tables")
     path = Path(options.data)
-    settled = {name: getattr(options, name) for name in ("categorical", "integer", "drop", "missing")}
     with _options_named(categorical="categorical", integer="integer", drop="drop", missing="missing"):
-        table = read_csv(path, **settled)
+        table = read_csv(
+            path,
+            categorical=joined(options.categorical, "categorical"),
+            integer=joined(options.integer, "integer"),
+            drop=joined(options.drop, "drop"),
+            missing=joined(options.missing, "missing"),
+        )
     if os.environ.get("LOCAL_RANK", "0") == "0":  # of several devices, the first
         print("\n".join([f"{path.name}: {len(table.values)} rows", *described(table)]), flush=True)
     rows = torch.from_numpy(table.values)
@@ -75,28 +84,46 @@ def train_on_table(options: Train) -> None:
     torch.manual_seed(options.seed)
     latent_dim = made.latent_dim if options.latent_dim is None else options.latent_dim
     family: Any = made.family(TableSizes(table.schema, latent_dim, options.widths), learning_rate=options.learning_rate)
+    epochs = epochs_of(options, made, family, len(rows))
+    if options.epochs is None and os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"training for {epochs:g} epochs (--epochs)", flush=True)
     trained = run(options, made, family, [rows])
     if not is_first():
         return
     family.cpu()
     with torch.no_grad():
         score = float(family.log_likelihood(held_out).sum() / (~held_out.isnan()).sum())
+    independent = independent_log_density(table.schema, rows.numpy(), held_out.numpy(), smallest_scale=family.smallest_scale)
+    baseline = float(np.nanmean(independent))
     steps = len(next(iter(trained.losses.values())))
-    epochs = made.epochs if options.epochs is None else options.epochs
     config = family.config(
         name=options.output.name,
         training_data=f"{path.name}, {len(rows)} rows",
         licence=LICENCE,
         description=f"{options.family} of {len(table.schema.columns)} columns, {epochs:g} epochs",
-        figures={"command": shlex.join(["cogen", *sys.argv[1:]]), "steps": steps, "held_out_log_density_per_entry": score},
+        figures={
+            "command": shlex.join(["cogen", *sys.argv[1:]]),
+            "steps": steps,
+            "held_out_log_density_per_entry": score,
+            "independent_log_density_per_entry": baseline,
+        },
     )
     written = [save_generator(options.output, family.generator, config)]
     beside = options.output.with_name(f"{options.output.name}{ENCODER}")
     about = family.encoder_config(name=beside.name, training_data=config.training_data, licence=LICENCE)
     written.append(save_encoder(beside, family.encoder, about))
     print(f"\n{path.name}: {len(rows)} rows, {steps} steps in {trained.seconds:.0f} s")
-    print(f"  log density of an entry of {len(held_out)} rows held out: {score:.3g} nats")
+    print(f"  log density per entry of {len(held_out)} held-out row{'s' * (len(held_out) > 1)}: {score:.3f} nats")
+    print(f"  the same of independent columns: {baseline:.3f} nats (higher is better)")
     print(f"written: {', '.join(map(str, written))}\nnext: cogen fill ROWS.csv --generator {options.output}")
+    if score <= baseline:
+        more = max(3 * epochs, made.default_epochs(max(1, round(steps / epochs))))
+        warnings.warn(
+            f"{path}: the generator is no better than independent columns ({score:.3f} and {baseline:.3f} nats per held-out"
+            f" entry), so filled entries hardly depend on the other entries: train longer, as in --epochs {more:.0f}. If"
+            " the density then falls, the columns are unrelated or the rows too few",
+            stacklevel=1,
+        )
 
 
 def described(table: Table) -> list[str]:
@@ -108,16 +135,21 @@ def described(table: Table) -> list[str]:
     for column, codes in zip(table.schema.columns, table.values.T, strict=True):
         if column.kind == "continuous":
             least, greatest = (texts[column.name][row] for row in (np.nanargmin(codes), np.nanargmax(codes)))
-            whole = ", whole numbers" if column.integer else ""
-            spread = f"{least} to {greatest}{whole}, mean {column.mean:.6g}, sd {column.sd:.4g}"
+            spread = f"{least} to {greatest}{_rounding(column.decimals)}, mean {column.mean:.6g}, sd {column.sd:.4g}"
         else:
             shown = ", ".join(map(repr, column.levels[:6])) + (", ..." if len(column.levels) > 6 else "")
             spread = f"{len(column.levels)} levels: {shown}"
         words = table.holes[column.name]
         count = sum(words.values())
-        holes = f"{count} hole{'s' * (count > 1)} ({', '.join(map(repr, sorted(words)))})" if words else "no holes"
+        holes = f"{count} missing ({', '.join(map(repr, sorted(words)))})" if words else "none missing"
         lines.append(f"  {column.name:28} {column.kind:12} {spread}; {holes}")
     return lines + [f"  {name:28} {'dropped':12} not modelled" for name in table.schema.dropped]
+
+
+def _rounding(decimals: int | None) -> str:
+    if decimals is None:
+        return ""
+    return f", {decimals} decimal{'s' * (decimals > 1)}" if decimals else ", whole numbers"
 
 
 def fill(options: Fill) -> None:
@@ -142,14 +174,19 @@ def fill(options: Fill) -> None:
         raise ValueError(
             f"--output {options.output}: {options.table} is in this folder under a name that is written; give another folder"
         )
-    generator: Any = load_generator(options.generator)
+    try:
+        generator: Any = load_generator(options.generator)
+    except FileNotFoundError:
+        raise FileNotFoundError(_no_generator(options.generator)) from None
     if generator.config.schema is None:
         raise ValueError(
             f"--generator {options.generator}: it is not a generator of a table; give one of `cogen train vae --data TABLE.csv`"
         )
     view = MixedColumns.of(generator)
     with _options_named(missing="missing", drop="carry"):
-        table = read_csv(options.table, schema=view.schema, drop=options.carry, missing=options.missing)
+        table = read_csv(
+            options.table, schema=view.schema, drop=joined(options.carry, "carry"), missing=joined(options.missing, "missing")
+        )
     holes = np.isnan(table.values)
     some = np.flatnonzero(holes.any(axis=1))
     if not len(some):
@@ -180,21 +217,25 @@ def fill(options: Fill) -> None:
         drawn = group(posterior, "posterior_predictive")["row"].values
         drawn = drawn.reshape(-1, *drawn.shape[2:])  # (draw, row, column), equally weighted after the last resampling
         chosen = np.random.default_rng(options.seed).choice(len(drawn), options.imputations, replace=False)
-        versions = {"filled.csv": _best(view.schema, group(posterior, "posterior")["x"].values)}
+        summary = summary_of(view.schema, group(posterior, "posterior")["x"].values)
+        versions = {"filled.csv": summary.best}
         versions |= {f"imputation-{k + 1}.csv": drawn[at] for k, at in enumerate(chosen)}
         for name, values in versions.items():
             whole = np.full_like(table.values, np.nan)
             whole[some] = values
             write_filled(Path(folder) / name, table, whole)
-        posterior.to_netcdf(str(Path(folder) / "posterior.nc"), engine="h5netcdf")
+        lines = [table.lines[row] for row in some.tolist()]
+        write_uncertainty(Path(folder) / "uncertainty.csv", view.schema, lines, holes[some], summary, drawn)
+        _stored(posterior, lines).to_netcdf(str(Path(folder) / "posterior.nc"), engine="h5netcdf")
     print(
         f"\n{options.table}: {holes.sum()} missing value{'s' if holes.sum() > 1 else ''} in {len(some)} of {len(holes)} rows\n"
     )
     print_findings(diagnose(posterior, draws_alone=True), {"(num_warmup)": "(--warmup)", " (initial=)": ""})
+    imputations = "imputation-1.csv" + (f" to imputation-{options.imputations}.csv" if options.imputations > 1 else "")
     print(
-        f"\nwritten to {options.output}: filled.csv (means and most probable levels), imputation-1.csv to"
-        f" imputation-{options.imputations}.csv (whole draws: use these where uncertainty matters), posterior.nc"
-        " (its items are the rows with holes, in their order, counted from 0)"
+        f"\nwritten to {options.output}: filled.csv (means and most probable levels), uncertainty.csv (of every missing"
+        f" entry), {imputations} (draws of all missing entries: use them where uncertainty matters), posterior.nc (its items"
+        " are the rows with missing entries)"
     )
 
 
@@ -248,17 +289,29 @@ def _start(generator: str, seen: Any) -> Any:
     return normal_start(*encoder.moments(seen), prior_share=PRIOR_SHARE)
 
 
-def _best(schema: Any, x: np.ndarray) -> np.ndarray:
-    """Posterior means of continuous columns and most probable levels of the others, (row, column).
+def _stored(posterior: ArvizObject, lines: list[int]) -> ArvizObject:
+    """The posterior without x, which z determines, and with the line of each item in the table."""
+    from cogen.diagnostics.groups import all_groups, assemble
 
-    :param x: equally weighted draws of the columns' parameters, (chain, draw, row, parameter).
-    """
-    from cogen.models.data.column_parameters import parameter_places
-    from cogen.models.mixed.columns import level_probabilities
+    groups = all_groups(posterior)
+    groups["posterior"] = groups["posterior"].drop_vars("x")
+    with_lines = {
+        name: each.assign_coords(line=("item", lines)) if "item" in each.dims else each for name, each in groups.items()
+    }
+    return assemble(posterior, with_lines)
 
-    where = parameter_places(schema)
-    best = np.empty((x.shape[2], len(schema.columns)), np.float32)
-    best[:, where.continuous] = x[..., where.means].mean(axis=(0, 1))
-    for name, probability in level_probabilities(schema, x).items():
-        best[:, schema.index(name)] = probability.mean(axis=(0, 1)).argmax(axis=-1)
-    return best
+
+def _no_generator(name: str) -> str:
+    """The message for a generator that does not exist, with the generators of tables in its folder."""
+    folder = Path(name).parent
+    stored = [path for path in sorted(folder.glob("*.json")) if path.with_suffix(".safetensors").exists()]
+    known = [str(path.with_suffix("")) for path in stored if _is_of_a_table(path)]
+    beside = f" (there: {', '.join(known)})" if known else ""
+    return f"--generator {name}: there is no such file; give the --output of `cogen train vae --data TABLE.csv`{beside}"
+
+
+def _is_of_a_table(path: Path) -> bool:
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")).get("schema"))
+    except (OSError, ValueError, AttributeError):
+        return False

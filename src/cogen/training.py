@@ -23,18 +23,14 @@ from cogen.models.families.family import Family
 from cogen.models.families.recipe import Kind, Recipe
 from cogen.models.families.registry import FAMILIES, recipe, recipes
 from cogen.models.families.sizes import PairSizes, Sizes
-from cogen.models.noise import NOISE_PER_RESIDUAL, residuals
+from cogen.models.noise import LEAST_NOISE, noise_of_residual, residuals
 from cogen.models.storage.encoders import ENCODER, PREDICTOR, EncoderConfig, save_encoder
 from cogen.models.storage.energies import SOLVER, EnergyConfig, save_energy
 from cogen.models.storage.generators import GeneratorConfig, save_generator
 from cogen.models.training.preparation import Alike, Joint, Mirrored
 from cogen.models.training.trainer import Prepare, Training, train
-from cogen.options import Train
+from cogen.options import Train, joined
 from cogen.output import checkpoint_beside
-
-LEAST_NOISE, MOST_NOISE = 0.02, 0.5
-"""Bounds of the noise scale, as shares of the value range. Without the lower bound the posterior of a generator that reproduces
-its data could not be sampled; the upper bound is for generators that reproduce nothing."""
 
 OF_SOME_FAMILIES = {
     "weight": "weight",
@@ -124,7 +120,10 @@ def train_on_images(options: Train) -> None:
             return
         draw = functools.partial(draw_samples, family.latent_dim, classes, made.value_range, options.seed)
         write(options, made, sizes, data, family, trained, kept, contexts, draw)
-        print(f"next: cogen complete --generator {options.output} --images PICTURES" + (" --label CLASS" if classes else ""))
+        print(
+            f"next: cogen complete --generator {options.output} --images PICTURES"
+            + (" --label CLASS, or --label unknown" if classes else "")
+        )
 
 
 def refuse_table_options(options: Train) -> None:
@@ -133,20 +132,19 @@ def refuse_table_options(options: Train) -> None:
     :raises ValueError: for an option that applies only to tables.
     """
     for name in ("missing", "categorical", "integer", "drop"):
-        if value := getattr(options, name):
+        if value := joined(getattr(options, name), name):
             raise ValueError(f"--{name} {value[0]}: it applies to tables (.csv), not to images")
 
 
 def run(options: Train, made: Recipe, family: Family, tensors: list[Tensor]) -> Training:
     """Train with the given options, and the recipe's defaults for the others."""
     batch = made.batch_size if options.batch is None else options.batch
-    epochs = made.epochs if options.epochs is None else options.epochs
     per_step, count = batch * family.batches_per_step, len(tensors[0])
     if per_step > count:
         raise ValueError(f"--batch {batch}: a training step needs {per_step} items, and there are only {count}")
     if options.threads:
         torch.set_num_threads(options.threads)
-    steps = max(1, round(epochs * (count // per_step)))
+    steps = max(1, round(epochs_of(options, made, family, count) * (count // per_step)))
     with checkpoint_beside(options.output):
         return train(
             family,
@@ -164,6 +162,13 @@ def run(options: Train, made: Recipe, family: Family, tensors: list[Tensor]) -> 
             accelerator=options.accelerator,
             devices=options.devices,
         )
+
+
+def epochs_of(options: Train, made: Recipe, family: Family, count: int) -> float:
+    """Passes over the data, of ``count`` items: those given, or the default of the recipe."""
+    batch = made.batch_size if options.batch is None else options.batch
+    steps_per_epoch = max(1, count // (batch * family.batches_per_step))
+    return made.default_epochs(steps_per_epoch) if options.epochs is None else options.epochs
 
 
 def _prepared(options: Train, made: Recipe) -> Prepare | Joint | None:
@@ -361,7 +366,7 @@ def noise_scale(
         seen, descent = torch.tensor(True), {"starts": starts, "num_steps": num_steps}
         left = residuals(generator, x, seen, latent_dim, contexts=contexts, **descent, progress=True)
     residual = left.square().mean().sqrt().item()
-    return round(min(MOST_NOISE * width, max(LEAST_NOISE * width, NOISE_PER_RESIDUAL * residual)), 4)
+    return round(noise_of_residual(residual, made.value_range), 4)
 
 
 def draw_samples(

@@ -295,7 +295,7 @@ def scaled():
     [
         (directed, {}, "latent site 'z' depends on the other layer"),
         (connected_within, {}, "not affine in the latent site 'z' given the other layer"),
-        (categorical, {}, "latent site 'z' is CategoricalProbs: block Gibbs draws layers of Bernoulli or normal units"),
+        (categorical, {}, "latent site 'z' is CategoricalProbs: block Gibbs supports layers of Bernoulli or normal units"),
         (normal_hidden, {}, "latent site 'h' is not Bernoulli"),
         (scaled, {}, "latent site 'z' is scaled or masked"),
         (binary, {"hidden": "top"}, "two latent sites, one of them 'top', and a factor; this one has the latent sites"),

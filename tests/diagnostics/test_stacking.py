@@ -64,5 +64,5 @@ def test_says_what_does_not_fit():
         Stacking.of({"low": draws["low"]}, truth)
     with pytest.raises(ValueError, match="'high', item 0: stacking needs finite draws of at least two chains"):
         Stacking.of({"low": draws["low"], "high": draws["high"][:1]}, truth)
-    with pytest.raises(ValueError, match="the same shape"):
+    with pytest.raises(ValueError, match=r"the same shape, not \{'a': \(8, .*'b': \(2, "):
         stacked({"a": draws["low"], "b": draws["high"][:2]}, {"a": 0.5, "b": 0.5}, seed=0)

@@ -40,5 +40,5 @@ def test_the_example_runs(script, data, tmp_path, capsys):
 
 
 def test_a_wrong_folder_is_one_line(script, tmp_path):
-    with pytest.raises(SystemExit, match=r"rbm_digits: .* holds neither train-images-idx3-ubyte"):
+    with pytest.raises(SystemExit, match=r"rbm_digits: .* contains neither train-images-idx3-ubyte .*: give the folder"):
         script.main(script.Options(data=tmp_path))

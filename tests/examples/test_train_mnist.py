@@ -42,5 +42,5 @@ def test_train_save_load(script, data, tmp_path, capsys, family, network):
 
 
 def test_a_wrong_folder_is_one_line(script, tmp_path):
-    with pytest.raises(SystemExit, match=r"train_mnist: .* holds neither train-images-idx3-ubyte"):
+    with pytest.raises(SystemExit, match=r"train_mnist: .* contains neither train-images-idx3-ubyte .*: give the folder"):
         script.main(script.Options(data=tmp_path))

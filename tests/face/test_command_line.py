@@ -267,7 +267,7 @@ def bad(tmp_path_factory):
     (folder / "corrupt.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"nonsense" * 9)
     (folder / "corrupt.npy").write_bytes(b"\x93NUMPY nonsense")
     (folder / "empty").mkdir()
-    torch.save({"w": torch.zeros(3)}, folder / "weights.pt")
+    torch.save({"w": torch.zeros(3), "options": SimpleNamespace(rate=0.1)}, folder / "weights.pt")
     for suffix in (".safetensors", ".json"):
         content = (SHIPPED / f"mnist{suffix}").read_bytes()
         (folder / f"truncated{suffix}").write_bytes(content[:5000] if suffix == ".safetensors" else content)
@@ -278,20 +278,23 @@ def bad(tmp_path_factory):
 BAD = {
     "wrong size": (["--images", "{bad}/size.npy"], "27"),
     "wrong size of a picture": (["--images", "{bad}/small.png"], "10"),
-    "nan where seen": (["--images", "{bad}/nan.npy"], "nan.npy holds NaN: give --mask nan"),
+    "nan where seen": (["--images", "{bad}/nan.npy"], "nan.npy contains NaN: use --mask nan"),
     "infinite where seen": (["--images", "{bad}/infinite.npy"], "inf|finite|range"),
     "floats from -1": (["--images", "{bad}/signed.npy"], "--range -1 1"),
     "floats to 255": (["--images", "{bad}/scaled.npy"], "--range 0 255"),
     "another range": (["--images", "{bad}/scaled.npy", "--range", "0", "200"], "the given range is 0 to 200"),
     "a range upside down": (["--images", "{bad}/scaled.npy", "--range", "255", "0"], "--range 255 0 (data_range): give two"),
     "a range of a picture": (["--images", "{bad}/small.png", "--range", "0", "1"], "--range 0 1 (data_range) is for .npy"),
-    "a range of no images": (["--range", "0", "1"], "--range 0 1: it is for an array given with --images"),
+    "a range of no images": (["--range", "0", "1"], "--range 0 1: it needs an array, given by --images"),
     "missing file": (["--images", "{bad}/none.png"], "none.png"),
     "corrupt picture": (["--images", "{bad}/corrupt.png"], "corrupt.png"),
     "corrupt array": (["--images", "{bad}/corrupt.npy"], "corrupt.npy"),
     "empty folder": (["--images", "{bad}/empty"], "no picture"),
     "truncated weights": (["--generator", "{bad}/truncated.safetensors"], "truncated"),
-    "a pickle": (["--generator", "{bad}/weights.pt"], "weights.pt"),
+    "a pickle": (
+        ["--generator", "{bad}/weights.pt"],
+        "weights.pt can run code when it is read: convert it to safetensors, or give --allow-pickle",
+    ),
     "unknown generator": (["--generator", "nonesuch"], "nonesuch"),
     "no image": (["--count", "0"], "--count 0"),
     "no chain": (["--chains", "0"], "--chains 0"),
@@ -299,22 +302,22 @@ BAD = {
     "chains that do not divide": (["--chains", "6"], "--weighted --chains 6: weighted chains form four populations"),
     "too few chains": (["--chains", "4"], "--weighted --chains 4: weighted chains form four populations"),
     "a setting without a value": (["--set", "num_leapfrog"], "--set num_leapfrog: write NAME=VALUE"),
-    "an unknown setting": (["--set", "leapfrogs=3"], "annealed-hmc has num_leapfrog, step_size"),
-    "a setting that is no number": (["--set", "num_leapfrog=many"], "'many' is no number"),
+    "an unknown setting": (["--set", "leapfrogs=3"], "annealed-hmc has no setting leapfrogs; it has num_leapfrog, step_size"),
+    "a setting that is no number": (["--set", "num_leapfrog=many"], "--set num_leapfrog=many: 'many' is not a number"),
     "a setting out of range": (["--set", "num_leapfrog=0"], "num_leapfrog=0"),
     "a pilot of a descent": (["--algorithm", "gradient-descent", "--pilot", "8"], "gradient-descent on numpyro has no pilot"),
-    "a threshold out of range": (["--threshold", "2"], "--threshold 2: a share of chains"),
-    "a side of no half": (["--view", "box", "--side", "left"], "--side: it is of --view half"),
+    "a threshold out of range": (["--threshold", "2"], "--threshold 2: it is a share of the chains, between 0 and 1"),
+    "a side of no half": (["--view", "box", "--side", "left"], "--side: it needs --view half"),
     "a box outside": (["--box", "20", "20", "10", "10"], "is not inside an image of 28 x 28"),
-    "a share of everything": (["--view", "random", "--share", "1"], "--share 1: the share"),
-    "a mask of nothing": (["--mask", "alpha"], "--mask alpha: give --images"),
-    "a truth beside a view": (["--truth", "{bad}/size.npy"], "--truth: it goes with --mask"),
+    "a share of everything": (["--view", "random", "--share", "1"], "--share 1: it must lie between 0 and 1"),
+    "a mask of nothing": (["--mask", "alpha"], "--mask alpha: it needs --images"),
+    "a truth beside a view": (["--truth", "{bad}/size.npy"], "/size.npy: it needs --mask, thumbnails or gray images"),
     "a mask that is missing": (["--images", "{bad}/small.png", "--mask", "{bad}/none.png"], "none.png"),
     "a mask of another size": (["--images", "{bad}/signed.npy", "--range", "-1", "1", "--mask", "{bad}/small.png"], "10 x 10"),
     "an image without alpha": (["--images", "{bad}/small.png", "--mask", "alpha"], "transparent pixels"),
     "an array without holes": (["--images", "{bad}/signed.npy", "--range", "-1", "1", "--mask", "nan"], "contains NaN"),
     "small parts": (["--images", "{bad}/small.png", "--fit", "patch"], "smaller than the 28 x 28 of the generator"),
-    "no configuration": (["--config", "{bad}/file"], "file: this is no run.toml"),
+    "no configuration": (["--config", "{bad}/file"], "file: this is not a run.toml of `cogen complete`"),
     "a configuration that is missing": (["--config", "{bad}/none.toml"], "none.toml"),
     "no draw": (["--samples", "0"], "--samples 0"),
     "no worker": (["--workers", "0"], "--workers 0"),
@@ -325,7 +328,7 @@ BAD = {
     "negative noise": (["--noise", "-0.1"], "--noise -0.1"),
     "no noise": (["--noise", "0"], "--noise 0"),
     "noise that is no number": (["--noise", "nan"], "--noise nan"),
-    "gray of gray": (["--view", "gray"], "nothing would be hidden"),
+    "gray of gray": (["--view", "gray"], "--view gray: this generator makes gray images, so nothing is hidden"),
     "descent in Pyro": (["--backend", "pyro", "--algorithm", "gradient-descent"], "gradient-descent does not run on Pyro"),
     "a file for output": (["--output", "{bad}/file"], "file"),
     "a file above the output": (["--output", "{bad}/file/out"], "file"),
@@ -406,7 +409,8 @@ def test_control_c_leaves_what_was_there(where, tmp_path, monkeypatch, capsys):
     if where.endswith("completions"):  # while the files are written
         monkeypatch.setattr(completion, "_write", lambda folder, *_: ((folder / "metrics.json").write_text("{"), interrupt()))
         monkeypatch.setattr(completion, "_metrics", lambda *_: {})
-        monkeypatch.setattr(completion, "_by_generator", lambda *_: (None, SimpleNamespace(posterior=None)))
+        answer = SimpleNamespace(posterior={"posterior": SimpleNamespace(attrs={})})
+        monkeypatch.setattr(completion, "_by_generator", lambda *_: (SimpleNamespace(names=None), answer))
         monkeypatch.setattr("cogen.diagnostics.groups.has_group", lambda *_: False)
     else:
         monkeypatch.setattr(where, interrupt)

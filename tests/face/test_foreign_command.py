@@ -1,6 +1,7 @@
 """`cogen complete` and `cogen inspect` with a generator somebody else trained: what they say; bad input in one line."""
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -89,7 +90,8 @@ def folder(tmp_path, monkeypatch):
     dense = nn.Sequential(nn.Linear(3, 16), nn.Sigmoid(), nn.Unflatten(1, (1, 4, 4)))
     weights = dense.state_dict()
     save_file({f"g_ema.{name}": value for name, value in weights.items()}, "weights.safetensors")
-    torch.save({"state_dict": {f"generator.{name}": value for name, value in weights.items()}}, "weights.ckpt")
+    state_dict = {f"generator.{name}": value for name, value in weights.items()}
+    torch.save({"state_dict": state_dict, "options": SimpleNamespace(rate=0.1)}, "weights.ckpt")
     return tmp_path
 
 
@@ -206,7 +208,7 @@ def inspected(arguments, capsys) -> str:
         (["weights.safetensors", "--module", "nets.py:dense"], ["weights under g_ema, which are averaged", "(batch, 3)"]),
         (["weights.safetensors", "--module", "nets.py:Dcgan"], ["cannot be used as it is", "does not fit Dcgan"]),
         (["weights.ckpt", "--allow-pickle"], ["state_dict.generator.0.weight"]),
-        (["digits"], ["LatentFlowGenerator", "and 35 more; under the first part of their names: decoder (16), flow (58)"]),
+        (["digits"], ["LatentFlowGenerator", "and 35 more; by the first part of their names: decoder (16), flow (58)"]),
     ],
 )
 def test_inspect(arguments, said, capsys):
@@ -221,7 +223,7 @@ def test_inspect_what_cannot_be_read(capsys):
     arguments = {"event_shape": (1, 4, 4), "hidden": (4,)}
     config = EnergyConfig("DenseEnergy", arguments, (1, 4, 4), (-1, 1))
     save_energy("energy", ENERGIES["DenseEnergy"](**arguments), config)
-    assert "energy is an energy of x, not a generator" in refused(["inspect", "energy"], capsys)
+    assert "energy is an energy, not a generator: use it with `cogen complete`" in refused(["inspect", "energy"], capsys)
 
 
 @pytest.mark.parametrize(

@@ -65,25 +65,28 @@ def test_views_are_kept_apart_and_a_file_of_something_else_is_named(tiny, tmp_pa
     save_tuning(tiny, "box", settings, path)
     assert set(json.loads(path.read_text())) == {"half", "box"}
     path.write_text("[]")
-    with pytest.raises(ValueError, match=r"other\.json holds no tunings by view"):
+    with pytest.raises(ValueError, match=r"other\.json does not contain tunings by view"):
         save_tuning(tiny, "half", settings, path)
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="step sizes of a tuning must be positive"):
         Settings(False, 0, 5, (0.0, 0.5, 1.0), (0.1, 0.2))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["guide", "--generator", "digits"], "it is shipped; give --output"),
+        (["guide", "--generator", "digits"], "--generator digits: it is a shipped generator; give --output"),
         (["guide", "--generator", "nowhere"], "no generator called 'nowhere'"),
         (["guide", "--generator", "digits", "--steps", "0"], "--steps 0: it must be at least 1"),
-        (["tune", "--generator", "digits"], "it is shipped; give --output"),
+        (["tune", "--generator", "digits"], "--generator digits: it is a shipped generator; give --output"),
         (
             ["tune", "--generator", "mnist", "--output", "x.json", "--start", "guide"],
-            "--start guide: there is none beside mnist",
+            "--start guide: there is no guide beside mnist; `cogen guide` trains one",
         ),
-        (["tune", "--generator", "digits", "--output", "x.json", "--temperatures", "0"], "--temperatures: give one number"),
-        (["tune", "--generator", "digits", "--output", "x.json", "--items", "1"], "--items 1: too few"),
+        (
+            ["tune", "--generator", "digits", "--output", "x.json", "--temperatures", "0"],
+            "--temperatures: give one or more numbers",
+        ),
+        (["tune", "--generator", "digits", "--output", "x.json", "--items", "1"], "--items 1: it must be at least 2"),
         (["complete", "--guide", "nowhere"], "there is no file nowhere.safetensors"),
         (["complete", "--generator", "mnist", "--guide", "digits-guide"], "there is no file digits-guide.safetensors"),
     ],

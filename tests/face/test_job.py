@@ -6,6 +6,7 @@ import re
 import shutil
 import tomllib
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -234,6 +235,104 @@ def test_more_images_than_are_completed_are_counted(toy, tmp_path, capsys):
     assert "completed 1 of 2 images; use --count 2 for all" in capsys.readouterr().out
 
 
+def test_negatives_are_completed_as_what_they_show_and_written_as_they_came(toy, tmp_path):
+    """Inverted colours of images, results inverted back: the draws of both runs are the same."""
+    (tmp_path / "negative").mkdir()
+    for path in (toy / "whole").glob("*.png"):
+        picture = Image.open(path)
+        Image.fromarray(255 - np.asarray(picture)).save(tmp_path / "negative" / path.name)
+    asked = ["--fit", "resize", "--mask", str(toy / "masks" / "0.png"), "--keep-draws", "2"]
+    run(toy, tmp_path / "a", "--images", str(toy / "whole"), *asked)
+    run(toy, tmp_path / "b", "--images", str(tmp_path / "negative"), "--negative", *asked)
+    names = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a" / "completed").rglob("*.png"))
+    assert len(names) == 2 * 4
+    for name in names:
+        one, other = (np.asarray(Image.open(tmp_path / folder / name), float) for folder in "ab")
+        assert np.abs(other - (one if name.stem == "sd" else 255 - one)).mean() < 2
+
+
+def test_images_of_the_wrong_colours_are_found(toy, tmp_path, capsys):
+    """A generator of colours near one value cannot make their opposites: the residual says so, and the remedy is an option."""
+    (tmp_path / "other").mkdir()
+    Image.new("RGB", (16, 16), (255, 0, 255)).save(tmp_path / "other" / "one.png")
+    run(toy, tmp_path / "out", "--images", str(tmp_path / "other"), "--fit", "resize", "--mask", str(toy / "masks" / "0.png"))
+    said = capsys.readouterr().out
+    assert "item one: the RMS residual of the seen part" in said
+    assert "--negative" in said
+    assert "the seen part of every image has a single value" in said
+    assert "run with --invert-mask" in said
+
+
+def test_masks_of_the_values_0_and_1(toy, tmp_path):
+    mask = np.asarray(Image.open(toy / "masks" / "0.png")) > 127
+    Image.fromarray(mask.astype(np.uint8)).save(tmp_path / "ones.png")
+    asked = ["--images", str(toy / "whole"), "--fit", "resize"]
+    one = run(toy, tmp_path / "a", *asked, "--mask", str(toy / "masks" / "0.png"))
+    other = run(toy, tmp_path / "b", *asked, "--mask", str(tmp_path / "ones.png"))
+    assert one["per_item"] == other["per_item"]
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_thumbnails_of_any_size_that_divides_the_generators(factor, toy, tmp_path, capsys):
+    (tmp_path / "small").mkdir()
+    for path in (toy / "whole").glob("*.png"):
+        Image.open(path).resize((8 // factor, 8 // factor), Image.Resampling.BOX).save(tmp_path / "small" / path.name)
+    with pytest.raises(SystemExit):
+        run(toy, tmp_path / "out", "--images", str(tmp_path / "small"))
+    assert f"1/{factor} of the generator's 8 x 8: use --view thumbnail" in capsys.readouterr().err
+    asked = ["--images", str(tmp_path / "small"), "--view", "thumbnail", "--truth", str(toy / "whole"), "--fit", "resize"]
+    metrics = run(toy, tmp_path / "out", *asked)
+    assert metrics["noise"] == pytest.approx(0.1 / factor)
+    assert metrics["hidden_crps"] < 0.5
+    observed = read_posterior(tmp_path / "out" / "posterior.nc")["observed_data"]["seen"]
+    assert observed.shape == (2, 3, 8 // factor, 8 // factor)
+
+
+def test_transparent_pixels_without_a_mask_are_noted(toy, tmp_path, capsys):
+    (tmp_path / "clear").mkdir()
+    picture = Image.open(sorted((toy / "whole").glob("*.png"))[0]).convert("RGBA")
+    picture.putalpha(Image.new("L", picture.size, 0))
+    picture.save(tmp_path / "clear" / "one.png")
+    run(toy, tmp_path / "out", "--images", str(tmp_path / "clear"), "--fit", "resize")
+    assert "one: transparent pixels were taken as white; use --mask alpha" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["--images", "nowhere"], "--images nowhere: no image file or folder"),
+        (["--images", "whole", "--mask", "nowhere.png"], "--mask nowhere.png: no image file or folder"),
+        (["--images", "whole", "--fit", "resize", "--truth", "whole"], "--truth whole: it needs --mask, thumbnails"),
+        (["--images", "whole", "--output", "whole/out"], "--output whole/out: it is inside of --images whole"),
+        (
+            ["--images", "images", "--fit", "resize", "--set", "leapfrog=3"],
+            "annealed-hmc has no setting leapfrog; it has num_leapfrog",
+        ),
+        (["--images", "images", "--fit", "resize", "--set", "leapfrog"], "--set leapfrog: write NAME=VALUE"),
+    ],
+)
+def test_refusals_name_the_option_and_the_file(asked, message, toy, monkeypatch, capsys):
+    monkeypatch.chdir(toy)
+    with pytest.raises(SystemExit) as stopped:
+        main(["complete", "--generator", "toy", *SMALL, *asked])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_configuration_is_read_from_any_folder(toy, tmp_path, monkeypatch):
+    monkeypatch.chdir(toy)
+    main(["complete", "--generator", "toy", *SMALL, "--images", "whole", "--fit", "resize", "--output", str(tmp_path / "a")])
+    monkeypatch.chdir(tmp_path)
+    main(["complete", "--config", "a/run.toml", "--output", "b"])
+    one, other = (json.loads((tmp_path / name / "metrics.json").read_text())["per_item"] for name in "ab")
+    assert one == other
+
+
+def test_the_version(capsys):
+    main(["--version"])
+    assert re.fullmatch(r"cogen \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
 # --- the page ------------------------------------------------------------------------------------------------------
 
 
@@ -259,7 +358,7 @@ def test_a_page_of_many_large_images_stays_small():
     images = Completed(
         originals, list(noise), list(noise), [noise[:8]] * 40, [np.ones((300, 300), bool)] * 40, None, [noise[:12]] * 40
     )
-    cards = report._cards(job, images)
+    cards = report._cards(job, images, SimpleNamespace(classes=None))
     assert 1 <= len(cards) < 40
     assert sum(len(text) for card in cards for text in [*card["draws"], *card["path"], card["mean"]]) < report.BYTES
 

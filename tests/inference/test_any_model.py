@@ -202,7 +202,7 @@ def improper():
         ),
         (one_after_the_other, r"latent site 'k' is discrete.*cannot be enumerated"),
         (hanging, r"'z' depends on a discrete latent site.*sum the discrete site out"),
-        (only_discrete, r"'k' is discrete, and there is no other"),
+        (only_discrete, r"only latent site, 'k', is discrete .*: add a continuous latent site, or use BlockGibbs"),
         (no_latent, "no latent site"),
         (no_observation, r"no observed site \(latent: z\): condition it first"),
         (subsampled, r"plate 'n' draws a subsample of 2 of 5"),

@@ -166,7 +166,9 @@ def test_an_encoder_is_given_the_contexts_that_its_network_names():
     ones = torch.ones(3, 3, dtype=torch.bool)
     expected = masked(torch.as_tensor(Y), ones, torch.as_tensor(LABELS))[0].detach()
     torch.testing.assert_close(EncoderGuide(masked, seen).mean, expected)
-    with pytest.raises(ValueError, match="an encoder guides z alone, and context 'label' is not given"):
+    with pytest.raises(
+        ValueError, match=r"an encoder is a guide of z alone, but context 'label' is not given: use model.given\(label=\.\.\.\)"
+    ):
         EncoderGuide(plain, linear(Classes(2, unknown="relaxed")).condition(seen=Y))
 
 

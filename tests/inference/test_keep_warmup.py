@@ -67,7 +67,7 @@ def test_blocks_jobs_and_checkpoints_give_the_same_positions(case, tmp_path):
     for _ in range(2):  # the second reads what the first has stored
         stored = infer(case.conditioned, kernel, **RUN, keep_warmup=2, checkpoint=tmp_path / "run")
         np.testing.assert_array_equal(stored["warmup_posterior"]["z"].values, whole)
-    with pytest.raises(ValueError, match="keep_warmup"):
+    with pytest.raises(ValueError, match="keep_warmup was 2 there and is None here"):
         infer(case.conditioned, kernel, **RUN, checkpoint=tmp_path / "run")
 
 

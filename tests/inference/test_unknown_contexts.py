@@ -213,14 +213,17 @@ def test_the_expansion_repeats_items_one_by_one(model):
         (numpyro.infer.NUTS, "NUTS"),
         (functools.partial(pyro.infer.HMC, step_size=0.1), "HMC"),
         (GradientDescent(), "GradientDescent"),
-        (AnnealedHMC(flat_prior=True), "AnnealedHMC"),
-        (functools.partial(PyroAnnealedHMC, flat_prior=True), "PyroAnnealedHMC"),
+        (AnnealedHMC(flat_prior=True), "AnnealedHMC with flat_prior=True"),
+        (functools.partial(PyroAnnealedHMC, flat_prior=True), "PyroAnnealedHMC with flat_prior=True"),
+        (AnnealedHMC(weighted=False, resample_threshold=0.0), "AnnealedHMC with weighted=False"),
     ],
 )
 def test_a_kernel_without_evidence_is_refused_before_the_run(model, kernel, name):
     with pytest.raises(ValueError, match=rf"{name} has no evidence, .* unknown context 'label' .*unknown='relaxed'") as caught:
         infer(model.condition(seen=Y), kernel, **QUICK)
     assert "\n" not in str(caught.value)
+    remedy = f"omit {name.partition(' with ')[2]}," if " with " in name else "use AnnealedHMC()"
+    assert remedy in str(caught.value)
 
 
 @pytest.mark.parametrize("kernel", [PyroAnnealedHMC, functools.partial(AnnealedHMC, num_leapfrog=3)])

@@ -3,6 +3,7 @@
 import copy
 import functools
 import pickle
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -260,7 +261,7 @@ def test_integers_of_numpy_are_integers():
     assert (classes, array) == (Classes(3), Array((3, 4), value_range=(0.0, 1.0)))
     assert [type(number) for number in (classes.count, *array.shape, *array.value_range)] == [int, int, int, float, float]
     for number in (True, np.True_, np.float64(3)):
-        with pytest.raises(ValueError, match="must be an integer"):
+        with pytest.raises(ValueError, match="the number of classes must be an integer"):
             Classes(number)
         with pytest.raises(ValueError, match="a shape is a tuple of positive integers"):
             Array((3, number))
@@ -341,6 +342,19 @@ def test_generators_and_views_that_do_not_fit_their_contexts(make, said):
     with pytest.raises(ValueError, match=said):
         make()
     by_class(generator=Cut())  # a class that is given needs no gradient
+
+
+def test_declared_contexts_agree_with_the_configuration():
+    generator = ByClass()
+    generator.config = SimpleNamespace(latent_dim=2, contexts={"label": Classes(3)}, value_range=None, name="by class")
+    view = {"seen": views.Identity(scale=0.1)}
+    with pytest.raises(
+        ValueError, match=r"context 'label': .* as 4 classes, unknown, exact, .*config has 3 classes: .*Classes\(3\)"
+    ):
+        CoGenerator(generator, contexts={"label": Classes(4, unknown="exact")}, views=view)
+    assert (
+        CoGenerator(generator, contexts={"label": Classes(3, unknown="exact")}, views=view).contexts["label"].unknown == "exact"
+    )
 
 
 @pytest.mark.parametrize("name", ["z", "x", "item", "context", "seen", "seen_scale", "seen_mask"])

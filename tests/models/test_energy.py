@@ -199,7 +199,7 @@ def test_an_energy_tilts_a_generator():
                 )
             ),
             ValueError,
-            "no run of an EnergyModel",
+            "not a run of an EnergyModel: use log_evidence",
         ),
     ],
 )

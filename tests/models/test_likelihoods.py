@@ -143,7 +143,9 @@ def test_scales_are_positive(kind, scale):
 
 
 def test_a_distribution_over_the_scale_is_over_one_number():
-    with pytest.raises(ValueError, match="one number"):
+    with pytest.raises(
+        ValueError, match=r"has shape \(3,\), but one number is drawn per item: give a distribution over one number"
+    ):
         Normal(pyro.distributions.HalfNormal(torch.ones(3)))
 
 

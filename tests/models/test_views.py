@@ -48,10 +48,20 @@ def test_composition():
 
 
 def test_a_view_needs_noise_only_when_asked():
-    with pytest.raises(ValueError, match="no noise model"):
+    with pytest.raises(
+        ValueError, match=r"this Identity has no noise model: give scale=\.\.\., .*generator\.config\.noise_scale"
+    ):
         views.Identity().likelihood  # noqa: B018
     assert isinstance(views.Identity(scale=0.1).likelihood, views.Normal)
     assert isinstance(views.Identity(likelihood=views.Laplace(0.1)).likelihood, views.Laplace)
+
+
+def test_arrays_that_are_read_only_are_copied():
+    """torch warns of them, and warnings are errors here."""
+    mask = np.broadcast_to(np.array([True, False]), (1, 2, 2))
+    assert views.Mask(mask, scale=0.1).mask.tolist() == mask.tolist()
+    matrix = np.broadcast_to(np.float32([1, 2]), (3, 2))
+    assert views.Linear(matrix, scale=0.1).matrix.tolist() == matrix.tolist()
 
 
 @pytest.mark.parametrize(

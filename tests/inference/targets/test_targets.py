@@ -127,7 +127,8 @@ def discrete():
 
 
 @pytest.mark.parametrize(
-    ("model", "said"), [(no_latent, "no latent site"), (no_observation, "no observed site"), (discrete, "'k' is discrete")]
+    ("model", "said"),
+    [(no_latent, "no latent site"), (no_observation, "no observed site"), (discrete, "only latent site, 'k', is discrete")],
 )
 def test_models_that_cannot_be_annealed(model, said):
     with pytest.raises(ValueError, match=said):

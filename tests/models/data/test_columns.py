@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from cogen.models.data.columns import Column, Place, decode_column, encode_column, infer_column
+from cogen.models.data.columns import Column, Place, decode_column, encode_column, infer_column, text_of_decoded
 from cogen.models.data.entries import Holes
 
 PLACE = Place("people.csv", lambda row: f"line {row + 2}")
@@ -131,18 +131,28 @@ def test_values_that_become_equal_are_said():
 
 def test_columns_of_whole_numbers_are_decoded_as_such():
     column = infer(["20", "31.0", "40", "?"])
-    assert column.integer
+    assert column.decimals == 0
     codes = encode_column(column, ["31", "40"], Holes(), PLACE)
     assert decode_column(column, np.append(codes, [0.01, -9.0])).tolist() == [31.0, 40.0, 30.0, -43.0]
-    assert not infer(["20", "31.5", "40"]).integer
+    assert [infer(texts).decimals for texts in (["20", "31.5", "40"], ["1.25", "1.50", "2"], ["1e-3", "2", "3.5"])] == [
+        1,
+        2,
+        None,
+    ]
+    assert infer(["0.1234567", "2", "3.5"]).decimals is None
+    column = infer(["38.5", "41.25", "40"])
+    assert decode_column(column, np.array([0.12345, np.nan])).tolist()[0] == round(column.mean + 0.12345 * column.sd, 2)
+    assert [text_of_decoded(column, value) for value in (38.0, 38.25, float("nan"))] == ["38.00", "38.25", ""]
     assert infer(["0", "1", "1"]).kind == "binary"
-    assert (infer(["0", "1", "1"], integer=True).kind, infer(["007", "12"], integer=True).integer) == ("continuous", True)
+    assert (infer(["0", "1", "1"], integer=True).kind, infer(["007", "12"], integer=True).decimals) == ("continuous", 0)
     with pytest.raises(ValueError, match=r"column 'c' is constant \('7'"):
         infer(["7", "7.0", "?"], integer=True)
     with pytest.raises(ValueError, match=r"line 3, column 'c': '1.5' is not an integer, as integer=\['c'\] requires"):
         infer(["1", "1.5", "2"], integer=True)
-    with pytest.raises(ValueError, match="integer=True is for continuous columns, this one is binary"):
-        Column("c", "binary", levels=("a", "b"), integer=True)
+    with pytest.raises(ValueError, match="decimals=0 is for continuous columns, this one is binary"):
+        Column("c", "binary", levels=("a", "b"), decimals=0)
+    with pytest.raises(ValueError, match="decimals is 9: it must be an integer from 0 to 6, or None"):
+        Column("c", "continuous", decimals=9)
 
 
 def test_values_far_out_that_decide_the_spread_are_warned_of():

@@ -262,6 +262,8 @@ def test_words_for_holes_can_be_added_and_are_remembered(tmp_path):
             read_csv(tmp_path / "later.csv", missing="-999", schema=given)
     assert Schema.of(columns, missing=["-", -999]) == Schema.of(columns, missing=["-", "-999"])
     assert Schema.from_json({"columns": schema.to_json()["columns"]}).missing == ()  # of an earlier version
+    earlier = {"columns": [{"name": "age", "kind": "continuous", "mean": 3.0, "sd": 2.0, "integer": True}]}
+    assert Schema.from_json(earlier).columns[0].decimals == 0
 
 
 DAYS = pd.date_range("2024-01-01", periods=40)
@@ -380,7 +382,7 @@ def test_columns_that_are_dropped_are_carried_along(tmp_path):
     schema = Schema.from_json(json.loads(json.dumps(table.schema.to_json())))
     assert schema == table.schema
     assert (schema.names, schema.dropped) == (("age", "kids"), ("id",))
-    assert [(column.kind, column.integer) for column in schema.columns] == [("continuous", False), ("continuous", True)]
+    assert [(column.kind, column.decimals) for column in schema.columns] == [("continuous", 1), ("continuous", 0)]
     assert schema == Schema.of(
         {"id": ["a"] * 4, "age": [20.5, 30, 24.5, None], "kids": [0, 1, 0, 1]}, drop=["id"], integer=["kids"]
     )
@@ -389,8 +391,22 @@ def test_columns_that_are_dropped_are_carried_along(tmp_path):
     write_filled(tmp_path / "filled.csv", later, np.array([[0.0, 0.9], [0.0, 0.0]]))
     assert (
         tmp_path / "filled.csv"
-    ).read_text() == f"kids,note,age\n1,Ann,30\n1,Bo,{schema.decode(np.zeros((1, 2)))['age'][0]:g}\n"
+    ).read_text() == f"kids,note,age\n1,Ann,30\n1,Bo,{schema.decode(np.zeros((1, 2)))['age'][0]:.1f}\n"
     assert later.lines == [2, 3]
+
+
+def test_faults_of_all_columns_are_one_message(tmp_path):
+    lines = [f"C{row},2024-01-{row + 1:02d},{row}.5,{'ab'[row % 2]}" for row in range(9)]
+    text = "\n".join(["id,joined,size,kind", *lines, ""])
+    reason = (
+        r"bad.csv: 2 columns cannot be used as they are: \(1\) column 'id' has .*drop=\['id'\]; \(2\) line 2, column 'joined'"
+    )
+    refuses(tmp_path, text, reason + r": '2024-01-01' is a date.*drop=\['joined'\]")
+    schema = read_csv(write(tmp_path, text), drop=["id", "joined"]).schema
+    later = "size,name\nlarge,Ann\n"
+    reason = r"3 columns .*\(1\) line 2, column 'size': 'large' .*; \(2\) column 'kind' is missing: .*; \(3\) column 'name' is"
+    refuses(tmp_path, later, reason, schema=schema)
+    refuses(tmp_path, text, r"drop=\['x'\], drop=\['y'\]: there are no such columns; the columns are id", drop=["x", "y"])
 
 
 @pytest.mark.parametrize(

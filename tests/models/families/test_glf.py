@@ -145,7 +145,7 @@ def test_what_is_refused():
         ValueError, match="'Linear': the decoder of a latent flow must be DenseGenerator or DcganGenerator or MixerGenerator"
     ):
         LatentFlowGenerator("Linear", DECODER)
-    with pytest.raises(ValueError, match="two dimensions"):
+    with pytest.raises(ValueError, match=r"event_shape \(1,\): .* at least two dimensions"):
         LatentFlowGenerator("DenseGenerator", {**DECODER, "latent_dim": 1})
     family = GLF(DenseEncoder(2, (6,), (8,)), LatentFlowGenerator("DenseGenerator", DECODER), 2)
     with pytest.raises(ValueError, match="this family models x alone"):

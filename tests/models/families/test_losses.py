@@ -102,9 +102,16 @@ def test_clipping_bounds_every_weight():
     assert max(p.abs().max() for p in critic.parameters()) <= 0.05
 
 
-@pytest.mark.parametrize("make", [lambda: Clipping(clip=0), lambda: GradientPenalty(penalty=-1), lambda: KL(critic_steps=0)])
-def test_numbers_out_of_range_are_refused(make):
-    with pytest.raises(ValueError, match="must be"):
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Clipping(clip=0), r"clip=0, .* clip must be positive"),
+        (lambda: GradientPenalty(penalty=-1), r"penalty=-1, .* penalty must be positive"),
+        (lambda: KL(critic_steps=0), r"critic_steps=0, .* critic_steps must be at least 1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
         make()
 
 

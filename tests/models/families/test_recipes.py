@@ -108,6 +108,12 @@ def test_a_table_s_family_is_trained_and_stored(tmp_path, name):
     assert torch.isfinite(family.log_likelihood(rows)).all()
 
 
+def test_small_tables_are_trained_for_enough_steps():
+    made = recipe("vae", Kind.TABLE)
+    assert [made.default_epochs(steps) for steps in (1, 4, 149, 150, 1000)] == [3000, 750, 21, 20, 20]
+    assert recipe("vae", Kind.IMAGES).default_epochs(1) == 20
+
+
 @pytest.mark.parametrize("name", [name for name in OF_POINTS if not recipe(name, Kind.POINTS).labelled])
 def test_points_are_trained_on_with_fourier_features(name):
     sizes = Sizes((2,), 2, widths=(8,), critic_widths=(8,), pair_widths=(8,), bounded=False, bandwidth=1.0)

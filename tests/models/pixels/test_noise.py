@@ -157,7 +157,7 @@ def test_what_is_refused(generator):
     with pytest.raises(ValueError, match=r"view 'seen': pixels must be in \[-1, 1\], and there is a 1\.5"):
         model.condition(seen=np.full((1, 1, 8, 8), 1.5))
     generator.config = SimpleNamespace(latent_dim=4, value_range=(-1.0, 1.0))
-    with pytest.warns(UserWarning, match="rescale data in"):
+    with pytest.warns(UserWarning, match=r"rescale data in \[0, 1\] by -1 \+ 2 \* data"):
         CoGenerator(generator, views={"seen": view}).condition(seen=np.linspace(0, 1, 64).reshape(1, 1, 8, 8))
     with pytest.raises(
         ValueError, match="noise=True requires an unbounded decoder: give DcganGenerator the argument bounded=False"

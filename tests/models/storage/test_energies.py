@@ -74,10 +74,10 @@ def test_a_machine_comes_back(tmp_path, kind):
         ({"figures": 3}, "figures is 3; it must be a mapping"),
         ({"architecture": "Other"}, "unknown architecture 'Other'; known are DenseEnergy, ConvolutionalEnergy, PairEnergy"),
         ({"arguments": {"event_shape": [3]}}, "does not fit event_shape"),
-        ({"run": {"steps": 0, "rate": 1, "noise": 0}}, "at least one step"),
-        ({"run": {"step": 1}}, "run: .*step"),
+        ({"run": {"steps": 0, "rate": 1, "noise": 0}}, "steps=0, noise=0: steps must be at least 1"),
+        ({"run": {"step": 1}}, "run: .*argument 'step'"),
         ({"run": "long"}, "run is 'long'; it must be the arguments of a ShortRun"),
-        ({"value_range": [1, 0]}, "value_range"),
+        ({"value_range": [1, 0]}, r"value_range is \[1, 0\]; it must be two finite numbers, the lower first"),
     ],
 )
 def test_what_is_wrong_with_a_configuration_is_said(tmp_path, changed, message):
