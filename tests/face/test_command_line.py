@@ -408,7 +408,7 @@ def test_control_c_leaves_what_was_there(where, tmp_path, monkeypatch, capsys):
         (tmp_path / name).write_text("old")
     if where.endswith("completions"):  # while the files are written
         monkeypatch.setattr(completion, "_write", lambda folder, *_: ((folder / "metrics.json").write_text("{"), interrupt()))
-        monkeypatch.setattr(completion, "_metrics", lambda *_: {})
+        monkeypatch.setattr(completion, "metrics_of", lambda *_: {})
         answer = SimpleNamespace(posterior={"posterior": SimpleNamespace(attrs={})})
         monkeypatch.setattr(completion, "_by_generator", lambda *_: (SimpleNamespace(names=None), answer))
         monkeypatch.setattr("cogen.diagnostics.groups.has_group", lambda *_: False)
