@@ -126,7 +126,11 @@ def test_files_belong_together_by_their_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(255, "shows all pixels, so there is nothing to complete"), (0, "shows no pixels. White \(255, the largest value\) is seen")]
+    ("value", "words"),
+    [
+        (255, "shows all pixels, so there is nothing to complete"),
+        (0, r"shows no pixels. White \(255, the largest value\) is seen"),
+    ],
 )
 def test_a_mask_hides_a_part(value, words, tmp_path):
     picture(tmp_path, "a.png", "L")
