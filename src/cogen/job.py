@@ -188,8 +188,8 @@ def _option_named(option: str) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, ValueError) as error:
-        message = str(error)
-        raise type(error)(message if message.startswith("--") else f"{option}: {message}") from None
+        kind, message = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError, str(error)
+        raise kind(message if message.startswith("--") else f"{option}: {message}") from None
 
 
 def context_items(job: Job, options: Complete, path: Path, option: str, shape: Sequence[int], value_range: Any) -> np.ndarray:
