@@ -39,7 +39,7 @@ _FILES = ("posterior.nc", "report.html", "completions.png", "annealing.png", "me
 
 TUNED = (
     "note: each chain is annealed separately, with the schedule of `cogen tune`, and stays in the mode where it ends; for the"
-    " posterior probabilities of modes use --weighted --chains 32 --warmup 300"
+    " posterior probabilities of modes use --weighted --chains 32 --warmup 300 --pilot 16"
 )
 
 COMPLETED = "completed"

@@ -120,7 +120,7 @@ def job_of(options: Complete, config: Any) -> Job:
     if options.truth is not None:
         raise ValueError(f"--truth {options.truth}: it needs --mask, thumbnails or gray images; whole images are the truth")
     if options.fit is None:
-        _suggest_thumbnails(originals, shape)
+        _check_thumbnails(asked, originals, shape)
     windows = windows_of(originals, shape, options.fit)
     items, _ = items_of(originals, windows, shape, job.value_range)
     if np.isnan(items).any():
@@ -247,17 +247,22 @@ def _times(size: tuple[int, int], shape: tuple[int, ...]) -> int | None:
     return factor if factor > 1 and (size[0] * factor, size[1] * factor) == tuple(shape[1:]) else None
 
 
-def _suggest_thumbnails(originals: list[Original], shape: tuple[int, ...]) -> None:
-    """Check for pictures that could be thumbnails.
+def _check_thumbnails(asked: tuple[str, ...], originals: list[Original], shape: tuple[int, ...]) -> None:
+    """Check pictures that could be thumbnails.
 
-    :raises ValueError: for such pictures, with the options for them.
+    :raises ValueError: for thumbnails without their view, or of a size that does not divide the generator's.
     """
     for each in originals:
+        height, width = each.size
         if factor := _times(each.size, shape):
-            height, width = each.size
             raise ValueError(
                 f"{each.name} is {width} x {height} pixels, 1/{factor} of the generator's {shape[2]} x {shape[1]}: use --view"
-                " thumbnail to enlarge thumbnails, or --fit resize to take them as whole images"
+                " thumbnail alone to enlarge thumbnails of one size, or --fit resize to take them as whole images"
+            )
+        if asked == ("thumbnail",) and height < shape[1] and width < shape[2]:
+            raise ValueError(
+                f"--view thumbnail: {each.name} is {width} x {height} pixels, which does not divide the generator's"
+                f" {shape[2]} x {shape[1]}: resize the thumbnails to a half, a quarter or another whole part of it"
             )
 
 

@@ -146,7 +146,8 @@ class Complete:
     """A folder where the run saves its state. The same command resumes an interrupted run."""
     weighted: bool = False
     """With annealed HMC: weight and resample the chains as they cool. This estimates the evidence and the probabilities of
-    modes, and needs more chains and temperatures, as in `--chains 32 --warmup 300`. Without it all chains have equal weight."""
+    modes, and needs more chains and temperatures, as in `--chains 32 --warmup 300 --pilot 16`. Without it all chains have
+    equal weight."""
     certify: bool = False
     """Test for every image whether the generator fits it and whether the sampler converged (certificate.csv): the p-value of
     the seen part, the rank of its evidence among 79 simulated images, and bounds of the evidence of a similar simulated
@@ -184,9 +185,9 @@ class Train:
     family: tyro.conf.Positional[Name]
     """What to train: see docs/families.md."""
     data: str = "mnist"
-    """mnist, fashion-mnist, cifar10 or celeba; a folder of pictures; an .npy or .npz array; or a TABLE.csv (vae only).
-    Families of pairs (pix2pix and others) take a folder of pictures that show two images side by side, or an .npz of images
-    and conditions."""
+    """mnist, fashion-mnist, cifar10 or celeba; a folder of pictures, with a subfolder for each class if there are classes; an
+    .npy array, or an .npz with `images` and, for classes, `labels`; or a TABLE.csv (vae only). Families of pairs (pix2pix and
+    others) take a folder of pictures that show two images side by side, or an .npz of images and conditions."""
     condition: Literal["right", "left", "centre", "edges", "sketch"] = "right"
     """Families of pairs: the condition is the right or left half of every picture and x the other half, or it is computed
     from whole images: `centre` hides their centre, `edges` and `sketch` use scikit-image."""

@@ -113,7 +113,7 @@ IN_OPTIONS = {
     " --algorithm annealed-hmc",
     "a lower resampling threshold": "a lower --threshold",
     "more draws at beta = 1": "more --samples",
-    "(adapted = 1), so": ", so",
+    " (adapted = 1), so": ", so",
     "Use more temperatures, or weights": "Find a schedule with `cogen tune`, or use more temperatures (--warmup) or weights",
     "(weighted=True)": "(--weighted)",
     "(num_warmup)": "(--warmup)",

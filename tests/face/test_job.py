@@ -301,6 +301,7 @@ def test_transparent_pixels_without_a_mask_are_noted(toy, tmp_path, capsys):
     ("asked", "message"),
     [
         (["--images", "nowhere"], "--images nowhere: no image file or folder"),
+        (["--images", "tiny.png", "--view", "thumbnail"], "tiny is 3 x 3 pixels, which does not divide the generator's 8 x 8"),
         (["--images", "whole", "--mask", "nowhere.png"], "--mask nowhere.png: no image file or folder"),
         (["--images", "whole", "--fit", "resize", "--truth", "whole"], "--truth whole: it needs --mask, thumbnails"),
         (["--images", "whole", "--output", "whole/out"], "--output whole/out: it is inside of --images whole"),
@@ -313,6 +314,7 @@ def test_transparent_pixels_without_a_mask_are_noted(toy, tmp_path, capsys):
 )
 def test_refusals_name_the_option_and_the_file(asked, message, toy, monkeypatch, capsys):
     monkeypatch.chdir(toy)
+    Image.new("RGB", (3, 3)).save("tiny.png")
     with pytest.raises(SystemExit) as stopped:
         main(["complete", "--generator", "toy", *SMALL, *asked])
     assert stopped.value.code == 2
