@@ -240,7 +240,7 @@ def compare_scores(scores: Mapping[str, xr.Dataset], name: str = "crps", referen
     """Compare methods by one score over the same items, with paired standard errors.
 
     :param scores: results of `score_completions`, by method.
-    :param name: the score: a variable of them with the dimension item only.
+    :param name: the score, a variable with the dimension item only.
     :param reference: the method that the others are compared with; the first when None.
     :returns: a DataFrame with a row for each method, in the given order, and the columns ``mean`` and ``se`` (over items),
         ``difference`` (method minus reference) and ``difference_se`` (of the paired difference), and ``items``: the number of

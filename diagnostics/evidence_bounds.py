@@ -11,7 +11,7 @@ by the delta method. The expected gap bounds the error of both.
     Grosse, Ghahramani and Adams (2015), Sandwiching the marginal likelihood using bidirectional Monte Carlo;
     Grosse, Ancha and Roy (2016), Measuring the reliability of MCMC inference with bidirectional Monte Carlo, Eqs. 3-5.
 
-There is no upper bound for data that were not simulated, since no exact posterior draw of them is known. Bounds of simulated
+An upper bound needs an exact posterior draw, which is known only for simulated data. Bounds of simulated
 images do not carry over to real ones, which the generator cannot produce exactly.
 """
 

@@ -113,7 +113,7 @@ def euclidean_difference(draws: np.ndarray, weight: np.ndarray) -> float:
 
 
 def pair_weight(one: ItemDraws, is_sample: bool = True) -> float:
-    """1 - sum_g W_g^2, the weight of pairs from different groups (1 for a whole distribution); NaN if there are none."""
+    """1 - sum_g W_g^2, the weight of pairs from different groups (1 for a whole distribution); NaN without such pairs."""
     if not is_sample:
         return 1.0
     _, group = np.unique(one.group, return_inverse=True)

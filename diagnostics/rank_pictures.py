@@ -54,7 +54,7 @@ def plot_rank_ecdfs(calibrations: Mapping[str, xr.Dataset], stratum: str = POOLE
     """Plot the ECDF minus the diagonal for several samplers: a row per sampler, a column per quantity.
 
     :param calibrations: what `simulation_based_calibration` returned, by the name of the sampler.
-    :raises ValueError: if there are none, if their quantities differ, or for an unknown stratum.
+    :raises ValueError: without runs, if their quantities differ, or for an unknown stratum.
     """
     from matplotlib.figure import Figure
 

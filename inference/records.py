@@ -110,24 +110,30 @@ def groups_of(blocks: Sequence[BlockRecords], counts: Sequence[int], items: Item
             value = own(np.moveaxis(value, 2, 0), 2)  # (chain, draw, [item,] ...)
             dims = site_dims(items, name, value.ndim - len(lead)) if kind == "sites" else ()
             groups[group][name] = ((*lead, *dims), value)
-    transitions, paths = common_points([block.path for block in blocks])
-    if transitions.size:
-        groups["warmup_sample_stats"]["transition"] = (("draw",), transitions)
-    for name in paths[0][0].keys() - {"transition"} if transitions.size else ():
-        stacked = [np.stack([point[name] for point in path])[:, :n] for path, n in zip(paths, counts, strict=True)]
-        groups["warmup_sample_stats"][name] = (("draw", *item), own(np.concatenate(stacked, axis=1), 1))
-    transitions, paths = common_points([block.positions for block in blocks])
-    if transitions.size:
-        groups["warmup_posterior"]["transition"] = (("draw",), transitions)
-    for name in paths[0][0].keys() - {"transition"} if transitions.size else ():
-        stacked = [np.stack([point[name] for point in path])[:, :n] for path, n in zip(paths, counts, strict=True)]
-        value = own(np.moveaxis(np.concatenate(stacked, axis=1), 2, 0), 2)  # (chain, draw, [item,] ...)
+    for name, value in _along([block.path for block in blocks], counts).items():
+        dims = ("draw",) if name == "transition" else ("draw", *item)
+        groups["warmup_sample_stats"][name] = (dims, value if name == "transition" else own(value, 1))
+    for name, value in _along([block.positions for block in blocks], counts).items():
+        if name == "transition":
+            groups["warmup_posterior"][name] = (("draw",), value)
+            continue
+        value = own(np.moveaxis(value, 2, 0), 2)  # (chain, draw, [item,] ...)
         groups["warmup_posterior"][name] = ((*lead, *site_dims(items, name, value.ndim - len(lead))), value)
     for name, value in kept_whole(blocks, counts).items():
         groups["warmup_sample_stats"][f"ladder_{name}"] = (("warmup_transition", *item), own(value, 1))
     if items is not None:
         groups.update({name: dict(group) for name, group in items.result_groups().items()})
     return groups
+
+
+def _along(paths: Sequence[WarmupPath], counts: Sequence[int]) -> dict[str, np.ndarray]:
+    """The points of warm-up paths: ``transition`` (draw,), and the recorded arrays (draw, item, ...); empty without points."""
+    transitions, points = common_points(list(paths))
+    found = {"transition": transitions} if transitions.size else {}
+    for name in points[0][0].keys() - {"transition"} if transitions.size else ():
+        stacked = [np.stack([point[name] for point in path])[:, :n] for path, n in zip(points, counts, strict=True)]
+        found[name] = np.concatenate(stacked, axis=1)
+    return found
 
 
 def kept_whole(blocks: Sequence[BlockRecords], counts: Sequence[int]) -> dict[str, np.ndarray]:
