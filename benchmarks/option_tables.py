@@ -2,60 +2,51 @@
 
 from __future__ import annotations
 
-import ast
-import re
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import MISSING, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import tyro
 
 import cogen.options
-
-SOURCE = Path(cogen.options.__file__)
+from cogen.command_line import help_texts
+from cogen.options import Foreign
 
 
 def of_options(command: str) -> tuple[str, list[list[str]]]:
-    """Header and rows for a dataclass of `cogen.options`: option, default and help text."""
-    classes = {each.name: each for each in ast.parse(SOURCE.read_text(encoding="utf-8")).body if isinstance(each, ast.ClassDef)}
-    return "option | default | meaning", list(_rows(classes, command))
+    """Header and rows for a dataclass of `cogen.options`: option, default and help text.
+
+    :raises ValueError: for an option without a help text.
+    """
+    return "option | default | meaning", list(_rows(getattr(cogen.options, command)))
 
 
-def _rows(classes: dict[str, ast.ClassDef], name: str):
-    for field, text in zip(classes[name].body, [*classes[name].body[1:], None], strict=True):
-        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+def _rows(options: type) -> Iterator[list[str]]:
+    texts, kinds = help_texts(options), get_type_hints(options, include_extras=True)
+    for field in fields(options):
+        if field.name == "foreign":
+            yield from _rows(Foreign)
             continue
-        kind = ast.unparse(field.annotation)
-        if field.target.id == "foreign":
-            yield from _rows(classes, "Foreign")
-            continue
-        if not isinstance(text, ast.Expr) or not isinstance(text.value, ast.Constant):
-            raise ValueError(f"{name}.{field.target.id} has no help text")
-        option = field.target.id.upper() if "Positional" in kind else f"--{field.target.id.replace('_', '-')}"
-        yield [f"`{option}`{_choices(kind)}", _default(field.value), " ".join(text.value.value.split()).replace("|", "\\|")]
+        if field.name not in texts:
+            raise ValueError(f"{options.__name__}.{field.name} has no help text")
+        positional = tyro.conf.Positional[str].__metadata__[0] in getattr(kinds[field.name], "__metadata__", ())
+        option = field.name.upper() if positional else f"--{field.name.replace('_', '-')}"
+        choices = ", ".join(f"`{each}`" for each in _choices(kinds[field.name]))
+        yield [f"`{option}`{' ' * bool(choices)}{choices}", _default(field.default), texts[field.name].replace("|", "\\|")]
 
 
-def _choices(kind: str) -> str:
+def _choices(kind: Any) -> list[str]:
     """The values of an option that has a few."""
-    if kind.endswith("ViewName, ...]]"):
-        kind = ast.unparse(_view_names())
-    found = re.findall(r"Literal\[(.*?)\]", kind)
-    return " " + ", ".join(f"`{each.strip(chr(39))}`" for each in found[0].split(", ")) if found else ""
+    if get_origin(kind) is Literal:
+        return [str(each) for each in get_args(kind)]
+    return next((found for each in get_args(kind) if (found := _choices(each))), [])
 
 
-def _view_names() -> ast.expr:
-    for each in ast.parse(SOURCE.read_text(encoding="utf-8")).body:
-        if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "ViewName":
-            return each.value
-    raise ValueError("cogen.options has no ViewName")
-
-
-def _default(value: ast.expr | None) -> str:
-    if value is None:
+def _default(value: Any) -> str:
+    if value is MISSING:
         return "required"
-    if isinstance(value, ast.Call):  # Path("folder")
-        value = value.args[0]
-    if isinstance(value, ast.BinOp):
-        value = ast.Constant(eval(ast.unparse(value)))
-    found = ast.literal_eval(value)
-    if found is None or found == ():
+    if value is None or value == ():
         return ""
-    if isinstance(found, bool):
-        return "on" if found else "off"
-    return f"`{' '.join(map(str, found)) if isinstance(found, tuple) else found}`"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"`{' '.join(map(str, value)) if isinstance(value, tuple) else value}`"

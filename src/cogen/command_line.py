@@ -66,18 +66,23 @@ def _interpret(given: list[str]) -> None:
         sys.exit(_print_error(_one_line(error), 2))
 
 
+def help_texts(options: type) -> dict[str, str]:
+    """The help texts of a class of options, by field, one line each."""
+    import docstring_parser
+
+    parameters = docstring_parser.parse_from_object(options).params
+    return {each.arg_name: " ".join(each.description.split()) for each in parameters if each.description}
+
+
 def _join_help_lines() -> None:
     """Put the help texts of options into `:param` fields of their class.
 
     docstring_parser keeps the indentation of attribute docstrings, and tyro then prints a line break at each of their lines.
     """
-    import docstring_parser
-
     from cogen.options import Foreign
 
     for options in (Complete, Train, Guide, Tune, Fill, Diagnose, Inspect, Foreign):
-        texts = {each.arg_name: each.description for each in docstring_parser.parse_from_object(options).params}
-        fields = [f":param {name}: {' '.join(text.split())}" for name, text in texts.items() if text]
+        fields = [f":param {name}: {text}" for name, text in help_texts(options).items()]
         options.__doc__ = "\n".join([*(options.__doc__ or "").splitlines(), "", *fields])
 
 

@@ -1,13 +1,20 @@
-"""The modules of benchmarks/, as their scripts find them."""
+"""Warnings of commands, and the modules of benchmarks/ as their scripts find them."""
 
 import importlib
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = [str(ROOT / name) for name in ("benchmarks", "examples")]
+
+
+@pytest.fixture(autouse=True)
+def warnings_as_they_were(monkeypatch):
+    """The command line shows warnings its own way; in the tests they stay errors."""
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,12 +46,6 @@ FAIR = {"hidden_crps", "hidden_energy_score", "hidden_pairwise_distance"}
 """Scores that need draws of two populations."""
 PLAIN = {"posterior.nc", "completions.png", "annealing.png", "metrics.json", "report.html", "run.toml"}
 FILES = PLAIN | {"completed"}
-
-
-@pytest.fixture(autouse=True)
-def warnings_as_they_were(monkeypatch):
-    """The command line shows warnings its own way; in the tests they stay errors."""
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
 
 
 def names(folder: Path) -> set[str]:

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import tomllib
-import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,12 +24,6 @@ from cogen.output import read_posterior
 
 SHAPE = (3, 8, 8)
 SMALL = ["--chains", "8", "--warmup", "5", "--samples", "2", "--noise", "0.1"]
-
-
-@pytest.fixture(autouse=True)
-def warnings_as_they_were(monkeypatch):
-    """The command line shows warnings its own way; in the tests they stay errors."""
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import shutil
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -42,11 +41,6 @@ hardly_trained = pytest.mark.filterwarnings("ignore:.*no better than independent
 
 QUICK = ["--epochs", "2", "--batch", "8", "--noise-images", "2"]
 SMALL = [*QUICK, "--latent-dim", "3"]
-
-
-@pytest.fixture(autouse=True)
-def warnings_as_they_were(monkeypatch):
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shlex
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +24,6 @@ from cogen.unknown_class import InferredClass, class_lines, class_metrics, with_
 PAGE = (Path(__file__).parents[2] / "docs" / "unknown_class.md").read_text(encoding="utf-8")
 NAMES = ["horizontal", "vertical"]
 QUICK = ["--chains", "8", "--warmup", "8", "--samples", "2", "--pilot", "8"]
-
-
-@pytest.fixture(autouse=True)
-def warnings_as_they_were(monkeypatch):
-    """The command line shows warnings its own way; in the tests they stay errors."""
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
 
 
 @pytest.fixture(scope="module")
