@@ -400,7 +400,8 @@ class CoGenerator:
         found = {}
         for name, seen in self._data.items():
             view = self.views[name]
-            if not isinstance(view.likelihood, Normal | Censored):
+            squares = getattr(view.likelihood, "squares", None)
+            if squares is None:
                 continue
             scale: Any = sites.get(f"{name}_scale", view.likelihood.scale)
             if f"{name}_scale" in sites:
@@ -411,11 +412,8 @@ class CoGenerator:
             with torch.no_grad():
                 made = view(x_torch, **context).numpy().reshape(*lead, *self.shapes[name])
             where = np.broadcast_to(seen.get("mask", np.True_), made.shape)
-            if isinstance(view.likelihood, Censored):  # some pixels have almost no noise: sums, not ratios of pixels
-                square, expected = (seen["value"] - made) ** 2, view.likelihood.mean_square(made)
-            else:
-                square, expected = ((seen["value"] - made) / np.asarray(scale)) ** 2, np.ones(made.shape)
-            total, predicted = (np.where(where, each, 0.0).reshape(*lead, -1).sum(-1) for each in (square, expected))
+            both = squares(seen["value"], made, scale)
+            total, predicted = (np.where(where, each, 0.0).reshape(*lead, -1).sum(-1) for each in both)
             found[name] = np.sqrt(total / np.maximum(predicted, 1e-12))
         return found
 

@@ -85,6 +85,10 @@ class Normal:
 
         return getattr(dist, self.family)(location, scale)
 
+    def squares(self, values: np.ndarray, location: np.ndarray, scale: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The squared residuals of data (...) given A(x) in noise scales, and what they are compared with, one."""
+        return ((values - location) / np.asarray(scale)) ** 2, np.ones(location.shape)
+
     def check(self, values: np.ndarray) -> str | None:
         return None
 

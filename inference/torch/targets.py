@@ -29,12 +29,8 @@ from typing import Any, NamedTuple, Self, TypeAlias
 import numpy as np
 import pyro
 import torch
-from pyro.distributions.torch_distribution import MaskedDistribution
-from pyro.distributions.util import scale_and_mask
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal, biject_to
+from torch.distributions import Distribution
 
 from cogen.inference.items import ItemModel, count_items, find_items, item_ids, items_apart, take_items
 from cogen.inference.kernels.kernel import ExactDraws, Own, Start
@@ -43,9 +39,9 @@ from cogen.inference.targets.model_checks import check_supports
 from cogen.inference.torch.guide_start import PyroGuideStart, check_sites
 from cogen.inference.torch.model_checks import ProperUnobserved, check_pyro_model
 from cogen.inference.torch.random_numbers import Random
+from cogen.inference.torch.site_densities import GuideDensities, SiteDensities, SiteDraws
 
 Initial = Distribution | Mapping[str, Distribution] | PyroGuideStart | None
-Message = Any
 Sums = tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]
 """Reference, increment, and the untempered observed part of the reference, each (row,); constrained values by site,
 (row, *shape)."""
@@ -264,7 +260,7 @@ class PyroTarget:
     def _run(self, u: Tensor, data: Any = None) -> Sums:
         """Run the model at u: (row, dim) for an `ItemModel` with the rows' ``data``, (dim,) for any other."""
         lead, args = u.shape[:-1], self.args if data is None else (data,)
-        with items_apart(), _Density(self.sites(u), self._initial_of, lead) as density:
+        with items_apart(), SiteDensities(self.sites(u), self._initial_of, lead) as density:
             self.model(*args, **self.kwargs)
         rest = [term for name, term in density.observed.items() if self.temper is not None and name not in self.temper]
         known = density.prior if self.initial is None else density.start
@@ -281,13 +277,13 @@ class PyroTarget:
         untempered = torch.stack(rest).sum(0) if rest else torch.zeros(lead, dtype=torch.float64, device=u.device)
         return torch.stack(new).sum(0), torch.stack(added).sum(0), untempered, density.values
 
-    def _guide_mixture(self, start: PyroGuideStart, u: Tensor, density: _Density, args: tuple[object, ...]) -> Tensor:
+    def _guide_mixture(self, start: PyroGuideStart, u: Tensor, density: SiteDensities, args: tuple[object, ...]) -> Tensor:
         """The log density of (1 - eps) guide + eps prior at the constrained values."""
         jacobian, prior = torch.stack(density.jacobian).sum(0), torch.stack(density.prior).sum(0)
         if start.function is None:
             log_guide = start.log_density(u).double() - jacobian
         else:
-            with _Given(density.values, u.shape[:-1]) as given:
+            with GuideDensities(density.values, u.shape[:-1]) as given:
                 start.function(*args, **self.kwargs)
             log_guide = torch.stack(given.terms).sum(0)
         share = torch.tensor(start.prior_share, dtype=torch.float64, device=u.device)
@@ -335,7 +331,7 @@ class PyroTarget:
         self, args: tuple[object, ...], kwargs: Mapping[str, object], lead: torch.Size, given: dict[str, Tensor] | None = None
     ) -> Tensor:
         """Run the model with latent sites drawn from q0 or ``given``, and return their unconstrained values."""
-        with items_apart(), _Draw(self._initial_of, lead, given or {}) as drawn:
+        with items_apart(), SiteDraws(self._initial_of, lead, given or {}) as drawn:
             self.model(*args, **kwargs)
         _check_sites(drawn, self.initial, self.temper)
         self._shapes = drawn.shapes
@@ -351,109 +347,6 @@ class PyroTarget:
         if isinstance(self.initial, PyroGuideStart):
             return None
         return self.initial.get(name) if isinstance(self.initial, Mapping) else self.initial
-
-
-class _Draw(Messenger):
-    """Draws the latent sites, except the given ones, and stores their unconstrained values."""
-
-    def __init__(self, initial: Callable[[str], Distribution | None], lead: torch.Size, given: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self.initial, self.lead, self.given = initial, lead, given
-        self.values: dict[str, Tensor] = {}
-        self.shapes: dict[str, torch.Size] = {}
-        self.observed: set[str] = set()
-
-    def _pyro_sample(self, msg: Message) -> None:
-        if msg["is_observed"] or site_is_subsample(msg):
-            return
-        start = self.initial(msg["name"])
-        if msg["name"] in self.given:
-            msg["value"] = self.given[msg["name"]]
-        elif start is not None:
-            wanted = msg["fn"].shape()
-            msg["value"] = _expanded(msg["name"], start, wanted, self.lead).sample()
-
-    def _pyro_post_sample(self, msg: Message) -> None:
-        name, fn = msg["name"], msg["fn"]
-        if site_is_subsample(msg):
-            if fn.subsample_size is not None and fn.subsample_size < fn.size:
-                raise ValueError(
-                    f"plate {name!r} draws a subsample at every call, which changes the posterior: use the full plate, or"
-                    " fix the subsample, as in pyro.plate(..., subsample=index)"
-                )
-        elif msg["is_observed"]:
-            if not msg["infer"].get("_deterministic", False):
-                self.observed.add(name)
-        elif fn.support.is_discrete:
-            raise ValueError(
-                f"latent site {name!r} is discrete ({type(fn).__name__}) and has no gradient: sum it out of the model, or"
-                " observe it (poutine.mask instead of obs_mask= makes no latent site)"
-            )
-        else:
-            self.values[name] = biject_to(fn.support).inv(msg["value"])
-            self.shapes[name] = msg["value"].shape
-
-
-class _Density(Messenger):
-    """Runs the model at given unconstrained coordinates and stores the log density of every site, summed over the row."""
-
-    def __init__(self, coordinates: dict[str, Tensor], initial: Callable[[str], Distribution | None], lead: torch.Size) -> None:
-        super().__init__()
-        self.coordinates, self.initial, self.lead = coordinates, initial, lead
-        self.values: dict[str, Tensor] = {}
-        self.jacobian: list[Tensor] = []
-        self.prior: list[Tensor] = []
-        """The log densities of draws of the latent sites."""
-        self.change: list[Tensor] = []
-        """Their changes by scales and masks."""
-        self.start: list[Tensor] = []
-        self.observed: dict[str, Tensor] = {}
-
-    def _pyro_sample(self, msg: Message) -> None:
-        u = self.coordinates.get(msg["name"])
-        if u is not None:
-            transform = biject_to(msg["fn"].support)
-            msg["value"] = self.values[msg["name"]] = transform(u)
-            self.jacobian.append(_row_sum(self.lead, msg, transform.log_abs_det_jacobian(u, msg["value"])))
-
-    def _pyro_post_sample(self, msg: Message) -> None:
-        if msg["name"] in self.values:
-            drawn = _row_sum(self.lead, msg, _terms(_unmasked(msg["fn"]), msg["value"]))
-            self.prior.append(drawn)
-            if _is_changed(msg):
-                self.change.append(_row_sum(self.lead, msg, _site_terms(msg)) - drawn)
-            start = self.initial(msg["name"])
-            if start is not None:
-                self.start.append(_row_sum(self.lead, msg, _terms(start, msg["value"])))
-        elif msg["is_observed"] and not site_is_subsample(msg) and not msg["infer"].get("_deterministic", False):
-            self.observed[msg["name"]] = _row_sum(self.lead, msg, _site_terms(msg))
-
-
-class _Given(Messenger):
-    """Runs a guide function with given values of its sites, and stores their log densities, summed over the row."""
-
-    def __init__(self, values: Mapping[str, Tensor], lead: torch.Size) -> None:
-        super().__init__()
-        self.values, self.lead = values, lead
-        self.terms: list[Tensor] = []
-
-    def _pyro_sample(self, msg: Message) -> None:
-        if msg["name"] in self.values:
-            msg["value"] = self.values[msg["name"]]
-
-    def _pyro_post_sample(self, msg: Message) -> None:
-        if msg["name"] in self.values:
-            self.terms.append(_row_sum(self.lead, msg, _site_terms(msg)))
-
-
-def _row_sum(lead: torch.Size, msg: Message, terms: Tensor) -> Tensor:
-    """The sum over a row's terms, (row,) or ()."""
-    if terms.shape[: len(lead)] != lead:
-        raise ValueError(
-            f"site {msg['name']!r} has a log density of shape {tuple(terms.shape)} in a run of {lead[0]} items: every site of"
-            " an ItemModel must be in the plate over items"
-        )
-    return terms.reshape(*lead, -1).sum(-1, dtype=torch.float64)
 
 
 def _at(
@@ -480,65 +373,7 @@ def _gradient(sums: Tensor, rows: Tensor, keep: bool) -> Tensor:
     return torch.zeros_like(rows) if found is None else found
 
 
-def _terms(distribution: Any, value: Tensor) -> Tensor:
-    """The log density of a value, one term per element if the distribution is a product over elements."""
-    while isinstance(distribution, Independent):
-        distribution = distribution.base_dist
-    return _lean(distribution).log_prob(value)
-
-
-class _LeanNormal:
-    """A normal log density, -r^2 / 2 - log(sd sqrt(2 pi)) with r = (value - mean) / sd, in half of torch's passes over pixels.
-
-    Torch's passes cost a twentieth of a small convolutional generator. Functions of an expanded sd are computed before the
-    expansion.
-    """
-
-    def __init__(self, normal: Normal) -> None:
-        self.batch_shape = normal.batch_shape
-        strides = normal.scale.stride()
-        self.mean, self.sd = normal.loc, normal.scale[tuple(slice(None) if stride else slice(1) for stride in strides)]
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        r = (value - self.mean) * self.sd.reciprocal()  # a division is slower than a product
-        return torch.addcmul(-(self.sd.log() + 0.5 * math.log(2 * math.pi)), r, r, value=-0.5)
-
-
-def _lean(distribution: Any) -> Any:
-    if type(distribution) in (Normal, pyro.distributions.Normal):
-        return _LeanNormal(distribution)
-    if isinstance(distribution, MaskedDistribution):
-        distribution = copy.copy(distribution)
-        distribution.base_dist = _lean(distribution.base_dist)
-    return distribution
-
-
-def _site_terms(msg: Message) -> Tensor:
-    scale, mask = msg["scale"], msg["mask"]
-    if isinstance(scale, Tensor) or isinstance(mask, Tensor):  # with the batch shape of the whole site
-        return scale_and_mask(msg["fn"].log_prob(msg["value"]), scale, mask)
-    return scale_and_mask(_terms(msg["fn"], msg["value"]), scale, mask)
-
-
-def _unmasked(distribution: Any) -> Any:
-    """The distribution that a masked one draws from."""
-    if isinstance(distribution, MaskedDistribution):
-        return _unmasked(distribution.base_dist)
-    if isinstance(distribution, Independent):
-        return Independent(_unmasked(distribution.base_dist), distribution.reinterpreted_batch_ndims)
-    return distribution
-
-
-def _is_changed(msg: Message) -> bool:
-    """Whether the log density of a latent site differs from that of its draws."""
-    distribution = msg["fn"]
-    while isinstance(distribution, Independent):
-        distribution = distribution.base_dist
-    scaled = isinstance(msg["scale"], Tensor) or msg["scale"] != 1
-    return scaled or msg["mask"] is not None or isinstance(distribution, MaskedDistribution)
-
-
-def _check_sites(drawn: _Draw, initial: Initial, temper: Sequence[str] | None) -> None:
+def _check_sites(drawn: SiteDraws, initial: Initial, temper: Sequence[str] | None) -> None:
     latent = sorted(drawn.values)
     if not latent:
         raise ValueError("the model has no latent site: there is nothing to infer (are all of its sites conditioned?)")
@@ -554,12 +389,3 @@ def _check_sites(drawn: _Draw, initial: Initial, temper: Sequence[str] | None) -
             raise ValueError(f"initial has the sites {sorted(initial)}, the model has the latent sites {latent}")
     elif isinstance(initial, Distribution) and len(latent) != 1:
         raise ValueError(f"initial is one distribution, the model has the latent sites {latent}: give a mapping")
-
-
-def _expanded(name: str, start: Distribution, wanted: torch.Size, lead: torch.Size) -> Distribution:
-    shape = start.batch_shape + start.event_shape
-    one = (*(1 for _ in lead), *wanted[len(lead) :])  # the shape of the site of one item
-    fits = len(shape) <= len(one) and all(have in (1, want) for have, want in zip(shape[::-1], one[::-1], strict=False))
-    if not fits:
-        raise ValueError(f"initial for site {name!r} has shape {tuple(shape)}, the site has {one}")
-    return start.expand(wanted[: len(wanted) - len(start.event_shape)])

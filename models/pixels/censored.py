@@ -55,12 +55,16 @@ class Censored:
         scale = np.exp(log_scale(self.noise.curve.detach().numpy(), a, np))
         return cut(a + scale * random.logistic(size=a.shape), np)
 
-    def mean_square(self, x: np.ndarray) -> np.ndarray:
-        """E[(y - x)^2] of pixels y given x, (...) each, with exponent 1: the mean over quantiles of the noise."""
-        a = unsaturated(np.asarray(x, dtype=np.float64), np)
-        scale = np.exp(log_scale(self.noise.curve.detach().numpy(), a, np))
+    def squares(self, values: np.ndarray, location: np.ndarray, scale: None) -> tuple[np.ndarray, np.ndarray]:
+        """The squared residuals of pixels (...) given x, and their expectation with exponent 1, over quantiles of the noise.
+
+        Some pixels have almost no noise, so that sums should be compared, not single pixels.
+        """
+        a = unsaturated(np.asarray(location, dtype=np.float64), np)
+        spread = np.exp(log_scale(self.noise.curve.detach().numpy(), a, np))
         levels = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
-        return sum((cut(a + scale * np.log(u / (1 - u)), np) - x) ** 2 for u in levels) / _QUANTILES
+        expected = sum((cut(a + spread * np.log(u / (1 - u)), np) - location) ** 2 for u in levels) / _QUANTILES
+        return (values - location) ** 2, expected
 
     def recorded(self, y: np.ndarray) -> np.ndarray:
         """Pixels y (...) censored as in the noise model: values within `NEAR` of an end become that end."""

@@ -86,11 +86,11 @@ def write_report(
 def _cards(job: Job, images: Completed, answer: Answer) -> list[dict[str, Any]]:
     """The cards of the first images, at least one, as many as `SHOWN` and `BYTES` allow."""
     found: list[dict[str, Any]] = []
-    total = 0
+    total, largest = 0, max(float(spread.max()) for spread in images.spread)
     for k in range(min(SHOWN, len(images.originals))):
-        card = _card(job, images, k)
-        of_image = [item for item, window in enumerate(job.windows) if window.original == k]
-        card["classes"] = of_item(answer.classes, of_image[0]) if answer.classes and len(of_image) == 1 else ""
+        card = _card(job, images, k, largest)
+        of_image = [item for item, window in enumerate(job.windows) if window.original == k] if answer.classes else []
+        card["classes"] = of_item(answer.classes, of_image[0]) if len(of_image) == 1 else ""
         total += sum(map(len, [*card["draws"], *card["path"], *(each for each in card.values() if isinstance(each, str))]))
         if found and total > BYTES:
             break
@@ -98,11 +98,10 @@ def _cards(job: Job, images: Completed, answer: Answer) -> list[dict[str, Any]]:
     return found
 
 
-def _card(job: Job, images: Completed, k: int) -> dict[str, Any]:
-    """The pictures of an image on the page."""
+def _card(job: Job, images: Completed, k: int, largest: float) -> dict[str, Any]:
+    """The pictures of an image on the page; ``largest`` is the standard deviation of the brightest colour."""
     original = images.originals[k]
     name = original.name if original.form.layout is None else f"{original.name} {original.index}"
-    largest = max(float(spread.max()) for spread in images.spread)
     truth = original.shown if job.seen is None and not job.observed else None
     return {
         "name": name,
