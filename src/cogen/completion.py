@@ -23,7 +23,7 @@ from cogen.images import completed_images
 from cogen.job import Job, check_output, check_views, hidden_by, job_of, placed, views_asked
 from cogen.metrics import chosen_chains, metrics_of, rows_of, versions
 from cogen.options import Complete
-from cogen.output import Workplace, print_findings, read_posterior, strict_json
+from cogen.output import Workplace, checkpoint_named, print_findings, read_posterior, strict_json
 from cogen.unknown_class import (
     InferredClass,
     check_unknown,
@@ -77,7 +77,8 @@ def complete(options: Complete) -> None:
     check_output(options)
     executor = executor_of(options)
     made = rf"{COMPLETED}/.*(mean|sd|draw-[0-9]+)\.(png|npy)"
-    with Workplace(options.output, [*(re.escape(name) for name in _FILES), made]) as folder:
+    patterns = [*(re.escape(name) for name in _FILES), made]
+    with Workplace(options.output, patterns) as folder, checkpoint_named(options.checkpoint):
         remember_compiled()
         from cogen.diagnostics import diagnose
         from cogen.diagnostics.groups import has_group

@@ -80,6 +80,17 @@ def checkpoint_beside(output: Path) -> Iterator[None]:
         raise ValueError(f"--output {output}: {message}") from None
 
 
+@contextmanager
+def checkpoint_named(folder: Path | None) -> Iterator[None]:
+    """Rephrase errors of the checkpoint that ``--checkpoint`` names in terms of this option."""
+    try:
+        yield
+    except ValueError as error:
+        if folder is None or not str(error).startswith("checkpoint "):
+            raise
+        raise ValueError(f"--{error}") from None
+
+
 def strict_json(value: Any) -> Any:
     """The value with null for NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):

@@ -19,7 +19,7 @@ import torch
 
 from cogen.compiled_before import remember_compiled
 from cogen.options import Fill, Train, joined
-from cogen.output import Workplace, is_written, print_findings
+from cogen.output import Workplace, checkpoint_named, is_written, print_findings
 from cogen.uncertainty import summary_of, write_uncertainty
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def fill(options: Fill) -> None:
             " will be filled with draws from the prior; remove such rows if this is not wanted",
             stacklevel=1,
         )
-    with Workplace(options.output, _WRITTEN) as folder, _checkpoint_named(options.checkpoint):
+    with Workplace(options.output, _WRITTEN) as folder, checkpoint_named(options.checkpoint):
         remember_compiled()
         posterior = infer(
             model,
@@ -258,17 +258,6 @@ def _options_named(**options: str) -> Iterator[None]:
             raise ValueError(named(error)) from None
     for warning in caught:
         warnings.warn(named(warning.message), warning.category, stacklevel=3)
-
-
-@contextmanager
-def _checkpoint_named(folder: Path | None) -> Iterator[None]:
-    """Rephrase errors of a checkpoint in terms of its option."""
-    try:
-        yield
-    except ValueError as error:
-        if folder is None or not str(error).startswith("checkpoint "):
-            raise
-        raise ValueError(f"--{error}") from None
 
 
 def _start(generator: str, seen: Any) -> Any:

@@ -149,6 +149,18 @@ def test_the_predictive_of_a_known_pixel_noise_is_calibrated_and_another_is_not(
     assert float(wrong.pit_dispersion.mean()) < float(right.pit_dispersion.mean()) - 0.1
 
 
+def test_squared_residuals_have_the_expectation_that_the_noise_predicts(noise):
+    """Of data with this noise, their ratio of sums is one within four standard errors; of negatives it is far above."""
+    x = saturated(torch.linspace(-1.5, 1.5, 40_000, dtype=torch.float64)).numpy()
+    likelihood = Censored(noise)
+    y = likelihood.noisy(x, np.random.default_rng(1))
+    square, expected = likelihood.squares(y, x, None)
+    error = (square - expected).std() / np.sqrt(len(x))
+    assert abs((square - expected).mean()) < 4 * error + 0.02 * expected.mean()  # sixteen quantiles stand for the noise
+    negative, _ = likelihood.squares(-y, x, None)
+    assert negative.sum() > 4 * expected.sum()
+
+
 def test_what_is_refused(generator):
     with pytest.raises(ValueError, match=r"exponent=0\.0: the exponent of a power likelihood must be in \(0, 1\]"):
         Censored(generator.noise, 0.0)
