@@ -35,7 +35,8 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from cgml_runs import Common, Task, add, experiment, made, picture, starts, ways_of
+from cgml_report import add, picture
+from cgml_runs import Common, Task, experiment, made, starts, ways_of
 from torch import Tensor
 
 from cogen.diagnostics import psnr, ssim

@@ -25,7 +25,8 @@ from typing import Any
 
 import torch
 import tyro
-from cgml_runs import Common, Task, add, classes_read, experiment
+from cgml_report import add
+from cgml_runs import Common, Task, classes_read, experiment
 from torch import Tensor
 
 from cogen.models import views

@@ -36,7 +36,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
-from cgml_runs import Common, Task, add, experiment, made, posterior, starts, ways_of
+from cgml_report import add
+from cgml_runs import Common, Task, experiment, made, posterior, starts, ways_of
 from torch import Tensor
 from torch.nn.functional import pad
 

@@ -34,7 +34,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
-from cgml_runs import Common, Task, add, classes_read, experiment
+from cgml_report import add
+from cgml_runs import Common, Task, classes_read, experiment
 from torch import Tensor
 
 from cogen.models.data.shapes import Shapes, load_shapes, radial, solids

@@ -26,9 +26,10 @@ from cogen.models.contexts import Classes, Context, check_stored, contexts_of, t
 from cogen.models.frozen import frozen
 from cogen.models.given_contexts import LOGITS, GivenContexts
 from cogen.models.item_by_item import POINTS, check_function, check_module
-from cogen.models.likelihoods import Bernoulli, Categorical, Normal, need_pyro, to_numpyro
+from cogen.models.likelihoods import need_pyro, to_numpyro
 from cogen.models.observations import observe
 from cogen.models.pixels.censored import Censored
+from cogen.models.view_checks import check_views, shape_of_view
 from cogen.models.views import View
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class CoGenerator:
                 raise ValueError(f"the prior is discrete ({prior}): samplers use gradients, so z must be continuous")
         if not views:
             raise ValueError("a CoGenerator needs at least one view to condition on")
-        _check_views(views)
+        check_views(views, _TAKEN)
         stored = contexts_of(getattr(config, "contexts", {}))
         self._contexts = GivenContexts(stored if contexts is None else contexts_of(contexts))
         check_stored(self.contexts, stored)
@@ -112,7 +113,10 @@ class CoGenerator:
         self._event_shape = tuple(x.shape[1:])
         self.views = {name: frozen(view) for name, view in views.items()}
         self._takes = {name: taken_by(view, self.contexts) for name, view in self.views.items()}
-        self.shapes = {name: self._check_view(name, view, x) for name, view in self.views.items()}
+        self.shapes = {}
+        for name, view in self.views.items():
+            context = {each: self.contexts[each].points(POINTS) for each in self._takes[name]}
+            self.shapes[name] = shape_of_view(name, view, x, context, self.value_range)
         self._data: dict[str, Mapping[str, np.ndarray]] = {}
         self._ids: np.ndarray | None = None
 
@@ -486,69 +490,12 @@ class CoGenerator:
                     self._jax[view] = self.generator
         return self._jax[view]
 
-    def _check_view(self, name: str, view: View, x: Tensor) -> tuple[int, ...]:
-        context = {n: self.contexts[n].points(POINTS) for n in self._takes[name]}
-        try:
-            shape = None if context else view.shape(self.event_shape)
-        except ValueError as error:
-            raise ValueError(f"view {name!r}: {error}") from None
-        shown = check_module(view, x, f"view {name!r}", "x", context)
-        shape = tuple(shown.shape[1:]) if shape is None else shape
-        try:
-            shape = view.likelihood.data_shape(shape) if isinstance(view.likelihood, Categorical) else shape
-        except ValueError as error:
-            raise ValueError(f"view {name!r}: {error}") from None
-        self._check_noise(name, view, shape)
-        if view.mask is not None:
-            if tuple(view.mask.shape) != shape and tuple(view.mask.shape[1:]) != shape:
-                raise ValueError(f"view {name!r}: the mask has shape {tuple(view.mask.shape)}, expected {shape}")
-            if not view.holes and bool(view.mask.reshape(-1, int(np.prod(shape))).all(dim=1).any()):
-                raise ValueError(
-                    f"view {name!r}: the mask shows everything, so there is nothing to complete; to reconstruct all of x use"
-                    " views.Identity"
-                )
-        return shape
-
-    def _check_noise(self, name: str, view: View, shape: tuple[int, ...]) -> None:
-        noise = view.likelihood
-        if isinstance(noise, Normal) and isinstance(noise.scale, Tensor):
-            given = tuple(noise.scale.shape)
-            if len(given) > len(shape) or any(a not in (1, b) for a, b in zip(given[::-1], shape[::-1], strict=False)):
-                raise ValueError(
-                    f"view {name!r}: the noise scale has shape {given}, the view of an item {shape}: give a number, or a tensor"
-                    " that broadcasts to this shape"
-                )
-        if isinstance(noise, Bernoulli) and view.keeps_range and self.value_range is not None:
-            (low, high), (least, greatest) = noise.value_range, self.value_range
-            if least < low or greatest > high:
-                raise ValueError(
-                    f"view {name!r}: Bernoulli maps A(x) from [{low:g}, {high:g}] to probabilities, but the generator's values"
-                    f" are in [{least:g}, {greatest:g}]: give Bernoulli(value_range=({least:g}, {greatest:g}))"
-                )
-
 
 def event_dims(shape: tuple[int, ...], prefix: str = "") -> tuple[str, ...]:
     """Names of the dimensions of an event in results."""
     image = ("channel", "height", "width")
     named = image if len(shape) == 3 else ("column",) if len(shape) == 1 else [f"axis_{k}" for k in range(len(shape))]
     return tuple(prefix + dim for dim in named)
-
-
-def _check_views(views: Any) -> None:
-    if not isinstance(views, Mapping):
-        kind = type(views).__name__
-        raise TypeError(f"views is a {kind}: give a mapping of names, as in views={{'seen': views.Identity(scale=0.1)}}")
-    for name, view in views.items():
-        if not isinstance(view, View):
-            raise TypeError(
-                f"view {name!r} is a {type(view)}: give an instance of cogen.models.views.View, such as"
-                " views.Identity(scale=0.1)"
-            )
-    scales = {n: view.likelihood.scale for n, view in views.items()}
-    sampled = [f"{n}_scale" for n, scale in scales.items() if isinstance(scale, torch.distributions.Distribution)]
-    for name in views:
-        if name in (*_TAKEN, *sampled):
-            raise ValueError(f"view {name!r}: this name is reserved by the model: rename the view")
 
 
 def _tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
