@@ -11,6 +11,7 @@ u = center + factor v and the guide is approximately standard normal, so that on
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol, Self, TypedDict, TypeVar
 
@@ -63,7 +64,7 @@ class GuideStart:
 
     :param guide: a fitted autoguide, any other guide function whose sample sites are the model's latent sites (it is
         called with the model's arguments), or a distribution over the flat unconstrained latents, sites in alphabetical
-        order.
+        order; or its class, or a `functools.partial` of the class, which is then called with the parameters.
     :param params: the parameters of the guide or distribution by name, as arrays.
     :param prior_share: eps, in [0, 1]; with eps = 0 a mode that the guide misses is lost.
     :param per_item: whether the parameters, and ``affine``, have a leading item axis.
@@ -136,7 +137,8 @@ class GuideStart:
         if isinstance(self.guide, AutoContinuous):
             posterior = self.guide.get_posterior(self.params)
             return posterior.to_event(len(posterior.batch_shape))  # AutoDiagonalNormal's has a batch shape
-        if isinstance(self.guide, type) and issubclass(self.guide, dist.Distribution):
+        made = self.guide.func if isinstance(self.guide, functools.partial) else self.guide
+        if isinstance(made, type) and issubclass(made, dist.Distribution):
             return self.guide(**self.params)
         return self.guide if isinstance(self.guide, dist.Distribution) else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -68,7 +69,7 @@ class FlowGuide:
         import numpyro
 
         with numpyro.plate("item", len(self.context), dim=-1):
-            numpyro.sample("z", self._posterior()(self.context.numpy()))
+            numpyro.sample("z", self._in_jax()(context=self.context.numpy()))
 
     def start(self, prior_share: float = 0.1, *, affine: bool = True) -> GuideStart:
         """The start q0 = (1 - prior_share) q(z | seen) + prior_share prior of each item, for ``AnnealedHMC(initial=...)``.
@@ -78,7 +79,7 @@ class FlowGuide:
         from cogen.inference import GuideStart
 
         return GuideStart(
-            self._posterior(),
+            self._in_jax(),
             {"context": self.context.numpy()},
             prior_share=prior_share,
             per_item=True,
@@ -105,7 +106,8 @@ class FlowGuide:
         covariance += least[:, None, None] * torch.eye(covariance.shape[-1])
         return Affine(center.numpy(), torch.linalg.cholesky(covariance).float().numpy())
 
-    def _posterior(self) -> Any:
-        from cogen.models.networks.flow_posterior_jax import flow_posterior
+    def _in_jax(self) -> functools.partial[Any]:
+        """q(z | context) as a function of the context to a NumPyro distribution."""
+        from cogen.models.networks.flow_posterior_jax import FlowInJax, FlowPosterior
 
-        return flow_posterior(self.flow)
+        return functools.partial(FlowPosterior, FlowInJax(self.flow))

@@ -58,14 +58,14 @@ def test_every_number_meets_every_other():
 
 
 def test_both_libraries_have_the_same_density():
-    from cogen.models.networks.flow_posterior_jax import flow_posterior
+    from cogen.models.networks import flow_posterior_jax
 
     flow = flow_of(4)
     with torch.no_grad():
         context = flow.context(torch.randn(5, 3), (torch.rand(5, 3) < 0.5).float())
         z = torch.randn(7, 5, 4)
         expected = FlowPosterior(flow, context).log_prob(z)
-    made = flow_posterior(flow)(context.numpy())
+    made = flow_posterior_jax.FlowPosterior(flow_posterior_jax.FlowInJax(flow), context.numpy())
     np.testing.assert_allclose(made.log_prob(z.numpy()), expected.numpy(), rtol=1e-4, atol=1e-4)
     assert made.sample(jax.random.key(0), (7,)).shape == (7, 5, 4) == FlowPosterior(flow, context).sample((7,)).shape
 
