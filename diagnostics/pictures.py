@@ -22,6 +22,9 @@ HIDDEN_COLOUR = (0.80, 0.84, 0.90)  # a bluish grey, distinct from the greys of 
 LINE_COLOUR = "#3b6ea5"
 MEDIAN_COLOUR = "#c8501e"
 
+LONGEST_LABEL = 20
+"""Characters of a row's label; of longer ones the end is shown."""
+
 
 def plot_completions(
     posterior: ArvizObject,
@@ -85,10 +88,14 @@ def _grid(columns: list[tuple[str, list[np.ndarray]]], labels: list[str]) -> Fig
     """One row per label, in two bands if there are more than 8; the last column is the sd, with a colour bar."""
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
+    from matplotlib.textpath import TextPath
 
     bands = 2 if len(labels) > 8 else 1
     rows = -(-len(labels) // bands)
-    cell, title, side, between, bar = 0.72, 0.34, 0.34, 0.22, 0.62  # inches
+    labels = [label if len(label) <= LONGEST_LABEL else f"…{label[1 - LONGEST_LABEL :]}" for label in labels]
+    labels = [label.replace("$", r"\$") for label in labels]  # not mathematics
+    text_width = 1.06 * max(TextPath((0, 0), label, size=7).get_extents().width for label in labels) / 72  # hinting
+    cell, title, side, between, bar = 0.72, 0.34, 0.13 + text_width, 0.22, 0.62  # inches
     width = side + bands * len(columns) * cell + (bands - 1) * (between + side) + bar
     height = title + rows * cell + 0.08
     figure = Figure(figsize=(width, height), dpi=150)

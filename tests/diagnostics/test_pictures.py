@@ -49,6 +49,23 @@ def test_completions_in_colour_in_two_bands_and_without_x():
     assert [len(row) for row in panels(given)] == [6, 6]
 
 
+@pytest.mark.parametrize("name", ["7", "image-12", "scan of a page $x_1$", "a-very-long-name-of-a-file-0001"])
+def test_labels_are_inside_of_the_figure(name):
+    run, _ = annealed_run(items=10, keep_x=True)
+    run["posterior"].attrs["item_names"] = [f"{name}{k}" for k in range(10)]
+    figure = plot_completions(run)
+    figure.canvas.draw()
+    labels = [text for text in figure.axes[0].texts if text.get_ha() == "right"]
+    assert len(labels) == 10
+    assert labels[3].get_text().replace("\\$", "$").endswith(f"{name}3"[-19:])
+    page = figure.axes[0]
+    for box in (text.get_window_extent() for text in labels):
+        assert box.x0 >= 0
+        for left, right, bottom, top in (image.get_extent() for image in page.images):
+            (x0, y0), (x1, y1) = page.transData.transform([(left, bottom), (right, top)])
+            assert x1 <= box.x0 or x0 >= box.x1 or y1 <= box.y0 or y0 >= box.y1
+
+
 def test_draws_are_picked_by_weight():
     run, _ = annealed_run(items=1, keep_x=True)
     run["sample_stats"]["log_weight"].values[:5] = -np.inf
