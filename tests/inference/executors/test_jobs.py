@@ -171,12 +171,9 @@ def test_what_cannot_run_in_jobs_is_refused_at_once(tmp_path):
 def test_a_model_that_cannot_be_divided_is_refused():
     class Whole:
         def __init__(self, model):
+            names = [name for name in dir(model) if not name.startswith("_") and name not in ("of_items", "ids")]
+            vars(self).update({name: getattr(model, name) for name in names})
             self._model = model
-
-        def __getattr__(self, name):
-            if name in ("of_items", "ids") or name.startswith("__"):
-                raise AttributeError(name)
-            return getattr(self._model, name)
 
         def __call__(self, data=None):
             return self._model(data)
