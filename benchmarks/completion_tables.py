@@ -119,3 +119,30 @@ def of_steps_at_rest(records: list[Row]) -> tuple[str, list[list[str]]]:
         cells = [row["view"], f"{row['factor']:g}", f"{row['crps']:.4f}", f"{row['difference']:+.4f}{error}"]
         rows.append([*cells, f"{row['acceptance_rate']:.2f}", f"{row['diverging']:.2%}"])
     return "view | factor | CRPS | minus that of factor 1 (s.e.) | acceptance rate | diverging transitions", rows
+
+
+def of_thumbnail_starts(records: list[Row]) -> tuple[str, list[list[str]]]:
+    """A row for each generator, factor and start of `benchmarks/thumbnail_start.py`."""
+    runs: dict[tuple[str, ...], list[Row]] = {}
+    for row in (row for record in records for row in record["rows"]):
+        runs.setdefault((row["generator"], str(row["factor"]), row["start"]), []).append(row)
+    counts = [row["temperatures"] for row in next(iter(runs.values()))]
+    header = ["generator", "factor", "start", *(f"CRPS after {count} temperatures" for count in counts)]
+    rows = []
+    for run, found in runs.items():
+        last = found[-1]
+        rows.append([*run, *(f"{row['crps']:.4f}" for row in found), f"{last['gap']:.1f} ({last['gap_se']:.1f})"])
+    return " | ".join([*header, f"gap after {counts[-1]}, nats (s.e.)"]), rows
+
+
+def of_schedule_noise(records: list[Row]) -> tuple[str, list[list[str]]]:
+    """A row for each noise scale of `benchmarks/schedule_noise.py`."""
+    rows = []
+    for row in records[0]["rows"]:
+        error = f" ({row['difference_se']:.4f})" if row["difference_se"] else ""
+        cells = [f"{row['ratio']:g}", *(f"{row[f'crps_{name}']:.4f}" for name in ("fixed", "own"))]
+        rows.append([*cells, f"{row['difference']:+.4f}{error}", *(f"{row[f'acceptance_{n}']:.2f}" for n in ("fixed", "own"))])
+    return (
+        "noise relative to the schedule's | CRPS with this schedule | with one for the noise | difference (s.e.) |"
+        " acceptance rate with this schedule | with one for the noise"
+    ), rows

@@ -32,7 +32,15 @@ from cgml_tables import (
     of_remark,
     of_uncertainty,
 )
-from completion_tables import long_table, of_steps_at_rest, remedies, rows_of, short_table
+from completion_tables import (
+    long_table,
+    of_schedule_noise,
+    of_steps_at_rest,
+    of_thumbnail_starts,
+    remedies,
+    rows_of,
+    short_table,
+)
 from cooperative_tables import of_classes, of_energies, of_pairs, of_routes, of_style, of_translations
 from option_tables import of_options
 
@@ -184,6 +192,8 @@ RECORDS: dict[str, Callable[[list[dict[str, Any]]], tuple[str, list[list[str]]]]
     "operations": of_operations,
     "columns": of_columns,
     "steps at rest": of_steps_at_rest,
+    "thumbnail starts": of_thumbnail_starts,
+    "schedule noise": of_schedule_noise,
 }
 """Functions from whole records to the header and cells of a table."""
 

@@ -29,6 +29,7 @@ class Settings:
     :param beta: knots of the inverse temperatures (`cogen.inference.Through`).
     :param steps: step sizes at all knots but the first (`cogen.inference.SharedSteps`).
     :param figures: measurements, for display.
+    :param noise: standard deviation of a pixel's noise; None for the generator's own noise.
     :raises ValueError: for counts and step sizes that are not positive.
     """
 
@@ -38,6 +39,7 @@ class Settings:
     beta: tuple[float, ...]
     steps: tuple[float, ...]
     figures: Mapping[str, Any] = field(default_factory=dict)
+    noise: float | None = None
 
     def __post_init__(self) -> None:
         if self.temperatures < 1 or self.num_leapfrog < 1 or not all(0 < step < math.inf for step in self.steps):
@@ -57,19 +59,29 @@ class Settings:
         return {"schedule": Through(self.beta), "step_size": steps, "num_leapfrog": self.num_leapfrog}
 
 
-def load_tuning(generator: str | Path, view: str) -> Settings | None:
-    """The stored settings of a view; None if there are none.
+def load_tunings(generator: str | Path, path: Path | None = None) -> dict[str, Settings]:
+    """The stored settings by the name of their view (`cogen.conditions.tuning_name`); empty if there are none.
 
-    :param view: the name of the view in `cogen complete`.
-    :raises FileNotFoundError: if there is no such generator.
+    :param path: the file of the settings; None for the one beside the generator.
+    :raises FileNotFoundError: if there is no such generator, or no file at ``path``.
     :raises ValueError: for an invalid file.
     """
-    path = _path(generator)
-    found = _read(path).get(view) if path.is_file() else None
-    try:
-        return None if found is None else Settings(**found)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {view}: {error}") from None
+    beside = _path(generator)
+    if path is None and not beside.is_file():
+        return {}
+    path = beside if path is None else path
+    found = {}
+    for view, stored in _read(path).items():
+        try:
+            found[view] = Settings(**stored)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {view}: {error}") from None
+    return found
+
+
+def load_tuning(generator: str | Path, view: str) -> Settings | None:
+    """The settings beside a generator for the name of a view; None if there are none. Errors are those of `load_tunings`."""
+    return load_tunings(generator).get(view)
 
 
 def save_tuning(generator: str | Path, view: str, settings: Settings, output: Path | None = None) -> Path:

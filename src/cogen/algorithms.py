@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from cogen.conditions import FACTOR
-from cogen.job import views_asked
 from cogen.options import Complete
+from cogen.schedules import factor_of, stored_schedule
 
 WARMUP = 60
 """Warm-up transitions without a stored tuning."""
@@ -26,9 +26,6 @@ PILOT = 8
 AT_REST = 0.6
 """Factor of the last tuned step size: posteriors of real images, which a generator does not fit exactly, are narrower than
 those of the simulated images of the tuning (benchmarks/step_at_rest.py)."""
-
-SEEN = {"random": 0.25, "half": 0.5, "centre": 0.75, "box": 0.89}
-"""Shares of the pixels that are seen. A mask uses the tuning of the view with the next larger share."""
 
 ADAPT = ("annealed-hmc", "langevin")
 """Algorithms with step sizes that a pilot can adapt."""
@@ -53,7 +50,7 @@ def kernel_of(options: Complete, seen: Any) -> Plan:
     if options.algorithm == "learned-descent":
         return Plan(_learned(options), 0)
     initial = _start(options, seen)
-    settings = None if options.weighted else _tuned(options, seen, guided=initial is not None)
+    settings = stored_schedule(options, seen, guided=initial is not None)
     warmup = _warmup(options, settings)
     given: dict[str, Any] = {}
     if options.algorithm == "annealed-hmc":
@@ -167,7 +164,7 @@ def certificate_run(options: Complete, seen: Any) -> dict[str, Any]:
     from cogen.inference import AnnealedHMC
 
     options = replace(options, backend="numpyro")
-    settings = _tuned(options, seen, guided=_guide(options, seen) is not None)
+    settings = stored_schedule(replace(options, weighted=False), seen, guided=_guide(options, seen) is not None)
     annealing = {} if settings is None else settings.annealing()
     return {
         "kernel": lambda model: AnnealedHMC(initial=_start(options, model), **annealing),
@@ -242,7 +239,7 @@ def _guide(options: Complete, seen: Any) -> Any:
     if options.guide == "predictor":
         return EndpointGuide(_predictor(options), seen, seed=options.seed)
     named = options.guide != "auto"
-    if not named and _is_other_thumbnail(seen):
+    if not named and factor_of(seen) > FACTOR:
         return None
     flow = load_encoder(options.guide) if named else load_guide(options.generator)
     if flow is None:
@@ -255,30 +252,6 @@ def _guide(options: Complete, seen: Any) -> Any:
         if named:
             raise ValueError(f"--guide {options.guide}: {error}") from None
         return None
-
-
-def _is_other_thumbnail(seen: Any) -> bool:
-    """Whether a view averages squares of another size than guides and tunings are made for."""
-    return any(getattr(view, "factor", FACTOR) != FACTOR for view in seen.views.values())
-
-
-def _tuned(options: Complete, seen: Any, guided: bool) -> Any:
-    """The stored tuning that fits the options and the views; None if there is none."""
-    from cogen.models.storage.tunings import load_tuning
-
-    as_tuned = options.warmup is None and options.noise is None and options.guide in ("auto", "none") and not options.pilot
-    if options.algorithm != "annealed-hmc" or not as_tuned or _is_other_thumbnail(seen):
-        return None
-    of_views = {name: load_tuning(options.generator, name) for name in (*SEEN, "thumbnail", "gray")}
-    known = {name: settings for name, settings in of_views.items() if settings is not None and settings.guided == guided}
-    asked = views_asked(options)
-    if options.mask is None and len(asked) == 1 and asked[0] in known:
-        return known[asked[0]]
-    masks = [name for name in SEEN if name in known]
-    if not masks or {"thumbnail", "gray"} & set(asked):
-        return None
-    share = max(float(entry["mask"].mean()) for entry in seen.item_data.values() if "mask" in entry)
-    return known[next((name for name in masks if SEEN[name] >= share - 0.05), masks[-1])]
 
 
 def _warmup(options: Complete, settings: Any) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cogen.schedules import MORE
 from cogen.unknown_class import InferredClass
 
 
@@ -26,6 +27,7 @@ class Answer:
     :param path: x of the first chain of every item along the warm-up, (point, item, *shape); None if the warm-up
         was not stored. ``path_draws`` are the draws of the group ``warmup_posterior`` at these points, (point,).
     :param classes: the classes that were inferred, by context.
+    :param remedy: what to do about chains that disagree.
     """
 
     sampler: str
@@ -41,3 +43,4 @@ class Answer:
     path: np.ndarray | None = None
     path_draws: np.ndarray | None = None
     classes: dict[str, InferredClass] = field(default_factory=dict)
+    remedy: str = MORE

@@ -38,10 +38,10 @@ def check_of_energy(options: Complete, energy: Any) -> None:
             f"--label unknown: {options.generator} is an energy, and only generators infer a class: give the class, as in"
             " --label 3"
         )
-    for name in ("certify", "noise"):
+    for name in ("certify", "noise", "tuning"):
         if value := getattr(options, name):
             raise ValueError(
-                f"--{name} {value}: it applies to generators; with the energy {options.generator} seen pixels are exact"
+                f"--{name} {value}: it applies to generators; {options.generator} is an energy, whose seen pixels are exact"
             )
     if is_density(energy):
         return

@@ -15,7 +15,7 @@ from cogen.algorithms import Plan, certificate_run, check_algorithm, executor_of
 from cogen.answer import Answer
 from cogen.by_energy import as_units, check_of_energy, clamped_model, is_density, is_machine, mask_of_all, short_run
 from cogen.compiled_before import remember_compiled
-from cogen.conditions import noise_model, noise_of_view, view_named
+from cogen.conditions import noise_model, noise_of_view, scale_of, view_named
 from cogen.configuration import write_configuration
 from cogen.foreign import images_generator
 from cogen.given import contexts_given
@@ -23,7 +23,16 @@ from cogen.images import completed_images
 from cogen.job import Job, check_output, check_views, hidden_by, job_of, placed, views_asked
 from cogen.metrics import chosen_chains, metrics_of, rows_of, versions
 from cogen.options import Complete
-from cogen.output import Workplace, checkpoint_named, print_findings, read_posterior, strict_json
+from cogen.output import (
+    UNTUNED,
+    Workplace,
+    checkpoint_named,
+    in_options,
+    print_findings,
+    read_posterior,
+    strict_json,
+)
+from cogen.schedules import check_tuning, remedy
 from cogen.unknown_class import (
     InferredClass,
     check_unknown,
@@ -74,6 +83,7 @@ def complete(options: Complete) -> None:
     check_views(options)
     check_unknown(options)
     check_algorithm(options)
+    check_tuning(options)
     check_output(options)
     executor = executor_of(options)
     made = rf"{COMPLETED}/.*(mean|sd|draw-[0-9]+)\.(png|npy)"
@@ -87,7 +97,9 @@ def complete(options: Complete) -> None:
         job, answer = (_by_energy if is_energy(options.generator) else _by_generator)(options, executor)
         answer.posterior["posterior"].attrs["item_names"] = job.names
         metrics = metrics_of(options, job, answer)
-        findings = job.warnings + diagnose(answer.posterior) if has_group(answer.posterior, "sample_stats") else None
+        findings = None
+        if has_group(answer.posterior, "sample_stats"):
+            findings = job.warnings + [in_options(each, {UNTUNED: answer.remedy}) for each in diagnose(answer.posterior)]
         _write(Path(folder), options, job, answer, metrics, findings)
     _report(options, job, answer, metrics, findings)
 
@@ -134,18 +146,13 @@ def _by_generator(options: Complete, executor: Any) -> tuple[Job, Answer]:
     scales, misfits = [], []
     for name, entry in seen.item_data.items():
         if name in model.views:
-            scales.append(_scale(model.views[name]))
+            scales.append(scale_of(model.views[name]))
             misfits.append(_misfit(model.views[name], entry, draws, labels))
     noise, scale = _pixel_noise(options, job, model), scales[0] if len(scales) == 1 else float("nan")
     hidden = hidden_by(options, job, tuple(config.event_shape))
     answer = (options.algorithm, posterior, tuple(config.event_shape), model.value_range, draws, labels, hidden)
-    return job, Answer(*answer, noise, scale, np.mean(misfits, axis=0), *_path(seen, posterior), classes)
-
-
-def _scale(view: Any) -> float:
-    """The standard deviation of the noise of a view; NaN if it is not a single number."""
-    scale = getattr(view.likelihood, "scale", None)
-    return float(scale) if isinstance(scale, float | int) else float("nan")
+    misfit = np.mean(misfits, axis=0)
+    return job, Answer(*answer, noise, scale, misfit, *_path(seen, posterior), classes, remedy(options, seen))
 
 
 def _misfit(view: Any, entry: Any, draws: np.ndarray, labels: dict[str, Any]) -> np.ndarray:
@@ -160,7 +167,7 @@ def _pixel_noise(options: Complete, job: Job, model: Any) -> dict[str, Any]:
     """``noise`` or ``noise_scale`` of a pixel, for `score_completions`."""
     name, view = next(iter(model.views.items()))
     name = views_asked(options)[0] if name == "seen" and options.mask is None else name
-    scale = _scale(view)
+    scale = scale_of(view)
     return {"noise": view.likelihood} if np.isnan(scale) else {"noise_scale": scale / noise_of_view(name, job.factor)}
 
 

@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from cogen.models.views import View
 
 FACTOR = 4
-"""Side of the squares of pixels that a thumbnail averages, unless given pictures have another size."""
+"""Side of the squares of pixels that a thumbnail averages, unless given pictures have another size. Guides are trained for such
+thumbnails; they also suit larger thumbnails, but not smaller ones, for which the prior is the better start."""
 
 NOISE_OF_LUMA = 0.668
 """The noise scale of the luma relative to one pixel, by the luma weights."""
@@ -17,6 +18,17 @@ NOISE_OF_LUMA = 0.668
 def noise_of_view(name: str, factor: int = FACTOR) -> float:
     """The noise scale of a view relative to one pixel."""
     return {"thumbnail": 1 / factor, "gray": NOISE_OF_LUMA}.get(name, 1.0)
+
+
+def tuning_name(name: str, factor: int = FACTOR) -> str:
+    """The name of a view in a file of tunings (`cogen.models.storage.tunings`): `thumbnail-2` for thumbnails of factor 2."""
+    return name if name != "thumbnail" or factor == FACTOR else f"{name}-{factor}"
+
+
+def scale_of(view: Any) -> float:
+    """The standard deviation of the noise of a view; NaN if it is not a single number."""
+    scale = getattr(view.likelihood, "scale", None)
+    return float(scale) if isinstance(scale, float | int) else float("nan")
 
 
 def view_named(

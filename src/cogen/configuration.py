@@ -19,7 +19,8 @@ def write_configuration(path: Path, options: Complete, versions: Mapping[str, st
     chosen = {
         name: value for name, value in _flat(options).items() if name != "config" and (value != plain[name] or name == "seed")
     }
-    for name in ("images", "truth", "checkpoint", "mask", "generator", "guide"):  # the file may be read from another folder
+    # The file may be read from another folder.
+    for name in ("images", "truth", "checkpoint", "mask", "generator", "guide", "tuning"):
         if name in chosen:
             given = Path(str(chosen[name]))
             if given.exists() or given.with_name(f"{given.name}.safetensors").exists():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from cogen.conditions import FACTOR
 from cogen.models.families.registry import FAMILIES
 
 if TYPE_CHECKING:
@@ -131,6 +132,9 @@ class Complete:
     """Warm-up transitions: annealing from the reference distribution to the posterior, adaptation, or optimization. The
     default is the number that `cogen tune` stored for the generator and the view, with its step sizes and temperatures;
     without one 60, 1000 for `svi`, and 200 with `--label unknown`."""
+    tuning: Path | None = None
+    """A file of `cogen tune --output`: the number of temperatures, their spread and the step sizes of annealed HMC. The default
+    is the file beside the generator. It is used for the views and for about the noise that it was made for."""
     guide: str = "auto"
     """The reference distribution where annealed HMC starts: `auto` uses the guide beside the generator, if there is one that
     was trained for such a view; `none` uses the prior; `predictor` uses the end points of the predictor beside a generator
@@ -305,8 +309,12 @@ class Tune:
     foreign: tyro.conf.OmitArgPrefixes[Foreign] = field(default_factory=Foreign)
     view: Literal["half", "box", "centre", "random", "thumbnail", "gray"] = "half"
     """What is seen, as in `cogen complete`."""
+    factor: int = FACTOR
+    """With `--view thumbnail`: how many times smaller than the generator's images the thumbnails are."""
+    noise: float | None = None
+    """As in `cogen complete`: the standard deviation of the noise of a pixel. The default is the generator's own."""
     start: Literal["auto", "guide", "prior"] = "auto"
-    """The reference distribution: `auto` uses the guide beside the generator if there is one."""
+    """The reference distribution: `auto` uses the guide beside the generator if there is one that was trained for the view."""
     temperatures: tuple[int, ...] = (5, 10, 20, 40, 80)
     """Numbers of temperatures to try. The smallest whose completions are as good as those of the largest is stored."""
     leapfrog: int = 10

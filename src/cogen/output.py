@@ -117,6 +117,9 @@ def read_posterior(path: Path) -> Any:
         raise ValueError(f"{path} is not a posterior of infer ({error})") from None
 
 
+UNTUNED = "Use more temperatures, or weights"
+"""What `cogen.diagnostics.diagnose` advises if chains disagree."""
+
 IN_OPTIONS = {
     "Check the range of the data and the generator. If both are right, use": "Check that the generator makes such images, in"
     " their colours (--negative), and that the mask is the right way round (--invert-mask). Otherwise use",
@@ -125,7 +128,7 @@ IN_OPTIONS = {
     "a lower resampling threshold": "a lower --threshold",
     "more draws at beta = 1": "more --samples",
     " (adapted = 1), so": ", so",
-    "Use more temperatures, or weights": "Find a schedule with `cogen tune`, or use more temperatures (--warmup) or weights",
+    UNTUNED: "Find a schedule with `cogen tune`, or use more temperatures (--warmup) or weights",
     "(weighted=True)": "(--weighted)",
     "(num_warmup)": "(--warmup)",
     "(pilot=16)": "(--pilot 16)",

@@ -20,14 +20,17 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cogen.compiled_before import remember_compiled
-from cogen.conditions import view_named
+from cogen.conditions import FACTOR, tuning_name, view_named
 from cogen.foreign import images_generator
 from cogen.options import Tune
+
+if TYPE_CHECKING:
+    from cogen.models.storage.tunings import Settings
 
 PILOT_ITEMS, PILOT_CHAINS, PILOT_LIMIT = 8, 16, 48
 KNOTS = 17
@@ -47,27 +50,61 @@ def tune(options: Tune) -> None:
     for name in ("items", "chains", "leapfrog"):
         if (value := getattr(options, name)) < 2 - (name == "leapfrog"):
             raise ValueError(f"--{name} {value}: it must be at least {2 - (name == 'leapfrog')}")
-    candidates = sorted(set(options.temperatures))
-    if not candidates or candidates[0] < 1:
+    if not options.temperatures or min(options.temperatures) < 1:
         raise ValueError("--temperatures: give one or more numbers, each at least 1")
+    if options.noise is not None and not (np.isfinite(options.noise) and options.noise > 0):
+        raise ValueError(f"--noise {options.noise:g}: it must be positive and finite")
+    if options.factor != FACTOR and options.view != "thumbnail":
+        raise ValueError(f"--factor {options.factor}: it needs --view thumbnail")
+    if options.factor > FACTOR and options.start == "guide":
+        raise ValueError(f"--start guide: guides are trained for thumbnails of factors up to {FACTOR}; use --start prior")
     remember_compiled()
-    from cogen.diagnostics import score_completions
-    from cogen.diagnostics.evidence_bounds import simulate
-    from cogen.inference import Adaptive, AnnealedHMC, Through, infer
-    from cogen.models import CoGenerator, FlowGuide, load_guide
+    from cogen.models import load_guide
+    from cogen.models.contexts import Classes
     from cogen.models.storage.generators import SHIPPED, find_generator
-    from cogen.models.storage.tunings import Settings, save_tuning
+    from cogen.models.storage.tunings import save_tuning
 
     generator: Any = images_generator(options)
-    if generator.config.contexts or generator.config.schema:
-        raise ValueError(f"generator {options.generator}: generators with contexts and generators of tables cannot be tuned")
+    if not all(isinstance(context, Classes) for context in generator.config.contexts.values()):
+        raise ValueError(f"--generator {options.generator}: it takes condition images, which cannot be simulated")
     if options.output is None and find_generator(options.generator).parent == SHIPPED:
-        raise ValueError(f"--generator {options.generator}: it is a shipped generator; give --output")
-    guide = None if options.start == "prior" else load_guide(options.generator)
+        raise ValueError(
+            f"--generator {options.generator}: it is a shipped generator; give --output FILE, and read it by `cogen complete"
+            " --tuning FILE`"
+        )
+    guide = None if options.start == "prior" or options.factor > FACTOR else load_guide(options.generator)
     if options.start == "guide" and guide is None:
         raise ValueError(f"--start guide: there is no guide beside {options.generator}; `cogen guide` trains one")
-    view = view_named(options.view, generator, seed=options.seed)
-    model = CoGenerator(generator, views={"seen": view})
+    height, width = generator.config.event_shape[-2:]
+    if options.view == "thumbnail" and not (options.factor > 1 and height % options.factor == width % options.factor == 0):
+        raise ValueError(
+            f"--factor {options.factor}: it must be a whole number above one that divides the generator's {width} x {height}"
+            " pixels"
+        )
+    settings, name = tuned(options, generator, guide), tuning_name(options.view, options.factor)
+    path = save_tuning(options.generator, name, settings, options.output)
+    print(f"written to {path}: {name}, {settings.temperatures} temperatures of {options.leapfrog} gradients")
+
+
+def tuned(options: Tune, generator: Any, guide: Any) -> Settings:
+    """Find the settings of a view, and print a table of the numbers of temperatures.
+
+    :param guide: where the annealing starts; None for the prior.
+    """
+    from cogen.diagnostics import decoded, score_completions
+    from cogen.diagnostics.evidence_bounds import simulate
+    from cogen.inference import Adaptive, AnnealedHMC, Through, infer
+    from cogen.inference.items import context_rows
+    from cogen.models import CoGenerator, FlowGuide
+    from cogen.models.storage.tunings import Settings
+
+    contexts, candidates = generator.config.contexts, sorted(set(options.temperatures))
+    view = view_named(options.view, generator, noise=options.noise, seed=options.seed, factor=options.factor)
+    model = CoGenerator(generator, contexts=contexts, views={"seen": view})
+
+    def simulated(count: int, seed: int) -> tuple[Any, dict[str, np.ndarray]]:
+        classes = {name: np.arange(count) % context.count for name, context in contexts.items()}
+        return simulate(model.given(**classes), count, seed=seed)
 
     def start(seen: Any) -> Any:
         return None if guide is None else FlowGuide(guide, seen).start()
@@ -77,7 +114,7 @@ def tune(options: Tune) -> None:
         counts: dict[str, Any] = {"num_warmup": temperatures, "num_samples": 1, "num_chains": chains}
         return infer(seen, AnnealedHMC(**kernel), seed=seed, **counts)
 
-    seen, _ = simulate(model, PILOT_ITEMS, seed=options.seed)
+    seen, _ = simulated(PILOT_ITEMS, options.seed)
     initial, equal = start(seen), {"weighted": False, "resample_threshold": 0.0}
     pilot = run(seen, PILOT_CHAINS, PILOT_LIMIT, options.seed, initial=initial, schedule=Adaptive(RISE))
     beta = _knots(pilot)
@@ -85,8 +122,8 @@ def tune(options: Tune) -> None:
     slower = run(seen, PILOT_CHAINS, PILOT_LIMIT, options.seed, initial=initial, schedule=along, **equal)
     found = Settings(guide is not None, candidates[-1], options.leapfrog, tuple(beta), tuple(_steps(slower, beta)))
 
-    seen, truth = simulate(model, options.items, seed=options.seed + 1)
-    initial, x = start(seen), model.decode(truth["z"])
+    seen, truth = simulated(options.items, options.seed + 1)
+    initial, x = start(seen), seen.decode(truth["z"], **context_rows(seen, truth, np.arange(options.items)))
     hidden = np.ones(x.shape, dtype=bool) if view.mask is None else np.broadcast_to(~view.mask.numpy(), x.shape)
     log_joint = log_joint_of(seen)
     rows, scores = [], []
@@ -95,8 +132,7 @@ def tune(options: Tune) -> None:
         posterior = run(seen, options.chains, temperatures, options.seed + 2, initial=initial, **equal, **found.annealing())
         z = posterior["posterior"]["z"].values  # (chain, 1, item, latent)
         gap = log_joint(truth["z"]) - np.mean([log_joint(each) for each in z[:, 0]], axis=0)
-        drawn = model.decode(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:3], *x.shape[1:])
-        crps = score_completions(drawn, x, hidden, value_range=generator.config.value_range)["crps"]
+        crps = score_completions(decoded(posterior, seen), x, hidden, value_range=generator.config.value_range)["crps"]
         scores.append(crps.values)
         error = float(gap.std(ddof=1) / np.sqrt(len(gap)))
         row: dict[str, Any] = {
@@ -114,9 +150,7 @@ def tune(options: Tune) -> None:
     if chosen == candidates[-1] and len(candidates) > 1:
         print(f"completions improve up to {chosen} temperatures: try larger --temperatures")
     figures = {"command": shlex.join(["cogen", *sys.argv[1:]]), "rows": rows}
-    stored = replace(found, temperatures=chosen, figures=figures)
-    path = save_tuning(options.generator, options.view, stored, options.output)
-    print(f"written to {path}: {options.view}, {stored.temperatures} temperatures of {options.leapfrog} gradients")
+    return replace(found, temperatures=chosen, figures=figures, noise=options.noise)
 
 
 def log_joint_of(seen: Any) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,15 +1,22 @@
 """`cogen guide` and `cogen tune`: a guide and frozen settings beside a generator, and `cogen complete` that takes them."""
 
 import json
+import pickle
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from cogen.algorithms import kernel_of
 from cogen.command_line import main
-from cogen.models import GeneratorConfig, load_guide, save_generator
-from cogen.models.networks.architectures import DenseGenerator
+from cogen.completion import conditioned_model
+from cogen.models import Classes, GeneratorConfig, load_guide, save_generator
+from cogen.models.networks.architectures import ConditionalGenerator, DenseGenerator
 from cogen.models.storage.tunings import Settings, load_tuning, save_tuning
+from cogen.options import Complete
+from cogen.schedules import MORE, remedy, stored_schedule
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -59,14 +66,127 @@ def test_what_was_tuned_is_what_completes(tiny, tmp_path, capsys):
     assert gradients("--guide", "none", "--warmup", "3") == gradients("--guide", f"{tiny}-guide", "--warmup", "3")
 
 
+SCHEDULE = Settings(False, 4, 5, (0.0, 0.5, 1.0), (0.1, 0.2))
+
+
+@pytest.fixture
+def run(tiny, tmp_path):
+    """A function from options of `cogen complete` to these and the conditioned model, for a copy of the generator."""
+    for path in tiny.parent.glob("tiny.*"):
+        shutil.copy(path, tmp_path)
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).random((2, 8, 8)))
+    np.save(tmp_path / "small.npy", np.random.default_rng(0).random((2, 1, 4, 4)))
+
+    def made(images: str = "images", **given):
+        options = Complete(generator=str(tmp_path / "tiny"), images=tmp_path / f"{images}.npy", **given)
+        return options, conditioned_model(options)
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("tuned_for", "asked", "is_used"),
+    [
+        (None, None, True),
+        (None, 0.5, True),  # the generator's own
+        (None, 0.58, True),
+        (None, 0.62, False),
+        (None, 0.38, False),
+        (0.2, None, False),
+        (0.2, 0.17, True),
+        (0.2, 0.25, False),
+    ],
+)
+@pytest.mark.parametrize(("images", "view", "name"), [("images", "half", "half"), ("small", "thumbnail", "thumbnail-2")])
+def test_a_schedule_is_used_for_about_its_noise(run, tmp_path, images, view, name, tuned_for, asked, is_used):
+    save_tuning(tmp_path / "tiny", name, replace(SCHEDULE, noise=tuned_for))
+    options, seen = run(images, view=(view,), noise=asked)
+    found = stored_schedule(options, seen, guided=False)
+    assert (found is not None) == is_used
+    assert stored_schedule(options, seen, guided=True) is None
+    assert (kernel_of(options, seen).warmup == 4) == is_used
+
+
+def test_thumbnails_of_another_factor_have_another_schedule(run, tmp_path):
+    save_tuning(tmp_path / "tiny", "thumbnail", SCHEDULE)
+    options, seen = run("small", view=("thumbnail",))
+    assert stored_schedule(options, seen, guided=False) is None
+    options, seen = run(view=("thumbnail",))
+    assert stored_schedule(options, seen, guided=False) == SCHEDULE
+
+
+def test_a_file_of_schedules_is_used_or_refused(run, tmp_path):
+    path = save_tuning(tmp_path / "tiny", "half", replace(SCHEDULE, noise=0.2), tmp_path / "other.json")
+    options, seen = run(tuning=path, noise=0.2)
+    assert stored_schedule(options, seen, guided=False).noise == 0.2
+    options, seen = run("small", tuning=path, noise=0.3, view=("thumbnail",))
+    with pytest.raises(ValueError, match=r"half from the prior with noise 0.2, and none for .* thumbnail-2 from the prior"):
+        stored_schedule(options, seen, guided=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "--view half"),
+        ({"noise": 0.25}, "--view half --noise 0.25"),
+        ({"view": ("centre",), "guide": "none"}, "--view centre --start prior"),
+        ({"images": "small", "view": ("thumbnail",), "noise": 0.3}, "--view thumbnail --factor 2 --noise 0.3"),
+        ({"view": ("thumbnail", "half")}, None),
+        ({"warmup": 5}, None),
+        ({"algorithm": "langevin"}, None),
+    ],
+)
+def test_chains_that_disagree_name_the_command_that_helps(run, tmp_path, given, words):
+    options, seen = run(**given)
+    command = f"`cogen tune --generator {tmp_path / 'tiny'} {words}`"
+    assert remedy(options, seen) == (f"Find a schedule with {command}, or {MORE[0].lower()}{MORE[1:]}" if words else MORE)
+
+
+def test_schedules_of_a_shipped_generator_go_to_a_file(tmp_path):
+    options = Complete(noise=0.3)
+    command = "cogen tune --generator digits --view half --noise 0.3 --output tuning.json"
+    assert f"Find a schedule with `{command}` and give --tuning tuning.json, or" in remedy(options, conditioned_model(options))
+
+
+@pytest.mark.slow
+def test_a_generator_of_classes_is_tuned_for_all_of_them(tmp_path, capsys):
+    torch.manual_seed(0)
+    network = {"latent_dim": 3 + 2, "event_shape": (1, 8, 8), "hidden": (8,)}
+    arguments = {"architecture": "DenseGenerator", "num_classes": 2, "arguments": network}
+    config = GeneratorConfig("ConditionalGenerator", arguments, 3, (1, 8, 8), (-1.0, 1.0), 0.5, contexts={"label": Classes(2)})
+    save_generator(tmp_path / "classes", ConditionalGenerator(**arguments), config)
+    small = ["--items", "4", "--chains", "2", "--leapfrog", "2", "--temperatures", "3", "--noise", "0.3"]
+    main(["tune", "--generator", str(tmp_path / "classes"), *small])
+    assert "half, 3 temperatures of 2 gradients" in capsys.readouterr().out
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).random((2, 8, 8)))
+    images = ["--images", str(tmp_path / "images.npy"), "--chains", "4", "--samples", "1", "--output", str(tmp_path / "out")]
+    main(["complete", "--generator", str(tmp_path / "classes"), *images, "--label", "0", "1", "--noise", "0.3"])
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["gradient_evaluations"] == 2 * 4 * (1 + 2 * 4)
+
+
+@pytest.mark.parametrize(
+    "algorithm", ["annealed-hmc", "langevin", "parallel-tempering", "hmc", "nuts", "gradient-descent", "importance"]
+)
+def test_kernels_can_be_sent_to_workers(tiny, tmp_path, algorithm):
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).random((2, 8, 8)))
+    options = Complete(generator=str(tiny), images=tmp_path / "images.npy", algorithm=algorithm)
+    seen = conditioned_model(options)
+    kernel = kernel_of(options, seen).kernel
+    sent = pickle.loads(pickle.dumps(kernel))
+    assert type(sent) is type(kernel)
+    if algorithm == "annealed-hmc":
+        start, there = (each.settings.initial.with_row(each.settings.initial.rows) for each in (kernel, sent))
+        z = np.zeros((2, 3), np.float32)
+        np.testing.assert_array_equal(start.flat.log_prob(z), there.flat.log_prob(z))
+
+
 def test_views_are_kept_apart_and_a_file_of_something_else_is_named(tiny, tmp_path):
-    settings = Settings(False, 4, 5, (0.0, 0.5, 1.0), (0.1, 0.2))
-    path = save_tuning(tiny, "half", settings, tmp_path / "other.json")
-    save_tuning(tiny, "box", settings, path)
+    path = save_tuning(tiny, "half", SCHEDULE, tmp_path / "other.json")
+    save_tuning(tiny, "box", SCHEDULE, path)
     assert set(json.loads(path.read_text())) == {"half", "box"}
     path.write_text("[]")
     with pytest.raises(ValueError, match=r"other\.json does not contain tunings by view"):
-        save_tuning(tiny, "half", settings, path)
+        save_tuning(tiny, "half", SCHEDULE, path)
     with pytest.raises(ValueError, match="step sizes of a tuning must be positive"):
         Settings(False, 0, 5, (0.0, 0.5, 1.0), (0.1, 0.2))
 
@@ -74,6 +194,18 @@ def test_views_are_kept_apart_and_a_file_of_something_else_is_named(tiny, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["tune", "--generator", "digits", "--factor", "2", "--output", "x.json"], "--factor 2: it needs --view thumbnail"),
+        (
+            ["tune", "--generator", "digits", "--view", "thumbnail", "--factor", "7", "--start", "guide", "--output", "x.json"],
+            "--start guide: guides are trained for thumbnails of factors up to 4; use --start prior",
+        ),
+        (
+            ["tune", "--generator", "digits", "--view", "thumbnail", "--factor", "5", "--output", "x.json"],
+            "--factor 5: it must be a whole number above one that divides the generator's 28 x 28 pixels",
+        ),
+        (["tune", "--generator", "digits", "--noise", "0", "--output", "x.json"], "--noise 0: it must be positive and finite"),
+        (["complete", "--tuning", "x.json", "--warmup", "5"], "--tuning x.json: it needs --algorithm annealed-hmc, without"),
+        (["complete", "--tuning", "x.json"], "--tuning x.json: there is no such file"),
         (["guide", "--generator", "digits"], "--generator digits: it is a shipped generator; give --output"),
         (["guide", "--generator", "nowhere"], "no generator called 'nowhere'"),
         (["guide", "--generator", "digits", "--steps", "0"], "--steps 0: it must be at least 1"),

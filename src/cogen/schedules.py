@@ -1,0 +1,145 @@
+"""The schedule that `cogen tune` stored for a run of `cogen complete`, and the command that finds one."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from cogen.conditions import FACTOR, noise_model, noise_of_view, scale_of, tuning_name
+from cogen.job import views_asked
+from cogen.options import Complete
+
+SEEN = {"random": 0.25, "half": 0.5, "centre": 0.75, "box": 0.89}
+"""Shares of the pixels that are seen. A mask uses the tuning of the view with the next larger share."""
+
+OUTPUT = "tuning.json"
+"""The proposed file of schedules for a shipped generator."""
+
+MORE = "Use more temperatures (--warmup) or weights"
+"""The remedy for chains that disagree if `cogen tune` does not help."""
+
+NOISE = (0.8, 1.2)
+"""The noise scale of a run, relative to that of a tuning, for which the tuning is used: with less noise more steps are
+rejected, with more the chains move too slowly (benchmarks/schedule_noise.py)."""
+
+
+def factor_of(seen: Any) -> int:
+    """Side of the squares that a thumbnail among the views of a conditioned model averages."""
+    return next((view.factor for view in seen.views.values() if hasattr(view, "factor")), FACTOR)
+
+
+def stored_schedule(options: Complete, seen: Any, guided: bool) -> Any:
+    """The stored tuning (`cogen.models.storage.tunings.Settings`) that fits the options and the views; None if there is none.
+
+    :param guided: whether the annealing starts from the guide beside the generator.
+    :raises ValueError: if `--tuning` names a file without such a tuning.
+    """
+    from cogen.models.storage.tunings import load_tunings
+
+    if not _is_annealed_as_tuned(options):
+        return None
+    stored, names = load_tunings(options.generator, options.tuning), _names(options, seen)
+    for name in names:
+        settings = stored.get(name)
+        if settings is not None and settings.guided == guided and _has_noise(settings.noise, options, seen):
+            return settings
+    if options.tuning is None:
+        return None
+    found = [_described(name, each.guided, each.noise) for name, each in stored.items()]
+    noise = None if options.noise is None else _noise_of(options, seen)
+    asked = _described(names[0], guided, noise) if names else "several views"
+    raise ValueError(
+        f"--tuning {options.tuning}: it has schedules for {', '.join(found) or 'no view'}, and none for this run: {asked}"
+    )
+
+
+def check_tuning(options: Complete) -> None:
+    """Check `--tuning` before any file is read.
+
+    :raises ValueError: for a run that uses no stored schedule.
+    :raises FileNotFoundError: for a missing file.
+    """
+    if options.tuning is not None and not _is_annealed_as_tuned(options):
+        raise ValueError(
+            f"--tuning {options.tuning}: it needs --algorithm annealed-hmc, without --weighted, --warmup, --pilot and --guide"
+            " PATH"
+        )
+    if options.tuning is not None and not options.tuning.is_file():
+        raise FileNotFoundError(f"--tuning {options.tuning}: there is no such file")
+
+
+def remedy(options: Complete, seen: Any) -> str:
+    """What to do about chains that disagree, with the `cogen tune` command if that finds a schedule for such a run."""
+    command = _tune_command(options, seen)
+    if not command:
+        return MORE
+    given = f" and give --tuning {OUTPUT}" if OUTPUT in command else ""
+    return f"Find a schedule with `{command}`{given}, or {MORE[0].lower()}{MORE[1:]}"
+
+
+def _tune_command(options: Complete, seen: Any) -> str:
+    """The command; empty if it finds no schedule for such a run."""
+    from cogen.models.contexts import Classes
+    from cogen.models.storage.generators import SHIPPED, find_generator
+
+    names = _names(options, seen)
+    contexts = seen.generator.config.contexts.values()
+    if not (_is_annealed_as_tuned(options) and names and all(isinstance(each, Classes) for each in contexts)):
+        return ""
+    view, _, factor = names[0].partition("-")
+    words = ["cogen", "tune", "--generator", options.generator]
+    for name, value in vars(options.foreign).items():
+        option = f"--{name.replace('_', '-')}"
+        words += [] if value in (None, False) else [option] if value is True else [option, str(value)]
+    words += ["--view", view, *(["--factor", factor] if factor else [])]
+    words += ["--start", "prior"] if options.guide == "none" else []
+    words += [] if options.noise is None else ["--noise", f"{_noise_of(options, seen):.3g}"]
+    words += ["--output", OUTPUT] if find_generator(options.generator).parent == SHIPPED else []
+    return shlex.join(words)
+
+
+def _described(name: str, guided: bool, noise: float | None) -> str:
+    return f"{name} from the {'guide' if guided else 'prior'}" + ("" if noise is None else f" with noise {noise:.3g}")
+
+
+def _is_annealed_as_tuned(options: Complete) -> bool:
+    """Whether the options leave the schedule and the start to a tuning."""
+    plain = options.warmup is None and not options.pilot and not options.weighted
+    return options.algorithm == "annealed-hmc" and plain and options.guide in ("auto", "none")
+
+
+def _names(options: Complete, seen: Any) -> list[str]:
+    """The names of tunings that suit the views, the best first."""
+    asked = views_asked(options)
+    alone = options.mask is None and len(asked) == 1
+    names = [tuning_name(asked[0], factor_of(seen))] if alone else []
+    if {"thumbnail", "gray"} & set(asked):
+        return names
+    share = max((float(entry["mask"].mean()) for entry in seen.item_data.values() if "mask" in entry), default=1.0)
+    more = [name for name, known in SEEN.items() if known >= share - 0.05]
+    fewer = [name for name in reversed(SEEN) if name not in more]
+    return list(dict.fromkeys([*names, *more, *fewer]))
+
+
+def _has_noise(tuned: float | None, options: Complete, seen: Any) -> bool:
+    """Whether a tuning for this noise of a pixel, None for the generator's own, is used for a run."""
+    if tuned is None and options.noise is None:
+        return True
+    low, high = NOISE
+    return low <= _noise_of(options, seen) / (_own_noise(options, seen) if tuned is None else tuned) <= high
+
+
+def _noise_of(options: Complete, seen: Any) -> float:
+    """The standard deviation of a pixel's noise in a conditioned model; NaN if it is not a single number."""
+    return scale_of(next(iter(seen.views.values()))) / noise_of_view(_first(options), factor_of(seen))
+
+
+def _own_noise(options: Complete, seen: Any) -> float:
+    """The same of the generator."""
+    name, factor = _first(options), factor_of(seen)
+    return noise_model(name, seen.generator, factor=factor).get("scale", float("nan")) / noise_of_view(name, factor)
+
+
+def _first(options: Complete) -> str:
+    """The name of the first view."""
+    return "mask" if options.mask is not None else views_asked(options)[0]
