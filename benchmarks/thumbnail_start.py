@@ -38,6 +38,7 @@ class Options:
 def main(options: Options) -> None:
     remember_compiled()
     generator, guide = load_generator(options.generator), load_guide(options.generator)
+    assert guide is not None
     rows: list[dict[str, Any]] = []
     for factor in options.factors:
         for start, reference in (("guide", guide), ("prior", None)):

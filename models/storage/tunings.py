@@ -30,6 +30,7 @@ class Settings:
     :param steps: step sizes at all knots but the first (`cogen.inference.SharedSteps`).
     :param figures: measurements, for display.
     :param noise: standard deviation of a pixel's noise; None for the generator's own noise.
+    :param generator: name of the generator's file of weights, without its suffix; empty if unknown.
     :raises ValueError: for counts and step sizes that are not positive.
     """
 
@@ -40,6 +41,7 @@ class Settings:
     steps: tuple[float, ...]
     figures: Mapping[str, Any] = field(default_factory=dict)
     noise: float | None = None
+    generator: str = ""
 
     def __post_init__(self) -> None:
         if self.temperatures < 1 or self.num_leapfrog < 1 or not all(0 < step < math.inf for step in self.steps):

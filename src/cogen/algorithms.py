@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from cogen.conditions import FACTOR
+from cogen.conditions import guide_suits
 from cogen.options import Complete
-from cogen.schedules import factor_of, stored_schedule
+from cogen.schedules import stored_schedule
 
 WARMUP = 60
 """Warm-up transitions without a stored tuning."""
@@ -239,7 +239,8 @@ def _guide(options: Complete, seen: Any) -> Any:
     if options.guide == "predictor":
         return EndpointGuide(_predictor(options), seen, seed=options.seed)
     named = options.guide != "auto"
-    if not named and factor_of(seen) > FACTOR:
+    thumbnails = [view.factor for view in seen.views.values() if hasattr(view, "factor")]
+    if not named and not all(guide_suits(factor, seen.event_shape) for factor in thumbnails):
         return None
     flow = load_encoder(options.guide) if named else load_guide(options.generator)
     if flow is None:

@@ -8,8 +8,7 @@ if TYPE_CHECKING:
     from cogen.models.views import View
 
 FACTOR = 4
-"""Side of the squares of pixels that a thumbnail averages, unless given pictures have another size. Guides are trained for such
-thumbnails; they also suit larger thumbnails, but not smaller ones, for which the prior is the better start."""
+"""Side of the squares of pixels that a thumbnail averages, unless given pictures have another size."""
 
 NOISE_OF_LUMA = 0.668
 """The noise scale of the luma relative to one pixel, by the luma weights."""
@@ -23,6 +22,16 @@ def noise_of_view(name: str, factor: int = FACTOR) -> float:
 def tuning_name(name: str, factor: int = FACTOR) -> str:
     """The name of a view in a file of tunings (`cogen.models.storage.tunings`): `thumbnail-2` for thumbnails of factor 2."""
     return name if name != "thumbnail" or factor == FACTOR else f"{name}-{factor}"
+
+
+def guide_suits(factor: int, shape: tuple[int, ...]) -> bool:
+    """Whether the annealing of thumbnails starts from a guide.
+
+    `cogen guide` trains for thumbnails of factor `FACTOR`, if it divides the sides of the images. Such guides are a good start
+    for larger thumbnails too. For smaller ones neither start is better throughout, and the prior is used
+    (benchmarks/thumbnail_start.py).
+    """
+    return factor <= FACTOR and shape[-2] % FACTOR == shape[-1] % FACTOR == 0
 
 
 def scale_of(view: Any) -> float:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from cogen.conditions import noise_model, view_named
+from cogen.conditions import FACTOR, guide_suits, noise_model, view_named
 from cogen.foreign import generator_of
 from cogen.models import views
 from cogen.models.families.amortized import Amortized
@@ -103,7 +103,7 @@ def views_of(generator: Any, masks: int, seed: int) -> list[views.View]:
         stock = parts.random((masks, *shape)) < parts.uniform(0.05, 0.95, (masks, *(1,) * len(shape)))
         return [views.Mask(stock, **noise)]
     masked = views.Mask(views.assorted(shape, masks, seed=seed), **noise)
-    if shape[1] % 4 or shape[2] % 4:
+    if not guide_suits(FACTOR, shape):
         return [masked]
     return [*[masked] * MASKED_PER_THUMBNAIL, view_named("thumbnail", generator)]
 

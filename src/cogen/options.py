@@ -133,8 +133,9 @@ class Complete:
     default is the number that `cogen tune` stored for the generator and the view, with its step sizes and temperatures;
     without one 60, 1000 for `svi`, and 200 with `--label unknown`."""
     tuning: Path | None = None
-    """A file of `cogen tune --output`: the number of temperatures, their spread and the step sizes of annealed HMC. The default
-    is the file beside the generator. It is used for the views and for about the noise that it was made for."""
+    """A file of `cogen tune --output`, with schedules of annealed HMC (the number of temperatures, their spread and the step
+    sizes); the default is the file beside the generator. A schedule is used only for its view, its start and 0.8 to 1.2 times
+    its noise scale. A given file without such a schedule is an error."""
     guide: str = "auto"
     """The reference distribution where annealed HMC starts: `auto` uses the guide beside the generator, if there is one that
     was trained for such a view; `none` uses the prior; `predictor` uses the end points of the predictor beside a generator
@@ -314,7 +315,7 @@ class Tune:
     noise: float | None = None
     """As in `cogen complete`: the standard deviation of the noise of a pixel. The default is the generator's own."""
     start: Literal["auto", "guide", "prior"] = "auto"
-    """The reference distribution: `auto` uses the guide beside the generator if there is one that was trained for the view."""
+    """The reference distribution: `auto` uses the guide beside the generator if `cogen complete` would start from it."""
     temperatures: tuple[int, ...] = (5, 10, 20, 40, 80)
     """Numbers of temperatures to try. The smallest whose completions are as good as those of the largest is stored."""
     leapfrog: int = 10
@@ -326,8 +327,8 @@ class Tune:
     seed: int = 0
     """Seed of all random numbers."""
     output: Path | None = None
-    """Where to write; the default is GENERATOR-tuning.json, where `cogen complete` finds it. Entries of other views are
-    kept."""
+    """Where to write; the default is GENERATOR-tuning.json, where `cogen complete` finds it. Schedules of
+    other views, starts and noise scales are kept."""
 
 
 @dataclass

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cogen.compiled_before import remember_compiled
-from cogen.conditions import FACTOR, tuning_name, view_named
+from cogen.conditions import FACTOR, guide_suits, tuning_name, view_named
 from cogen.foreign import images_generator
 from cogen.options import Tune
 
@@ -56,8 +56,6 @@ def tune(options: Tune) -> None:
         raise ValueError(f"--noise {options.noise:g}: it must be positive and finite")
     if options.factor != FACTOR and options.view != "thumbnail":
         raise ValueError(f"--factor {options.factor}: it needs --view thumbnail")
-    if options.factor > FACTOR and options.start == "guide":
-        raise ValueError(f"--start guide: guides are trained for thumbnails of factors up to {FACTOR}; use --start prior")
     remember_compiled()
     from cogen.models import load_guide
     from cogen.models.contexts import Classes
@@ -72,16 +70,24 @@ def tune(options: Tune) -> None:
             f"--generator {options.generator}: it is a shipped generator; give --output FILE, and read it by `cogen complete"
             " --tuning FILE`"
         )
-    guide = None if options.start == "prior" or options.factor > FACTOR else load_guide(options.generator)
+    guide, (height, width) = load_guide(options.generator), generator.config.event_shape[-2:]
     if options.start == "guide" and guide is None:
         raise ValueError(f"--start guide: there is no guide beside {options.generator}; `cogen guide` trains one")
-    height, width = generator.config.event_shape[-2:]
     if options.view == "thumbnail" and not (options.factor > 1 and height % options.factor == width % options.factor == 0):
         raise ValueError(
             f"--factor {options.factor}: it must be a whole number above one that divides the generator's {width} x {height}"
             " pixels"
         )
-    settings, name = tuned(options, generator, guide), tuning_name(options.view, options.factor)
+    suits = options.view != "thumbnail" or guide_suits(options.factor, generator.config.event_shape)
+    if options.start == "guide" and not suits:
+        raise ValueError(
+            f"--start guide: `cogen complete` starts thumbnails of factor {options.factor} from the prior; omit it"
+        )
+    settings = tuned(options, generator, guide if suits and options.start != "prior" else None)
+    settings = replace(settings, generator=find_generator(options.generator).stem)
+    name = tuning_name(options.view, options.factor)
+    name += " from the prior" if options.start == "prior" else ""
+    name += "" if options.noise is None else f" with noise {options.noise:g}"
     path = save_tuning(options.generator, name, settings, options.output)
     print(f"written to {path}: {name}, {settings.temperatures} temperatures of {options.leapfrog} gradients")
 
@@ -89,7 +95,7 @@ def tune(options: Tune) -> None:
 def tuned(options: Tune, generator: Any, guide: Any) -> Settings:
     """Find the settings of a view, and print a table of the numbers of temperatures.
 
-    :param guide: where the annealing starts; None for the prior.
+    :param guide: where the annealing starts if it fits the view; None for the prior.
     """
     from cogen.diagnostics import decoded, score_completions
     from cogen.diagnostics.evidence_bounds import simulate
@@ -103,11 +109,17 @@ def tuned(options: Tune, generator: Any, guide: Any) -> Settings:
     model = CoGenerator(generator, contexts=contexts, views={"seen": view})
 
     def simulated(count: int, seed: int) -> tuple[Any, dict[str, np.ndarray]]:
-        classes = {name: np.arange(count) % context.count for name, context in contexts.items()}
+        draws = np.random.default_rng(seed)
+        classes = {name: draws.integers(context.count, size=count) for name, context in contexts.items()}
         return simulate(model.given(**classes), count, seed=seed)
 
     def start(seen: Any) -> Any:
-        return None if guide is None else FlowGuide(guide, seen).start()
+        try:
+            return None if guide is None else FlowGuide(guide, seen).start()
+        except ValueError as error:
+            if options.start == "guide":
+                raise ValueError(f"--start guide: {error}") from None
+            return None
 
     def run(seen: Any, chains: int, temperatures: int, seed: int, **kernel: Any) -> Any:
         kernel = {"num_leapfrog": options.leapfrog, **kernel}
@@ -120,7 +132,7 @@ def tuned(options: Tune, generator: Any, guide: Any) -> Settings:
     beta = _knots(pilot)
     along = Through(tuple(beta))
     slower = run(seen, PILOT_CHAINS, PILOT_LIMIT, options.seed, initial=initial, schedule=along, **equal)
-    found = Settings(guide is not None, candidates[-1], options.leapfrog, tuple(beta), tuple(_steps(slower, beta)))
+    found = Settings(initial is not None, candidates[-1], options.leapfrog, tuple(beta), tuple(_steps(slower, beta)))
 
     seen, truth = simulated(options.items, options.seed + 1)
     initial, x = start(seen), seen.decode(truth["z"], **context_rows(seen, truth, np.arange(options.items)))

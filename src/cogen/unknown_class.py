@@ -103,6 +103,8 @@ def check_unknown(options: Complete) -> None:
         and f"it does not estimate the evidence of a class: use {' or '.join(EVIDENCE)}",
         f"--backend {options.backend}": options.backend != "numpyro"
         and "the unbiased evidence of a class needs a pilot run, which this command makes on NumPyro only: omit it",
+        f"--tuning {options.tuning}": options.tuning is not None
+        and "runs of an unknown class are weighted and use no stored schedule: omit it",
         "--certify": options.certify and "a certificate needs images of known classes: omit it, or give the classes",
         "--noise fit": options.noise == "fit"
         and "the noise is estimated for known classes: give a number, or omit it for the generator's own noise scale",
