@@ -39,6 +39,8 @@ PAGES = [
         )
     ),
 ]
+FIRST = ("first_steps", "completing", "generators", "trust", "adding_a_kernel", "adding_a_view")
+"""Pages that run with the quick tests; the others run with the slow ones."""
 
 
 def blocks_of(page, language):
@@ -79,7 +81,9 @@ def test_commands_have_the_options_that_they_name(page, command):
             assert command[0] in OTHERS
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, id=page.stem, marks=[] if page.stem in FIRST else [pytest.mark.slow]) for page in PAGES]
+)
 def test_a_page_runs(page, tmp_path, monkeypatch):
     if page.stem == "executors":
         pytest.importorskip("ray")
