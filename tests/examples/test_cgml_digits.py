@@ -42,6 +42,7 @@ def test_the_example_runs(script, data, classifier, tmp_path, capsys, task, meas
     assert "cgml, without rho" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_modes_evidence_and_the_course_of_training(script, data, classifier, tmp_path, monkeypatch, capsys):
     for name, value in (("MODES_DRAWS", 3), ("EVIDENCE_WARMUPS", (2,)), ("EVIDENCE_RUNS", 1)):
         monkeypatch.setattr(script, name, value)
