@@ -111,12 +111,17 @@ def remedies(rows: list[Row]) -> str:
     return table(heading, lines)
 
 
+def _difference(row: Row) -> str:
+    """A paired difference with its standard error, which is left out if it is zero."""
+    error = f" ({row['difference_se']:.4f})" if row["difference_se"] else ""
+    return f"{row['difference']:+.4f}{error}"
+
+
 def of_steps_at_rest(records: list[Row]) -> tuple[str, list[list[str]]]:
     """A row for each view and factor of `benchmarks/step_at_rest.py`."""
     rows = []
     for row in records[0]["rows"]:
-        error = f" ({row['difference_se']:.4f})" if row["difference_se"] else ""
-        cells = [row["view"], f"{row['factor']:g}", f"{row['crps']:.4f}", f"{row['difference']:+.4f}{error}"]
+        cells = [row["view"], f"{row['factor']:g}", f"{row['crps']:.4f}", _difference(row)]
         rows.append([*cells, f"{row['acceptance_rate']:.2f}", f"{row['diverging']:.2%}"])
     return "view | factor | CRPS | minus that of factor 1 (s.e.) | acceptance rate | diverging transitions", rows
 
@@ -139,9 +144,8 @@ def of_schedule_noise(records: list[Row]) -> tuple[str, list[list[str]]]:
     """A row for each noise scale of `benchmarks/schedule_noise.py`."""
     rows = []
     for row in records[0]["rows"]:
-        error = f" ({row['difference_se']:.4f})" if row["difference_se"] else ""
         cells = [f"{row['ratio']:g}", *(f"{row[f'crps_{name}']:.4f}" for name in ("fixed", "own"))]
-        rows.append([*cells, f"{row['difference']:+.4f}{error}", *(f"{row[f'acceptance_{n}']:.2f}" for n in ("fixed", "own"))])
+        rows.append([*cells, _difference(row), *(f"{row[f'acceptance_{n}']:.2f}" for n in ("fixed", "own"))])
     return (
         "noise relative to the schedule's | CRPS with this schedule | with one for the noise | difference (s.e.) |"
         " acceptance rate with this schedule | with one for the noise"

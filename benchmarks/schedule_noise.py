@@ -9,14 +9,13 @@ over images, with their standard errors.
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
+from records import write_record
 
 from cogen.compiled_before import remember_compiled
 from cogen.conditions import view_named
@@ -73,9 +72,7 @@ def main(options: Options) -> None:
         row |= {"difference": float(apart.mean()), "difference_se": float(apart.std(ddof=1) / np.sqrt(len(apart)))}
         rows.append(row)
         print("  ".join(f"{key} {value:.4g}" for key, value in row.items()))
-    if options.output:
-        record = {"command": " ".join(["python", *sys.argv]), "temperatures": fixed.temperatures, "rows": rows}
-        options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_record(options.output, temperatures=fixed.temperatures, rows=rows)
 
 
 if __name__ == "__main__":

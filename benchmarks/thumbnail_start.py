@@ -9,13 +9,12 @@ so their CRPS are compared at equal cost.
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
+from records import write_record
 
 from cogen.compiled_before import remember_compiled
 from cogen.models import load_generator, load_guide
@@ -56,9 +55,7 @@ def main(options: Options) -> None:
             found = tuned(asked, generator, reference)
             row = {"generator": options.generator, "factor": factor, "start": start, "chosen": found.temperatures}
             rows += [row | each for each in found.figures["rows"]]
-    if options.output:
-        record = {"command": " ".join(["python", *sys.argv]), "rows": rows}
-        options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_record(options.output, rows=rows)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,10 @@ class Settings:
 
 
 def load_tunings(generator: str | Path, path: Path | None = None) -> dict[str, Settings]:
-    """The stored settings by the name of their view (`cogen.conditions.tuning_name`); empty if there are none.
+    """Read all stored settings.
+
+    The keys are names of views (`cogen.conditions.tuning_name`), followed by the start and the noise scale if the file has
+    several for a view. The result is empty if the generator has no such file.
 
     :param path: the file of the settings; None for the one beside the generator.
     :raises FileNotFoundError: if there is no such generator, or no file at ``path``.
@@ -82,7 +85,10 @@ def load_tunings(generator: str | Path, path: Path | None = None) -> dict[str, S
 
 
 def load_tuning(generator: str | Path, view: str) -> Settings | None:
-    """The settings beside a generator for the name of a view; None if there are none. Errors are those of `load_tunings`."""
+    """Read the settings that are stored beside a generator under a key; None without such an entry.
+
+    Raises what `load_tunings` raises.
+    """
     return load_tunings(generator).get(view)
 
 

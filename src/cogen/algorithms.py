@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from cogen.conditions import guide_suits
+from cogen.job import views_asked
 from cogen.options import Complete
-from cogen.schedules import stored_schedule
+from cogen.schedules import factor_of, stored_schedule
 
 WARMUP = 60
 """Warm-up transitions without a stored tuning."""
@@ -239,8 +240,7 @@ def _guide(options: Complete, seen: Any) -> Any:
     if options.guide == "predictor":
         return EndpointGuide(_predictor(options), seen, seed=options.seed)
     named = options.guide != "auto"
-    thumbnails = [view.factor for view in seen.views.values() if hasattr(view, "factor")]
-    if not named and not all(guide_suits(factor, seen.event_shape) for factor in thumbnails):
+    if not named and not all(guide_suits(name, factor_of(seen), seen.event_shape) for name in views_asked(options)):
         return None
     flow = load_encoder(options.guide) if named else load_guide(options.generator)
     if flow is None:

@@ -15,7 +15,7 @@ from cogen.algorithms import Plan, certificate_run, check_algorithm, executor_of
 from cogen.answer import Answer
 from cogen.by_energy import as_units, check_of_energy, clamped_model, is_density, is_machine, mask_of_all, short_run
 from cogen.compiled_before import remember_compiled
-from cogen.conditions import noise_model, noise_of_view, scale_of, view_named
+from cogen.conditions import check_noise, noise_model, noise_of_view, scale_of, view_named
 from cogen.configuration import write_configuration
 from cogen.foreign import images_generator
 from cogen.given import contexts_given
@@ -32,7 +32,7 @@ from cogen.output import (
     read_posterior,
     strict_json,
 )
-from cogen.schedules import check_tuning, remedy
+from cogen.schedules import check_tuning, pixel_noise, remedy
 from cogen.unknown_class import (
     InferredClass,
     check_unknown,
@@ -73,8 +73,8 @@ def complete(options: Complete) -> None:
             raise ValueError(f"--{name.replace('_', '-')} {value}: it must be at least 1")
     if options.warmup is not None and options.warmup < 0:
         raise ValueError(f"--warmup {options.warmup}: it must not be negative")
-    if isinstance(options.noise, float) and not (np.isfinite(options.noise) and options.noise > 0):
-        raise ValueError(f"--noise {options.noise:g}: it must be positive and finite")
+    if isinstance(options.noise, float):
+        check_noise(options.noise)
     if options.certify and (options.num_chains < 8 or options.num_chains % 4 or options.warmup == 0):
         raise ValueError(
             f"--certify --chains {options.chains} --warmup {options.warmup}: chains form four populations of equal size, of two"
@@ -148,7 +148,7 @@ def _by_generator(options: Complete, executor: Any) -> tuple[Job, Answer]:
         if name in model.views:
             scales.append(scale_of(model.views[name]))
             misfits.append(_misfit(model.views[name], entry, draws, labels))
-    noise, scale = _pixel_noise(options, job, model), scales[0] if len(scales) == 1 else float("nan")
+    noise, scale = _noise_of_scores(options, model), scales[0] if len(scales) == 1 else float("nan")
     hidden = hidden_by(options, job, tuple(config.event_shape))
     answer = (options.algorithm, posterior, tuple(config.event_shape), model.value_range, draws, labels, hidden)
     misfit = np.mean(misfits, axis=0)
@@ -163,12 +163,10 @@ def _misfit(view: Any, entry: Any, draws: np.ndarray, labels: dict[str, Any]) ->
     return mse_of_draws(looked, entry["value"], entry.get("mask"), labels.get("log_weight"))
 
 
-def _pixel_noise(options: Complete, job: Job, model: Any) -> dict[str, Any]:
+def _noise_of_scores(options: Complete, model: Any) -> dict[str, Any]:
     """``noise`` or ``noise_scale`` of a pixel, for `score_completions`."""
-    name, view = next(iter(model.views.items()))
-    name = views_asked(options)[0] if name == "seen" and options.mask is None else name
-    scale = scale_of(view)
-    return {"noise": view.likelihood} if np.isnan(scale) else {"noise_scale": scale / noise_of_view(name, job.factor)}
+    scale = pixel_noise(options, model)
+    return {"noise": next(iter(model.views.values())).likelihood} if np.isnan(scale) else {"noise_scale": scale}
 
 
 def conditioned_model(options: Complete) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,14 +25,20 @@ def tuning_name(name: str, factor: int = FACTOR) -> str:
     return name if name != "thumbnail" or factor == FACTOR else f"{name}-{factor}"
 
 
-def guide_suits(factor: int, shape: tuple[int, ...]) -> bool:
-    """Whether the annealing of thumbnails starts from a guide.
+def guide_suits(name: str, factor: int, shape: tuple[int, ...]) -> bool:
+    """Whether the annealing starts from a guide for the view of a name; it always does unless that is a thumbnail.
 
     `cogen guide` trains for thumbnails of factor `FACTOR`, if it divides the sides of the images. Such guides are a good start
     for larger thumbnails too. For smaller ones neither start is better throughout, and the prior is used
     (benchmarks/thumbnail_start.py).
     """
-    return factor <= FACTOR and shape[-2] % FACTOR == shape[-1] % FACTOR == 0
+    return name != "thumbnail" or (factor <= FACTOR and shape[-2] % FACTOR == shape[-1] % FACTOR == 0)
+
+
+def check_noise(noise: float) -> None:
+    """:raises ValueError: for a value of `--noise` that is not positive and finite."""
+    if not 0 < noise < math.inf:
+        raise ValueError(f"--noise {noise:g}: it must be positive and finite")
 
 
 def scale_of(view: Any) -> float:

@@ -103,7 +103,7 @@ def views_of(generator: Any, masks: int, seed: int) -> list[views.View]:
         stock = parts.random((masks, *shape)) < parts.uniform(0.05, 0.95, (masks, *(1,) * len(shape)))
         return [views.Mask(stock, **noise)]
     masked = views.Mask(views.assorted(shape, masks, seed=seed), **noise)
-    if not guide_suits(FACTOR, shape):
+    if not guide_suits("thumbnail", FACTOR, shape):
         return [masked]
     return [*[masked] * MASKED_PER_THUMBNAIL, view_named("thumbnail", generator)]
 

@@ -26,6 +26,11 @@ def factor_of(seen: Any) -> int:
     return next((view.factor for view in seen.views.values() if hasattr(view, "factor")), FACTOR)
 
 
+def pixel_noise(options: Complete, model: Any) -> float:
+    """The standard deviation of a pixel's noise under the first view of a model; NaN if it is not a single number."""
+    return scale_of(next(iter(model.views.values()))) / noise_of_view(_first(options), factor_of(model))
+
+
 def stored_schedule(options: Complete, seen: Any, guided: bool) -> Any:
     """The stored tuning (`cogen.models.storage.tunings.Settings`) that fits the options and the views; None if there is none.
 
@@ -35,7 +40,7 @@ def stored_schedule(options: Complete, seen: Any, guided: bool) -> Any:
     from cogen.models.storage.generators import find_generator
     from cogen.models.storage.tunings import load_tunings
 
-    if _other_start(options) or (guided and options.backend == "pyro"):  # coordinates of a guide are those of NumPyro
+    if _unscheduled(options) or (guided and options.backend == "pyro"):  # coordinates of a guide are those of NumPyro
         return None
     stored, names = load_tunings(options.generator, options.tuning), _names(options, seen)
     if options.tuning is not None:
@@ -51,7 +56,7 @@ def stored_schedule(options: Complete, seen: Any, guided: bool) -> Any:
     if options.tuning is None:
         return None
     found = [_described(name.split(" ")[0], each.guided, each.noise) for name, each in stored.items()]
-    noise = None if options.noise is None else _noise_of(options, seen)
+    noise = None if options.noise is None else pixel_noise(options, seen)
     asked = _described(names[0], guided, noise) if names else "several views"
     command, _ = _tune_command(options, seen)
     raise ValueError(
@@ -66,11 +71,13 @@ def check_tuning(options: Complete) -> None:
     :raises ValueError: for a run that uses no stored schedule.
     :raises FileNotFoundError: for a missing file.
     """
-    if options.tuning is not None and (other := _other_start(options)):
+    if options.tuning is None:
+        return
+    if other := _unscheduled(options):
         raise ValueError(f"--tuning {options.tuning}: a run with {other} uses no stored schedule; omit one of them")
-    if options.tuning is not None and options.backend == "pyro" and options.guide != "none":
+    if options.backend == "pyro" and options.guide != "none":
         raise ValueError(f"--tuning {options.tuning}: with --backend pyro it needs --guide none")
-    if options.tuning is not None and not options.tuning.is_file():
+    if not options.tuning.is_file():
         raise FileNotFoundError(f"--tuning {options.tuning}: there is no such file")
 
 
@@ -93,7 +100,7 @@ def _tune_command(options: Complete, seen: Any) -> tuple[str, str]:
     names = _names(options, seen)
     contexts = seen.generator.config.contexts.values()
     is_tunable = names and options.backend == "numpyro" and all(isinstance(each, Classes) for each in contexts)
-    if _other_start(options) or not is_tunable:
+    if _unscheduled(options) or not is_tunable:
         return "", ""
     view, _, factor = names[0].partition("-")
     words = ["cogen", "tune", "--generator", options.generator]
@@ -102,7 +109,7 @@ def _tune_command(options: Complete, seen: Any) -> tuple[str, str]:
         words += [] if value is None or value is False else [option] if value is True else [option, str(value)]
     words += ["--view", view, *(["--factor", factor] if factor else [])]
     words += ["--start", "prior"] if options.guide == "none" else []
-    words += [] if options.noise is None else ["--noise", f"{_noise_of(options, seen):.3g}"]
+    words += [] if options.noise is None else ["--noise", f"{pixel_noise(options, seen):.3g}"]
     path = find_generator(options.generator)
     output = f"{path.stem}{SUFFIX}" if path.parent == SHIPPED else ""
     words += ["--output", output] if output else []
@@ -113,7 +120,7 @@ def _described(name: str, guided: bool, noise: float | None) -> str:
     return f"{name} from the {'guide' if guided else 'prior'}" + ("" if noise is None else f" with noise {noise:.3g}")
 
 
-def _other_start(options: Complete) -> str:
+def _unscheduled(options: Complete) -> str:
     """The option that does not leave the schedule and the start to a tuning; empty if there is none."""
     others = {
         f"--algorithm {options.algorithm}": options.algorithm != "annealed-hmc",
@@ -144,17 +151,12 @@ def _noise_distance(tuned: float | None, options: Complete, seen: Any) -> float:
     if tuned is None and options.noise is None:
         return 0.0
     low, high = NOISE
-    ratio = _noise_of(options, seen) / (_own_noise(options, seen) if tuned is None else tuned)
+    ratio = pixel_noise(options, seen) / (_own_noise(options, seen) if tuned is None else tuned)
     return abs(math.log(ratio)) if low <= ratio <= high else math.inf
 
 
-def _noise_of(options: Complete, seen: Any) -> float:
-    """The standard deviation of a pixel's noise in a conditioned model; NaN if it is not a single number."""
-    return scale_of(next(iter(seen.views.values()))) / noise_of_view(_first(options), factor_of(seen))
-
-
 def _own_noise(options: Complete, seen: Any) -> float:
-    """The same of the generator."""
+    """The same as `pixel_noise` for the generator's own noise."""
     name, factor = _first(options), factor_of(seen)
     return noise_model(name, seen.generator, factor=factor).get("scale", float("nan")) / noise_of_view(name, factor)
 

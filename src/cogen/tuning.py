@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cogen.compiled_before import remember_compiled
-from cogen.conditions import FACTOR, guide_suits, tuning_name, view_named
+from cogen.conditions import FACTOR, check_noise, guide_suits, tuning_name, view_named
 from cogen.foreign import images_generator
 from cogen.options import Tune
 
@@ -52,8 +52,8 @@ def tune(options: Tune) -> None:
             raise ValueError(f"--{name} {value}: it must be at least {2 - (name == 'leapfrog')}")
     if not options.temperatures or min(options.temperatures) < 1:
         raise ValueError("--temperatures: give one or more numbers, each at least 1")
-    if options.noise is not None and not (np.isfinite(options.noise) and options.noise > 0):
-        raise ValueError(f"--noise {options.noise:g}: it must be positive and finite")
+    if options.noise is not None:
+        check_noise(options.noise)
     if options.factor != FACTOR and options.view != "thumbnail":
         raise ValueError(f"--factor {options.factor}: it needs --view thumbnail")
     remember_compiled()
@@ -78,7 +78,7 @@ def tune(options: Tune) -> None:
             f"--factor {options.factor}: it must be a whole number above one that divides the generator's {width} x {height}"
             " pixels"
         )
-    suits = options.view != "thumbnail" or guide_suits(options.factor, generator.config.event_shape)
+    suits = guide_suits(options.view, options.factor, generator.config.event_shape)
     if options.start == "guide" and not suits:
         raise ValueError(
             f"--start guide: `cogen complete` starts thumbnails of factor {options.factor} from the prior; omit it"

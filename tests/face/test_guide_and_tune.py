@@ -177,7 +177,8 @@ def test_schedules_from_a_guide_are_not_used_on_pyro(run, tmp_path):
     ("sides", "factor", "suits"), [((28, 28), 4, True), ((28, 28), 2, True), ((28, 28), 7, False), ((30, 30), 2, False)]
 )
 def test_a_guide_starts_thumbnails_like_those_it_was_trained_for(sides, factor, suits):
-    assert guide_suits(factor, (1, *sides)) == suits
+    assert guide_suits("thumbnail", factor, (1, *sides)) == suits
+    assert guide_suits("half", factor, (1, *sides))
 
 
 def test_a_file_of_schedules_is_used_or_refused(run, tmp_path):
